@@ -1,0 +1,32 @@
+/**
+ * The geometry: every capacity that the layout depends on, chosen at boot and stored in the region's header, so that
+ * a thread that attaches computes the same offsets from nothing but the buffer.
+ */
+
+/** Names of the capacities, in the order in which the header stores them. New ones go at the end. */
+export const GEOMETRY_KEYS = [
+  'slots',
+  'slotLanes',
+  'lockLanes',
+  'heldLanes',
+  'journalLanes',
+  'owners',
+  'callbacks',
+  'arenas',
+  'tags',
+  'tagBuckets',
+  'frames',
+  'bankFrames',
+  'pageSize',
+  'pageBuckets',
+  'pageStripes',
+  'vnodes',
+  'vnodeBuckets',
+  'pathBytes',
+] as const;
+
+/** Name of one capacity. */
+export type GeometryKey = (typeof GEOMETRY_KEYS)[number];
+
+/** All capacities: integers from 0 to 2^31 - 1. */
+export type Geometry = Readonly<Record<GeometryKey, number>>;

@@ -1,0 +1,7 @@
+export * from './column.ts';
+export * from './geometry.ts';
+export * from './region.ts';
+export * from './system-tables.ts';
+export * from './table.ts';
+export * from './tables.ts';
+export * from './vmem-tables.ts';

@@ -1,0 +1,21 @@
+/** All tables of a region, in the order in which they lie there. New tables go at the end. */
+
+import { callbackTable, headerTable, journalTable, ownerTable, slotTable } from './system-tables.ts';
+import { arenaTable, bucketTable, tagPoolTable, tagTable, transferTable } from './vmem-tables.ts';
+
+/** Name of a table to its declaration. */
+export const TABLES = {
+  header: headerTable,
+  slot: slotTable,
+  journal: journalTable,
+  owner: ownerTable,
+  callback: callbackTable,
+  arena: arenaTable,
+  tag: tagTable,
+  bucket: bucketTable,
+  tagPool: tagPoolTable,
+  transfer: transferTable,
+} as const;
+
+/** The type of `TABLES`. */
+export type Tables = typeof TABLES;

@@ -1,0 +1,147 @@
+/**
+ * Owners: who is charged for what a thread uses.
+ *
+ * PROBLEM     Several parts of a program share one memory; one of them must not starve the others.
+ * STRUCTURE   A row per owner with a limit and a charge for each resource. Every slot names the owner that it charges;
+ *             owner 0 exists from the start and is what threads charge when they choose none.
+ * INVARIANTS  I1 a charge never exceeds its limit.  I2 a charge never goes below zero.
+ * LOCKING     Charges are changed by compare-and-swap; limits are constant once the owner is in use.
+ * COSTS       Two atomic operations a charge.
+ * FAILURE     `EDQUOT` names owner, resource, charge and limit.
+ * REFERENCES  Solaris projects and zones (project.max-locked-memory).
+ */
+
+import { assert } from '../base/assert.ts';
+import { fail, requireInteger, showCall, VmError } from '../base/errors.ts';
+import { ByteColumn } from '../layout/column.ts';
+import type { Region } from '../layout/region.ts';
+import { compareExchange, load } from './atomics.ts';
+import type { Thread } from './thread.ts';
+
+/** Resources that owners are charged for; the value is the lane. */
+export const OWNER_RESOURCE = {
+  /** Frames that an owner's mappings and pins keep from moving. */
+  lockedFrames: 0,
+  /** Frames taken for good: cookies, heaps. */
+  frames: 1,
+  /** Frames' worth of swap space. */
+  swapFrames: 2,
+} as const;
+
+/** Name of a resource. */
+export type OwnerResource = keyof typeof OWNER_RESOURCE;
+
+/** Number of an owner. */
+export type OwnerIndex = number & { readonly __unit?: 'owner' };
+
+/** Limits of an owner; a resource that is left out has none. */
+export type OwnerLimits = Partial<Record<OwnerResource, number>>;
+
+/** Charges of an owner as they are now. */
+export interface OwnerUsage {
+  readonly name: string;
+  readonly resources: Readonly<Record<OwnerResource, { used: number; peak: number; limit: number | null }>>;
+}
+
+const NO_LIMIT = 0x7fffffff;
+const NAME_BYTES_MAX = 63;
+
+/** Registers an owner. Throws `EEXIST` for a name in use and `ENOMEM` when the table is full. */
+export function createOwner(region: Region, name: string, limits: OwnerLimits = {}): OwnerIndex {
+  const { owner: owners } = region.tables;
+  if (name === '' || ByteColumn.sizeOf(name) > NAME_BYTES_MAX) {
+    fail('EINVAL', 'createOwner', { name }, `a name has 1 to ${NAME_BYTES_MAX} bytes`);
+  }
+  for (const [resource, limit] of Object.entries(limits)) {
+    if (!(resource in OWNER_RESOURCE)) {
+      fail('EINVAL', 'createOwner', { resource }, `known resources: ${Object.keys(OWNER_RESOURCE).join(', ')}`);
+    }
+    requireInteger('createOwner', `limits.${resource}`, limit, 0, NO_LIMIT);
+  }
+  if (findOwner(region, name) >= 0) fail('EEXIST', 'createOwner', { name }, 'an owner of this name exists');
+  for (let row = 0; row < owners.rowCount; row++) {
+    if (compareExchange(region.words, owners.state.address(row), 0, 2) !== 0) continue;
+    owners.name.putText(row, name);
+    for (const [resource, lane] of Object.entries(OWNER_RESOURCE)) {
+      owners.limit.putAt(row, lane, limits[resource as OwnerResource] ?? NO_LIMIT);
+    }
+    compareExchange(region.words, owners.state.address(row), 2, 1);
+    return row;
+  }
+  return fail(
+    'ENOMEM',
+    'createOwner',
+    { name },
+    `all ${owners.rowCount} rows are taken; boot with a larger \`owners\``,
+  );
+}
+
+/** The owner of a name, or -1. */
+export function findOwner(region: Region, name: string): OwnerIndex {
+  const { owner: owners } = region.tables;
+  for (let row = 0; row < owners.rowCount; row++) {
+    if (load(region.words, owners.state.address(row)) === 1 && owners.name.text(row) === name) return row;
+  }
+  return -1;
+}
+
+/** Charges this thread's owner; false when the limit would be exceeded. */
+export function tryCharge(thread: Thread, resource: number, amount: number): boolean {
+  const { owner: owners, slot: slots } = thread.region.tables;
+  const row = slots.owner.get(thread.slot);
+  const address = owners.used.address(row, resource);
+  const limit = owners.limit.at(row, resource);
+  for (;;) {
+    const used = load(thread.words, address);
+    if (used + amount > limit) return false;
+    if (compareExchange(thread.words, address, used, used + amount) !== used) continue;
+    if (used + amount > owners.peak.at(row, resource)) owners.peak.putAt(row, resource, used + amount);
+    return true;
+  }
+}
+
+/** Charges this thread's owner. Throws `EDQUOT` when the limit would be exceeded. */
+export function charge(thread: Thread, resource: OwnerResource, amount: number): void {
+  if (tryCharge(thread, OWNER_RESOURCE[resource], amount)) return;
+  const { owner: owners, slot: slots } = thread.region.tables;
+  const row = slots.owner.get(thread.slot);
+  const lane = OWNER_RESOURCE[resource];
+  const values = { owner: owners.name.text(row), amount, used: load(thread.words, owners.used.address(row, lane)) };
+  const limit = owners.limit.at(row, lane);
+  throw new VmError('EDQUOT', `${showCall(`charge ${resource}`, values)}: the owner's limit is ${limit}`);
+}
+
+/** Takes a charge of an owner back. */
+export function uncharge(region: Region, owner: OwnerIndex, resource: number, amount: number): void {
+  const address = region.tables.owner.used.address(owner, resource);
+  for (;;) {
+    const used = load(region.words, address);
+    assert(used >= amount, 'sync/owners I2: a charge never goes below zero');
+    if (compareExchange(region.words, address, used, used - amount) === used) return;
+  }
+}
+
+/** The owner that this thread charges. */
+export function ownerOf(thread: Thread): OwnerIndex {
+  return thread.region.tables.slot.owner.get(thread.slot);
+}
+
+/** Charges, peaks and limits of every owner. */
+export function ownerUsage(region: Region): OwnerUsage[] {
+  const { owner: owners } = region.tables;
+  const list: OwnerUsage[] = [];
+  for (let row = 0; row < owners.rowCount; row++) {
+    if (load(region.words, owners.state.address(row)) !== 1) continue;
+    const resources = {} as Record<OwnerResource, { used: number; peak: number; limit: number | null }>;
+    for (const [resource, lane] of Object.entries(OWNER_RESOURCE)) {
+      const limit = owners.limit.at(row, lane);
+      resources[resource as OwnerResource] = {
+        used: load(region.words, owners.used.address(row, lane)),
+        peak: owners.peak.at(row, lane),
+        limit: limit === NO_LIMIT ? null : limit,
+      };
+    }
+    list.push({ name: owners.name.text(row), resources });
+  }
+  return list;
+}

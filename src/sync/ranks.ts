@@ -1,0 +1,37 @@
+/**
+ * Lock ranks: the order in which one thread may take locks.
+ *
+ * A thread that holds a lock may take only locks of a higher rank (page locks also of the same rank, in ascending page
+ * order). Verify builds assert it at every entry; `tryEnter` is free of it, since it never waits. docs/locking.md has
+ * the table with reasons.
+ */
+
+/** Rank of each kind of lock; gaps leave room. */
+export const RANK = {
+  /** Locks of user code, taken before anything of ours. */
+  user: 0,
+  /** The list of arenas: create, destroy, open. */
+  arenaRegistry: 100,
+  /** Address spaces. */
+  addressSpace: 200,
+  /** Segments and anon map lists. */
+  segment: 300,
+  /** The vnode table and its hash. */
+  vnodeTable: 400,
+  /** One vnode. */
+  vnode: 500,
+  /** One page, in ascending order of pages. */
+  page: 600,
+  /** A stripe of the page hash. */
+  pageHash: 700,
+  /** Lists of the page mapping cache. */
+  mappingList: 800,
+  /** One arena. */
+  arena: 900,
+  /** The pool that arenas take boundary tags and hash buckets from. */
+  tagPool: 1000,
+  /** Physical frames. */
+  frames: 1100,
+  /** Counters and other leaves: nothing is taken under these. */
+  leaf: 2000,
+} as const;

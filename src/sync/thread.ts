@@ -1,0 +1,208 @@
+/**
+ * A thread's attachment to a region: its slot, its journal, and the records that let others clean up after it.
+ *
+ * PROBLEM     A thread that is terminated says nothing. Whoever cleans up must find in shared memory which locks it
+ *             held, what it had half changed, and what it was waiting for.
+ * STRUCTURE   One row of the slot table:
+ *
+ *               claim | state | waitAddress | count of held locks, (address, kind, rank, journal mark)[] | journal
+ *
+ *             A held-lock record is written before the lock is taken and removed after it was given back. It says
+ *             "maybe": the lock word itself names its owner, so a record for a lock that was never taken is harmless.
+ * INVARIANTS  I1 every lock that the slot owns has a record.  I2 while the slot sleeps, waitAddress names the word.
+ *             I3 ranks of records that waited ascend (verify builds).
+ * LOCKING     W: only this thread writes its row while it lives; the takeover reads it afterwards.
+ * COSTS       Four plain stores for a record.
+ * FAILURE     `EINVAL` when more locks are held than there is room for; `EPOISONED` when a wait finds the region poisoned.
+ * REJECTED    A list threaded through the locks: its links would need recovery themselves.
+ * REFERENCES  Robust futexes of Linux (list of held locks, owner in the word).
+ */
+
+import { fail, InvariantError, VmError } from '../base/errors.ts';
+import { VERIFY } from '../base/verify.ts';
+import type { WordAddress } from '../layout/column.ts';
+import type { BoundTables, Region } from '../layout/region.ts';
+import { load } from './atomics.ts';
+import { Clock } from './clock.ts';
+import { Journal } from './journal.ts';
+import { RANK } from './ranks.ts';
+
+/** Number of a slot, from 0. */
+export type SlotIndex = number & { readonly __unit?: 'slot' };
+
+/** What a held-lock record stands for. */
+export const HELD_KIND = {
+  /** A mutex, or the exclusive side of a readers/writer lock. */
+  exclusive: 1,
+  /** A shared hold: the slot's bit in the words behind the lock word. */
+  shared: 2,
+  /** A place among the waiters of a condition variable. */
+  condition: 3,
+} as const;
+
+/** Lanes of a slot's held-lock records: a count, then records of four lanes. */
+export const HELD_LANE = { count: 0, first: 1, address: 0, kind: 1, rank: 2, mark: 3, size: 4 } as const;
+
+/** What is private to one attached thread. */
+export class Thread {
+  readonly region: Region;
+  readonly words: Int32Array;
+  readonly slot: SlotIndex;
+  /** The slot as lock words store it: slot + 1. */
+  readonly tag: number;
+  /** Which word of a row of slot bits holds this slot's. */
+  readonly bitLane: number;
+  /** This slot's bit in that word. */
+  readonly bit: number;
+  readonly spinLimit: number;
+  /** Longest single sleep, in milliseconds: see sleep.ts. */
+  readonly sliceMs: number;
+  readonly journal: Journal;
+  readonly clock: Clock;
+  private readonly held: Int32Array;
+  private readonly slots: BoundTables['slot'];
+  private readonly poisonAddress: WordAddress;
+
+  constructor(region: Region, slot: SlotIndex, sliceMs = 1000) {
+    this.region = region;
+    this.words = region.words;
+    this.slot = slot;
+    this.tag = slot + 1;
+    this.bitLane = slot >>> 5;
+    this.bit = 1 << (slot & 31);
+    this.spinLimit = region.tables.header.spinLimit.get(0);
+    this.sliceMs = sliceMs;
+    this.journal = new Journal(region, slot);
+    this.clock = new Clock(region);
+    const { held } = region.tables.slot;
+    const heldLanes = region.geometry.heldLanes;
+    this.held = held.view.subarray(slot * held.stride, slot * held.stride + heldLanes);
+    this.slots = region.tables.slot;
+    this.poisonAddress = region.tables.header.poison.address(0);
+  }
+
+  /** Locks that this slot holds or is about to take. */
+  get heldCount(): number {
+    return this.held[HELD_LANE.count] as number;
+  }
+
+  /** Writes the record of a lock that is about to be taken; `waits` says whether the caller may sleep for it. */
+  pushHeld(address: WordAddress, kind: number, rank: number, waits: boolean): void {
+    const { held } = this;
+    const depth = held[HELD_LANE.count] as number;
+    const lane = HELD_LANE.first + depth * HELD_LANE.size;
+    if (lane === held.length) this.failTooDeep(address);
+    if (VERIFY && waits) this.checkRank(address, rank, depth);
+    held[lane + HELD_LANE.address] = address;
+    held[lane + HELD_LANE.kind] = kind;
+    held[lane + HELD_LANE.rank] = rank;
+    held[lane + HELD_LANE.mark] = this.journal.length;
+    held[HELD_LANE.count] = depth + 1;
+  }
+
+  /** Index of the record of a lock, newest first, or -1 when the slot does not hold it in this way. */
+  heldRecord(address: WordAddress, kind: number): number {
+    const { held } = this;
+    for (let record = (held[HELD_LANE.count] as number) - 1; record >= 0; record--) {
+      const lane = HELD_LANE.first + record * HELD_LANE.size;
+      if (held[lane] === address && held[lane + HELD_LANE.kind] === kind) return record;
+    }
+    return -1;
+  }
+
+  /** Like `heldRecord`, but throws `EINVAL` when the slot does not hold the lock. */
+  findHeld(address: WordAddress, kind: number, call: string): number {
+    const record = this.heldRecord(address, kind);
+    if (record < 0) fail('EINVAL', call, { lock: address, slot: this.slot }, 'this slot does not hold the lock');
+    return record;
+  }
+
+  /** Commits what was journaled since the record's lock was taken. */
+  commitHeld(record: number): void {
+    const mark = this.held[HELD_LANE.first + record * HELD_LANE.size + HELD_LANE.mark] as number;
+    const { journal } = this;
+    if (journal.length === mark) return;
+    if (VERIFY && mark !== 0) {
+      throw new InvariantError(
+        'sync/journal I2',
+        `lock record ${record} commits over ${mark} entries of an outer lock`,
+      );
+    }
+    journal.commit(mark);
+    // Locks taken later and given back later must not keep a mark beyond the journal's end.
+    if (record < this.heldCount - 1) this.lowerMarks(record + 1, mark);
+  }
+
+  /** Makes everything journaled so far final, in the middle of a critical section. The structure must be consistent. */
+  commit(): void {
+    this.journal.commit(0);
+    this.lowerMarks(0, 0);
+  }
+
+  /** Removes a record after its lock was given back. */
+  dropHeld(record: number): void {
+    const { held } = this;
+    const last = (held[HELD_LANE.count] as number) - 1;
+    if (record !== last) {
+      // Copying down leaves a record twice for a moment, never missing: the count still covers the last one.
+      const lane = HELD_LANE.first + record * HELD_LANE.size;
+      held.copyWithin(lane, lane + HELD_LANE.size, HELD_LANE.first + (last + 1) * HELD_LANE.size);
+    }
+    held[HELD_LANE.count] = last;
+  }
+
+  /** Publishes the word that this slot is about to sleep on. */
+  publishWait(address: WordAddress): void {
+    this.slots.waitAddress.put(this.slot, address + 1);
+  }
+
+  /** Takes the publication back. */
+  clearWait(): void {
+    this.slots.waitAddress.put(this.slot, 0);
+  }
+
+  /** Counts an entry that met another owner. */
+  countContended(): void {
+    const column = this.slots.contended;
+    column.put(this.slot, column.get(this.slot) + 1);
+  }
+
+  /** Counts a sleep. */
+  countSlept(): void {
+    const column = this.slots.slept;
+    column.put(this.slot, column.get(this.slot) + 1);
+  }
+
+  /** Throws `EPOISONED` when some thread found the region broken. */
+  checkPoison(): void {
+    if (load(this.words, this.poisonAddress) !== 0) this.failPoisoned();
+  }
+
+  private lowerMarks(fromRecord: number, mark: number): void {
+    for (let record = fromRecord; record < this.heldCount; record++) {
+      this.held[HELD_LANE.first + record * HELD_LANE.size + HELD_LANE.mark] = mark;
+    }
+  }
+
+  private failPoisoned(): never {
+    throw new VmError('EPOISONED', `the region is poisoned: ${this.region.tables.header.poisonText.text(0)}`);
+  }
+
+  private failTooDeep(address: WordAddress): never {
+    const room = (this.held.length - HELD_LANE.first) / HELD_LANE.size;
+    fail('EINVAL', 'enter', { lock: address, slot: this.slot }, `a slot holds at most ${room} locks at a time`);
+  }
+
+  private checkRank(address: WordAddress, rank: number, depth: number): void {
+    for (let record = 0; record < depth; record++) {
+      const lane = HELD_LANE.first + record * HELD_LANE.size;
+      const heldRank = this.held[lane + HELD_LANE.rank] as number;
+      const heldAddress = this.held[lane + HELD_LANE.address] as number;
+      const nextPage = rank === RANK.page && heldRank === rank && heldAddress < address;
+      const user = rank === RANK.user && heldRank === rank;
+      if (heldRank >= rank && !nextPage && !user && heldAddress !== address) {
+        throw new InvariantError('sync/thread I3', `rank ${rank} is entered while rank ${heldRank} is held`);
+      }
+    }
+  }
+}

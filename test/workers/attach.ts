@@ -1,0 +1,3 @@
+import * as pagewright from 'pagewright';
+
+console.log(Object.keys(pagewright).length);

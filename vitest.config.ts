@@ -1,0 +1,16 @@
+import { defineConfig } from 'vitest/config';
+
+/** Tests run the verify build: sources in this thread, `dist/verify` in workers, which inherit the condition. */
+export default defineConfig({
+  define: { __VERIFY__: 'true' },
+  resolve: { conditions: ['verify'] },
+  ssr: { resolve: { conditions: ['verify'], externalConditions: ['verify'] } },
+  test: {
+    include: ['src/**/*.test.ts', 'test/**/*.test.ts'],
+    pool: 'forks',
+    execArgv: ['--conditions=verify'],
+    testTimeout: 120_000,
+    hookTimeout: 60_000,
+    maxWorkers: 2,
+  },
+});

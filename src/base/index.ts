@@ -1,4 +1,5 @@
 export * from './assert.ts';
+export * from './check.ts';
 export * from './errors.ts';
 export * from './exact.ts';
 export * from './prng.ts';

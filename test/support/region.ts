@@ -1,0 +1,46 @@
+/** A region and a thread without the rest of the system, for tests of single rooms. */
+
+import { GEOMETRY_KEYS, type Geometry, Region } from '../../src/layout/index.ts';
+import { Callbacks, claimSlot, newWatchId, Thread } from '../../src/sync/index.ts';
+
+const SMALL: Partial<Geometry> = {
+  slots: 8,
+  slotLanes: 1,
+  lockLanes: 2,
+  heldLanes: 65,
+  journalLanes: 1025,
+  owners: 4,
+  callbacks: 16,
+  arenas: 32,
+  tags: 65536,
+  tagBuckets: 131072,
+  frames: 256,
+  bankFrames: 256,
+  pageSize: 4096,
+  pageBuckets: 256,
+  pageStripes: 8,
+  vnodes: 64,
+  vnodeBuckets: 64,
+  pathBytes: 65536,
+};
+
+/** What a room needs to run in one thread. */
+export interface TestRegion {
+  readonly region: Region;
+  readonly thread: Thread;
+  readonly callbacks: Callbacks;
+}
+
+/** Makes a small region; `overrides` changes capacities. Capacities without a value are 0. */
+export function testRegion(overrides: Partial<Geometry> = {}, virtualClock = false): TestRegion {
+  const zeros = Object.fromEntries(GEOMETRY_KEYS.map((key) => [key, 0])) as Record<string, number>;
+  const geometry = { ...zeros, ...SMALL, ...overrides } as Geometry;
+  const region = Region.create(geometry, { spinLimit: 100, virtualClock });
+  const thread = testThread(region);
+  return { region, thread, callbacks: new Callbacks(region) };
+}
+
+/** One more attached thread of a region (in the same JavaScript thread). */
+export function testThread(region: Region): Thread {
+  return new Thread(region, claimSlot(region, newWatchId(region)));
+}

@@ -1,1 +1,2 @@
-export * from './base/index.ts';
+export { InvariantError, VmError, type VmErrorCode } from './base/index.ts';
+export * from './system/index.ts';

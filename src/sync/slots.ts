@@ -67,11 +67,12 @@ export function resetSlot(region: Region, slot: SlotIndex): void {
   store(region.words, slots.claim.address(slot), 0);
 }
 
-/** The slot that a watch id claims, or -1. */
-export function findSlotByWatch(region: Region, watchId: number): SlotIndex {
+/** The slots that a watch id claims: one for each time that its thread attached. */
+export function findSlotsByWatch(region: Region, watchId: number): SlotIndex[] {
   const { claim } = region.tables.slot;
+  const found: SlotIndex[] = [];
   for (let slot = 0; slot < region.geometry.slots; slot++) {
-    if (load(region.words, claim.address(slot)) === watchId) return slot;
+    if (load(region.words, claim.address(slot)) === watchId) found.push(slot);
   }
-  return -1;
+  return found;
 }

@@ -1,0 +1,102 @@
+/**
+ * Boot and attach: how a system comes to be, and how threads join it.
+ *
+ * `boot` makes the region and the banks, claims a slot for the calling thread and starts the monitor. It belongs on the
+ * main thread: the service workers end with the thread that booted, and its end poisons the region.
+ */
+
+import { parentPort, Worker } from 'node:worker_threads';
+import { Region } from '../layout/index.ts';
+import { Banks } from '../phys/banks.ts';
+import { claimSlot, createOwner, newWatchId, poisonRegion, refusePoisoned } from '../sync/index.ts';
+import { type Handle, unwrapHandle } from './handle.ts';
+import type { MonitorData } from './monitor-messages.ts';
+import { type BootOptions, planBoot } from './options.ts';
+import { claimForThread, VirtualMemory } from './virtual-memory.ts';
+
+const workers = new WeakMap<VirtualMemory, Worker>();
+
+/**
+ * Makes a system and attaches the calling thread to it. Throws `EINVAL` for a bad option and `ENOMEM` when the memory
+ * cannot be had. The service workers do not keep the process alive.
+ *
+ * ```ts
+ * const vm = boot({ memory: '64 MiB' });
+ * const arena = vm.createArena('ids', { base: 1, size: 1000 });
+ * ```
+ */
+export function boot(options: BootOptions): VirtualMemory {
+  const plan = planBoot(options);
+  const { geometry } = plan;
+  const region = Region.create(geometry, plan.settings);
+  const banks = Banks.create(geometry.frames, geometry.bankFrames, geometry.pageSize);
+  createOwner(region, 'default', plan.limits);
+  const slot = claimSlot(region, newWatchId(region));
+  if (plan.services === 'manual') return new VirtualMemory(region, banks, slot, null);
+  const handle: Handle = { pagewright: 'handle', region: region.buffer, memories: banks.memories };
+  const workerData: MonitorData = { handle, watchId: newWatchId(region) };
+  const monitor = new Worker(new URL('./monitor.js', import.meta.url), { workerData, name: 'pagewright-monitor' });
+  monitor.unref();
+  const vm = new VirtualMemory(region, banks, slot, monitor);
+  const poison = (reason: string) => poisonRegion(region, reason);
+  const onExit = () => poison('the thread that booted the system has ended');
+  process.once('exit', onExit);
+  monitor.once('error', (error) => poison(`the monitor failed: ${error.message}`));
+  monitor.once('exit', () => poison('the monitor has ended'));
+  vm.onDetach(() => process.off('exit', onExit));
+  workers.set(vm, monitor);
+  return vm;
+}
+
+/**
+ * Attaches the calling thread to a system. Takes what `vm.handle()` returned, `workerData.vm` of a spawned worker, or
+ * the message that `vm.adopt` posted. Throws `EINVAL` for anything else and for a region of another version or build
+ * flavour, `EPOISONED` for a region that has stopped, `ENOMEM` when all slots are taken.
+ */
+export function attach(given: unknown): VirtualMemory {
+  const handle = unwrapHandle(given);
+  const region = Region.attach(handle.region);
+  refusePoisoned(region, 'attach');
+  const slot = claimForThread(region, handle.watch);
+  return new VirtualMemory(region, banksOf(region, handle), slot, handle.watch?.port ?? null);
+}
+
+/** Waits for the message that `vm.adopt(thisWorker)` posts, and attaches. Other messages are left to other listeners. */
+export function adopted(): Promise<VirtualMemory> {
+  return new Promise((resolve, reject) => {
+    const listener = (message: unknown) => {
+      if (typeof message !== 'object' || message === null) return;
+      if ((message as { pagewright?: unknown }).pagewright !== 'adopt') return;
+      parentPort?.off('message', listener);
+      try {
+        resolve(attach(message));
+      } catch (error) {
+        reject(error);
+      }
+    };
+    parentPort?.on('message', listener);
+  });
+}
+
+/** Attaches the monitor's own thread. */
+export function attachMonitor(handle: Handle, watchId: number): VirtualMemory {
+  const region = Region.attach(handle.region);
+  return new VirtualMemory(region, banksOf(region, handle), claimSlot(region, watchId), null);
+}
+
+/**
+ * Ends a system: stops the service workers and poisons the region, so that threads that are still attached stop with
+ * `EPOISONED`. Call it in the thread that booted, when the other threads have detached.
+ */
+export async function shutDown(vm: VirtualMemory): Promise<void> {
+  vm.detach();
+  const monitor = workers.get(vm);
+  workers.delete(vm);
+  poisonRegion(vm.region, 'the system was shut down');
+  await monitor?.terminate();
+}
+
+function banksOf(region: Region, handle: Handle): Banks {
+  const { frames, bankFrames, pageSize } = region.geometry;
+  return new Banks(handle.memories, frames, bankFrames, pageSize);
+}

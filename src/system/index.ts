@@ -1,0 +1,5 @@
+export * from './boot.ts';
+export * from './handle.ts';
+export * from './options.ts';
+export * from './slot-report.ts';
+export * from './virtual-memory.ts';

@@ -1,0 +1,157 @@
+/**
+ * Boot options: what a user chooses, and the geometry that follows from it.
+ *
+ * Every capacity has a default that grows with the memory, so that metadata stay below 1.5 % of it from 1 GiB up.
+ */
+
+import {
+  ceilPowerOfTwo,
+  failMisuse,
+  isPowerOfTwo,
+  parseSize,
+  rejectUnknownOptions,
+  requireInteger,
+} from '../base/index.ts';
+import type { Geometry, RegionSettings } from '../layout/index.ts';
+import { BANK_BYTES_MAX, WASM_PAGE_BYTES } from '../phys/banks.ts';
+import type { OwnerLimits } from '../sync/owners.ts';
+
+/** Options of `boot`. Sizes are bytes or text such as `'64 MiB'`. */
+export interface BootOptions {
+  /** Memory that is online at once. */
+  readonly memory: number | string;
+  /** Memory that can be online at all: banks and metadata are made for this much. Default: `memory`. */
+  readonly memoryMax?: number | string;
+  /** Bytes in a frame: a power of two from 4 KiB to 64 KiB. Default 4 KiB. */
+  readonly pageSize?: number | string;
+  /** Bytes in a bank: a multiple of 64 KiB and of the page size, at most 4 GiB. Default: 4 GiB, or all the memory. */
+  readonly bankSize?: number | string;
+  /** Threads that can be attached at a time, the system's own included: 2 to 64. Default 32. */
+  readonly slots?: number;
+  /** Arenas that can exist at a time, the system's own included. Default 64. */
+  readonly arenas?: number;
+  /** Boundary tags: about one per allocation and one per free block of all arenas. Default: one per 8 frames. */
+  readonly tags?: number;
+  /** Files that can be known at a time. Default: one per 16 frames. */
+  readonly vnodes?: number;
+  /** Owners that can exist at a time. Default 16. */
+  readonly owners?: number;
+  /** Callbacks that can be known at a time. Default 64. */
+  readonly callbacks?: number;
+  /** Limits of the default owner. Default: none. */
+  readonly limits?: OwnerLimits;
+  /** Polls of a held mutex before its waiter sleeps. Default 100. */
+  readonly spinLimit?: number;
+  /** `'virtual'`: time moves only through `vm.clock.advance`. For tests and replays. Default `'real'`. */
+  readonly clock?: 'real' | 'virtual';
+  /** `'manual'`: no service workers; the caller calls `vm.recover`. For tests and replays. Default `'threads'`. */
+  readonly services?: 'threads' | 'manual';
+}
+
+/** What boot needs to know, checked. */
+export interface BootPlan {
+  readonly geometry: Geometry;
+  readonly settings: RegionSettings;
+  readonly onlineFrames: number;
+  readonly limits: OwnerLimits;
+  readonly services: 'threads' | 'manual';
+}
+
+const KNOWN_OPTIONS: readonly (keyof BootOptions)[] = [
+  'memory',
+  'memoryMax',
+  'pageSize',
+  'bankSize',
+  'slots',
+  'arenas',
+  'tags',
+  'vnodes',
+  'owners',
+  'callbacks',
+  'limits',
+  'spinLimit',
+  'clock',
+  'services',
+];
+
+const FRAMES_MAX = 2 ** 30;
+const HELD_LOCKS = 32;
+const JOURNAL_ENTRIES = 1024;
+
+/** Checks the options and computes all capacities. Throws `EINVAL` that names the option, its value and the rule. */
+export function planBoot(options: BootOptions): BootPlan {
+  if (typeof options !== 'object' || options === null) {
+    failMisuse('boot', { options }, "pass an object, at least { memory: '64 MiB' }");
+  }
+  rejectUnknownOptions('boot', options, KNOWN_OPTIONS);
+  const { pageSize, memoryBytes, memoryMaxBytes, bankBytes } = planMemory(options);
+  const integer = (name: keyof BootOptions, fallback: number, min: number, max: number): number =>
+    requireInteger('boot', name, options[name] ?? fallback, min, max);
+  const slots = integer('slots', 32, 2, 64);
+  const frames = memoryMaxBytes / pageSize;
+  const tags = integer('tags', Math.max(8192, Math.ceil(frames / 8)), 256, 2 ** 27);
+  const vnodes = integer('vnodes', Math.min(65536, Math.max(256, Math.ceil(frames / 16))), 1, 2 ** 22);
+  const slotLanes = Math.ceil(slots / 32);
+  const geometry: Geometry = {
+    slots,
+    slotLanes,
+    lockLanes: 1 + slotLanes,
+    heldLanes: 1 + 4 * HELD_LOCKS,
+    journalLanes: 1 + JOURNAL_ENTRIES,
+    owners: integer('owners', 16, 1, 4096),
+    callbacks: integer('callbacks', 64, 1, 4096),
+    arenas: integer('arenas', 64, 4, 65536),
+    tags,
+    tagBuckets: 2 * ceilPowerOfTwo(tags),
+    frames,
+    bankFrames: bankBytes / pageSize,
+    pageSize,
+    pageBuckets: ceilPowerOfTwo(frames),
+    pageStripes: 64,
+    vnodes,
+    vnodeBuckets: ceilPowerOfTwo(vnodes),
+    pathBytes: Math.max(65536, vnodes * 128),
+  };
+  const spinLimit = integer('spinLimit', 100, 0, 1_000_000);
+  const clock = oneOf('clock', options.clock ?? 'real', ['real', 'virtual']);
+  const services = oneOf('services', options.services ?? 'threads', ['threads', 'manual']);
+  return {
+    geometry,
+    settings: { spinLimit, virtualClock: clock === 'virtual' },
+    onlineFrames: memoryBytes / pageSize,
+    limits: options.limits ?? {},
+    services,
+  };
+}
+
+function planMemory(options: BootOptions) {
+  if (options.memory === undefined) failMisuse('boot', { memory: undefined }, "say how much memory: '64 MiB'");
+  const pageSize = parseSize(options.pageSize ?? 4096, 'boot: pageSize');
+  if (!isPowerOfTwo(pageSize) || pageSize < 4096 || pageSize > 65536) {
+    failMisuse('boot', { pageSize: options.pageSize }, 'pageSize must be a power of two from 4 KiB to 64 KiB');
+  }
+  const memoryBytes = parseSize(options.memory, 'boot: memory');
+  const memoryMaxBytes = parseSize(options.memoryMax ?? memoryBytes, 'boot: memoryMax');
+  for (const [name, value] of [
+    ['memory', memoryBytes],
+    ['memoryMax', memoryMaxBytes],
+  ] as const) {
+    if (value < 16 * pageSize || value % pageSize !== 0 || value / pageSize > FRAMES_MAX) {
+      failMisuse('boot', { [name]: value, pageSize }, `${name} must be a multiple of pageSize, from 16 to 2^30 frames`);
+    }
+  }
+  if (memoryMaxBytes < memoryBytes) {
+    failMisuse('boot', { memory: memoryBytes, memoryMax: memoryMaxBytes }, 'memoryMax must not be less than memory');
+  }
+  const wholeBytes = Math.ceil(memoryMaxBytes / WASM_PAGE_BYTES) * WASM_PAGE_BYTES;
+  const bankBytes = parseSize(options.bankSize ?? Math.min(BANK_BYTES_MAX, wholeBytes), 'boot: bankSize');
+  if (bankBytes < WASM_PAGE_BYTES || bankBytes > BANK_BYTES_MAX || bankBytes % WASM_PAGE_BYTES !== 0) {
+    failMisuse('boot', { bankSize: options.bankSize }, 'bankSize must be a multiple of 64 KiB up to 4 GiB');
+  }
+  return { pageSize, memoryBytes, memoryMaxBytes, bankBytes };
+}
+
+function oneOf<Choice extends string>(name: string, value: unknown, choices: readonly Choice[]): Choice {
+  if (choices.includes(value as Choice)) return value as Choice;
+  return failMisuse('boot', { [name]: value }, `${name} must be one of ${choices.join(', ')}`);
+}

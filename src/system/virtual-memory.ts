@@ -1,0 +1,203 @@
+/**
+ * The system as one thread sees it: all rooms over one region.
+ *
+ * PROBLEM     A thread needs one object that knows the region, its slot and every room, and that other threads can be
+ *             brought to.
+ * STRUCTURE   boot -> VirtualMemory of the booting thread -> handle() -> attach(handle) in any other thread. Rooms are
+ *             constructed in the order of their dependence; each brings a recoverer for slots that died.
+ * INVARIANTS  I1 one object per attachment, and it is used by its own thread only.  I2 after `detach` nothing works.
+ * LOCKING     None of its own.
+ * COSTS       Attaching claims a slot and makes a few hundred views: about a millisecond.
+ * FAILURE     `ENOMEM` without a free slot; `EBUSY` for a detach that would leave locks behind.
+ * REFERENCES  docs/glossary.md: handle, slot, watch.
+ */
+
+import { MessageChannel, type Transferable, Worker, type WorkerOptions } from 'node:worker_threads';
+import { type CheckReport, fail, InvariantError, VmError } from '../base/index.ts';
+import type { Region } from '../layout/index.ts';
+import type { Banks } from '../phys/banks.ts';
+import {
+  Callbacks,
+  type Clock,
+  claimSlot,
+  newWatchId,
+  type OwnerUsage,
+  ownerUsage,
+  poisonReason,
+  poisonRegion,
+  releaseSlot,
+  type SlotIndex,
+  type SlotRecoverer,
+  type TakeoverReport,
+  Thread,
+  takeOver,
+  UNWATCHED,
+} from '../sync/index.ts';
+import type { AdoptMessage, Handle, Watch } from './handle.ts';
+import type { WatchRequest } from './monitor-messages.ts';
+import { describeSlots, type SlotReport } from './slot-report.ts';
+import { keepPort, kernelThreadId, kernelThreadStart } from './watch.ts';
+
+/** Where this thread sends ports for the monitor: the monitor itself, or this thread's own watched port. */
+export interface MonitorLink {
+  postMessage(message: WatchRequest, transfer: readonly Transferable[]): void;
+}
+
+/** Options of `spawn`: those of `Worker`; `workerData` must be an object, to which `vm` is added. */
+export interface SpawnOptions extends WorkerOptions {
+  readonly workerData?: Record<string, unknown>;
+}
+
+/** Numbers about the whole system. */
+export interface SystemStatistics {
+  readonly slots: readonly SlotReport[];
+  readonly owners: readonly OwnerUsage[];
+}
+
+/** One thread's attachment to a system. Made by `boot` and `attach`. */
+export class VirtualMemory {
+  readonly region: Region;
+  readonly banks: Banks;
+  readonly thread: Thread;
+  readonly callbacks: Callbacks;
+  /** Gives back, in this order, what a dead slot owned in each room. */
+  readonly recoverers: readonly SlotRecoverer[];
+  #monitor: MonitorLink | null;
+  #detached = false;
+  #onDetach: (() => void)[] = [];
+
+  /** For `boot` and `attach`, which have claimed the slot. */
+  constructor(region: Region, banks: Banks, slot: SlotIndex, monitor: MonitorLink | null) {
+    this.region = region;
+    this.banks = banks;
+    this.thread = new Thread(region, slot);
+    this.callbacks = new Callbacks(region);
+    this.recoverers = [];
+    this.#monitor = monitor;
+  }
+
+  /** This thread's slot. */
+  get slot(): SlotIndex {
+    return this.thread.slot;
+  }
+
+  /** The system's time. */
+  get clock(): Clock {
+    return this.thread.clock;
+  }
+
+  /** A handle for any number of threads: pass it on and call `attach` there. Watched on Linux only; see `spawn`. */
+  handle(): Handle {
+    this.#requireAttached('handle');
+    return { pagewright: 'handle', region: this.region.buffer, memories: this.banks.memories };
+  }
+
+  /**
+   * Starts a worker that finds a watched handle in `workerData.vm`: its end is noticed within milliseconds, and what it
+   * held goes back. Throws `ENOTSUP` in a thread that is not watched itself.
+   */
+  spawn(url: string | URL, options: SpawnOptions = {}): Worker {
+    const { handle, transfer } = this.#watchedHandle('spawn');
+    const workerData = { ...options.workerData, vm: handle };
+    const transferList = [...(options.transferList ?? []), transfer];
+    return new Worker(url, { ...options, workerData, transferList });
+  }
+
+  /**
+   * Posts a watched handle to a running worker, for example of a pool. There, `await adopted()` or
+   * `attach(message)` in a message handler takes it.
+   */
+  adopt(worker: { postMessage(message: unknown, transfer: readonly Transferable[]): void }): void {
+    const { handle, transfer } = this.#watchedHandle('adopt');
+    const message: AdoptMessage = { pagewright: 'adopt', handle };
+    worker.postMessage(message, [transfer]);
+  }
+
+  /** Takes a watched handle after attaching with a plain one: from now on this thread's end is noticed. */
+  acceptWatch(watch: Watch): void {
+    const { claim } = this.region.tables.slot;
+    claim.put(this.slot, watch.id);
+    keepPort(watch.port);
+    this.#monitor = watch.port;
+  }
+
+  /** Cleans up after a slot whose thread has ended: what the monitor does. For systems booted with `services: 'manual'`. */
+  recover(slot: SlotIndex): TakeoverReport | null {
+    this.#requireAttached('recover');
+    return takeOver(this.thread, slot, this.recoverers);
+  }
+
+  /** Checks every structure; an empty list of problems everywhere means sound. Call it at quiet points. */
+  check(): CheckReport[] {
+    this.#requireAttached('check');
+    return [];
+  }
+
+  /** Slots and owners as they are now. */
+  statistics(): SystemStatistics {
+    return { slots: describeSlots(this.region), owners: ownerUsage(this.region) };
+  }
+
+  /** Why the system has stopped, or null while it is sound. */
+  get poisoned(): string | null {
+    return poisonReason(this.region);
+  }
+
+  /** Runs at `detach`, newest first: for descriptors and other private things. */
+  onDetach(release: () => void): void {
+    this.#onDetach.push(release);
+  }
+
+  /** Leaves the system: gives the slot back. Throws `EBUSY` while this thread holds locks. */
+  detach(): void {
+    if (this.#detached) return;
+    if (this.thread.heldCount !== 0) {
+      const { slot } = this;
+      fail('EBUSY', 'detach', { slot, locksHeld: this.thread.heldCount }, 'a thread that holds locks cannot detach');
+    }
+    for (const release of this.#onDetach.reverse()) release();
+    this.#onDetach = [];
+    releaseSlot(this.thread);
+    this.#detached = true;
+  }
+
+  /** Same as `detach`. */
+  [Symbol.dispose](): void {
+    this.detach();
+  }
+
+  /** Records an error of this thread: a broken invariant stops the whole system. Returns the error. */
+  report(error: unknown): unknown {
+    if (error instanceof InvariantError) poisonRegion(this.region, error.message);
+    return error;
+  }
+
+  #watchedHandle(call: string): { handle: Handle; transfer: Transferable } {
+    this.#requireAttached(call);
+    if (this.#monitor === null) {
+      throw new VmError('ENOTSUP', `${call}: this thread has no link to a monitor; use handle() and attach() instead`);
+    }
+    const { port1, port2 } = new MessageChannel();
+    const id = newWatchId(this.region);
+    this.#monitor.postMessage({ watch: id, port: port2 }, [port2]);
+    return { handle: { ...this.handle(), watch: { id, port: port1 } }, transfer: port1 };
+  }
+
+  #requireAttached(call: string): void {
+    if (this.#detached) throw new VmError('ESTALE', `${call}: this thread has detached`);
+  }
+}
+
+/** Claims a slot for the calling thread. A thread without a port is claimed by its kernel thread id where possible. */
+export function claimForThread(region: Region, watch: Watch | undefined): SlotIndex {
+  const { slot: slots } = region.tables;
+  if (watch !== undefined) {
+    keepPort(watch.port);
+    return claimSlot(region, watch.id);
+  }
+  const threadId = kernelThreadId();
+  const slot = claimSlot(region, threadId > 0 ? -threadId : UNWATCHED);
+  slots.threadId.put(slot, threadId);
+  slots.threadStart.put(slot, threadId > 0 ? kernelThreadStart(threadId) : 0);
+  return slot;
+}

@@ -1,7 +1,8 @@
+import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
-import { adopted, attach, boot, shutDown, type VirtualMemory } from 'pagewright';
-import { Mutex } from 'pagewright/sync';
+import { attach, boot, shutDown, type VirtualMemory } from 'pagewright';
+import { Mutex, poisonRegion } from 'pagewright/sync';
 import { afterEach, describe, expect, it } from 'vitest';
 
 const counter = new URL('../build/test/workers/counter.js', import.meta.url);
@@ -75,6 +76,137 @@ describe('boot and attach', () => {
     expect(() => attach({ pagewright: 'handle', region: new SharedArrayBuffer(64), memories: [] })).toThrow(
       /too small/,
     );
-    expect(adopted).toBeTypeOf('function');
+  });
+
+  it('refuses a region of another version, another flavour, another layout, and a poisoned one', () => {
+    const vm = bootSmall();
+    const { header } = vm.region.tables;
+    const version = header.version.get(0);
+    header.version.put(0, version + 1);
+    expect(() => attach(vm.handle())).toThrow(/layout version/);
+    header.version.put(0, version);
+    const flavour = header.flavour.get(0);
+    header.flavour.put(0, 3 - flavour);
+    expect(() => attach(vm.handle())).toThrow(/booted by the release build .* --conditions=verify/);
+    header.flavour.put(0, flavour);
+    const hash = header.layoutHash.get(0);
+    header.layoutHash.put(0, hash ^ 1);
+    expect(() => attach(vm.handle())).toThrow(/different build of the same version/);
+    header.layoutHash.put(0, hash);
+    poisonRegion(vm.region, 'a test says so');
+    expect(() => attach(vm.handle())).toThrow(/EPOISONED: attach: .*a test says so/);
+    expect(vm.poisoned).toBe('a test says so');
+  });
+
+  it('attaches as often as there are slots, and says so when they are used up', () => {
+    const vm = boot({ memory: '1 MiB', slots: 3, services: 'manual', arenas: 4, tags: 256 });
+    const second = attach(vm.handle());
+    const third = attach(vm.handle());
+    expect(() => attach(vm.handle())).toThrow(/ENOMEM: attach: all 3 slots are taken/);
+    third.detach();
+    third.detach();
+    expect(() => third.handle()).toThrow(/ESTALE/);
+    using again = attach(vm.handle());
+    expect(again.slot).toBe(2);
+    const mutex = new Mutex(second.thread, vm.region.tables.arena.lock.address(0), 900);
+    mutex.enter();
+    expect(() => second.detach()).toThrow(/EBUSY: detach.*locksHeld=1/);
+    mutex.exit();
+    second.detach();
+    expect(() => vm.spawn(counter)).toThrow(/ENOTSUP: spawn/);
+    expect(() => vm.clock.advance(5)).toThrow(/ENOTSUP/);
+    vm.detach();
+  });
+
+  it('makes several banks and frames of several sizes', () => {
+    const vm = boot({ memory: '576 KiB', bankSize: '128 KiB', pageSize: '16 KiB', services: 'manual' });
+    expect(vm.banks.memories.length).toBe(5);
+    expect(vm.banks.frameCount).toBe(36);
+    expect(vm.banks.bankOf(8)).toBe(1);
+    expect(vm.banks.offsetOf(9)).toBe(16384);
+    vm.banks.view(131072, 4).set([1, 2, 3, 4]);
+    expect([...new Uint8Array(vm.banks.memories[1]?.buffer as unknown as SharedArrayBuffer, 0, 4)]).toEqual([
+      1, 2, 3, 4,
+    ]);
+    expect(vm.banks.view(35 * 16384, 16384).length).toBe(16384);
+    expect(() => vm.banks.view(131072 - 2, 4)).toThrow(/EFAULT: banks.view\(address=131070, length=4\)/);
+    expect(() => vm.banks.view(36 * 16384 - 2, 4)).toThrow(/EFAULT/);
+    expect(() => vm.banks.view(-1, 1)).toThrow(/EFAULT/);
+    vm.detach();
+  });
+
+  it.each([
+    [{}, /boot\(memory=undefined\): say how much memory/],
+    [null, /pass an object/],
+    [{ memory: '1 MiB', memroy: 1 }, /unknown option "memroy"; known options: memory,/],
+    [{ memory: 'much' }, /a size must look like/],
+    [{ memory: -1 }, /not negative/],
+    [{ memory: 4097 }, /memory must be a multiple of pageSize/],
+    [{ memory: '1 MiB', pageSize: 5000 }, /pageSize must be a power of two/],
+    [{ memory: '1 MiB', pageSize: 2048 }, /pageSize must be a power of two/],
+    [{ memory: '2 MiB', memoryMax: '1 MiB' }, /memoryMax must not be less/],
+    [{ memory: '1 MiB', bankSize: 4096 }, /bankSize must be a multiple of 64 KiB/],
+    [{ memory: '1 MiB', slots: 65 }, /slots must be an integer from 2 to 64/],
+    [{ memory: '1 MiB', slots: 1 }, /slots must be an integer/],
+    [{ memory: '1 MiB', clock: 'sundial' }, /clock must be one of real, virtual/],
+    [{ memory: '1 MiB', services: 'none' }, /services must be one of/],
+    [{ memory: '1 MiB', limits: { gold: 1 } }, /known resources: lockedFrames/],
+    [{ memory: '1 MiB', limits: { frames: -1 } }, /limits.frames must be an integer/],
+  ])('refuses boot(%j)', (options, message) => {
+    expect(() => boot(options as never)).toThrow(message);
+  });
+
+  it('adopts a worker of a pool, leaves its other messages alone, and lets it start workers itself', async () => {
+    const vm = bootSmall();
+    const worker = new Worker(new URL('../build/test/workers/adoptee.js', import.meta.url), {
+      workerData: { child: counter.href },
+    });
+    worker.postMessage('ping');
+    expect((await once(worker, 'message'))[0]).toBe('pong');
+    const messages: unknown[] = [];
+    worker.on('message', (message) => messages.push(message));
+    vm.adopt(worker);
+    await until(() => messages.length === 2, 'adopted, and a child of its own has run');
+    expect(messages[0]).toEqual({ slot: expect.any(Number) });
+    expect(messages[1]).toEqual({ child: { contended: 0 } });
+    expect(vm.statistics().slots.every((slot) => slot.watchedBy === 'port')).toBe(true);
+    const before = vm.statistics().slots.length;
+    await worker.terminate();
+    await until(() => vm.statistics().slots.length === before - 1, 'the slot of the adopted worker is free again');
+  });
+
+  it('stops everybody when the thread that booted ends: exit is seen at once', async () => {
+    const booter = new Worker(new URL('../build/test/workers/booter.js', import.meta.url));
+    const [handle] = await once(booter, 'message');
+    const vm = attach(handle);
+    booter.postMessage('end');
+    await once(booter, 'exit');
+    const mutex = new Mutex(vm.thread, vm.region.tables.arena.lock.address(0), 900);
+    expect(() => mutex.enter()).toThrow(/EPOISONED.*the thread that booted the system has ended/);
+  });
+
+  it('stops sleepers when the thread that booted is terminated: the heartbeat has gone silent', async () => {
+    const booter = new Worker(new URL('../build/test/workers/booter.js', import.meta.url), {
+      workerData: { hang: true },
+    });
+    const [handle] = await once(booter, 'message');
+    const vm = attach(handle);
+    await until(() => vm.region.tables.header.heartbeat.get(0) > 0, 'the monitor beats');
+    await booter.terminate();
+    const mutex = new Mutex(vm.thread, vm.region.tables.arena.lock.address(0), 900);
+    expect(() => mutex.enter()).toThrow(/EPOISONED.*the monitor has stopped/);
+  });
+
+  it('leaves no thread behind and does not keep the process alive', () => {
+    const program = `
+      import { boot } from 'pagewright';
+      const vm = boot({ memory: '1 MiB' });
+      console.log(vm.slot);
+    `;
+    const root = new URL('..', import.meta.url);
+    const run = spawnSync(process.execPath, ['--input-type=module', '-e', program], { cwd: root, timeout: 20_000 });
+    expect(run.status).toBe(0);
+    expect(run.stdout.toString()).toBe('0\n');
+    expect(run.stderr.toString()).toBe('');
   });
 });

@@ -8,6 +8,7 @@
  * LOCKING     Charges are changed by compare-and-swap; limits are constant once the owner is in use.
  * COSTS       Two atomic operations a charge.
  * FAILURE     `EDQUOT` names owner, resource, charge and limit.
+ * REJECTED    A lock per owner: every charge would then wait for a takeover when the thread that holds it dies.
  * REFERENCES  Solaris projects and zones (project.max-locked-memory).
  */
 

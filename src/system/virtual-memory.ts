@@ -9,6 +9,7 @@
  * LOCKING     None of its own.
  * COSTS       Attaching claims a slot and makes a few hundred views: about a millisecond.
  * FAILURE     `ENOMEM` without a free slot; `EBUSY` for a detach that would leave locks behind.
+ * REJECTED    One object for all threads behind a proxy: every call would then cross threads.
  * REFERENCES  docs/glossary.md: handle, slot, watch.
  */
 

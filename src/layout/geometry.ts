@@ -23,6 +23,10 @@ export const GEOMETRY_KEYS = [
   'vnodes',
   'vnodeBuckets',
   'pathBytes',
+  'quantumCaches',
+  'magazines',
+  'slabs',
+  'slabBuckets',
 ] as const;
 
 /** Name of one capacity. */

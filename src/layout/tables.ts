@@ -1,5 +1,13 @@
 /** All tables of a region, in the order in which they lie there. New tables go at the end. */
 
+import {
+  magazineSlotTable,
+  magazineTable,
+  quantumCacheTable,
+  slabBucketTable,
+  slabPoolTable,
+  slabTable,
+} from './quantum-tables.ts';
 import { callbackTable, headerTable, journalTable, ownerTable, slotTable } from './system-tables.ts';
 import { arenaTable, bucketTable, tagPoolTable, tagTable, transferTable } from './vmem-tables.ts';
 
@@ -15,6 +23,12 @@ export const TABLES = {
   bucket: bucketTable,
   tagPool: tagPoolTable,
   transfer: transferTable,
+  quantumCache: quantumCacheTable,
+  magazineSlot: magazineSlotTable,
+  magazine: magazineTable,
+  slab: slabTable,
+  slabBucket: slabBucketTable,
+  slabPool: slabPoolTable,
 } as const;
 
 /** The type of `TABLES`. */

@@ -26,6 +26,8 @@ export const RANK = {
   pageHash: 700,
   /** Lists of the page mapping cache. */
   mappingList: 800,
+  /** One quantum cache: its depot and slabs. */
+  quantumCache: 850,
   /** One arena. */
   arena: 900,
   /** The pool that arenas take boundary tags and hash buckets from. */

@@ -111,6 +111,10 @@ export function planBoot(options: BootOptions): BootPlan {
     vnodes,
     vnodeBuckets: ceilPowerOfTwo(vnodes),
     pathBytes: Math.max(65536, vnodes * 128),
+    quantumCaches: 64,
+    magazines: Math.max(512, Math.ceil(frames / 256)),
+    slabs: Math.max(512, Math.ceil(frames / 256)),
+    slabBuckets: ceilPowerOfTwo(Math.max(512, Math.ceil(frames / 256))),
   };
   const spinLimit = integer('spinLimit', 100, 0, 1_000_000);
   const clock = oneOf('clock', options.clock ?? 'real', ['real', 'virtual']);

@@ -22,6 +22,10 @@ const SMALL: Partial<Geometry> = {
   vnodes: 64,
   vnodeBuckets: 64,
   pathBytes: 65536,
+  quantumCaches: 16,
+  magazines: 256,
+  slabs: 256,
+  slabBuckets: 64,
 };
 
 /** What a room needs to run in one thread. */

@@ -1,0 +1,249 @@
+/**
+ * A quantum cache: the objects of one small size of one arena, cached per thread.
+ *
+ * PROBLEM     Most allocations are small and short-lived; each would take the arena's lock and touch its tags. A cache must
+ *             be faster, must not lose an object when a thread dies at any point, and must notice a double free.
+ * STRUCTURE   Three layers, each touched more rarely than the one above it:
+ *
+ *               slot      loaded magazine, previous magazine      no lock: only this slot's thread touches them
+ *               depot     full magazines, empty magazines         the cache's lock, once per magazine
+ *               slabs     ranges of the arena, cut up             the cache's lock; the arena once per slab
+ *
+ *             Allocating pops from the loaded magazine, freeing pushes onto it. When that fails the previous magazine takes
+ *             its place, then one of the depot's, then the slabs fill or take.
+ * INVARIANTS  I1 an object is in exactly one place: its slab (state -1), one magazine (state 0), or with a user (state
+ *                slot + 1), except during I2 and I3.
+ *             I2 allocating stores the owner, then lowers the count: an object of a dead slot's magazine is cached,
+ *                whatever its state; one above the count is the user's.
+ *             I3 freeing names the object in `pending`, then its state becomes -2 - slot, then the magazine has it, then its
+ *                state becomes 0 and the name is taken back: after a dead slot's magazines went to slabs, a pending
+ *                object in that state is in no other place and goes to its slab too.
+ * LOCKING     Magazines that a slot has loaded are its own (W). A magazine changes hands only through the depot, under the
+ *             cache's lock. An object's state is changed by compare-and-swap when it is freed, because two threads may free
+ *             the same object by mistake: one of them is told.
+ * COSTS       A pair is one compare-and-swap and about 20 plain loads and stores. Slow paths: one lock per magazine.
+ * FAILURE     -1 when neither magazines, slabs nor the arena have an object. Double frees throw `EINVAL`.
+ * REJECTED    A stack shared by all threads (Treiber): one contended word for everybody, and ABA. A mutex per slot: its
+ *             pair of read-modify-writes costs more than the pair of operations it would guard.
+ * REFERENCES  Bonwick and Adams 2001, sections 3.1 to 3.4.
+ */
+
+import { fail } from '../base/errors.ts';
+import { MAGAZINE_LANES } from '../layout/quantum-tables.ts';
+import type { BoundTables } from '../layout/region.ts';
+import { compareExchange, load, Mutex, RANK, type Thread } from '../sync/index.ts';
+import { MagazineDepot } from './magazine-depot.ts';
+import { beingFreedBy, OBJECT_STATE, type SlabStore } from './slab-store.ts';
+
+/** Where slabs come from and go to: an arena. What is in flight is recorded so that a death loses nothing. */
+export interface SlabSource {
+  /** An aligned range, recorded as in flight; -1 when there is none. */
+  takeSlab(sizeUnits: number): number;
+  /** Journaled: the range in flight has found its place. Called inside the transaction that gives it one. */
+  settleSlab(): void;
+  /** Journaled: the range is in flight back to the arena. Called inside the transaction that removes it. */
+  recordReturn(base: number, sizeUnits: number): void;
+  /** Gives the recorded range back. */
+  returnSlab(base: number, sizeUnits: number): void;
+}
+
+/** Whole free slabs that a cache keeps, so that a flapping load does not take and return one each time. */
+const IDLE_SLABS_KEPT = 1;
+
+/** One thread's view of one cache. */
+export class QuantumCache {
+  /** Size of the objects. */
+  readonly objectSize: number;
+  /** Row of the cache. */
+  readonly row: number;
+  readonly #thread: Thread;
+  readonly #slabSize: number;
+  readonly #slabObjects: number;
+  readonly #store: SlabStore;
+  readonly #source: SlabSource;
+  readonly #lock: Mutex;
+  readonly #depot: MagazineDepot;
+  readonly #tables: BoundTables;
+  readonly #loaded: Int32Array;
+  readonly #pending: Int32Array;
+  readonly #freeing: number;
+
+  constructor(thread: Thread, row: number, store: SlabStore, source: SlabSource) {
+    const { tables } = thread.region;
+    this.row = row;
+    this.objectSize = tables.quantumCache.objectSize.get(row);
+    this.#thread = thread;
+    this.#slabSize = tables.quantumCache.slabSize.get(row);
+    this.#slabObjects = tables.quantumCache.slabObjects.get(row);
+    this.#store = store;
+    this.#source = source;
+    this.#lock = new Mutex(thread, tables.quantumCache.lock.address(row), RANK.quantumCache);
+    this.#depot = new MagazineDepot(thread, row, store);
+    this.#tables = tables;
+    // Windows onto this slot's lanes: element `row` is this cache's.
+    const { loaded, pending } = tables.magazineSlot;
+    this.#loaded = loaded.view.subarray(thread.slot * loaded.stride);
+    this.#pending = pending.view.subarray(thread.slot * pending.stride);
+    this.#freeing = beingFreedBy(thread.slot);
+  }
+
+  /** An object's address, or -1 when there is none. */
+  tryAlloc(): number {
+    const { magazine, slab } = this.#tables;
+    const loaded = (this.#loaded[this.row] as number) - 1;
+    const count = loaded < 0 ? 0 : magazine.count.get(loaded);
+    if (count === 0) return this.#allocSlow();
+    const object = magazine.objects.at(loaded, count - 1);
+    // I2: the owner first, then the count.
+    const position = object % MAGAZINE_LANES;
+    const row = (object - position) / MAGAZINE_LANES;
+    slab.object.putAt(row, position, this.#thread.tag);
+    magazine.count.put(loaded, count - 1);
+    return slab.base.get(row) + position * this.objectSize;
+  }
+
+  /** Frees an object; false when the address is in no slab of this cache. Throws `EINVAL` for a double free. */
+  free(address: number): boolean {
+    const base = Math.floor(address / this.#slabSize) * this.#slabSize;
+    const slabRow = this.#store.find(this.row, base);
+    if (slabRow < 0) return false;
+    const position = (address - base) / this.objectSize;
+    if (!Number.isInteger(position) || position >= this.#slabObjects) this.#failUnaligned(address);
+    const { magazine, slab } = this.#tables;
+    const object = slabRow * MAGAZINE_LANES + position;
+    // I3: name the object, change its state, store it, take the name back.
+    this.#pending[this.row] = object + 1;
+    this.#releaseState(address, slab.object.address(slabRow, position));
+    const loaded = (this.#loaded[this.row] as number) - 1;
+    const count = loaded < 0 ? MAGAZINE_LANES : magazine.count.get(loaded);
+    if (count >= this.#tables.quantumCache.rounds.get(this.row)) {
+      this.#freeSlow(object);
+      return true;
+    }
+    this.#push(loaded, count, object);
+    return true;
+  }
+
+  /** Size of what an address points to if it is an object that a user has, else -1. */
+  isAllocated(address: number): boolean {
+    const base = Math.floor(address / this.#slabSize) * this.#slabSize;
+    const slabRow = this.#store.find(this.row, base);
+    const position = (address - base) / this.objectSize;
+    if (slabRow < 0 || !Number.isInteger(position) || position >= this.#slabObjects) return false;
+    return this.#tables.slab.object.at(slabRow, position) > 0;
+  }
+
+  /** Puts everything that this slot and the depot have cached back into slabs, and idle slabs back into the arena. */
+  drain(): void {
+    this.#lock.enter();
+    this.#depot.drainSlot(this.#thread.slot);
+    this.#depot.drainDepot();
+    this.#lock.exit();
+    this.#returnIdleSlabs(0);
+  }
+
+  /** Puts what a dead slot had cached back into slabs. */
+  recoverSlot(dead: number): void {
+    this.#lock.enter();
+    this.#depot.drainSlot(dead);
+    this.#depot.settlePending(dead);
+    this.#lock.exit();
+    this.#returnIdleSlabs(IDLE_SLABS_KEPT);
+  }
+
+  #releaseState(address: number, stateAddress: number): void {
+    const { words } = this.#thread;
+    for (;;) {
+      const state = load(words, stateAddress);
+      if (state <= OBJECT_STATE.cached) {
+        this.#pending[this.row] = 0;
+        this.#failDoubleFree(address);
+      }
+      if (compareExchange(words, stateAddress, state, this.#freeing) === state) return;
+    }
+  }
+
+  /** I3, from the magazine on. */
+  #push(loaded: number, count: number, object: number): void {
+    const { magazine, slab } = this.#tables;
+    magazine.objects.putAt(loaded, count, object);
+    magazine.count.put(loaded, count + 1);
+    const position = object % MAGAZINE_LANES;
+    slab.object.putAt((object - position) / MAGAZINE_LANES, position, OBJECT_STATE.cached);
+    this.#pending[this.row] = 0;
+  }
+
+  /** Rare: the loaded magazine is empty or missing. */
+  #allocSlow(): number {
+    for (;;) {
+      this.#depot.enter(this.#lock);
+      const filled = this.#depot.loadFull() || this.#depot.fillFromSlabs();
+      // Without a magazine to fill, an object is taken straight from its slab.
+      const object = filled ? -1 : this.#store.takeObject(this.row, this.#thread.tag);
+      this.#lock.exit();
+      if (filled) return this.tryAlloc();
+      if (object >= 0) return this.#addressOf(object);
+      if (!this.#addSlab()) return -1;
+    }
+  }
+
+  /** Rare: the loaded magazine is full or missing. */
+  #freeSlow(object: number): void {
+    const { magazine } = this.#tables;
+    this.#depot.enter(this.#lock);
+    if (this.#depot.loadEmpty()) {
+      this.#lock.exit();
+      const loaded = (this.#loaded[this.row] as number) - 1;
+      this.#push(loaded, magazine.count.get(loaded), object);
+    } else {
+      this.#depot.settlePending(this.#thread.slot);
+      this.#lock.exit();
+    }
+    this.#returnIdleSlabs(IDLE_SLABS_KEPT);
+  }
+
+  #addSlab(): boolean {
+    const base = this.#source.takeSlab(this.#slabSize);
+    if (base < 0) return false;
+    this.#lock.enter();
+    const { quantumCache } = this.#tables;
+    const slab = this.#store.addSlab(this.row, base, () => {
+      this.#thread.journal.setDouble(quantumCache.refills, this.row, quantumCache.refills.get(this.row) + 1);
+      this.#source.settleSlab();
+    });
+    this.#lock.exit();
+    if (slab >= 0) return true;
+    this.#source.returnSlab(base, this.#slabSize);
+    return false;
+  }
+
+  #returnIdleSlabs(kept: number): void {
+    const { quantumCache, slab: slabs } = this.#tables;
+    while (quantumCache.idleSlabs.get(this.row) > kept) {
+      this.#lock.enter();
+      let slab = quantumCache.partialHead.get(this.row) - 1;
+      while (slab >= 0 && slabs.free.get(slab) !== this.#slabObjects) slab = slabs.next.get(slab) - 1;
+      if (slab < 0 || quantumCache.idleSlabs.get(this.row) <= kept) {
+        this.#lock.exit();
+        return;
+      }
+      const base = slabs.base.get(slab);
+      this.#store.removeSlab(this.row, slab, () => this.#source.recordReturn(base, this.#slabSize));
+      this.#lock.exit();
+      this.#source.returnSlab(base, this.#slabSize);
+    }
+  }
+
+  #addressOf(object: number): number {
+    const position = object % MAGAZINE_LANES;
+    return this.#tables.slab.base.get((object - position) / MAGAZINE_LANES) + position * this.objectSize;
+  }
+
+  #failDoubleFree(address: number): never {
+    fail('EINVAL', 'arena.free', { address, size: this.objectSize }, 'the object is free already');
+  }
+
+  #failUnaligned(address: number): never {
+    fail('EINVAL', 'arena.free', { address, size: this.objectSize }, 'no allocation of this size starts here');
+  }
+}

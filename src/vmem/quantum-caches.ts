@@ -1,0 +1,245 @@
+/**
+ * The quantum caches of one arena: which sizes are cached, and by which cache.
+ *
+ * PROBLEM     A cache per size would waste slabs on sizes that fit a slab equally often.
+ * STRUCTURE   Sizes of 1 to n quanta, n at most 16. A slab is the first power of two above three times the largest size; two
+ *             sizes of which equally many fit into a slab share the cache of the larger one:
+ *
+ *               quanta    1 2 3 4 5 6 7 8 ...      n = 16: slabs of 64 quanta
+ *               cache     1 2 3 4 5 6 7 8 9 10 12 12 16 16 16 16
+ *
+ * INVARIANTS  I1 every size up to n quanta has a cache whose objects are at least as large.
+ *             I2 at a quiet point every object of every slab is in exactly one place.
+ * LOCKING     Rows are claimed by compare-and-swap at creation; see quantum-cache.ts for the rest.
+ * COSTS       One row of about 700 bytes for each cache; slots x caches words for what is loaded.
+ * FAILURE     `ENOMEM` when there are not enough rows; nothing is left behind.
+ * REJECTED    One cache per size: more slabs are partly used.
+ * REFERENCES  NetBSD subr_vmem.c, qc_init and qc_poolpage_size, for the sizing rules.
+ */
+
+import { ceilPowerOfTwo, fail } from '../base/index.ts';
+import { MAGAZINE_LANES } from '../layout/quantum-tables.ts';
+import type { Region } from '../layout/region.ts';
+import { compareExchange, load, store, type Thread } from '../sync/index.ts';
+import { QuantumCache, type SlabSource } from './quantum-cache.ts';
+import { OBJECT_STATE, SlabStore } from './slab-store.ts';
+
+/** Sizes above this many quanta are never cached. */
+export const CACHED_QUANTA_MAX = 16;
+
+/** Objects that a magazine holds at first. */
+const ROUNDS_FIRST = 16;
+
+/** Counts of one cache. */
+export interface QuantumCacheStatistics {
+  readonly objectSize: number;
+  readonly slabs: number;
+  /** Objects in slabs, ready to be cached. */
+  readonly freeObjects: number;
+  /** Objects that a magazine holds when full. */
+  readonly rounds: number;
+  /** Slabs taken from the arena so far. */
+  readonly refills: number;
+  /** Magazines handed to a thread by the depot so far. */
+  readonly depotHits: number;
+}
+
+/** Object sizes of the caches for sizes up to `maxUnits`: ascending, each the largest of its group. */
+export function cacheSizes(quantum: number, maxUnits: number): number[] {
+  const slabSize = slabSizeFor(maxUnits);
+  const sizes: number[] = [];
+  for (let size = quantum; size <= maxUnits; size += quantum) {
+    const fits = Math.floor(slabSize / size);
+    if (sizes.length > 0 && Math.floor(slabSize / (sizes[sizes.length - 1] as number)) === fits) sizes.pop();
+    sizes.push(size);
+  }
+  return sizes;
+}
+
+/** Size of a slab whose largest object has `maxUnits`. */
+export function slabSizeFor(maxUnits: number): number {
+  return ceilPowerOfTwo(3 * maxUnits + 1);
+}
+
+/** Claims and fills the rows of an arena's caches. Throws `ENOMEM`. Returns the largest cached size, after clamping. */
+export function createQuantumCaches(region: Region, arena: number, quantum: number, maxUnits: number): number {
+  const clamped = Math.min(maxUnits, CACHED_QUANTA_MAX * quantum);
+  const { quantumCache: caches } = region.tables;
+  const slabSize = slabSizeFor(clamped);
+  for (const objectSize of cacheSizes(quantum, clamped)) {
+    const row = claimRow(region);
+    if (row < 0) {
+      removeQuantumCaches(region, arena);
+      const rule = `all ${caches.rowCount} rows of quantum caches are taken; boot with a larger \`quantumCaches\``;
+      fail('ENOMEM', 'arenas.create', { quantumCacheMax: maxUnits }, rule);
+    }
+    caches.objectSize.put(row, objectSize);
+    caches.slabSize.put(row, slabSize);
+    caches.slabObjects.put(row, Math.min(MAGAZINE_LANES, Math.floor(slabSize / objectSize)));
+    caches.rounds.put(row, ROUNDS_FIRST);
+    store(region.words, caches.arena.address(row), arena + 1);
+  }
+  return clamped;
+}
+
+/** Frees the rows of an arena's caches, whose slabs are all gone. */
+export function removeQuantumCaches(region: Region, arena: number): void {
+  const { quantumCache: caches } = region.tables;
+  for (let row = 0; row < caches.rowCount; row++) {
+    if (load(region.words, caches.arena.address(row)) !== arena + 1) continue;
+    store(region.words, caches.arena.address(row), 0);
+    store(region.words, caches.state.address(row), 0);
+  }
+}
+
+function claimRow(region: Region): number {
+  const { quantumCache: caches } = region.tables;
+  for (let row = 0; row < caches.rowCount; row++) {
+    if (compareExchange(region.words, caches.state.address(row), 0, 1) === 0) return row;
+  }
+  return -1;
+}
+
+/** One thread's view of an arena's caches. */
+export class QuantumCaches {
+  /** Largest size that is cached. */
+  readonly maxUnits: number;
+  readonly #region: Region;
+  readonly #arena: number;
+  readonly #quantum: number;
+  /** The cache of a size in quanta minus one. */
+  readonly #bySize: QuantumCache[] = [];
+  readonly #caches: QuantumCache[] = [];
+
+  constructor(thread: Thread, arena: number, quantum: number, source: SlabSource) {
+    this.#region = thread.region;
+    this.#arena = arena;
+    this.#quantum = quantum;
+    const store = new SlabStore(thread);
+    const { quantumCache: rows } = thread.region.tables;
+    for (let row = 0; row < rows.rowCount; row++) {
+      if (rows.arena.get(row) === arena + 1) this.#caches.push(new QuantumCache(thread, row, store, source));
+    }
+    this.#caches.sort((a, b) => a.objectSize - b.objectSize);
+    for (const cache of this.#caches) {
+      while (this.#bySize.length * quantum < cache.objectSize) this.#bySize.push(cache);
+    }
+    this.maxUnits = this.#bySize.length * quantum;
+  }
+
+  /** An address for a size up to `maxUnits`, or -1. */
+  tryAlloc(size: number): number {
+    return (this.#bySize[Math.ceil(size / this.#quantum) - 1] as QuantumCache).tryAlloc();
+  }
+
+  /** Frees an address of a size up to `maxUnits`; false when it did not come from a cache. */
+  free(address: number, size: number): boolean {
+    return (this.#bySize[Math.ceil(size / this.#quantum) - 1] as QuantumCache).free(address);
+  }
+
+  /** Puts back into the arena what this thread and the depots hold but do not need. */
+  drain(): void {
+    for (const cache of this.#caches) cache.drain();
+  }
+
+  /** Puts back what a dead slot had cached. */
+  recoverSlot(dead: number): void {
+    for (const cache of this.#caches) cache.recoverSlot(dead);
+  }
+
+  /** Calls back for every object that a user has: its address, its size, and the slot + 1 that allocated it. */
+  forEachAllocated(callback: (address: number, size: number, owner: number) => void): void {
+    const { slab: slabs, quantumCache: rows } = this.#region.tables;
+    for (let slab = 0; slab < slabs.rowCount; slab++) {
+      const row = slabs.cache.get(slab) - 1;
+      if (row < 0 || rows.arena.get(row) !== this.#arena + 1) continue;
+      const objectSize = rows.objectSize.get(row);
+      for (let position = 0; position < rows.slabObjects.get(row); position++) {
+        const state = slabs.object.at(slab, position);
+        if (state > 0) callback(slabs.base.get(slab) + position * objectSize, objectSize, state);
+      }
+    }
+  }
+
+  /** Counts of every cache, smallest objects first. */
+  statistics(): QuantumCacheStatistics[] {
+    const { quantumCache: rows, slab: slabs } = this.#region.tables;
+    return this.#caches.map(({ row, objectSize }) => {
+      let freeObjects = 0;
+      for (let slab = rows.partialHead.get(row); slab !== 0; slab = slabs.next.get(slab - 1)) {
+        freeObjects += slabs.free.get(slab - 1);
+      }
+      return {
+        objectSize,
+        slabs: rows.slabCount.get(row),
+        freeObjects,
+        rounds: rows.rounds.get(row),
+        refills: rows.refills.get(row),
+        depotHits: rows.depotHits.get(row),
+      };
+    });
+  }
+
+  /** Broken invariants of all caches of the arena; call it at a quiet point. Adds to `problems`, returns objects seen. */
+  check(problems: string[]): number {
+    let seen = 0;
+    for (const cache of this.#caches) seen += this.#checkCache(cache.row, problems);
+    return seen;
+  }
+
+  #checkCache(row: number, problems: string[]): number {
+    const { quantumCache: rows, slab: slabs } = this.#region.tables;
+    const cached = this.#cachedObjects(row, problems);
+    const say = (text: string) => problems.push(`vmem/quantum-cache ${row}: ${text}`);
+    let slabCount = 0;
+    let idle = 0;
+    let seen = 0;
+    const partial = new Set<number>();
+    for (let at = rows.partialHead.get(row); at !== 0 && !partial.has(at - 1); at = slabs.next.get(at - 1))
+      partial.add(at - 1);
+    for (let slab = 0; slab < slabs.rowCount; slab++) {
+      if (slabs.cache.get(slab) !== row + 1) continue;
+      slabCount++;
+      let free = 0;
+      for (let position = 0; position < rows.slabObjects.get(row); position++) {
+        const object = slab * MAGAZINE_LANES + position;
+        const state = slabs.object.at(slab, position);
+        seen++;
+        if (state === OBJECT_STATE.inSlab) free++;
+        if ((state === OBJECT_STATE.cached) !== cached.has(object)) say(`I1 object ${object} in state ${state}`);
+        if (state < OBJECT_STATE.inSlab) say(`I3 object ${object} is being freed by nobody`);
+      }
+      if (free !== slabs.free.get(slab))
+        say(`slab-store I1 slab ${slab} counts ${slabs.free.get(slab)} of ${free} free`);
+      if (free > 0 !== partial.has(slab)) say(`slab-store I2 slab ${slab} with ${free} free objects on the wrong list`);
+      if (free === rows.slabObjects.get(row)) idle++;
+    }
+    if (slabCount !== rows.slabCount.get(row)) say(`slab count ${rows.slabCount.get(row)}, found ${slabCount}`);
+    if (idle !== rows.idleSlabs.get(row)) say(`idle slabs ${rows.idleSlabs.get(row)}, found ${idle}`);
+    return seen;
+  }
+
+  /** Objects in magazines of the depot and of all slots. */
+  #cachedObjects(row: number, problems: string[]): Set<number> {
+    const { quantumCache: rows, magazine, magazineSlot, slot } = this.#region.tables;
+    const magazines: number[] = [];
+    for (let at = rows.fullHead.get(row); at !== 0; at = magazine.next.get(at - 1)) magazines.push(at - 1);
+    for (let owner = 0; owner < slot.rowCount; owner++) {
+      for (const column of [magazineSlot.loaded, magazineSlot.previous]) {
+        if (column.at(owner, row) !== 0) magazines.push(column.at(owner, row) - 1);
+      }
+    }
+    const objects = new Set<number>();
+    for (const at of magazines) {
+      for (let i = 0; i < magazine.count.get(at); i++) {
+        const object = magazine.objects.at(at, i);
+        if (objects.has(object)) problems.push(`vmem/quantum-cache ${row}: I1 object ${object} is cached twice`);
+        objects.add(object);
+      }
+    }
+    if (new Set(magazines).size !== magazines.length) {
+      problems.push(`vmem/quantum-cache ${row}: magazine-depot I1 a magazine is in two places`);
+    }
+    return objects;
+  }
+}

@@ -1,0 +1,197 @@
+/**
+ * Slabs of quantum caches: ranges of an arena cut into objects of one size, found again by address.
+ *
+ * PROBLEM     An address that is freed must lead to its object in a few touches of memory, without a lock, while slabs of
+ *             other caches come and go.
+ * STRUCTURE   A slab is aligned to its own size, so an address names its slab by rounding down:
+ *
+ *               address -> (cache, base) -> hash bucket -> chain of slab rows -> object states
+ *               slab    |object 0|object 1| ... |object n-1|rest|
+ *
+ *             An object's number is slab * MAGAZINE_LANES + position. Its state says who has it: -1 the slab, 0 a magazine,
+ *             above 0 the slot that allocated it (slot + 1), below -1 the slot that is freeing it (-2 - slot).
+ * INVARIANTS  I1 `free` of a slab counts its objects in state -1.   I2 a slab is on its cache's list of partial slabs iff
+ *             free > 0.   I3 a slab in use is in the chain of its bucket; one that is not in use is in the pool.
+ * LOCKING     Slab columns are guarded by the lock of their cache; the hash and the pool by the pool's lock, inside it.
+ *             Chains are read without a lock as a hint: a walk that finds nothing is repeated under the lock. What it
+ *             finds is stable for whoever owns an object of the slab, because a slab leaves only with all objects in it.
+ * COSTS       A look-up touches a bucket and a row; 330 bytes a slab.
+ * FAILURE     -1 when the address lies in no slab of the cache, or when no row is left.
+ * REJECTED    A header inside the slab: arenas manage numbers, not only memory. A tree: more touches.
+ * REFERENCES  Bonwick 1994 (slabs); Bonwick and Adams 2001, section 3.
+ */
+
+import { assert } from '../base/assert.ts';
+import { MAGAZINE_LANES } from '../layout/quantum-tables.ts';
+import type { BoundTables } from '../layout/region.ts';
+import { Mutex, RANK, type Thread } from '../sync/index.ts';
+
+/** States of an object that name no owner. */
+export const OBJECT_STATE = { inSlab: -1, cached: 0 } as const;
+
+/** State of an object that a slot is taking back from a user. */
+export function beingFreedBy(slot: number): number {
+  return -2 - slot;
+}
+
+/** Chain links that a walk without the lock follows before it doubts. */
+const WALK_MAX = 64;
+
+/** One thread's view of all slabs. */
+export class SlabStore {
+  readonly #thread: Thread;
+  readonly #slabs: BoundTables['slab'];
+  readonly #buckets: BoundTables['slabBucket'];
+  readonly #pool: BoundTables['slabPool'];
+  readonly #caches: BoundTables['quantumCache'];
+  readonly #poolLock: Mutex;
+  readonly #bucketMask: number;
+
+  constructor(thread: Thread) {
+    const { tables } = thread.region;
+    this.#thread = thread;
+    this.#slabs = tables.slab;
+    this.#buckets = tables.slabBucket;
+    this.#pool = tables.slabPool;
+    this.#caches = tables.quantumCache;
+    this.#poolLock = new Mutex(thread, tables.slabPool.lock.address(0), RANK.tagPool);
+    this.#bucketMask = thread.region.geometry.slabBuckets - 1;
+  }
+
+  /** The slab of a cache that starts at `base`, or -1. */
+  find(cache: number, base: number): number {
+    const { base: bases, cache: owners, chain } = this.#slabs;
+    const bucket = this.#bucketOf(cache, base);
+    let slab = this.#buckets.head.get(bucket) - 1;
+    for (let steps = 0; slab >= 0 && steps < WALK_MAX; steps++) {
+      if (bases.get(slab) === base && owners.get(slab) === cache + 1) return slab;
+      slab = chain.get(slab) - 1;
+    }
+    return this.#findLocked(cache, base, bucket);
+  }
+
+  /**
+   * Takes a row for a new slab and puts it, full of free objects, on the cache's list. The caller holds the cache's lock
+   * with nothing logged; `settle` adds stores of its own to the same transaction. -1 when no row is left.
+   */
+  addSlab(cache: number, base: number, settle: () => void): number {
+    const { journal } = this.#thread;
+    const slabs = this.#slabs;
+    const pool = this.#pool;
+    this.#poolLock.enter();
+    // 1. A row: one that was given back, or a fresh one.
+    let slab = pool.slabHead.get(0) - 1;
+    if (slab >= 0) journal.set(pool.slabHead, 0, slabs.next.get(slab));
+    else {
+      slab = pool.slabFresh.get(0);
+      if (slab === slabs.rowCount) {
+        this.#poolLock.exit();
+        return -1;
+      }
+      journal.set(pool.slabFresh, 0, slab + 1);
+    }
+    // 2. Its contents: nobody can reach the row yet.
+    const objects = this.#caches.slabObjects.get(cache);
+    slabs.base.put(slab, base);
+    for (let position = 0; position < objects; position++) slabs.object.putAt(slab, position, OBJECT_STATE.inSlab);
+    journal.set(slabs.cache, slab, cache + 1);
+    journal.set(slabs.free, slab, 0);
+    // 3. Into the hash and the list; the pool's lock commits it all at once.
+    const bucket = this.#bucketOf(cache, base);
+    journal.set(slabs.chain, slab, this.#buckets.head.get(bucket));
+    journal.set(this.#buckets.head, bucket, slab + 1);
+    journal.set(this.#caches.slabCount, cache, this.#caches.slabCount.get(cache) + 1);
+    this.#setFree(cache, slab, objects);
+    settle();
+    this.#poolLock.exit();
+    return slab;
+  }
+
+  /** Gives the row of a slab back whose objects are all free. The caller holds the cache's lock with nothing logged. */
+  removeSlab(cache: number, slab: number, settle: () => void): void {
+    const { journal } = this.#thread;
+    const slabs = this.#slabs;
+    assert(slabs.free.get(slab) === this.#caches.slabObjects.get(cache), 'vmem/slab-store I1: a slab leaves whole');
+    this.#poolLock.enter();
+    this.#setFree(cache, slab, 0);
+    journal.set(this.#caches.idleSlabs, cache, this.#caches.idleSlabs.get(cache) - 1);
+    const bucket = this.#bucketOf(cache, slabs.base.get(slab));
+    let previous = -1;
+    let at = this.#buckets.head.get(bucket) - 1;
+    while (at !== slab) {
+      assert(at >= 0, 'vmem/slab-store I3: a slab in use is in its chain');
+      previous = at;
+      at = slabs.chain.get(at) - 1;
+    }
+    if (previous < 0) journal.set(this.#buckets.head, bucket, slabs.chain.get(slab));
+    else journal.set(slabs.chain, previous, slabs.chain.get(slab));
+    journal.set(slabs.cache, slab, 0);
+    journal.set(slabs.next, slab, this.#pool.slabHead.get(0));
+    journal.set(this.#pool.slabHead, 0, slab + 1);
+    journal.set(this.#caches.slabCount, cache, this.#caches.slabCount.get(cache) - 1);
+    settle();
+    this.#poolLock.exit();
+  }
+
+  /** Takes one object out of a partial slab: its state becomes `state`. The number, or -1 when no slab has one. */
+  takeObject(cache: number, state: number): number {
+    const slab = this.#caches.partialHead.get(cache) - 1;
+    if (slab < 0) return -1;
+    const slabs = this.#slabs;
+    let position = 0;
+    while (slabs.object.at(slab, position) !== OBJECT_STATE.inSlab) position++;
+    this.#thread.journal.setAt(slabs.object, slab, position, state);
+    this.#setFree(cache, slab, slabs.free.get(slab) - 1);
+    return slab * MAGAZINE_LANES + position;
+  }
+
+  /** Puts an object back into its slab, whatever its state was. */
+  putObject(cache: number, object: number): void {
+    const slabs = this.#slabs;
+    const position = object % MAGAZINE_LANES;
+    const slab = (object - position) / MAGAZINE_LANES;
+    assert(slabs.object.at(slab, position) !== OBJECT_STATE.inSlab, 'vmem/slab-store I1: an object comes back once');
+    this.#thread.journal.setAt(slabs.object, slab, position, OBJECT_STATE.inSlab);
+    this.#setFree(cache, slab, slabs.free.get(slab) + 1);
+  }
+
+  /** Changes a slab's count, its place on the list of partial slabs, and the count of idle slabs. */
+  #setFree(cache: number, slab: number, free: number): void {
+    const { journal } = this.#thread;
+    const slabs = this.#slabs;
+    const caches = this.#caches;
+    const before = slabs.free.get(slab);
+    const whole = caches.slabObjects.get(cache);
+    journal.set(slabs.free, slab, free);
+    if (before === 0 && free > 0) {
+      const head = caches.partialHead.get(cache);
+      journal.set(slabs.next, slab, head);
+      journal.set(slabs.previous, slab, 0);
+      if (head !== 0) journal.set(slabs.previous, head - 1, slab + 1);
+      journal.set(caches.partialHead, cache, slab + 1);
+    } else if (before > 0 && free === 0) {
+      const next = slabs.next.get(slab);
+      const previous = slabs.previous.get(slab);
+      if (previous === 0) journal.set(caches.partialHead, cache, next);
+      else journal.set(slabs.next, previous - 1, next);
+      if (next !== 0) journal.set(slabs.previous, next - 1, previous);
+    }
+    if (free === whole) journal.set(caches.idleSlabs, cache, caches.idleSlabs.get(cache) + 1);
+    else if (before === whole && free !== 0) journal.set(caches.idleSlabs, cache, caches.idleSlabs.get(cache) - 1);
+  }
+
+  #findLocked(cache: number, base: number, bucket: number): number {
+    const { base: bases, cache: owners, chain } = this.#slabs;
+    this.#poolLock.enter();
+    let slab = this.#buckets.head.get(bucket) - 1;
+    while (slab >= 0 && (bases.get(slab) !== base || owners.get(slab) !== cache + 1)) slab = chain.get(slab) - 1;
+    this.#poolLock.exit();
+    return slab;
+  }
+
+  #bucketOf(cache: number, base: number): number {
+    const unit = base / this.#caches.slabSize.get(cache);
+    const mixed = Math.imul((unit | 0) ^ Math.imul((unit / 4294967296) | 0, 0x85ebca6b) ^ (cache << 24), 0x9e3779b1);
+    return (mixed ^ (mixed >>> 15)) & this.#bucketMask;
+  }
+}

@@ -5,6 +5,12 @@ import { f64, i32, table } from './table.ts';
 /** Objects that a magazine can hold, and objects that a slab can be cut into. */
 export const MAGAZINE_LANES = 64;
 
+/** An object's number is slab * MAGAZINE_LANES + position: below 2^31, so that shifts and masks are exact. */
+export const OBJECT_SLAB_SHIFT = 6;
+
+/** Mask of the position in an object's number. */
+export const OBJECT_POSITION_MASK = MAGAZINE_LANES - 1;
+
 /** One row per quantum cache: the objects of one size of one arena. */
 export const quantumCacheTable = table('quantumCache', 'quantumCaches', 'columns', {
   lock: i32('A', 'mutex of the depot and the slabs', { padded: true }),
@@ -37,7 +43,7 @@ export const magazineSlotTable = table('magazineSlot', 'slots', 'columns', {
 export const magazineTable = table('magazine', 'magazines', 'records', {
   count: i32('W', 'objects in the magazine'),
   next: i32('L', 'list of the depot or the pool, magazine + 1'),
-  objects: i32('W', 'object numbers: slab * MAGAZINE_LANES + position', { lanes: MAGAZINE_LANES }),
+  objects: i32('W', 'object numbers', { lanes: MAGAZINE_LANES }),
 });
 
 /** One row per slab. */

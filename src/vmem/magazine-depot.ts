@@ -14,7 +14,7 @@
  * REFERENCES  Bonwick and Adams 2001, section 3.3 (dynamic magazine sizing) and 3.4 (working set).
  */
 
-import { MAGAZINE_LANES } from '../layout/quantum-tables.ts';
+import { MAGAZINE_LANES, OBJECT_POSITION_MASK, OBJECT_SLAB_SHIFT } from '../layout/quantum-tables.ts';
 import type { BoundTables } from '../layout/region.ts';
 import { Mutex, RANK, type SlotIndex, type Thread } from '../sync/index.ts';
 import { beingFreedBy, OBJECT_STATE, type SlabStore } from './slab-store.ts';
@@ -166,8 +166,7 @@ export class MagazineDepot {
   settlePending(slot: SlotIndex): void {
     const pending = this.#slots.pending.at(slot, this.#row) - 1;
     if (pending < 0) return;
-    const position = pending % MAGAZINE_LANES;
-    const state = this.#slabs.object.at((pending - position) / MAGAZINE_LANES, position);
+    const state = this.#slabs.object.at(pending >> OBJECT_SLAB_SHIFT, pending & OBJECT_POSITION_MASK);
     if (state === beingFreedBy(slot)) this.#store.putObject(this.#row, pending);
     this.#thread.journal.setAt(this.#slots.pending, slot, this.#row, 0);
   }

@@ -21,17 +21,18 @@
  * LOCKING     Magazines that a slot has loaded are its own (W). A magazine changes hands only through the depot, under the
  *             cache's lock. An object's state is changed by compare-and-swap when it is freed, because two threads may free
  *             the same object by mistake: one of them is told.
- * COSTS       A pair is one compare-and-swap and about 20 plain loads and stores. Slow paths: one lock per magazine.
+ * COSTS       A pair is one compare-and-swap and about 25 plain loads and stores. Slow paths: one lock per magazine.
  * FAILURE     -1 when neither magazines, slabs nor the arena have an object. Double frees throw `EINVAL`.
  * REJECTED    A stack shared by all threads (Treiber): one contended word for everybody, and ABA. A mutex per slot: its
  *             pair of read-modify-writes costs more than the pair of operations it would guard.
  * REFERENCES  Bonwick and Adams 2001, sections 3.1 to 3.4.
  */
 
+import { assert } from '../base/assert.ts';
 import { fail } from '../base/errors.ts';
-import { MAGAZINE_LANES } from '../layout/quantum-tables.ts';
+import { MAGAZINE_LANES, OBJECT_POSITION_MASK, OBJECT_SLAB_SHIFT } from '../layout/quantum-tables.ts';
 import type { BoundTables } from '../layout/region.ts';
-import { compareExchange, load, Mutex, RANK, type Thread } from '../sync/index.ts';
+import { compareExchange, Mutex, RANK, type Thread } from '../sync/index.ts';
 import { MagazineDepot } from './magazine-depot.ts';
 import { beingFreedBy, OBJECT_STATE, type SlabStore } from './slab-store.ts';
 
@@ -57,80 +58,106 @@ export class QuantumCache {
   /** Row of the cache. */
   readonly row: number;
   readonly #thread: Thread;
+  readonly #words: Int32Array;
+  readonly #tag: number;
+  readonly #freeing: number;
   readonly #slabSize: number;
+  readonly #slabInverse: number;
+  readonly #objectInverse: number;
   readonly #slabObjects: number;
   readonly #store: SlabStore;
   readonly #source: SlabSource;
   readonly #lock: Mutex;
   readonly #depot: MagazineDepot;
   readonly #tables: BoundTables;
+  /** This slot's lanes: element `row` is this cache's. */
   readonly #loaded: Int32Array;
   readonly #pending: Int32Array;
-  readonly #freeing: number;
+  /** Columns of magazines and slabs as views: the fast paths touch ten of these and would chase pointers otherwise. */
+  readonly #counts: Int32Array;
+  readonly #objects: Int32Array;
+  readonly #magazineStride: number;
+  readonly #rounds: Int32Array;
+  readonly #bases: Float64Array;
+  readonly #states: Int32Array;
+  readonly #statesAddress: number;
 
   constructor(thread: Thread, row: number, store: SlabStore, source: SlabSource) {
     const { tables } = thread.region;
+    const { magazine, magazineSlot, quantumCache, slab } = tables;
     this.row = row;
-    this.objectSize = tables.quantumCache.objectSize.get(row);
+    this.objectSize = quantumCache.objectSize.get(row);
     this.#thread = thread;
-    this.#slabSize = tables.quantumCache.slabSize.get(row);
-    this.#slabObjects = tables.quantumCache.slabObjects.get(row);
+    this.#words = thread.words;
+    this.#tag = thread.tag;
+    this.#freeing = beingFreedBy(thread.slot);
+    this.#slabSize = quantumCache.slabSize.get(row);
+    this.#slabInverse = 1 / this.#slabSize;
+    this.#objectInverse = 1 / this.objectSize;
+    this.#slabObjects = quantumCache.slabObjects.get(row);
     this.#store = store;
     this.#source = source;
-    this.#lock = new Mutex(thread, tables.quantumCache.lock.address(row), RANK.quantumCache);
+    this.#lock = new Mutex(thread, quantumCache.lock.address(row), RANK.quantumCache);
     this.#depot = new MagazineDepot(thread, row, store);
     this.#tables = tables;
-    // Windows onto this slot's lanes: element `row` is this cache's.
-    const { loaded, pending } = tables.magazineSlot;
-    this.#loaded = loaded.view.subarray(thread.slot * loaded.stride);
-    this.#pending = pending.view.subarray(thread.slot * pending.stride);
-    this.#freeing = beingFreedBy(thread.slot);
+    this.#loaded = magazineSlot.loaded.view.subarray(thread.slot * magazineSlot.loaded.stride);
+    this.#pending = magazineSlot.pending.view.subarray(thread.slot * magazineSlot.pending.stride);
+    this.#counts = magazine.count.view;
+    this.#objects = magazine.objects.view;
+    this.#magazineStride = magazine.count.stride;
+    this.#rounds = quantumCache.rounds.view;
+    this.#bases = slab.base.view;
+    this.#states = slab.object.view;
+    this.#statesAddress = slab.object.base;
+    assert(slab.object.stride === MAGAZINE_LANES, 'vmem/quantum-cache: an object number is an index of its state');
   }
 
   /** An object's address, or -1 when there is none. */
   tryAlloc(): number {
-    const { magazine, slab } = this.#tables;
     const loaded = (this.#loaded[this.row] as number) - 1;
-    const count = loaded < 0 ? 0 : magazine.count.get(loaded);
+    if (loaded < 0) return this.#allocSlow();
+    const magazine = loaded * this.#magazineStride;
+    const count = this.#counts[magazine] as number;
     if (count === 0) return this.#allocSlow();
-    const object = magazine.objects.at(loaded, count - 1);
+    const object = this.#objects[magazine + count - 1] as number;
     // I2: the owner first, then the count.
-    const position = object % MAGAZINE_LANES;
-    const row = (object - position) / MAGAZINE_LANES;
-    slab.object.putAt(row, position, this.#thread.tag);
-    magazine.count.put(loaded, count - 1);
-    return slab.base.get(row) + position * this.objectSize;
+    this.#states[object] = this.#tag;
+    this.#counts[magazine] = count - 1;
+    return (this.#bases[object >> OBJECT_SLAB_SHIFT] as number) + (object & OBJECT_POSITION_MASK) * this.objectSize;
   }
 
   /** Frees an object; false when the address is in no slab of this cache. Throws `EINVAL` for a double free. */
   free(address: number): boolean {
-    const base = Math.floor(address / this.#slabSize) * this.#slabSize;
-    const slabRow = this.#store.find(this.row, base);
-    if (slabRow < 0) return false;
-    const position = (address - base) / this.objectSize;
-    if (!Number.isInteger(position) || position >= this.#slabObjects) this.#failUnaligned(address);
-    const { magazine, slab } = this.#tables;
-    const object = slabRow * MAGAZINE_LANES + position;
+    const slab = this.#store.find(this.row, Math.floor(address * this.#slabInverse), this.#slabSize);
+    if (slab < 0) return false;
+    const offset = address - (this.#bases[slab] as number);
+    // The product is rounded to the nearest whole number and then proved: exact for every size.
+    const position = Math.round(offset * this.#objectInverse);
+    if (position * this.objectSize !== offset || position >= this.#slabObjects) this.#failUnaligned(address);
+    const object = (slab << OBJECT_SLAB_SHIFT) + position;
+    const state = this.#states[object] as number;
+    if (state <= OBJECT_STATE.cached) this.#failDoubleFree(address);
     // I3: name the object, change its state, store it, take the name back.
     this.#pending[this.row] = object + 1;
-    this.#releaseState(address, slab.object.address(slabRow, position));
-    const loaded = (this.#loaded[this.row] as number) - 1;
-    const count = loaded < 0 ? MAGAZINE_LANES : magazine.count.get(loaded);
-    if (count >= this.#tables.quantumCache.rounds.get(this.row)) {
-      this.#freeSlow(object);
-      return true;
+    if (compareExchange(this.#words, this.#statesAddress + object, state, this.#freeing) !== state) {
+      this.#pending[this.row] = 0;
+      this.#failDoubleFree(address);
     }
-    this.#push(loaded, count, object);
+    const loaded = (this.#loaded[this.row] as number) - 1;
+    const magazine = loaded * this.#magazineStride;
+    const count = loaded < 0 ? MAGAZINE_LANES : (this.#counts[magazine] as number);
+    if (count >= (this.#rounds[this.row] as number)) this.#freeSlow(object);
+    else this.#push(magazine, count, object);
     return true;
   }
 
   /** Size of what an address points to if it is an object that a user has, else -1. */
   isAllocated(address: number): boolean {
-    const base = Math.floor(address / this.#slabSize) * this.#slabSize;
-    const slabRow = this.#store.find(this.row, base);
-    const position = (address - base) / this.objectSize;
-    if (slabRow < 0 || !Number.isInteger(position) || position >= this.#slabObjects) return false;
-    return this.#tables.slab.object.at(slabRow, position) > 0;
+    const slab = this.#store.find(this.row, Math.floor(address * this.#slabInverse), this.#slabSize);
+    if (slab < 0) return false;
+    const position = (address - (this.#bases[slab] as number)) / this.objectSize;
+    if (!Number.isInteger(position) || position >= this.#slabObjects) return false;
+    return (this.#states[(slab << OBJECT_SLAB_SHIFT) + position] as number) > 0;
   }
 
   /** Puts everything that this slot and the depot have cached back into slabs, and idle slabs back into the arena. */
@@ -151,25 +178,11 @@ export class QuantumCache {
     this.#returnIdleSlabs(IDLE_SLABS_KEPT);
   }
 
-  #releaseState(address: number, stateAddress: number): void {
-    const { words } = this.#thread;
-    for (;;) {
-      const state = load(words, stateAddress);
-      if (state <= OBJECT_STATE.cached) {
-        this.#pending[this.row] = 0;
-        this.#failDoubleFree(address);
-      }
-      if (compareExchange(words, stateAddress, state, this.#freeing) === state) return;
-    }
-  }
-
-  /** I3, from the magazine on. */
-  #push(loaded: number, count: number, object: number): void {
-    const { magazine, slab } = this.#tables;
-    magazine.objects.putAt(loaded, count, object);
-    magazine.count.put(loaded, count + 1);
-    const position = object % MAGAZINE_LANES;
-    slab.object.putAt((object - position) / MAGAZINE_LANES, position, OBJECT_STATE.cached);
+  /** I3, from the magazine on; `magazine` is the place of its row in the columns. */
+  #push(magazine: number, count: number, object: number): void {
+    this.#objects[magazine + count] = object;
+    this.#counts[magazine] = count + 1;
+    this.#states[object] = OBJECT_STATE.cached;
     this.#pending[this.row] = 0;
   }
 
@@ -189,12 +202,11 @@ export class QuantumCache {
 
   /** Rare: the loaded magazine is full or missing. */
   #freeSlow(object: number): void {
-    const { magazine } = this.#tables;
     this.#depot.enter(this.#lock);
     if (this.#depot.loadEmpty()) {
       this.#lock.exit();
-      const loaded = (this.#loaded[this.row] as number) - 1;
-      this.#push(loaded, magazine.count.get(loaded), object);
+      const magazine = ((this.#loaded[this.row] as number) - 1) * this.#magazineStride;
+      this.#push(magazine, this.#counts[magazine] as number, object);
     } else {
       this.#depot.settlePending(this.#thread.slot);
       this.#lock.exit();
@@ -235,8 +247,7 @@ export class QuantumCache {
   }
 
   #addressOf(object: number): number {
-    const position = object % MAGAZINE_LANES;
-    return this.#tables.slab.base.get((object - position) / MAGAZINE_LANES) + position * this.objectSize;
+    return (this.#bases[object >> OBJECT_SLAB_SHIFT] as number) + (object & OBJECT_POSITION_MASK) * this.objectSize;
   }
 
   #failDoubleFree(address: number): never {

@@ -22,7 +22,7 @@
  */
 
 import { assert } from '../base/assert.ts';
-import { MAGAZINE_LANES } from '../layout/quantum-tables.ts';
+import { OBJECT_POSITION_MASK, OBJECT_SLAB_SHIFT } from '../layout/quantum-tables.ts';
 import type { BoundTables } from '../layout/region.ts';
 import { Mutex, RANK, type Thread } from '../sync/index.ts';
 
@@ -37,6 +37,9 @@ export function beingFreedBy(slot: number): number {
 /** Chain links that a walk without the lock follows before it doubts. */
 const WALK_MAX = 64;
 
+const TWO_32 = 4294967296;
+const INVERSE_32 = 1 / TWO_32;
+
 /** One thread's view of all slabs. */
 export class SlabStore {
   readonly #thread: Thread;
@@ -46,6 +49,10 @@ export class SlabStore {
   readonly #caches: BoundTables['quantumCache'];
   readonly #poolLock: Mutex;
   readonly #bucketMask: number;
+  readonly #heads: Int32Array;
+  readonly #chains: Int32Array;
+  readonly #owners: Int32Array;
+  readonly #bases: Float64Array;
 
   constructor(thread: Thread) {
     const { tables } = thread.region;
@@ -56,16 +63,20 @@ export class SlabStore {
     this.#caches = tables.quantumCache;
     this.#poolLock = new Mutex(thread, tables.slabPool.lock.address(0), RANK.tagPool);
     this.#bucketMask = thread.region.geometry.slabBuckets - 1;
+    this.#heads = tables.slabBucket.head.view;
+    this.#chains = tables.slab.chain.view;
+    this.#owners = tables.slab.cache.view;
+    this.#bases = tables.slab.base.view;
   }
 
-  /** The slab of a cache that starts at `base`, or -1. */
-  find(cache: number, base: number): number {
-    const { base: bases, cache: owners, chain } = this.#slabs;
-    const bucket = this.#bucketOf(cache, base);
-    let slab = this.#buckets.head.get(bucket) - 1;
+  /** The slab of a cache that starts at `unit * slabSize`, or -1. */
+  find(cache: number, unit: number, slabSize: number): number {
+    const base = unit * slabSize;
+    const bucket = this.#bucketOf(cache, unit);
+    let slab = (this.#heads[bucket] as number) - 1;
     for (let steps = 0; slab >= 0 && steps < WALK_MAX; steps++) {
-      if (bases.get(slab) === base && owners.get(slab) === cache + 1) return slab;
-      slab = chain.get(slab) - 1;
+      if (this.#bases[slab] === base && this.#owners[slab] === cache + 1) return slab;
+      slab = (this.#chains[slab] as number) - 1;
     }
     return this.#findLocked(cache, base, bucket);
   }
@@ -97,7 +108,7 @@ export class SlabStore {
     journal.set(slabs.cache, slab, cache + 1);
     journal.set(slabs.free, slab, 0);
     // 3. Into the hash and the list; the pool's lock commits it all at once.
-    const bucket = this.#bucketOf(cache, base);
+    const bucket = this.#bucketOf(cache, base / this.#caches.slabSize.get(cache));
     journal.set(slabs.chain, slab, this.#buckets.head.get(bucket));
     journal.set(this.#buckets.head, bucket, slab + 1);
     journal.set(this.#caches.slabCount, cache, this.#caches.slabCount.get(cache) + 1);
@@ -115,7 +126,7 @@ export class SlabStore {
     this.#poolLock.enter();
     this.#setFree(cache, slab, 0);
     journal.set(this.#caches.idleSlabs, cache, this.#caches.idleSlabs.get(cache) - 1);
-    const bucket = this.#bucketOf(cache, slabs.base.get(slab));
+    const bucket = this.#bucketOf(cache, slabs.base.get(slab) / this.#caches.slabSize.get(cache));
     let previous = -1;
     let at = this.#buckets.head.get(bucket) - 1;
     while (at !== slab) {
@@ -142,14 +153,14 @@ export class SlabStore {
     while (slabs.object.at(slab, position) !== OBJECT_STATE.inSlab) position++;
     this.#thread.journal.setAt(slabs.object, slab, position, state);
     this.#setFree(cache, slab, slabs.free.get(slab) - 1);
-    return slab * MAGAZINE_LANES + position;
+    return (slab << OBJECT_SLAB_SHIFT) + position;
   }
 
   /** Puts an object back into its slab, whatever its state was. */
   putObject(cache: number, object: number): void {
     const slabs = this.#slabs;
-    const position = object % MAGAZINE_LANES;
-    const slab = (object - position) / MAGAZINE_LANES;
+    const position = object & OBJECT_POSITION_MASK;
+    const slab = object >> OBJECT_SLAB_SHIFT;
     assert(slabs.object.at(slab, position) !== OBJECT_STATE.inSlab, 'vmem/slab-store I1: an object comes back once');
     this.#thread.journal.setAt(slabs.object, slab, position, OBJECT_STATE.inSlab);
     this.#setFree(cache, slab, slabs.free.get(slab) + 1);
@@ -189,9 +200,11 @@ export class SlabStore {
     return slab;
   }
 
-  #bucketOf(cache: number, base: number): number {
-    const unit = base / this.#caches.slabSize.get(cache);
-    const mixed = Math.imul((unit | 0) ^ Math.imul((unit / 4294967296) | 0, 0x85ebca6b) ^ (cache << 24), 0x9e3779b1);
+  #bucketOf(cache: number, unit: number): number {
+    // Two coordinates of 32 bits and the cache, each with its own odd multiplier; the top bits are the mixed ones.
+    const low = unit | 0;
+    const high = unit < TWO_32 ? 0 : (unit * INVERSE_32) | 0;
+    const mixed = Math.imul(low, 0x9e3779b1) ^ Math.imul(high + 1, 0x85ebca6b) ^ Math.imul(cache, 0xc2b2ae35);
     return (mixed ^ (mixed >>> 15)) & this.#bucketMask;
   }
 }

@@ -3,6 +3,9 @@
 import { GEOMETRY_KEYS } from './geometry.ts';
 import { bytes, f64, i32, table } from './table.ts';
 
+/** Cancel tokens that one slot can have in use at a time. */
+export const CANCEL_LANES = 64;
+
 /** The region's header: always at offset 0, so that a thread can read it before it knows the geometry. */
 export const headerTable = table('header', 1, 'columns', {
   magic: i32('c', 'MAGIC of region.ts'),
@@ -29,9 +32,9 @@ export const headerTable = table('header', 1, 'columns', {
 
 /** One row for each thread that can be attached at a time. */
 export const slotTable = table('slot', 'slots', 'columns', {
-  claim: i32('A', '0 free, watch id of the thread that holds the slot', { padded: true }),
-  state: i32('A', 'SLOT_STATE', { padded: true }),
+  claim: i32('A', '0 free, watch id of the thread that holds the slot, or RECOVERING', { padded: true }),
   waitAddress: i32('W', 'word address + 1 that the slot waits on, 0 none', { padded: true }),
+  waitToken: i32('A', 'cancel token + 1 that can end the wait, 0 none'),
   generation: i32('A', 'times that the slot was released'),
   threadId: i32('W', 'Linux thread id, 0 unknown'),
   threadStart: f64('W', 'start time of the thread in clock ticks, 0 unknown'),
@@ -41,6 +44,11 @@ export const slotTable = table('slot', 'slots', 'columns', {
   contended: f64('W', 'mutex entries that did not succeed at once'),
   slept: f64('W', 'waits in the operating system'),
   recovered: f64('A', 'times that a takeover cleaned up after this slot'),
+});
+
+/** Cancel tokens: each slot makes its own, any thread may cancel them. */
+export const cancelTable = table('cancel', 'slots', 'columns', {
+  state: i32('A', 'bit 0 in use, bit 1 cancelled, generation above', { lanes: CANCEL_LANES, padded: true }),
 });
 
 /** The undo journal of each slot. */

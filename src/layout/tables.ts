@@ -8,7 +8,7 @@ import {
   slabPoolTable,
   slabTable,
 } from './quantum-tables.ts';
-import { callbackTable, headerTable, journalTable, ownerTable, slotTable } from './system-tables.ts';
+import { callbackTable, cancelTable, headerTable, journalTable, ownerTable, slotTable } from './system-tables.ts';
 import { arenaTable, bucketTable, tagPoolTable, tagTable, transferTable } from './vmem-tables.ts';
 
 /** Name of a table to its declaration. */
@@ -29,6 +29,7 @@ export const TABLES = {
   slab: slabTable,
   slabBucket: slabBucketTable,
   slabPool: slabPoolTable,
+  cancel: cancelTable,
 } as const;
 
 /** The type of `TABLES`. */

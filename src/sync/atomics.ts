@@ -7,6 +7,7 @@
  * REFERENCES  ECMA-262, Atomics; exploration replaces these functions, see test/explore.
  */
 
+import { VmError } from '../base/errors.ts';
 import { VERIFY } from '../base/verify.ts';
 import { seam } from './seam.ts';
 
@@ -18,6 +19,18 @@ export const FOREVER = Number.POSITIVE_INFINITY;
 
 /** Wakes every waiter. */
 export const ALL_WAITERS = Number.POSITIVE_INFINITY;
+
+/** `Atomics.waitAsync` (ES2024): Node has it from version 16 on, the type library in use does not. */
+interface AsyncAtomics {
+  waitAsync(
+    words: Int32Array,
+    address: number,
+    expected: number,
+    timeoutMs: number,
+  ): { readonly value: WaitResult | Promise<WaitResult> };
+}
+
+const asyncAtomics = Atomics as unknown as AsyncAtomics;
 
 /** Reads a word. */
 export function load(words: Int32Array, address: number): number {
@@ -61,10 +74,28 @@ export function compareExchange(words: Int32Array, address: number, expected: nu
   return Atomics.compareExchange(words, address, expected, value);
 }
 
-/** Sleeps while the word holds `expected`, at most `timeoutMs`. */
+/**
+ * Sleeps while the word holds `expected`, at most `timeoutMs`. Throws `EWOULDBLOCK` on a thread that must not block: a
+ * browser's main thread, or a worker that was told so.
+ */
 export function wait(words: Int32Array, address: number, expected: number, timeoutMs: number): WaitResult {
   if (VERIFY) seam('wait', address);
-  return Atomics.wait(words, address, expected, timeoutMs);
+  try {
+    return Atomics.wait(words, address, expected, timeoutMs);
+  } catch (cause) {
+    throw new VmError('EWOULDBLOCK', 'this thread must not block; use the asynchronous form', { cause });
+  }
+}
+
+/** Like `wait`, but for the event loop: what came at once, or a promise of it. */
+export function waitAsync(
+  words: Int32Array,
+  address: number,
+  expected: number,
+  timeoutMs: number,
+): WaitResult | Promise<WaitResult> {
+  if (VERIFY) seam('waitAsync', address);
+  return asyncAtomics.waitAsync(words, address, expected, timeoutMs).value;
 }
 
 /** Wakes up to `count` sleepers; returns how many. */

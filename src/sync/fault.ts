@@ -9,13 +9,23 @@
 import { failMisuse } from '../base/errors.ts';
 import { VERIFY } from '../base/verify.ts';
 import type { Region } from '../layout/region.ts';
-import { add, load, notify, store, wait } from './atomics.ts';
+import { add, compareExchange, load, notify, store, wait } from './atomics.ts';
 import type { Thread } from './thread.ts';
 
 /** Every fault point: `room.operation.place`. The position in this list is its number. */
 export const FAULT_POINTS = [
-  'sync.mutex.held',
-  'sync.condition.waiting',
+  'sync.mutex.recorded',
+  'sync.mutex.taken',
+  'sync.mutex.woken',
+  'sync.mutex.released',
+  'sync.condition.announced',
+  'sync.condition.released',
+  'sync.condition.woken',
+  'sync.rwlock.shared',
+  'sync.rwlock.sharedReleased',
+  'sync.rwlock.owner',
+  'sync.rwlock.exclusive',
+  'sync.rwlock.downgraded',
   'vmem.alloc.locked',
   'vmem.alloc.carved',
   'vmem.alloc.busy',
@@ -76,7 +86,10 @@ export function faultPoint(thread: Thread, point: FaultPoint): boolean {
   if (slot !== 0 && slot !== thread.tag) return false;
   if (add(words, header.faultSkip.address(0), -1) > 0) return false;
   const action = load(words, header.faultAction.address(0));
-  if (action !== FAULT_ACTION.failAlways) store(words, header.faultArmed.address(0), 0);
+  // Disarms by compare-and-swap: of several threads that arrive together only one is meant.
+  if (action !== FAULT_ACTION.failAlways) {
+    if (compareExchange(words, header.faultArmed.address(0), armed, 0) !== armed) return false;
+  }
   add(words, header.faultHits.address(0), 1);
   if (action !== FAULT_ACTION.park) return true;
   const parked = header.faultParked.address(0);

@@ -12,9 +12,10 @@
  * INVARIANTS  I1 an entry is complete before the length covers it, and the length covers it before the store happens.
  *             I2 an inner lock commits only while no outer section has entries: otherwise an undo of the outer section
  *             could bring back words that the inner one has changed for good.
+ *             I3 a critical section logs no more stores than the journal holds.
  * LOCKING     Written by its slot; read by the takeover after the slot's thread has ended.
  * COSTS       Two stores and a length: 20 journaled stores under a lock cost about 50 ns more than plain ones.
- * FAILURE     A section longer than the journal breaks invariant `sync/journal I3`: a bound that tests must keep.
+ * FAILURE     `InvariantError` for a section that is too long: a bound on the code, which tests must keep.
  * REJECTED    Rebuilding structures from primary facts after a death: every structure would need its own proof.
  * REFERENCES  Undo logging as in database recovery; docs/glossary.md: journal, takeover.
  */

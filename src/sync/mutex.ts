@@ -3,19 +3,20 @@
  *
  * PROBLEM     Exclusion between threads, any of which may be terminated while it holds the lock, waits for it, or has
  *             just been woken.
- * STRUCTURE   One word:   bits 0-7 owner's slot + 1, 0 free   |   bit 8 somebody sleeps
+ * STRUCTURE   One word:   bits 0-7 owner's slot + 1, 0 free   |   bit 8 somebody sleeps   |   bit 9 in an event loop
  *
  *               enter   1 record   2 free -> owner by compare-and-swap   3 else spin, then set bit 8 and sleep
- *               exit    1 commit   2 word -> 0   3 wake one sleeper if bit 8 was set   4 drop the record
+ *               exit    1 commit   2 word -> 0   3 wake one sleeper if bit 8 was set, all if bit 9 was   4 drop the record
  *
  *             Whoever slept takes the lock with bit 8 set, because it cannot know whether others still sleep.
  * INVARIANTS  I1 the owner bits name the slot that may change what the lock guards.
  *             I2 while a thread sleeps on the word, bit 8 is set, or some thread is awake that will set it or wake a
  *                sleeper: the owner that cleared it, the thread that was woken, or the takeover of either.
- * LOCKING     The word is changed only by the functions here and by the takeover.
+ *             I3 a wake-up of one never goes to an event loop, whose thread may be blocked: see mutex-async.ts.
+ * LOCKING     The word is changed only by the functions here, in mutex-async.ts, and by the takeover.
  * COSTS       An uncontended pair is two read-modify-writes: about 25 ns with its record. No notify unless somebody sleeps.
- * FAILURE     `EDEADLK` for a lock that this slot holds already, `EINVAL` for exit without enter, `EPOISONED`.
- *             A timed entry that gives up passes a wake-up on, since it may have swallowed one.
+ * FAILURE     `EDEADLK` for a lock that this slot holds already, `EINVAL` for exit without enter, `ECANCELED`, `EPOISONED`.
+ *             An entry that gives up, for whatever reason, passes a wake-up on, since it may have swallowed one.
  * REJECTED    A count of waiters (a dead waiter could not be subtracted); handing the lock over to a sleeper (every
  *             contended exit would cost a context switch).
  * REFERENCES  Drepper, Futexes are tricky, mutex 3; illumos mutex.c for adaptive spinning.
@@ -24,8 +25,10 @@
 import { fail } from '../base/errors.ts';
 import { VERIFY } from '../base/verify.ts';
 import type { WordAddress } from '../layout/column.ts';
-import { compareExchange, exchange, FOREVER, load, notify } from './atomics.ts';
-import { sleepOn } from './sleep.ts';
+import { ALL_WAITERS, compareExchange, exchange, FOREVER, load, notify } from './atomics.ts';
+import type { CancelToken } from './cancel.ts';
+import { type AsyncWaitOptions, mutexEnterAsync } from './mutex-async.ts';
+import { deadlineOf, remainingMs, requireTimeout, type SleepResult, sleepOn } from './sleep.ts';
 import { HELD_KIND, type Thread } from './thread.ts';
 
 /** Bits of a lock word that name the owner. */
@@ -34,17 +37,27 @@ export const LOCK_OWNER = 0xff;
 /** Bit of a lock word: somebody sleeps on it. */
 export const LOCK_WAITERS = 0x100;
 
+/** Bit of a lock word: an event loop waits for it, so waking one sleeper is not enough. */
+export const LOCK_ASYNC = 0x200;
+
 /** Takes the lock, sleeping as long as it takes. Throws `EDEADLK` when this slot holds it. */
 export function mutexEnter(thread: Thread, address: WordAddress, rank: number): void {
   thread.pushHeld(address, HELD_KIND.exclusive, rank, true);
   if (compareExchange(thread.words, address, 0, thread.tag) !== 0) mutexEnterSlow(thread, address, FOREVER);
 }
 
-/** Takes the lock within `timeoutMs`; false when the time ran out. */
-export function mutexEnterWithin(thread: Thread, address: WordAddress, rank: number, timeoutMs: number): boolean {
+/** Takes the lock within `timeoutMs`; false when the time ran out. Throws `ECANCELED` when the token is cancelled. */
+export function mutexEnterWithin(
+  thread: Thread,
+  address: WordAddress,
+  rank: number,
+  timeoutMs: number,
+  token?: CancelToken,
+): boolean {
+  requireTimeout('mutex.enterWithin', timeoutMs);
   thread.pushHeld(address, HELD_KIND.exclusive, rank, true);
   if (compareExchange(thread.words, address, 0, thread.tag) === 0) return true;
-  return mutexEnterSlow(thread, address, timeoutMs);
+  return mutexEnterSlow(thread, address, timeoutMs, token);
 }
 
 /** Takes the lock if it is free. */
@@ -61,8 +74,19 @@ export function mutexExit(thread: Thread, address: WordAddress): void {
   const record = thread.heldRecord(address, HELD_KIND.exclusive);
   if (record < 0) failNotHeld(thread, address);
   thread.commitHeld(record);
-  if (exchange(thread.words, address, 0) !== thread.tag) notify(thread.words, address, 1);
+  mutexRelease(thread, address);
   thread.dropHeld(record);
+}
+
+/** Gives the lock back but keeps its record: for a condition variable, which takes the lock again. */
+export function mutexRelease(thread: Thread, address: WordAddress): void {
+  const word = exchange(thread.words, address, 0);
+  if (word !== thread.tag) notify(thread.words, address, (word & LOCK_ASYNC) !== 0 ? ALL_WAITERS : 1);
+}
+
+/** Takes a lock whose record was kept. When the region is poisoned, the record is dropped and `EPOISONED` thrown. */
+export function mutexReenter(thread: Thread, address: WordAddress): void {
+  if (compareExchange(thread.words, address, 0, thread.tag) !== 0) mutexEnterSlow(thread, address, FOREVER);
 }
 
 /** True when this slot owns the lock. */
@@ -70,45 +94,65 @@ export function mutexHeld(thread: Thread, address: WordAddress): boolean {
   return (load(thread.words, address) & LOCK_OWNER) === thread.tag;
 }
 
-/** Steps 3 of entering; the record is written. */
-function mutexEnterSlow(thread: Thread, address: WordAddress, timeoutMs: number): boolean {
+/** Step 3 of entering; the record is written, and dropped again when the lock is not taken. */
+function mutexEnterSlow(thread: Thread, address: WordAddress, timeoutMs: number, token?: CancelToken): boolean {
   const { words, tag } = thread;
   thread.countContended();
+  const record = thread.heldRecord(address, HELD_KIND.exclusive);
   if ((load(words, address) & LOCK_OWNER) === tag) {
-    thread.dropHeld(thread.heldCount - 1);
+    thread.dropHeld(record);
     fail('EDEADLK', 'mutex.enter', { lock: address, slot: thread.slot }, 'this slot holds the lock already');
   }
   // 3a. Spin: the owner is probably running on another core and about to leave.
   for (let spins = thread.spinLimit; spins > 0; spins--) {
     if (load(words, address) === 0 && compareExchange(words, address, 0, tag) === 0) return true;
   }
-  // 3b. Sleep. From the first sleep on, a death or a time-out here wakes whoever this thread should have woken.
-  const deadline = timeoutMs === FOREVER ? FOREVER : thread.clock.now() + timeoutMs;
+  let result: SleepResult;
+  try {
+    result = sleepUntilOwner(thread, address, timeoutMs, token);
+  } catch (error) {
+    giveUp(thread, address, record);
+    throw error;
+  }
+  if (result === 'ok') return true;
+  giveUp(thread, address, record);
+  if (result === 'cancelled') token?.throwIfCancelled('mutex.enterWithin');
+  return false;
+}
+
+/** Step 3b: sleeps and tries until this slot owns the lock (`ok`), or may not wait any longer. */
+function sleepUntilOwner(thread: Thread, address: WordAddress, timeoutMs: number, token?: CancelToken): SleepResult {
+  const { words, tag } = thread;
+  const deadline = deadlineOf(thread, timeoutMs);
   for (;;) {
     const word = load(words, address);
     if ((word & LOCK_OWNER) === 0) {
       if (compareExchange(words, address, word, tag | LOCK_WAITERS) === word) break;
       continue;
     }
-    const remaining = deadline === FOREVER ? FOREVER : deadline - thread.clock.now();
-    if (remaining <= 0) return giveUp(thread, address);
+    const remaining = remainingMs(thread, deadline);
+    if (remaining <= 0) return 'timed-out';
     const marked = word | LOCK_WAITERS;
     if (word !== marked && compareExchange(words, address, word, marked) !== word) continue;
-    if (sleepOn(thread, address, marked, remaining) === 'timed-out') return giveUp(thread, address);
+    const result = sleepOn(thread, address, marked, remaining, token);
+    if (result === 'timed-out' || result === 'cancelled') return result;
   }
   thread.clearWait();
-  return true;
+  return 'ok';
 }
 
-/** Leaves without the lock. A wake-up meant for another sleeper may have come here, so one is passed on. */
-function giveUp(thread: Thread, address: WordAddress): boolean {
-  notify(thread.words, address, 1);
+/**
+ * Leaves without the lock. A wake-up meant for another sleeper may have come here, so one is passed on: to all, because
+ * the first in line may be an event loop.
+ */
+function giveUp(thread: Thread, address: WordAddress, record: number): void {
+  notify(thread.words, address, ALL_WAITERS);
   thread.clearWait();
-  thread.dropHeld(thread.heldCount - 1);
-  return false;
+  thread.dropHeld(record);
 }
 
 function failNotHeld(thread: Thread, address: WordAddress): never {
+  thread.checkPoison();
   fail('EINVAL', 'mutex.exit', { lock: address, slot: thread.slot }, 'this slot does not hold the lock');
 }
 
@@ -136,9 +180,17 @@ export class Mutex {
     return mutexTryEnter(this.thread, this.address, this.rank);
   }
 
-  /** Takes the lock within `timeoutMs`; false when the time ran out. */
-  enterWithin(timeoutMs: number): boolean {
-    return mutexEnterWithin(this.thread, this.address, this.rank, timeoutMs);
+  /** Takes the lock within `timeoutMs`; false when the time ran out. Throws `ECANCELED` when the token is cancelled. */
+  enterWithin(timeoutMs: number, token?: CancelToken): boolean {
+    return mutexEnterWithin(this.thread, this.address, this.rank, timeoutMs, token);
+  }
+
+  /**
+   * Takes the lock without blocking the thread; false when the time ran out. For locks of user code only. The lock
+   * belongs to the slot, not to the task: see mutex-async.ts. Rejects with `ECANCELED` when the signal is aborted.
+   */
+  enterAsync(options?: AsyncWaitOptions): Promise<boolean> {
+    return mutexEnterAsync(this.thread, this.address, this.rank, options);
   }
 
   /** Gives the lock back. Throws `EINVAL` when this slot does not hold it. */

@@ -14,9 +14,11 @@
  * INVARIANTS  I1 a reader is in iff its bit was set while the word named no owner.
  *             I2 the writer is in iff it owns the word and saw every word of bits empty after taking it.
  *             I3 a writer that sleeps for readers is woken by the reader that clears the last bit of a word.
- * LOCKING     Words are changed only here and by the takeover.
+ * LOCKING     Words are changed only here, in rwlock-async.ts, and by the takeover. The functions here write no
+ *             held-lock record; the class in rwlock-class.ts does.
  * COSTS       A shared pair: two read-modify-writes and two loads, about 32 ns; readers of 32 slots share a line.
- * FAILURE     `EDEADLK` for a writer that is also a reader, or the other way round; `EPOISONED`. Time-outs wake others.
+ *             Every notification goes to all sleepers, so nobody depends on what another thread does with its wake-up.
+ * FAILURE     `EDEADLK` for a writer that is also a reader, or the other way round; `ECANCELED`, `EPOISONED`.
  * REJECTED    One word with owner and bits: 32 slots would not fit beside an owner. A count: see the problem.
  * REFERENCES  DESIGN of Linux' percpu-rwsem and of hazard bits; Dekker's flags for the two-sided check.
  */
@@ -24,9 +26,10 @@
 import { fail } from '../base/errors.ts';
 import type { WordAddress } from '../layout/column.ts';
 import { ALL_WAITERS, and, compareExchange, exchange, FOREVER, load, notify, or } from './atomics.ts';
+import type { CancelToken } from './cancel.ts';
 import { LOCK_OWNER, LOCK_WAITERS } from './mutex.ts';
-import { sleepOn } from './sleep.ts';
-import { HELD_KIND, type Thread } from './thread.ts';
+import { deadlineOf, remainingMs, sleepOn } from './sleep.ts';
+import type { Thread } from './thread.ts';
 
 /** Sets this slot's bit if no writer is in or coming. Writes no record. */
 export function trySharedHold(thread: Thread, address: WordAddress): boolean {
@@ -47,36 +50,55 @@ export function sharedRelease(thread: Thread, address: WordAddress): void {
 }
 
 /** Sets this slot's bit, sleeping while writers are in; false when `timeoutMs` ran out. Writes no record. */
-export function sharedHold(thread: Thread, address: WordAddress, timeoutMs: number = FOREVER): boolean {
+export function sharedHold(
+  thread: Thread,
+  address: WordAddress,
+  timeoutMs: number = FOREVER,
+  token?: CancelToken,
+): boolean {
   if (trySharedHold(thread, address)) return true;
   const { words } = thread;
   thread.countContended();
-  const deadline = timeoutMs === FOREVER ? FOREVER : thread.clock.now() + timeoutMs;
-  for (;;) {
-    const word = load(words, address);
-    if ((word & LOCK_OWNER) === thread.tag) failOwn(thread, address, 'shared', 'exclusively');
-    if ((word & LOCK_OWNER) !== 0) {
-      const remaining = deadline === FOREVER ? FOREVER : deadline - thread.clock.now();
-      const marked = word | LOCK_WAITERS;
-      if (remaining <= 0) return leave(thread, address);
-      if (word !== marked && compareExchange(words, address, word, marked) !== word) continue;
-      if (sleepOn(thread, address, marked, remaining) === 'timed-out') return leave(thread, address);
+  const deadline = deadlineOf(thread, timeoutMs);
+  try {
+    for (;;) {
+      const word = load(words, address);
+      if ((word & LOCK_OWNER) === thread.tag) failOwn(thread, address, 'shared', 'exclusively');
+      if ((word & LOCK_OWNER) !== 0) {
+        const remaining = remainingMs(thread, deadline);
+        if (remaining <= 0) return false;
+        const marked = word | LOCK_WAITERS;
+        if (word !== marked && compareExchange(words, address, word, marked) !== word) continue;
+        const result = sleepOn(thread, address, marked, remaining, token);
+        if (result === 'timed-out') return false;
+        if (result === 'cancelled') token?.throwIfCancelled('rwlock.enterShared');
+      }
+      if (trySharedHold(thread, address)) return true;
     }
-    if (trySharedHold(thread, address)) break;
+  } finally {
+    thread.clearWait();
   }
-  thread.clearWait();
-  return true;
 }
 
 /** Takes the word and waits for readers to leave; false when `timeoutMs` ran out. Writes no record. */
-export function exclusiveHold(thread: Thread, address: WordAddress, timeoutMs: number = FOREVER): boolean {
+export function exclusiveHold(
+  thread: Thread,
+  address: WordAddress,
+  timeoutMs: number = FOREVER,
+  token?: CancelToken,
+): boolean {
   const { words, tag } = thread;
   if ((load(words, address + 1 + thread.bitLane) & thread.bit) !== 0) failOwn(thread, address, 'exclusive', 'shared');
-  const deadline = timeoutMs === FOREVER ? FOREVER : thread.clock.now() + timeoutMs;
-  if (compareExchange(words, address, 0, tag) !== 0 && !takeWord(thread, address, deadline)) return false;
-  if (drainReaders(thread, address, deadline)) return true;
-  exclusiveRelease(thread, address);
-  return false;
+  const deadline = deadlineOf(thread, timeoutMs);
+  if (compareExchange(words, address, 0, tag) !== 0 && !takeWord(thread, address, deadline, token)) return false;
+  let drained = false;
+  try {
+    drained = drainReaders(thread, address, deadline, token);
+  } finally {
+    thread.clearWait();
+    if (!drained) exclusiveRelease(thread, address);
+  }
+  return drained;
 }
 
 /** Takes the word if no writer and no reader is in. Writes no record. */
@@ -118,131 +140,52 @@ export function anyReader(thread: Thread, address: WordAddress): boolean {
 }
 
 /** Writer's step 1 when the word was not free. */
-function takeWord(thread: Thread, address: WordAddress, deadline: number): boolean {
+function takeWord(thread: Thread, address: WordAddress, deadline: number, token: CancelToken | undefined): boolean {
   const { words, tag } = thread;
   thread.countContended();
   if ((load(words, address) & LOCK_OWNER) === tag) failOwn(thread, address, 'exclusive', 'exclusively');
   for (let spins = thread.spinLimit; spins > 0; spins--) {
     if (load(words, address) === 0 && compareExchange(words, address, 0, tag) === 0) return true;
   }
-  for (;;) {
-    const word = load(words, address);
-    if ((word & LOCK_OWNER) === 0) {
-      if (compareExchange(words, address, word, tag | LOCK_WAITERS) === word) break;
-      continue;
+  try {
+    for (;;) {
+      const word = load(words, address);
+      if ((word & LOCK_OWNER) === 0) {
+        if (compareExchange(words, address, word, tag) === word) return true;
+        continue;
+      }
+      const remaining = remainingMs(thread, deadline);
+      if (remaining <= 0) return false;
+      const marked = word | LOCK_WAITERS;
+      if (word !== marked && compareExchange(words, address, word, marked) !== word) continue;
+      const result = sleepOn(thread, address, marked, remaining, token);
+      if (result === 'timed-out') return false;
+      if (result === 'cancelled') token?.throwIfCancelled('rwlock.enterExclusive');
     }
-    const remaining = deadline === FOREVER ? FOREVER : deadline - thread.clock.now();
-    if (remaining <= 0) return leave(thread, address);
-    const marked = word | LOCK_WAITERS;
-    if (word !== marked && compareExchange(words, address, word, marked) !== word) continue;
-    if (sleepOn(thread, address, marked, remaining) === 'timed-out') return leave(thread, address);
+  } finally {
+    thread.clearWait();
   }
-  thread.clearWait();
-  return true;
 }
 
-/** Writer's step 2. */
-function drainReaders(thread: Thread, address: WordAddress, deadline: number): boolean {
+/** Writer's step 2: waits until every word of bits was seen empty. */
+function drainReaders(thread: Thread, address: WordAddress, deadline: number, token: CancelToken | undefined): boolean {
   const { words } = thread;
   const last = address + thread.region.geometry.lockLanes;
   for (let bits = address + 1; bits < last; bits++) {
     for (;;) {
       const readers = load(words, bits);
       if (readers === 0) break;
-      const remaining = deadline === FOREVER ? FOREVER : deadline - thread.clock.now();
-      if (remaining <= 0 || sleepOn(thread, bits, readers, remaining) === 'timed-out') {
-        thread.clearWait();
-        return false;
-      }
-      thread.clearWait();
+      const remaining = remainingMs(thread, deadline);
+      if (remaining <= 0) return false;
+      const result = sleepOn(thread, bits, readers, remaining, token);
+      if (result === 'timed-out') return false;
+      if (result === 'cancelled') token?.throwIfCancelled('rwlock.enterExclusive');
     }
   }
   return true;
 }
 
-/** Gives up waiting for the word; a wake-up that came here is passed on. */
-function leave(thread: Thread, address: WordAddress): boolean {
-  notify(thread.words, address, ALL_WAITERS);
-  thread.clearWait();
-  return false;
-}
-
 function failOwn(thread: Thread, address: WordAddress, wanted: string, held: string): never {
   const rule = `a slot that holds the lock ${held} cannot wait for it (${wanted})`;
   fail('EDEADLK', 'rwlock.enter', { lock: address, slot: thread.slot }, rule);
-}
-
-/** A readers/writer lock of one thread's view. Shared holds nest; the nesting is private to the thread. */
-export class RwLock {
-  readonly #thread: Thread;
-  /** Where the lock word lies; the words with readers' bits follow it. */
-  readonly address: WordAddress;
-  /** Its place in the lock order; see ranks.ts. */
-  readonly rank: number;
-  #sharedDepth = 0;
-
-  constructor(thread: Thread, address: WordAddress, rank: number) {
-    this.#thread = thread;
-    this.address = address;
-    this.rank = rank;
-  }
-
-  /** Enters as a reader; false when `timeoutMs` ran out. Throws `EDEADLK` while this slot is the writer. */
-  enterShared(timeoutMs: number = FOREVER): boolean {
-    if (this.#sharedDepth === 0) {
-      this.#thread.pushHeld(this.address, HELD_KIND.shared, this.rank, true);
-      if (!sharedHold(this.#thread, this.address, timeoutMs)) return this.#forget(HELD_KIND.shared);
-    }
-    this.#sharedDepth++;
-    return true;
-  }
-
-  /** Enters as a reader if no writer is in or coming. */
-  tryEnterShared(): boolean {
-    if (this.#sharedDepth === 0) {
-      this.#thread.pushHeld(this.address, HELD_KIND.shared, this.rank, false);
-      if (!trySharedHold(this.#thread, this.address)) return this.#forget(HELD_KIND.shared);
-    }
-    this.#sharedDepth++;
-    return true;
-  }
-
-  /** Leaves as a reader. */
-  exitShared(): void {
-    const record = this.#thread.findHeld(this.address, HELD_KIND.shared, 'rwlock.exitShared');
-    this.#sharedDepth--;
-    if (this.#sharedDepth > 0) return;
-    sharedRelease(this.#thread, this.address);
-    this.#thread.dropHeld(record);
-  }
-
-  /** Enters as the writer; false when `timeoutMs` ran out. Throws `EDEADLK` while this slot is in already. */
-  enterExclusive(timeoutMs: number = FOREVER): boolean {
-    this.#thread.pushHeld(this.address, HELD_KIND.exclusive, this.rank, true);
-    try {
-      return exclusiveHold(this.#thread, this.address, timeoutMs) || this.#forget(HELD_KIND.exclusive);
-    } catch (error) {
-      this.#forget(HELD_KIND.exclusive);
-      throw error;
-    }
-  }
-
-  /** Enters as the writer if nobody is in. */
-  tryEnterExclusive(): boolean {
-    this.#thread.pushHeld(this.address, HELD_KIND.exclusive, this.rank, false);
-    return tryExclusiveHold(this.#thread, this.address) || this.#forget(HELD_KIND.exclusive);
-  }
-
-  /** Leaves as the writer and commits what was journaled. */
-  exitExclusive(): void {
-    const record = this.#thread.findHeld(this.address, HELD_KIND.exclusive, 'rwlock.exitExclusive');
-    this.#thread.commitHeld(record);
-    exclusiveRelease(this.#thread, this.address);
-    this.#thread.dropHeld(record);
-  }
-
-  #forget(kind: number): boolean {
-    this.#thread.dropHeld(this.#thread.findHeld(this.address, kind, 'rwlock.enter'));
-    return false;
-  }
 }

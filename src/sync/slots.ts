@@ -3,26 +3,28 @@
  *
  * PROBLEM     Per-thread data in shared memory needs a small number for each thread, which must not be given to a new
  *             thread before everything the old one left behind was cleaned up.
- * STRUCTURE   claim: 0 free -> watch id of the thread -> 0 after release or recovery.
+ * STRUCTURE   claim: 0 free -> watch id of the thread -> 0 after release, or -> RECOVERING -> 0 after its thread ended.
  *             A watch id above 0 stands for a message port that the monitor holds; below 0 it is minus the Linux thread
  *             id; `UNWATCHED` is a thread whose end nobody can see.
  * INVARIANTS  I1 a slot with claim 0 holds no lock, has an empty journal and waits on nothing.
  *             I2 a claim goes from 0 to an id by compare-and-swap only, so two threads never share a slot.
- * LOCKING     claim and state are atomic; the rest of the row belongs to the claimer.
+ * LOCKING     The claim is atomic; the rest of the row belongs to the claimer, and then to the takeover.
  * COSTS       Claiming looks at each slot once.
  * FAILURE     `ENOMEM` when all slots are taken; `EBUSY` when a slot is released that still holds locks.
- * REJECTED    A lock around the table: its owner could die before it has a slot to be known by.
+ * REJECTED    A lock around the table: its owner could die before it has a slot to be known by. A state beside the
+ *             claim: a thread could die between changing the one and the other.
  * REFERENCES  docs/glossary.md: slot, watch.
  */
 
 import { fail, VmError } from '../base/errors.ts';
 import type { Region } from '../layout/region.ts';
 import { add, compareExchange, load, store } from './atomics.ts';
+import { endTokens } from './cancel.ts';
 import { clearJournal } from './journal.ts';
 import { HELD_LANE, type SlotIndex, type Thread } from './thread.ts';
 
-/** States of a slot. */
-export const SLOT_STATE = { free: 0, active: 1, recovering: 2 } as const;
+/** Claim of a slot whose thread has ended and is being cleaned up after. */
+export const RECOVERING = -0x80000000;
 
 /** Watch id of a thread whose end cannot be noticed. */
 export const UNWATCHED = -0x7fffffff;
@@ -38,7 +40,6 @@ export function claimSlot(region: Region, watchId: number): SlotIndex {
   for (let slot = 0; slot < slots.rowCount; slot++) {
     if (load(region.words, slots.claim.address(slot)) !== 0) continue;
     if (compareExchange(region.words, slots.claim.address(slot), 0, watchId) !== 0) continue;
-    store(region.words, slots.state.address(slot), SLOT_STATE.active);
     return slot;
   }
   throw new VmError('ENOMEM', `attach: all ${slots.rowCount} slots are taken; boot with a larger \`slots\``);
@@ -56,14 +57,15 @@ export function releaseSlot(thread: Thread): void {
 /** Clears a slot's row and frees it: after a release, or at the end of a recovery. */
 export function resetSlot(region: Region, slot: SlotIndex): void {
   const { slot: slots } = region.tables;
+  endTokens(region, slot);
   clearJournal(region, slot);
   slots.held.putAt(slot, HELD_LANE.count, 0);
   slots.waitAddress.put(slot, 0);
+  slots.waitToken.put(slot, 0);
   slots.threadId.put(slot, 0);
   slots.threadStart.put(slot, 0);
   slots.owner.put(slot, 0);
   add(region.words, slots.generation.address(slot), 1);
-  store(region.words, slots.state.address(slot), SLOT_STATE.free);
   store(region.words, slots.claim.address(slot), 0);
 }
 

@@ -3,10 +3,11 @@
  *
  * PROBLEM     A dead thread may own locks, have half-done stores under them, occupy places among waiters, and have
  *             swallowed a wake-up that was meant for somebody else.
- * STRUCTURE   1 the slot's state becomes `recovering`: only one takeover proceeds
+ * STRUCTURE   1 the slot's claim goes from the dead thread's watch id to RECOVERING: only one takeover proceeds
  *             2 the journal is undone, newest store first: what its locks guard is as it was when they were taken
  *             3 its held-lock records are gone through, newest first: a lock word that names the slot is freed, a shared
- *               bit or waiter bit is cleared; sleepers on it are woken, all of them, and look again
+ *               bit or waiter bit is cleared; sleepers on it are woken, all of them, and look again; a condition whose
+ *               signal brought the slot under a mutex is signalled again, to all
  *             4 the word that it slept on is woken too: it may have been given a wake-up and died before acting on it
  *             5 the recoverers of the rooms give back what the slot owned
  *             6 the row is cleared, the claim ends
@@ -19,13 +20,15 @@
  */
 
 import { fail } from '../base/errors.ts';
+import type { WordAddress } from '../layout/column.ts';
 import type { Region } from '../layout/region.ts';
-import { ALL_WAITERS, add, and, compareExchange, exchange, load, notify, store } from './atomics.ts';
+import { ALL_WAITERS, add, and, compareExchange, exchange, load, notify } from './atomics.ts';
+import { SEQUENCE_STEP } from './condvar.ts';
 import { undoJournal } from './journal.ts';
 import { LOCK_OWNER } from './mutex.ts';
 import { poisonRegion } from './poison.ts';
-import { resetSlot, SLOT_STATE } from './slots.ts';
-import { HELD_KIND, HELD_LANE, type SlotIndex, type Thread } from './thread.ts';
+import { RECOVERING, resetSlot } from './slots.ts';
+import { HELD_KIND, HELD_KIND_MASK, HELD_LANE, type SlotIndex, type Thread } from './thread.ts';
 
 /** Gives back what a room let a slot own. Runs with no lock held, in the thread of `self`. */
 export type SlotRecoverer = (self: Thread, dead: SlotIndex) => void;
@@ -35,17 +38,26 @@ export interface TakeoverReport {
   readonly slot: SlotIndex;
   /** Stores that were undone. */
   readonly undone: number;
-  /** Locks, shared holds and waiter places that were freed. */
+  /** Locks and shared holds that were freed. */
   readonly released: number;
 }
 
-/** Cleans up after `dead`; see the file's header. Null when the slot is free or another takeover has it. */
-export function takeOver(self: Thread, dead: SlotIndex, recoverers: readonly SlotRecoverer[]): TakeoverReport | null {
+/**
+ * Cleans up after `dead`; see the file's header. Null when the slot is free, another takeover has it, or it is no longer
+ * claimed by `watchId`, the watch id of the thread that has ended (by default whoever claims the slot now).
+ */
+export function takeOver(
+  self: Thread,
+  dead: SlotIndex,
+  recoverers: readonly SlotRecoverer[],
+  watchId: number = load(self.words, self.region.tables.slot.claim.address(dead)),
+): TakeoverReport | null {
   const { region } = self;
   if (dead === self.slot) fail('EINVAL', 'takeOver', { dead }, 'a thread cannot take itself over');
-  const state = region.tables.slot.state.address(dead);
+  const claim = region.tables.slot.claim.address(dead);
   // 1.
-  if (compareExchange(region.words, state, SLOT_STATE.active, SLOT_STATE.recovering) !== SLOT_STATE.active) return null;
+  if (watchId === 0 || watchId === RECOVERING) return null;
+  if (compareExchange(region.words, claim, watchId, RECOVERING) !== watchId) return null;
   // 2.
   const undone = undoJournal(region, dead);
   // 3-4.
@@ -69,29 +81,41 @@ export function takeOver(self: Thread, dead: SlotIndex, recoverers: readonly Slo
 function releaseHeld(region: Region, dead: SlotIndex): number {
   const { words } = region;
   const { held } = region.tables.slot;
-  const lane = dead >>> 5;
-  const bit = 1 << (dead & 31);
   let released = 0;
   for (let record = held.at(dead, HELD_LANE.count) - 1; record >= 0; record--) {
-    const recordLane = HELD_LANE.first + record * HELD_LANE.size;
-    const address = held.at(dead, recordLane + HELD_LANE.address);
-    const kind = held.at(dead, recordLane + HELD_LANE.kind);
+    const lane = HELD_LANE.first + record * HELD_LANE.size;
+    const address = held.at(dead, lane + HELD_LANE.address);
+    const kind = held.at(dead, lane + HELD_LANE.kind) & HELD_KIND_MASK;
     if (kind === HELD_KIND.exclusive) {
       if ((load(words, address) & LOCK_OWNER) === dead + 1) {
         exchange(words, address, 0);
         released++;
       }
-    } else {
-      const bits = address + 1 + lane;
-      if ((and(words, bits, ~bit) & bit) !== 0) released++;
-      notify(words, bits, ALL_WAITERS);
+      const condition = held.at(dead, lane + HELD_LANE.detail) - 1;
+      if (condition >= 0) signalAgain(region, dead, condition);
+    } else if (clearBit(region, dead, address)) {
+      released++;
     }
-    // A waiter of a condition that died after its signal took that signal with it: everybody looks again.
-    if (kind === HELD_KIND.condition) add(words, address, 1);
     notify(words, address, ALL_WAITERS);
     held.putAt(dead, HELD_LANE.count, record);
   }
   return released;
+}
+
+/** Clears the slot's bit behind a lock word or a condition, and wakes who waits for that. True when it was set. */
+function clearBit(region: Region, dead: SlotIndex, address: WordAddress): boolean {
+  const bits = address + 1 + (dead >>> 5);
+  const bit = 1 << (dead & 31);
+  const before = and(region.words, bits, ~bit);
+  notify(region.words, bits, ALL_WAITERS);
+  return (before & bit) !== 0;
+}
+
+/** A waiter that died after its signal may have taken that signal with it: everybody looks again. */
+function signalAgain(region: Region, dead: SlotIndex, condition: WordAddress): void {
+  clearBit(region, dead, condition);
+  add(region.words, condition, SEQUENCE_STEP);
+  notify(region.words, condition, ALL_WAITERS);
 }
 
 /** Wakes everybody on the word that the slot was waiting for. */
@@ -100,9 +124,4 @@ function wakeBesides(region: Region, dead: SlotIndex): void {
   const address = waited.get(dead) - 1;
   if (address >= 0) notify(region.words, address, ALL_WAITERS);
   waited.put(dead, 0);
-}
-
-/** Marks a slot as dead without cleaning up: for regions that are poisoned anyway. */
-export function abandonSlot(region: Region, dead: SlotIndex): void {
-  store(region.words, region.tables.slot.state.address(dead), SLOT_STATE.recovering);
 }

@@ -5,12 +5,14 @@
  *             held, what it had half changed, and what it was waiting for.
  * STRUCTURE   One row of the slot table:
  *
- *               claim | state | waitAddress | count of held locks, (address, kind, rank, journal mark)[] | journal
+ *               claim | waitAddress | waitToken | count of held locks, (address, kind, journal mark, detail)[] | journal
  *
  *             A held-lock record is written before the lock is taken and removed after it was given back. It says
  *             "maybe": the lock word itself names its owner, so a record for a lock that was never taken is harmless.
+ *             The detail is the condition whose signal brought the slot under this mutex, or the nesting of a shared hold.
  * INVARIANTS  I1 every lock that the slot owns has a record.  I2 while the slot sleeps, waitAddress names the word.
  *             I3 ranks of records that waited ascend (verify builds).
+ *             I4 whoever was woken has a record of what woke it until it acted on it, so that a takeover can pass it on.
  * LOCKING     W: only this thread writes its row while it lives; the takeover reads it afterwards.
  * COSTS       Four plain stores for a record.
  * FAILURE     `EINVAL` when more locks are held than there is room for; `EPOISONED` when a wait finds the region poisoned.
@@ -22,7 +24,7 @@ import { fail, InvariantError, VmError } from '../base/errors.ts';
 import { VERIFY } from '../base/verify.ts';
 import type { WordAddress } from '../layout/column.ts';
 import type { BoundTables, Region } from '../layout/region.ts';
-import { load } from './atomics.ts';
+import { load, store } from './atomics.ts';
 import { Clock } from './clock.ts';
 import { Journal } from './journal.ts';
 import { RANK } from './ranks.ts';
@@ -36,12 +38,14 @@ export const HELD_KIND = {
   exclusive: 1,
   /** A shared hold: the slot's bit in the words behind the lock word. */
   shared: 2,
-  /** A place among the waiters of a condition variable. */
-  condition: 3,
 } as const;
 
-/** Lanes of a slot's held-lock records: a count, then records of four lanes. */
-export const HELD_LANE = { count: 0, first: 1, address: 0, kind: 1, rank: 2, mark: 3, size: 4 } as const;
+/** Lanes of a slot's held-lock records: a count, then records of four lanes. The kind's lane holds the rank as well. */
+export const HELD_LANE = { count: 0, first: 1, address: 0, kind: 1, mark: 2, detail: 3, size: 4 } as const;
+
+/** Bits of a record's kind; the rank lies above them. */
+export const HELD_KIND_MASK = 3;
+const RANK_SHIFT = 2;
 
 /** What is private to one attached thread. */
 export class Thread {
@@ -94,9 +98,9 @@ export class Thread {
     if (lane === held.length) this.failTooDeep(address);
     if (VERIFY && waits) this.checkRank(address, rank, depth);
     held[lane + HELD_LANE.address] = address;
-    held[lane + HELD_LANE.kind] = kind;
-    held[lane + HELD_LANE.rank] = rank;
+    held[lane + HELD_LANE.kind] = kind | (rank << RANK_SHIFT);
     held[lane + HELD_LANE.mark] = this.journal.length;
+    held[lane + HELD_LANE.detail] = 0;
     held[HELD_LANE.count] = depth + 1;
   }
 
@@ -105,7 +109,7 @@ export class Thread {
     const { held } = this;
     for (let record = (held[HELD_LANE.count] as number) - 1; record >= 0; record--) {
       const lane = HELD_LANE.first + record * HELD_LANE.size;
-      if (held[lane] === address && held[lane + HELD_LANE.kind] === kind) return record;
+      if (held[lane] === address && ((held[lane + HELD_LANE.kind] as number) & HELD_KIND_MASK) === kind) return record;
     }
     return -1;
   }
@@ -117,17 +121,22 @@ export class Thread {
     return record;
   }
 
+  /** The detail of a record: a condition's address + 1 for a mutex, the nesting of a shared hold. */
+  heldDetail(record: number): number {
+    return this.held[HELD_LANE.first + record * HELD_LANE.size + HELD_LANE.detail] as number;
+  }
+
+  /** Changes the detail of a record. */
+  setHeldDetail(record: number, detail: number): void {
+    this.held[HELD_LANE.first + record * HELD_LANE.size + HELD_LANE.detail] = detail;
+  }
+
   /** Commits what was journaled since the record's lock was taken. */
   commitHeld(record: number): void {
     const mark = this.held[HELD_LANE.first + record * HELD_LANE.size + HELD_LANE.mark] as number;
     const { journal } = this;
     if (journal.length === mark) return;
-    if (VERIFY && mark !== 0) {
-      throw new InvariantError(
-        'sync/journal I2',
-        `lock record ${record} commits over ${mark} entries of an outer lock`,
-      );
-    }
+    if (VERIFY && mark !== 0) this.failCommitOver(record, mark);
     journal.commit(mark);
     // Locks taken later and given back later must not keep a mark beyond the journal's end.
     if (record < this.heldCount - 1) this.lowerMarks(record + 1, mark);
@@ -145,6 +154,7 @@ export class Thread {
     const last = (held[HELD_LANE.count] as number) - 1;
     if (record !== last) {
       // Copying down leaves a record twice for a moment, never missing: the count still covers the last one.
+      // Threads are terminated at calls and loops, not inside the copy.
       const lane = HELD_LANE.first + record * HELD_LANE.size;
       held.copyWithin(lane, lane + HELD_LANE.size, HELD_LANE.first + (last + 1) * HELD_LANE.size);
     }
@@ -156,9 +166,15 @@ export class Thread {
     this.slots.waitAddress.put(this.slot, address + 1);
   }
 
-  /** Takes the publication back. */
+  /** Publishes the cancel token that can end the sleep (its number + 1). An atomic store: cancellers look for it. */
+  publishToken(token: number): void {
+    store(this.words, this.slots.waitToken.address(this.slot), token);
+  }
+
+  /** Takes both publications back. */
   clearWait(): void {
     this.slots.waitAddress.put(this.slot, 0);
+    if (this.slots.waitToken.get(this.slot) !== 0) this.publishToken(0);
   }
 
   /** Counts an entry that met another owner. */
@@ -176,6 +192,10 @@ export class Thread {
   /** Throws `EPOISONED` when some thread found the region broken. */
   checkPoison(): void {
     if (load(this.words, this.poisonAddress) !== 0) this.failPoisoned();
+  }
+
+  private failCommitOver(record: number, mark: number): never {
+    throw new InvariantError('sync/journal I2', `lock record ${record} commits over ${mark} entries of an outer lock`);
   }
 
   private lowerMarks(fromRecord: number, mark: number): void {
@@ -196,7 +216,7 @@ export class Thread {
   private checkRank(address: WordAddress, rank: number, depth: number): void {
     for (let record = 0; record < depth; record++) {
       const lane = HELD_LANE.first + record * HELD_LANE.size;
-      const heldRank = this.held[lane + HELD_LANE.rank] as number;
+      const heldRank = (this.held[lane + HELD_LANE.kind] as number) >> RANK_SHIFT;
       const heldAddress = this.held[lane + HELD_LANE.address] as number;
       const nextPage = rank === RANK.page && heldRank === rank && heldAddress < address;
       const user = rank === RANK.user && heldRank === rank;

@@ -18,7 +18,7 @@
  */
 
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
-import { add, findSlotsByWatch, load, poisonRegion, type SlotIndex, UNWATCHED } from '../sync/index.ts';
+import { add, findSlotsByWatch, load, poisonRegion, RECOVERING, type SlotIndex, UNWATCHED } from '../sync/index.ts';
 import { attachMonitor } from './boot.ts';
 import { isWatchRequest, type MonitorData } from './monitor-messages.ts';
 import type { VirtualMemory } from './virtual-memory.ts';
@@ -34,7 +34,7 @@ function watchPort(vm: VirtualMemory, watchId: number, port: MessagePort): void 
   port.on('message', (message: unknown) => receive(vm, message));
   port.on('close', () => {
     watched.delete(port);
-    for (const slot of findSlotsByWatch(vm.region, watchId)) recover(vm, slot);
+    for (const slot of findSlotsByWatch(vm.region, watchId)) recover(vm, slot, watchId);
   });
 }
 
@@ -42,9 +42,9 @@ function receive(vm: VirtualMemory, message: unknown): void {
   if (isWatchRequest(message)) watchPort(vm, message.watch, message.port);
 }
 
-function recover(vm: VirtualMemory, slot: SlotIndex): void {
+function recover(vm: VirtualMemory, slot: SlotIndex, watchId: number): void {
   try {
-    vm.recover(slot);
+    vm.recover(slot, watchId);
   } catch (error) {
     poisonRegion(vm.region, `the monitor failed: ${error instanceof Error ? error.message : String(error)}`);
     throw error;
@@ -57,10 +57,10 @@ function beat(vm: VirtualMemory): void {
   add(region.words, header.heartbeat.address(0), 1);
   for (let slot = 0; slot < slots.rowCount; slot++) {
     const claim = load(region.words, slots.claim.address(slot));
-    if (claim >= 0 || claim === UNWATCHED) continue;
+    if (claim >= 0 || claim === UNWATCHED || claim === RECOVERING) continue;
     const start = kernelThreadStart(-claim);
     const known = slots.threadStart.get(slot);
-    if (start < 0 || (known !== 0 && start !== known)) recover(vm, slot);
+    if (start < 0 || (known !== 0 && start !== known)) recover(vm, slot, claim);
   }
 }
 

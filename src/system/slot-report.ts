@@ -1,7 +1,7 @@
 /** Slots as people want to see them. */
 
 import type { Region } from '../layout/index.ts';
-import { load, SLOT_STATE, type SlotIndex, UNWATCHED } from '../sync/index.ts';
+import { load, RECOVERING, type SlotIndex, UNWATCHED } from '../sync/index.ts';
 
 /** One attached thread. */
 export interface SlotReport {
@@ -22,11 +22,10 @@ export function describeSlots(region: Region): SlotReport[] {
   for (let slot = 0; slot < slots.rowCount; slot++) {
     const claim = load(region.words, slots.claim.address(slot));
     if (claim === 0) continue;
-    const state = load(region.words, slots.state.address(slot));
     list.push({
       slot,
-      state: state === SLOT_STATE.recovering ? 'recovering' : 'active',
-      watchedBy: claim > 0 ? 'port' : claim === UNWATCHED ? 'nobody' : 'thread id',
+      state: claim === RECOVERING ? 'recovering' : 'active',
+      watchedBy: claim > 0 ? 'port' : claim === UNWATCHED || claim === RECOVERING ? 'nobody' : 'thread id',
       contended: slots.contended.get(slot),
       slept: slots.slept.get(slot),
     });

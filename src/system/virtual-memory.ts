@@ -123,9 +123,9 @@ export class VirtualMemory {
   }
 
   /** Cleans up after a slot whose thread has ended: what the monitor does. For systems booted with `services: 'manual'`. */
-  recover(slot: SlotIndex): TakeoverReport | null {
+  recover(slot: SlotIndex, watchId?: number): TakeoverReport | null {
     this.#requireAttached('recover');
-    return takeOver(this.thread, slot, this.recoverers);
+    return takeOver(this.thread, slot, this.recoverers, watchId);
   }
 
   /** Checks every structure; an empty list of problems everywhere means sound. Call it at quiet points. */

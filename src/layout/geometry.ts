@@ -27,6 +27,9 @@ export const GEOMETRY_KEYS = [
   'magazines',
   'slabs',
   'slabBuckets',
+  'frameWords',
+  'frameGroups',
+  'pathCells',
 ] as const;
 
 /** Name of one capacity. */

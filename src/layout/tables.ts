@@ -1,6 +1,23 @@
 /** All tables of a region, in the order in which they lie there. New tables go at the end. */
 
 import {
+  frameGroupTable,
+  frameHandTable,
+  frameMapTable,
+  framePoolTable,
+  frameTable,
+  mapSlotTable,
+  pageBucketTable,
+  pageClockTable,
+  pageSlotTable,
+  pageStripeTable,
+  pageTable,
+  pathCellTable,
+  vnodeBucketTable,
+  vnodePoolTable,
+  vnodeTable,
+} from './page-tables.ts';
+import {
   magazineSlotTable,
   magazineTable,
   quantumCacheTable,
@@ -30,6 +47,21 @@ export const TABLES = {
   slabBucket: slabBucketTable,
   slabPool: slabPoolTable,
   cancel: cancelTable,
+  frame: frameTable,
+  frameMap: frameMapTable,
+  frameGroup: frameGroupTable,
+  framePool: framePoolTable,
+  frameHand: frameHandTable,
+  page: pageTable,
+  pageBucket: pageBucketTable,
+  pageStripe: pageStripeTable,
+  pageClock: pageClockTable,
+  pageSlot: pageSlotTable,
+  vnode: vnodeTable,
+  vnodeBucket: vnodeBucketTable,
+  vnodePool: vnodePoolTable,
+  pathCell: pathCellTable,
+  mapSlot: mapSlotTable,
 } as const;
 
 /** The type of `TABLES`. */

@@ -52,6 +52,9 @@ export const FAULT_POINTS = [
   'vnode.open.inserted',
   'vpm.map.partial',
   'vpm.map.mapped',
+  'phys.run.partial',
+  'phys.run.marked',
+  'page.drop.unhashed',
 ] as const;
 
 /** Name of one fault point. */

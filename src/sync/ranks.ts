@@ -20,6 +20,8 @@ export const RANK = {
   vnodeTable: 400,
   /** One vnode. */
   vnode: 500,
+  /** Held by the one thread that keeps pages while it waits for more frames. */
+  pageShortage: 550,
   /** One page, in ascending order of pages. */
   page: 600,
   /** A stripe of the page hash. */

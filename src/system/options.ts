@@ -12,7 +12,7 @@ import {
   rejectUnknownOptions,
   requireInteger,
 } from '../base/index.ts';
-import type { Geometry, RegionSettings } from '../layout/index.ts';
+import { type Geometry, pageGeometry, type RegionSettings } from '../layout/index.ts';
 import { BANK_BYTES_MAX, WASM_PAGE_BYTES } from '../phys/banks.ts';
 import type { OwnerLimits } from '../sync/owners.ts';
 
@@ -92,6 +92,7 @@ export function planBoot(options: BootOptions): BootPlan {
   const tags = integer('tags', Math.max(8192, Math.ceil(frames / 8)), 256, 2 ** 27);
   const vnodes = integer('vnodes', Math.min(65536, Math.max(256, Math.ceil(frames / 16))), 1, 2 ** 22);
   const slotLanes = Math.ceil(slots / 32);
+  const pathBytes = Math.max(65536, vnodes * 128);
   const geometry: Geometry = {
     slots,
     slotLanes,
@@ -110,11 +111,12 @@ export function planBoot(options: BootOptions): BootPlan {
     pageStripes: 64,
     vnodes,
     vnodeBuckets: ceilPowerOfTwo(vnodes),
-    pathBytes: Math.max(65536, vnodes * 128),
+    pathBytes,
     quantumCaches: 64,
     magazines: Math.max(512, Math.ceil(frames / 256)),
     slabs: Math.max(512, Math.ceil(frames / 256)),
     slabBuckets: ceilPowerOfTwo(Math.max(512, Math.ceil(frames / 256))),
+    ...pageGeometry(frames, pathBytes),
   };
   const spinLimit = integer('spinLimit', 100, 0, 1_000_000);
   const clock = oneOf('clock', options.clock ?? 'real', ['real', 'virtual']);

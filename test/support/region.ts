@@ -1,6 +1,6 @@
 /** A region and a thread without the rest of the system, for tests of single rooms. */
 
-import { GEOMETRY_KEYS, type Geometry, Region } from '../../src/layout/index.ts';
+import { GEOMETRY_KEYS, type Geometry, pageGeometry, Region } from '../../src/layout/index.ts';
 import { Callbacks, claimSlot, newWatchId, Thread } from '../../src/sync/index.ts';
 
 const SMALL: Partial<Geometry> = {
@@ -38,7 +38,8 @@ export interface TestRegion {
 /** Makes a small region; `overrides` changes capacities. Capacities without a value are 0. */
 export function testRegion(overrides: Partial<Geometry> = {}, virtualClock = false): TestRegion {
   const zeros = Object.fromEntries(GEOMETRY_KEYS.map((key) => [key, 0])) as Record<string, number>;
-  const geometry = { ...zeros, ...SMALL, ...overrides } as Geometry;
+  const chosen = { ...zeros, ...SMALL, ...overrides } as Geometry;
+  const geometry = { ...chosen, ...pageGeometry(chosen.frames, chosen.pathBytes), ...overrides };
   const region = Region.create(geometry, { spinLimit: 100, virtualClock });
   const thread = testThread(region);
   return { region, thread, callbacks: new Callbacks(region) };

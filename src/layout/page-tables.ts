@@ -1,0 +1,128 @@
+/** Tables of `phys/`, `page/`, `vnode/` and `vpm/`: frames, page identities, vnodes, and what each slot has in hand. */
+
+import type { GeometryKey } from './geometry.ts';
+import { bytes, f64, i32, table } from './table.ts';
+
+/** Bits in one word of the map of free frames. */
+export const MAP_WORD_BITS = 32;
+
+/** Bytes of text in one cell of the path heap: with its link a cell fills a cache line. */
+export const PATH_CELL_BYTES = 60;
+
+/** The capacities that follow from the number of frames and of vnodes. */
+export function pageGeometry(frames: number, pathBytes: number): Record<DerivedKey, number> {
+  const frameWords = Math.ceil(frames / MAP_WORD_BITS);
+  return {
+    frameWords,
+    frameGroups: Math.ceil(frameWords / MAP_WORD_BITS),
+    pathCells: Math.ceil(pathBytes / PATH_CELL_BYTES),
+  };
+}
+
+type DerivedKey = Extract<GeometryKey, 'frameWords' | 'frameGroups' | 'pathCells'>;
+
+/** One row per frame: what it is used for. */
+export const frameTable = table('frame', 'frames', 'columns', {
+  use: i32('L', 'FRAME_USE in bits 0-7, slot + 1 of the thread that took the frame in bits 8-15'),
+});
+
+/** Map of free frames: bit b of word w stands for frame 32 w + b. */
+export const frameMapTable = table('frameMap', 'frameWords', 'columns', {
+  free: i32('L', 'bit set: the frame is free'),
+});
+
+/** Summary of the map: bit b of group g stands for word 32 g + b. */
+export const frameGroupTable = table('frameGroup', 'frameGroups', 'columns', {
+  free: i32('L', 'bit set: the word has a free frame'),
+});
+
+/** The lock of the frames and their counts: one row. */
+export const framePoolTable = table('framePool', 1, 'columns', {
+  lock: i32('A', 'mutex', { padded: true }),
+  counts: i32('L', 'frames by FRAME_USE', { lanes: 8, padded: true }),
+  lowestGroup: i32('L', 'no group below this one has a free frame'),
+});
+
+/** The run of frames that a thread is taking or giving back: what its death would leave unfinished. */
+export const frameHandTable = table('frameHand', 'slots', 'columns', {
+  stage: i32('W', 'HAND_STAGE', { padded: true }),
+  first: i32('W', 'first frame of the run'),
+  count: i32('W', 'frames in the run'),
+});
+
+/** One record per frame: the identity and state of the page in it. With 32 slots a record is half a cache line. */
+export const pageTable = table('page', 'frames', 'records', {
+  lock: i32('A', 'readers/writer lock: the word, then bits of holders by slot', { lanes: 'lockLanes' }),
+  vnode: i32('P', 'vnode + 1, 0 no identity'),
+  index: i32('P', 'offset in the vnode in pages'),
+  next: i32('L', 'next frame of the hash chain, frame + 1'),
+  state: i32('P', 'PAGE_STATE'),
+  referenced: i32('A', '1 since the page was last used, cleared by the clock: a hint'),
+  modified: i32('P', '1 when the page differs from its backing store'),
+});
+
+/** Buckets of the page hash. */
+export const pageBucketTable = table('pageBucket', 'pageBuckets', 'columns', {
+  head: i32('L', 'first frame of the chain, frame + 1'),
+});
+
+/** Locks of the page hash: bucket b is guarded by stripe b modulo the number of stripes. */
+export const pageStripeTable = table('pageStripe', 'pageStripes', 'columns', {
+  lock: i32('A', 'mutex', { padded: true }),
+});
+
+/** The replacement clock: one row. */
+export const pageClockTable = table('pageClock', 1, 'columns', {
+  hand: i32('A', 'frames that the hand has passed, modulo 2^32', { padded: true }),
+  shortage: i32('A', 'mutex of the one thread that may keep pages while it waits for more', { padded: true }),
+});
+
+/** What each slot did with pages. */
+export const pageSlotTable = table('pageSlot', 'slots', 'columns', {
+  counters: f64('W', 'PAGE_COUNTER values', { lanes: 16, padded: true }),
+});
+
+/** One row per vnode: a file as it was when its size and times were last looked at. */
+export const vnodeTable = table('vnode', 'vnodes', 'columns', {
+  state: i32('L', 'VNODE_STATE'),
+  kind: i32('L', 'VNODE_KIND'),
+  generation: i32('L', 'times that the row was recycled'),
+  identity: i32('L', 'device low, device high, inode low, inode high', { lanes: 4 }),
+  stamp: i32('L', 'time of modification low, high, time of change low, high, in nanoseconds', { lanes: 4 }),
+  size: f64('L', 'bytes'),
+  sizePeak: f64('L', 'largest size since the row was taken: no page lies beyond it'),
+  openers: i32('L', 'bit per slot that has the vnode open', { lanes: 'slotLanes' }),
+  chainNext: i32('L', 'next vnode of the hash chain or of the free rows, vnode + 1'),
+  path: i32('L', 'first cell of the path, cell + 1'),
+  pathLength: i32('L', 'bytes of the path'),
+});
+
+/** Buckets of the vnode hash. */
+export const vnodeBucketTable = table('vnodeBucket', 'vnodeBuckets', 'columns', {
+  head: i32('L', 'first vnode of the chain, vnode + 1'),
+});
+
+/** The lock of the vnodes, and what is free: one row. */
+export const vnodePoolTable = table('vnodePool', 1, 'columns', {
+  lock: i32('A', 'mutex', { padded: true }),
+  freeHead: i32('L', 'first free row, vnode + 1'),
+  freshRow: i32('L', 'rows from here on were never used'),
+  rowsInUse: i32('L', 'rows with a vnode'),
+  recycleHand: i32('L', 'next row to look at for recycling'),
+  cellHead: i32('L', 'first free cell, cell + 1'),
+  freshCell: i32('L', 'cells from here on were never used'),
+  cellsInUse: i32('L', 'cells that hold text'),
+});
+
+/** The path heap: cells of text linked to chains. */
+export const pathCellTable = table('pathCell', 'pathCells', 'records', {
+  next: i32('L', 'next cell of the path or of the free cells, cell + 1'),
+  text: bytes('L', 'UTF-8', PATH_CELL_BYTES),
+});
+
+/** What each slot's mappings are charged for. */
+export const mapSlotTable = table('mapSlot', 'slots', 'columns', {
+  owner: i32('W', 'owner that was charged', { padded: true }),
+  prepaid: i32('W', 'frames charged to the owner'),
+  pinned: i32('W', 'frames that mappings of the slot hold'),
+});

@@ -1,0 +1,166 @@
+/**
+ * Page hash: from (vnode, page index) to the frame that holds the page.
+ *
+ * PROBLEM     Every read of a file starts here, in all threads at once; pages come and go all the time; a thread may die
+ *             while it relinks a chain.
+ * STRUCTURE   bucket head -> frame -> frame -> 0, threaded through the frames' own records. Bucket b belongs to stripe b
+ *             modulo the number of stripes, and each stripe has a mutex.
+ * INVARIANTS  I1 a frame is in a chain iff it has an identity, and then in the chain of that identity, once.
+ *             I2 no two frames have the same identity.
+ *             I3 an identity is given and taken only by a holder of the exclusive page lock.
+ * LOCKING     Links, heads and identities are stored under the stripe's mutex, journaled. `find` reads them without:
+ *             it may miss a page that is there, or return a frame that holds another page by now. Its caller takes a
+ *             hold on the frame and compares the identity again, and on a miss looks again under the mutex.
+ * COSTS       A look-up: one word of the bucket and half a cache line for each frame on the way.
+ * FAILURE     `find` gives up after a bounded number of steps, because a chain may be relinked under it.
+ * REJECTED    Sequence locks (every insertion would disturb the readers of its stripe); open addressing (deletions move
+ *             entries, which a reader without a lock would miss, and a death in the middle would lose).
+ * REFERENCES  illumos vm_page.c (page_hash); RCU hash lists for readers on a chain that changes.
+ */
+
+import { assert } from '../base/assert.ts';
+import { VERIFY } from '../base/verify.ts';
+import type { WordAddress } from '../layout/column.ts';
+import type { BoundTables } from '../layout/region.ts';
+import type { FrameIndex } from '../phys/banks.ts';
+import { load } from '../sync/atomics.ts';
+import { LOCK_OWNER, mutexEnter, mutexExit } from '../sync/mutex.ts';
+import { RANK } from '../sync/ranks.ts';
+import type { Thread } from '../sync/thread.ts';
+
+/** Number of a vnode. */
+export type VnodeIndex = number & { readonly __unit?: 'vnode' };
+
+/** What is known about the page in a frame. */
+export const PAGE_STATE = {
+  /** No identity. */
+  empty: 0,
+  /** Has an identity, and its exclusive holder is about to bring its bytes. */
+  filling: 1,
+  /** The bytes are those of the vnode. */
+  valid: 2,
+} as const;
+
+/** Frames that `find` looks at before it gives up. */
+const FIND_STEPS_MAX = 64;
+
+/** The hash as one thread sees it. */
+export class PageHash {
+  readonly #thread: Thread;
+  readonly #page: BoundTables['page'];
+  readonly #heads: BoundTables['pageBucket']['head'];
+  readonly #stripes: BoundTables['pageStripe']['lock'];
+  readonly #bucketMask: number;
+  readonly #stripeMask: number;
+
+  constructor(thread: Thread) {
+    const { tables, geometry } = thread.region;
+    this.#thread = thread;
+    this.#page = tables.page;
+    this.#heads = tables.pageBucket.head;
+    this.#stripes = tables.pageStripe.lock;
+    this.#bucketMask = geometry.pageBuckets - 1;
+    this.#stripeMask = geometry.pageStripes - 1;
+    assert((geometry.pageBuckets & this.#bucketMask) === 0, 'page/page-hash: buckets are a power of two');
+    assert((geometry.pageStripes & this.#stripeMask) === 0, 'page/page-hash: stripes are a power of two');
+  }
+
+  /** The bucket of an identity. */
+  bucketOf(vnode: VnodeIndex, index: number): number {
+    const mixed = Math.imul(index ^ Math.imul(vnode + 1, 0x9e3779b1), 0x85ebca6b);
+    return (mixed ^ (mixed >>> 15)) & this.#bucketMask;
+  }
+
+  /** A frame that holds or held the page, or -1 when none was met: see LOCKING. */
+  find(vnode: VnodeIndex, index: number): FrameIndex {
+    const page = this.#page;
+    let link = this.#heads.get(this.bucketOf(vnode, index));
+    for (let steps = FIND_STEPS_MAX; link !== 0 && steps > 0; steps--) {
+      const frame = link - 1;
+      if (page.index.get(frame) === index && page.vnode.get(frame) === vnode + 1) return frame;
+      link = page.next.get(frame);
+    }
+    return -1;
+  }
+
+  /** Like `find`, but under the mutex: certain at the time of the call. */
+  findCertain(vnode: VnodeIndex, index: number): FrameIndex {
+    const bucket = this.bucketOf(vnode, index);
+    const stripe = this.#enter(bucket);
+    const frame = this.#search(bucket, vnode, index);
+    mutexExit(this.#thread, stripe);
+    return frame;
+  }
+
+  /**
+   * Gives an empty frame an identity, in state filling, unless another frame has it: returns that frame, or -1 when the
+   * insertion was done. The caller holds the frame's page lock exclusively.
+   */
+  insert(frame: FrameIndex, vnode: VnodeIndex, index: number): FrameIndex {
+    if (VERIFY) this.#assertExclusive(frame);
+    const page = this.#page;
+    assert(page.vnode.get(frame) === 0, 'page/page-hash I1: a frame that is inserted has no identity');
+    const bucket = this.bucketOf(vnode, index);
+    const stripe = this.#enter(bucket);
+    const other = this.#search(bucket, vnode, index);
+    if (other < 0) {
+      const { journal } = this.#thread;
+      journal.set(page.vnode, frame, vnode + 1);
+      journal.set(page.index, frame, index);
+      journal.set(page.state, frame, PAGE_STATE.filling);
+      journal.set(page.next, frame, this.#heads.get(bucket));
+      journal.set(this.#heads, bucket, frame + 1);
+    }
+    mutexExit(this.#thread, stripe);
+    return other;
+  }
+
+  /** Takes a frame's identity away. The caller holds its page lock exclusively, or recovers its dead holder. */
+  remove(frame: FrameIndex): void {
+    const page = this.#page;
+    const bucket = this.bucketOf(page.vnode.get(frame) - 1, page.index.get(frame));
+    const stripe = this.#enter(bucket);
+    const { journal } = this.#thread;
+    let before = -1;
+    let link = this.#heads.get(bucket);
+    while (link !== frame + 1) {
+      assert(link !== 0, 'page/page-hash I1: a frame with an identity is in its chain');
+      before = link - 1;
+      link = page.next.get(before);
+    }
+    if (before < 0) journal.set(this.#heads, bucket, page.next.get(frame));
+    else journal.set(page.next, before, page.next.get(frame));
+    journal.set(page.vnode, frame, 0);
+    journal.set(page.state, frame, PAGE_STATE.empty);
+    journal.set(page.modified, frame, 0);
+    mutexExit(this.#thread, stripe);
+  }
+
+  /** The frames of a bucket, for checks at quiet points; stops after `max`. */
+  chain(bucket: number, max: number): FrameIndex[] {
+    const frames: FrameIndex[] = [];
+    for (let link = this.#heads.get(bucket); link !== 0 && frames.length < max; link = this.#page.next.get(link - 1)) {
+      frames.push(link - 1);
+    }
+    return frames;
+  }
+
+  #search(bucket: number, vnode: VnodeIndex, index: number): FrameIndex {
+    const page = this.#page;
+    for (let link = this.#heads.get(bucket); link !== 0; link = page.next.get(link - 1)) {
+      if (page.index.get(link - 1) === index && page.vnode.get(link - 1) === vnode + 1) return link - 1;
+    }
+    return -1;
+  }
+
+  #enter(bucket: number): WordAddress {
+    const address = this.#stripes.address(bucket & this.#stripeMask);
+    mutexEnter(this.#thread, address, RANK.pageHash);
+    return address;
+  }
+
+  #assertExclusive(frame: FrameIndex): void {
+    const word = load(this.#thread.words, this.#page.lock.address(frame));
+    assert((word & LOCK_OWNER) === this.#thread.tag, 'page/page-hash I3: identities change under the exclusive lock');
+  }
+}

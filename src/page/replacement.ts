@@ -1,0 +1,101 @@
+/**
+ * Replacement: which page has to leave when a frame is needed.
+ *
+ * PROBLEM     Choose a page that is not needed soon, without a list that every hit would have to change.
+ * STRUCTURE   A clock over all frames. The shared hand moves in chunks; each thread then walks its chunk alone, so that
+ *             the frames that it gains lie side by side and one vectored read fills them:
+ *
+ *               frames  |......|chunk of thread A|chunk of thread B|......
+ *                                                                   ^ hand
+ *
+ *               1 skip frames without an identity, filling, modified, or held by anybody
+ *               2 referenced: clear the mark and go on: a second chance
+ *               3 lock it exclusively, if that can be had at once, and look at it again
+ *               4 take its identity away: the frame is the caller's, exclusively held
+ *
+ * INVARIANTS  I1 a page is evicted only by a holder of its exclusive lock that found it valid and not modified.
+ * LOCKING     The hand is atomic; the reference mark is a hint that any thread may store.
+ * COSTS       One atomic addition per chunk, one record of 32 bytes per candidate; two rounds at most.
+ * FAILURE     -1 after two rounds: every page is pinned, modified or being filled.
+ * REJECTED    A list in order of use: every hit would take its lock. Better policies replace this class per cache.
+ * REFERENCES  Corbato's CLOCK, 1968; second chance by reference bits as in the pagedaemons of both kernels.
+ */
+
+import { VERIFY } from '../base/verify.ts';
+import type { BoundTables } from '../layout/region.ts';
+import type { FrameIndex } from '../phys/banks.ts';
+import { add } from '../sync/atomics.ts';
+import { faultPoint } from '../sync/fault.ts';
+import type { Thread } from '../sync/thread.ts';
+import type { PageHash } from './page-hash.ts';
+import { PAGE_STATE } from './page-hash.ts';
+import type { PageHolds } from './page-holds.ts';
+
+/** Frames that a thread walks between two moves of the shared hand. */
+const CHUNK_FRAMES = 32;
+
+/** The clock as one thread sees it. */
+export class ReplacementClock {
+  readonly #thread: Thread;
+  readonly #page: BoundTables['page'];
+  readonly #hand: number;
+  readonly #hash: PageHash;
+  readonly #holds: PageHolds;
+  readonly #frames: number;
+  #next = 0;
+  #left = 0;
+
+  constructor(thread: Thread, hash: PageHash, holds: PageHolds) {
+    this.#thread = thread;
+    this.#page = thread.region.tables.page;
+    this.#hand = thread.region.tables.pageClock.hand.address(0);
+    this.#hash = hash;
+    this.#holds = holds;
+    this.#frames = thread.region.geometry.frames;
+  }
+
+  /** Evicts a page; its frame is then exclusively held and has no identity. -1 when no page can leave. */
+  evictNext(): FrameIndex {
+    for (let steps = 2 * this.#frames + CHUNK_FRAMES; steps > 0; steps--) {
+      const frame = this.advance();
+      if (!this.#mayLeave(frame)) continue;
+      if (this.#page.referenced.get(frame) !== 0) this.#page.referenced.put(frame, 0);
+      else if (this.evict(frame)) return frame;
+    }
+    return -1;
+  }
+
+  /** Evicts the page of one certain frame, referenced or not; true when the frame is now exclusively held and empty. */
+  evict(frame: FrameIndex): boolean {
+    if (!this.#mayLeave(frame) || !this.#holds.tryExclusive(frame)) return false;
+    return this.evictHeld(frame);
+  }
+
+  /** Evicts the page of a frame that is held exclusively; gives the hold back when it cannot leave. */
+  evictHeld(frame: FrameIndex): boolean {
+    if (!this.#mayLeave(frame) || (VERIFY && faultPoint(this.#thread, 'page.evict.claimed'))) {
+      this.#holds.releaseExclusive(frame);
+      return false;
+    }
+    this.#hash.remove(frame);
+    if (VERIFY) faultPoint(this.#thread, 'page.evict.unhashed');
+    return true;
+  }
+
+  /** The next frame under the hand. */
+  advance(): FrameIndex {
+    if (this.#left === 0) {
+      this.#next = (add(this.#thread.words, this.#hand, CHUNK_FRAMES) >>> 0) % this.#frames;
+      this.#left = CHUNK_FRAMES;
+    }
+    this.#left--;
+    const frame = this.#next;
+    this.#next = frame + 1 === this.#frames ? 0 : frame + 1;
+    return frame;
+  }
+
+  #mayLeave(frame: FrameIndex): boolean {
+    const page = this.#page;
+    return page.vnode.get(frame) !== 0 && page.state.get(frame) === PAGE_STATE.valid && page.modified.get(frame) === 0;
+  }
+}

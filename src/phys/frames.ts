@@ -1,0 +1,411 @@
+/**
+ * Frames: who uses which piece of physical memory.
+ *
+ * PROBLEM     Page cache, arenas and whoever needs adjacent frames share one memory, and any of them may die with frames
+ *             in hand.
+ * STRUCTURE   A use for every frame, a source of free ones, and a count for every use, under one lock:
+ *
+ *               use    |page|page|run|rest|rest|free|page|free|absent|absent|
+ *               source                           ^         ^
+ *               counts absent 2, free 2, page 3, run 1, runRest 2
+ *
+ *             The use also names the slot that took the frame. A thread that works on a run longer than its journal
+ *             commits piece by piece; its hand record (stage, first, count) lets the takeover finish or undo the rest.
+ * INVARIANTS  I1 a frame is in the source iff its use is free.  I2 each count is the number of frames with that use.
+ *             I3 a run is one frame of use run and then frames of use runRest, all in one bank.
+ *             I4 a slot's hand record covers every frame that the slot has changed but not finished.
+ * LOCKING     One mutex (RANK.frames), innermost but for counters. Reclaimers run without it.
+ * COSTS       A frame: one lock pair and five journaled stores, shared by up to 32 frames taken at once.
+ * FAILURE     `tryX` returns -1, `x` throws `ENOMEM`; `EINVAL` for a run that is not one.
+ * REJECTED    Counting by walking: `check` does that, and it must come to the same.
+ * REFERENCES  BSD vm_page and vm_phys; DESIGN of robust lists for the hand record.
+ */
+
+import { assert } from '../base/assert.ts';
+import type { CheckReport } from '../base/check.ts';
+import { fail, failMisuse, requireInteger } from '../base/errors.ts';
+import { VERIFY } from '../base/verify.ts';
+import type { BoundTables } from '../layout/region.ts';
+import { faultPoint } from '../sync/fault.ts';
+import { Mutex } from '../sync/mutex.ts';
+import { RANK } from '../sync/ranks.ts';
+import type { SlotIndex, Thread } from '../sync/thread.ts';
+import type { FrameIndex } from './banks.ts';
+import { FrameMap } from './frame-map.ts';
+import type { FrameSource } from './frame-source.ts';
+
+/** What a frame is used for. */
+export const FRAME_USE = {
+  /** Not online. */
+  absent: 0,
+  free: 1,
+  /** Holds, or is about to hold, a page of a vnode. */
+  page: 2,
+  /** First frame of a run that somebody owns. */
+  run: 3,
+  /** Any other frame of a run, or a frame of a run that is being put together. */
+  runRest: 4,
+} as const;
+
+/** Stages of a slot's hand record. */
+export const HAND_STAGE = {
+  empty: 0,
+  /** Frames of the run are being taken; those that bear the slot's mark go back. */
+  taking: 1,
+  /** The run is complete, and whoever asked has not written it down yet. */
+  taken: 2,
+  /** A run is being given back; all of its frames are still marked as in use. */
+  marking: 3,
+  /** All frames of the run bear the slot's mark and go back one by one. */
+  giving: 4,
+} as const;
+
+const USE_MASK = 0xff;
+const SLOT_SHIFT = 8;
+
+/** Frames changed between two commits: each takes up to five journal entries, the journal holds 1024. */
+const PIECE_FRAMES = 128;
+
+/** Somebody whose frames can be had back: declared here, implemented by the rooms above. */
+export interface FrameReclaimer {
+  /** Tries to give up a frame of use page; on success it bears this thread's mark with the given use. */
+  reclaim(frame: FrameIndex, use: number): boolean;
+}
+
+/** Frames by use. */
+export interface FrameCounts {
+  readonly total: number;
+  readonly absent: number;
+  readonly free: number;
+  readonly page: number;
+  /** Frames in runs. */
+  readonly run: number;
+}
+
+/** The frames as one thread sees them. */
+export class Frames {
+  readonly #thread: Thread;
+  readonly #mutex: Mutex;
+  readonly #source: FrameSource;
+  readonly #use: BoundTables['frame']['use'];
+  readonly #counts: BoundTables['framePool']['counts'];
+  readonly #hand: BoundTables['frameHand'];
+  readonly #mark: number;
+  #reclaimer: FrameReclaimer | null = null;
+
+  constructor(thread: Thread) {
+    const { tables } = thread.region;
+    this.#thread = thread;
+    this.#mutex = new Mutex(thread, tables.framePool.lock.address(0), RANK.frames);
+    this.#source = new FrameMap(thread);
+    this.#use = tables.frame.use;
+    this.#counts = tables.framePool.counts;
+    this.#hand = tables.frameHand;
+    this.#mark = thread.tag << SLOT_SHIFT;
+  }
+
+  /** Who is asked for frames when a run cannot be had otherwise. */
+  setReclaimer(reclaimer: FrameReclaimer): void {
+    this.#reclaimer = reclaimer;
+  }
+
+  /** Brings frames that are absent online. */
+  online(first: FrameIndex, count: number): void {
+    const { frames } = this.#thread.region.geometry;
+    requireInteger('frames.online', 'first', first, 0, frames);
+    requireInteger('frames.online', 'count', count, 0, frames - first);
+    this.#mutex.enter();
+    for (let frame = first; frame < first + count; frame++) {
+      assert(this.useOf(frame) === FRAME_USE.absent, 'phys/frames: a frame comes online once');
+      this.#free(frame);
+      if ((frame + 1) % PIECE_FRAMES === 0) this.#thread.commit();
+    }
+    this.#mutex.exit();
+  }
+
+  /** What a frame is used for: a value of `FRAME_USE`. */
+  useOf(frame: FrameIndex): number {
+    return this.#use.get(frame) & USE_MASK;
+  }
+
+  /** The slot that took a frame, or -1. */
+  takerOf(frame: FrameIndex): SlotIndex {
+    return (this.#use.get(frame) >>> SLOT_SHIFT) - 1;
+  }
+
+  /** Takes a free frame for a use; -1 when there is none. */
+  tryTake(use: number): FrameIndex {
+    this.#mutex.enter();
+    const frame = this.#source.takeNext();
+    if (frame >= 0) this.#note(frame, use);
+    this.#mutex.exit();
+    return frame;
+  }
+
+  /** Takes up to `count` free frames (at most 32) into `out` from lane `at`; returns how many. */
+  tryTakeSeveral(use: number, count: number, out: Int32Array, at: number): number {
+    let taken = 0;
+    if (this.#counts.at(0, FRAME_USE.free) === 0) return 0; // a hint: the lock decides when it is not 0
+    this.#mutex.enter();
+    while (taken < count) {
+      const frame = this.#source.takeNext();
+      if (frame < 0) break;
+      this.#note(frame, use);
+      out[at + taken++] = frame;
+    }
+    this.#mutex.exit();
+    return taken;
+  }
+
+  /** Gives a frame of a single-frame use back. */
+  give(frame: FrameIndex, use: number): void {
+    this.#mutex.enter();
+    assert(this.useOf(frame) === use, 'phys/frames: a frame is given back by whoever uses it');
+    this.#free(frame);
+    this.#mutex.exit();
+  }
+
+  /** Changes what a frame is used for, without freeing it in between; it then bears this thread's mark. */
+  convert(frame: FrameIndex, from: number, to: number): void {
+    this.#mutex.enter();
+    assert(this.useOf(frame) === from, 'phys/frames: a frame is converted by whoever uses it');
+    this.#note(frame, to);
+    this.#mutex.exit();
+  }
+
+  /** Like `tryTakeRun`, but throws `ENOMEM`. */
+  takeRun(count: number): FrameIndex {
+    const first = this.tryTakeRun(count);
+    if (first >= 0) return first;
+    const { free, page, run } = this.counts();
+    return fail('ENOMEM', 'frames.takeRun', { count, free, page, run }, 'no such run is free or can be reclaimed');
+  }
+
+  /**
+   * First frame of a run of `count` adjacent frames of one bank, or -1. Pages are reclaimed where no run is free.
+   * Until `settle` is called, the run goes back when this thread dies: call it once the run is written down elsewhere.
+   */
+  tryTakeRun(count: number): FrameIndex {
+    const { bankFrames } = this.#thread.region.geometry;
+    requireInteger('frames.takeRun', 'count', count, 1, 2 ** 30);
+    if (count > bankFrames) return -1;
+    if (this.#hand.stage.get(this.#thread.slot) === HAND_STAGE.taken) this.settle();
+    const free = this.#takeFreeRun(count);
+    return free >= 0 || this.#reclaimer === null ? free : this.#assembleRun(count, this.#reclaimer);
+  }
+
+  /** Says that the run taken last is written down elsewhere. */
+  settle(): void {
+    this.#hand.stage.put(this.#thread.slot, HAND_STAGE.empty);
+  }
+
+  /** Gives a whole run back. Throws `EINVAL` when `first` and `count` are not a run as it was taken. */
+  giveRun(first: FrameIndex, count: number): void {
+    this.#requireRun(first, count);
+    const { slot } = this.#thread;
+    const hand = this.#hand;
+    if (hand.stage.get(slot) === HAND_STAGE.taken && hand.first.get(slot) !== first) this.settle();
+    this.#setHand(first, count, HAND_STAGE.marking);
+    this.#finishGiving(first, count, this.#thread.slot);
+    this.settle();
+  }
+
+  /** Frames by use, as they are now. */
+  counts(): FrameCounts {
+    const at = (use: number) => this.#counts.at(0, use);
+    const total = this.#thread.region.geometry.frames;
+    const free = at(FRAME_USE.free);
+    const page = at(FRAME_USE.page);
+    const run = at(FRAME_USE.run) + at(FRAME_USE.runRest);
+    return { total, free, page, run, absent: total - free - page - run };
+  }
+
+  /** Gives back what a dead slot had in hand; `isWrittenDown` says whether a run that it had just taken is in use. */
+  recover(dead: SlotIndex, isWrittenDown: (first: FrameIndex, count: number) => boolean): void {
+    const stage = this.#hand.stage.get(dead);
+    const first = this.#hand.first.get(dead);
+    const count = this.#hand.count.get(dead);
+    if (stage === HAND_STAGE.taking || (stage === HAND_STAGE.taken && !isWrittenDown(first, count))) {
+      this.#giveMarked(first, count, dead);
+    }
+    if (stage === HAND_STAGE.marking) this.#finishGiving(first, count, dead);
+    if (stage === HAND_STAGE.giving) this.#giveMarked(first, count, dead);
+    this.#hand.stage.put(dead, HAND_STAGE.empty);
+  }
+
+  /** Compares uses, counts and the source. For quiet points. */
+  check(): CheckReport {
+    const problems = this.#source.problems();
+    const found = new Array<number>(this.#thread.region.tables.framePool.counts.stride).fill(0);
+    const { frames, bankFrames } = this.#thread.region.geometry;
+    for (let frame = 0; frame < frames; frame++) {
+      const use = this.useOf(frame);
+      found[use] = (found[use] ?? 0) + 1;
+      if (this.#source.has(frame) !== (use === FRAME_USE.free)) problems.push(`phys/frames I1: frame ${frame}`);
+      const before = frame % bankFrames === 0 ? FRAME_USE.absent : this.useOf(frame - 1);
+      if (use === FRAME_USE.runRest && before !== FRAME_USE.run && before !== FRAME_USE.runRest) {
+        problems.push(`phys/frames I3: frame ${frame} belongs to a run without a first frame`);
+      }
+    }
+    for (const [name, use] of Object.entries(FRAME_USE)) {
+      const count = this.#counts.at(0, use);
+      if (use === FRAME_USE.absent || count === found[use]) continue;
+      problems.push(`phys/frames I2: ${name}: count ${count}, found ${found[use]}`);
+    }
+    return { structure: 'phys/frames', checked: frames, problems };
+  }
+
+  #takeFreeRun(count: number): FrameIndex {
+    const { frames, bankFrames } = this.#thread.region.geometry;
+    this.#mutex.enter();
+    let first = -1;
+    if (this.#counts.at(0, FRAME_USE.free) >= count) {
+      for (let low = 0; low < frames && first < 0; low += bankFrames) {
+        first = this.#source.findRun(count, low, Math.min(low + bankFrames, frames));
+      }
+    }
+    if (first >= 0) {
+      this.#setHand(first, count, HAND_STAGE.taking);
+      for (let done = 0; done < count; done++) {
+        this.#source.take(first + done);
+        this.#note(first + done, FRAME_USE.runRest);
+        if ((done + 1) % PIECE_FRAMES === 0) this.#thread.commit();
+      }
+      this.#finishTaking(first);
+    }
+    this.#mutex.exit();
+    return first;
+  }
+
+  /** Looks for a window in which every frame is free or a page that its user gives up, and takes them one by one. */
+  #assembleRun(count: number, reclaimer: FrameReclaimer): FrameIndex {
+    const { frames, bankFrames } = this.#thread.region.geometry;
+    let first = 0;
+    while (first + count <= frames) {
+      const bankEnd = Math.min(frames, (Math.floor(first / bankFrames) + 1) * bankFrames);
+      if (first + count > bankEnd) {
+        first = bankEnd;
+        continue;
+      }
+      const obstacle = this.#obstacleIn(first, count);
+      if (obstacle >= 0) {
+        first = obstacle + 1;
+        continue;
+      }
+      this.#setHand(first, count, HAND_STAGE.taking);
+      const lost = this.#takeWindow(first, count, reclaimer);
+      if (lost < 0) {
+        this.#mutex.enter();
+        this.#finishTaking(first);
+        this.#mutex.exit();
+        return first;
+      }
+      this.#giveMarked(first, count, this.#thread.slot);
+      this.settle();
+      first = lost + 1;
+    }
+    return -1;
+  }
+
+  /** The last frame of the window that can be neither taken nor reclaimed, or -1. A look without the lock. */
+  #obstacleIn(first: FrameIndex, count: number): FrameIndex {
+    for (let frame = first + count - 1; frame >= first; frame--) {
+      const use = this.useOf(frame);
+      if (use !== FRAME_USE.free && use !== FRAME_USE.page) return frame;
+    }
+    return -1;
+  }
+
+  /** Takes every frame of the window; the first one that could not be had, or -1. */
+  #takeWindow(first: FrameIndex, count: number, reclaimer: FrameReclaimer): FrameIndex {
+    for (let frame = first; frame < first + count; frame++) {
+      if (VERIFY && faultPoint(this.#thread, 'phys.run.partial')) return frame;
+      this.#mutex.enter();
+      const free = this.#source.has(frame);
+      if (free) {
+        this.#source.take(frame);
+        this.#note(frame, FRAME_USE.runRest);
+      }
+      this.#mutex.exit();
+      if (!free && !(this.useOf(frame) === FRAME_USE.page && reclaimer.reclaim(frame, FRAME_USE.runRest))) return frame;
+    }
+    return -1;
+  }
+
+  /** Under the lock: the frames from `first` on become a run. */
+  #finishTaking(first: FrameIndex): void {
+    this.#note(first, FRAME_USE.run);
+    this.#thread.commit();
+    this.#hand.stage.put(this.#thread.slot, HAND_STAGE.taken);
+  }
+
+  /** Marks all frames of a run as the giver's, then frees them. A takeover repeats it for a dead giver. */
+  #finishGiving(first: FrameIndex, count: number, giver: SlotIndex): void {
+    const marked = ((giver + 1) << SLOT_SHIFT) | FRAME_USE.runRest;
+    this.#mutex.enter();
+    for (let done = 0; done < count; done++) {
+      if (this.#use.get(first + done) !== marked) this.#put(first + done, marked);
+      if ((done + 1) % PIECE_FRAMES === 0) this.#thread.commit();
+    }
+    this.#mutex.exit();
+    if (VERIFY) faultPoint(this.#thread, 'phys.run.marked');
+    this.#hand.stage.put(giver, HAND_STAGE.giving);
+    this.#giveMarked(first, count, giver);
+  }
+
+  /** Frees those frames of a window that are in a run and bear the slot's mark. */
+  #giveMarked(first: FrameIndex, count: number, marker: SlotIndex): void {
+    this.#mutex.enter();
+    for (let done = 0; done < count; done++) {
+      const use = this.useOf(first + done);
+      if ((use === FRAME_USE.run || use === FRAME_USE.runRest) && this.takerOf(first + done) === marker) {
+        this.#free(first + done);
+      }
+      if ((done + 1) % PIECE_FRAMES === 0) this.#thread.commit();
+    }
+    this.#mutex.exit();
+  }
+
+  #requireRun(first: FrameIndex, count: number): void {
+    const { frames } = this.#thread.region.geometry;
+    requireInteger('frames.giveRun', 'first', first, 0, frames - 1);
+    requireInteger('frames.giveRun', 'count', count, 1, frames - first);
+    let whole = this.useOf(first) === FRAME_USE.run;
+    for (let frame = first + 1; frame < first + count; frame++) {
+      whole &&= this.useOf(frame) === FRAME_USE.runRest;
+    }
+    const end = first + count;
+    if (end < frames && end % this.#thread.region.geometry.bankFrames !== 0) {
+      whole &&= this.useOf(end) !== FRAME_USE.runRest;
+    }
+    if (!whole) failMisuse('frames.giveRun', { first, count }, 'a run is given back as it was taken, whole and once');
+  }
+
+  #setHand(first: FrameIndex, count: number, stage: number): void {
+    const { slot } = this.#thread;
+    this.#hand.first.put(slot, first);
+    this.#hand.count.put(slot, count);
+    this.#hand.stage.put(slot, stage);
+  }
+
+  /** Under the lock: a frame becomes free. */
+  #free(frame: FrameIndex): void {
+    this.#source.give(frame);
+    this.#put(frame, FRAME_USE.free);
+  }
+
+  /** Under the lock: a use with this thread's mark. */
+  #note(frame: FrameIndex, use: number): void {
+    this.#put(frame, use | this.#mark);
+  }
+
+  #put(frame: FrameIndex, marked: number): void {
+    const { journal } = this.#thread;
+    const before = this.useOf(frame);
+    const after = marked & USE_MASK;
+    journal.set(this.#use, frame, marked);
+    if (before === after) return;
+    if (before !== FRAME_USE.absent) journal.setAt(this.#counts, 0, before, this.#counts.at(0, before) - 1);
+    if (after !== FRAME_USE.absent) journal.setAt(this.#counts, 0, after, this.#counts.at(0, after) + 1);
+  }
+}

@@ -53,11 +53,7 @@ export const cancelTable = table('cancel', 'slots', 'columns', {
 
 /** The undo journal of each slot. */
 export const journalTable = table('journal', 'slots', 'columns', {
-  entries: i32('W', 'count of entries, then a word address each, or -1 - double index', {
-    lanes: 'journalLanes',
-    padded: true,
-  }),
-  olds: f64('W', 'value before the store', { lanes: 'journalLanes' }),
+  entries: i32('W', 'length in words, then the entries of sync/journal.ts', { lanes: 'journalLanes', padded: true }),
 });
 
 /** Owners: who is charged for what, and up to which limit. */

@@ -26,7 +26,7 @@ import {
   slabTable,
 } from './quantum-tables.ts';
 import { callbackTable, cancelTable, headerTable, journalTable, ownerTable, slotTable } from './system-tables.ts';
-import { arenaTable, bucketTable, tagPoolTable, tagTable, transferTable } from './vmem-tables.ts';
+import { arenaStateTable, arenaTable, bucketTable, tagPoolTable, tagTable, transferTable } from './vmem-tables.ts';
 
 /** Name of a table to its declaration. */
 export const TABLES = {
@@ -36,6 +36,7 @@ export const TABLES = {
   owner: ownerTable,
   callback: callbackTable,
   arena: arenaTable,
+  arenaState: arenaStateTable,
   tag: tagTable,
   bucket: bucketTable,
   tagPool: tagPoolTable,

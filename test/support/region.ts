@@ -8,7 +8,7 @@ const SMALL: Partial<Geometry> = {
   slotLanes: 1,
   lockLanes: 2,
   heldLanes: 65,
-  journalLanes: 1025,
+  journalLanes: 4096,
   owners: 4,
   callbacks: 16,
   arenas: 32,

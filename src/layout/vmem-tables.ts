@@ -159,7 +159,7 @@ export const tagPoolTable = table('tagPool', 1, 'columns', {
 /** What a thread has in flight between two arenas: an import that is not yet a span, a release not yet returned. */
 export const transferTable = table('transfer', 'slots', 'columns', {
   arena: i32('W', 'arena + 1 that must get the range back if the slot dies, 0 none', { padded: true }),
-  callback: i32('W', 'arena + 1 whose release function must get the range instead'),
+  callback: i32('W', 'callback + 1 whose release function must get the range instead'),
   start: f64('W', 'first address'),
   size: f64('W', 'size'),
 });

@@ -76,7 +76,7 @@ const KNOWN_OPTIONS: readonly (keyof BootOptions)[] = [
 
 const FRAMES_MAX = 2 ** 30;
 const HELD_LOCKS = 32;
-const JOURNAL_ENTRIES = 1024;
+const JOURNAL_WORDS = 4095;
 
 /** Checks the options and computes all capacities. Throws `EINVAL` that names the option, its value and the rule. */
 export function planBoot(options: BootOptions): BootPlan {
@@ -98,7 +98,7 @@ export function planBoot(options: BootOptions): BootPlan {
     slotLanes,
     lockLanes: 1 + slotLanes,
     heldLanes: 1 + 4 * HELD_LOCKS,
-    journalLanes: 1 + JOURNAL_ENTRIES,
+    journalLanes: 1 + JOURNAL_WORDS,
     owners: integer('owners', 16, 1, 4096),
     callbacks: integer('callbacks', 64, 1, 4096),
     arenas: integer('arenas', 64, 4, 65536),

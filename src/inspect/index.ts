@@ -1,0 +1,2 @@
+export * from './replay/replay.ts';
+export * from './replay/trace.ts';

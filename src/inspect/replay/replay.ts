@@ -1,0 +1,117 @@
+/**
+ * Replaying traces against a fresh system.
+ *
+ * PROBLEM     A recorded run must be repeatable against the shipped code, and a difference must be reported so that it can
+ *             be understood.
+ * STRUCTURE   header -> kind -> Replayer.start -> step for each line -> result
+ *             A replayer drives the public classes and compares what they return with what was recorded. It holds names
+ *             and handles, and no algorithm of its own.
+ * INVARIANTS  I1 a replay shares nothing with another one: each has a system of its own.
+ * LOCKING     None; replays run in one thread unless the trace's kind says otherwise.
+ * COSTS       Those of the operations, and of parsing the lines.
+ * FAILURE     `TraceError` for a file that cannot be replayed. Differences are counted, the first one is kept with a dump.
+ * REFERENCES  test/golden: recorded runs of the original sources.
+ */
+
+import { InvariantError } from '../../base/index.ts';
+import { readTrace, TraceError, type TraceHeader } from './trace.ts';
+import { vmemReplayer } from './vmem.ts';
+
+/** How one step differed. */
+export interface Difference {
+  readonly expected: string;
+  readonly got: string;
+}
+
+/** A running replay. */
+export interface Replay {
+  /** Runs one line. Null when everything came out as recorded. */
+  step(value: unknown): Difference | null;
+  /** The state as text. */
+  dump(): string;
+  /** Numbers about the run, shown behind the counts. */
+  summary?(): string;
+  /** Ends the system. */
+  close(): void;
+}
+
+/** Replays one kind of trace. */
+export interface Replayer {
+  readonly kind: string;
+  readonly version: number;
+  /** Makes a fresh system for a trace. Throws `TraceError`-worthy messages as plain errors. */
+  start(header: TraceHeader): Replay;
+}
+
+/** The first line of a trace that came out differently. */
+export interface Mismatch extends Difference {
+  readonly line: number;
+  /** The recorded line. */
+  readonly operation: string;
+  /** State after the line. */
+  readonly dump: string;
+}
+
+/** What a replay came to. */
+export interface ReplayResult {
+  readonly file: string;
+  readonly kind: string;
+  readonly name: string;
+  readonly operations: number;
+  readonly mismatches: number;
+  readonly first: Mismatch | null;
+  /** Numbers that the kind reports, or an empty text. */
+  readonly summary: string;
+}
+
+
+const REPLAYERS: readonly Replayer[] = [vmemReplayer];
+
+/** Replays a file. Throws `TraceError` when it cannot be replayed at all. */
+export function replayFile(file: string): ReplayResult {
+  const trace = readTrace(file);
+  const { trace: kind, version } = trace.header;
+  const replayer = REPLAYERS.find((candidate) => candidate.kind === kind);
+  if (replayer === undefined) {
+    const known = REPLAYERS.map((candidate) => candidate.kind).join(', ');
+    throw new TraceError(file, `unknown kind of trace ${JSON.stringify(kind)}; known kinds: ${known}`);
+  }
+  if (replayer.version !== version) {
+    throw new TraceError(file, `unknown version ${String(version)} of ${kind} traces; known: ${replayer.version}`);
+  }
+  const replay = replayer.start(trace.header);
+  let operations = 0;
+  let mismatches = 0;
+  let first: Mismatch | null = null;
+  try {
+    trace.forEach((value, line) => {
+      operations++;
+      const difference = runStep(replay, value);
+      if (difference === null) return;
+      mismatches++;
+      first ??= { line, operation: JSON.stringify(value).slice(0, 500), ...difference, dump: replay.dump() };
+    });
+    const summary = replay.summary?.() ?? '';
+    const name = nameOf(trace.header, file);
+    return { file, kind, name, operations, mismatches, first, summary };
+  } finally {
+    replay.close();
+  }
+}
+
+/** An error of a step is a difference too: what was recorded went well. */
+function runStep(replay: Replay, value: unknown): Difference | null {
+  try {
+    return replay.step(value);
+  } catch (error) {
+    if (error instanceof InvariantError) throw error;
+    return { expected: 'no error', got: error instanceof Error ? error.message : String(error) };
+  }
+}
+
+function nameOf(header: TraceHeader, file: string): string {
+  const name = header['name'] ?? header['program'];
+  const base = file.slice(Math.max(file.lastIndexOf('/'), file.lastIndexOf('\\')) + 1).replace(/\.jsonl(\.gz)?$/, '');
+  if (typeof name !== 'string') return base;
+  return base.includes(name) ? base : `${base} (${name})`;
+}

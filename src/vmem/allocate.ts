@@ -1,0 +1,132 @@
+/**
+ * Allocating from an arena.
+ *
+ * STRUCTURE   1 tags and hash are made ready   2 search   3 nothing found: import a span and search again with `best`
+ *             4 carve: the front of the chosen segment stays free, the allocation is its low part behind that, the rest
+ *             stays free; remainders go to the heads of their lists, front first
+ * LOCKING     The arena's lock, left and taken again while a source is asked for a span.
+ * COSTS       Unconstrained, instant: about ten tags' worth of words, whatever the number of allocations.
+ * FAILURE     -1, with nothing changed.
+ * REFERENCES  Bonwick and Adams 2001, section 4; docs/differences.md.
+ */
+
+import { assert, VERIFY } from '../base/index.ts';
+import {
+  ARENA_DOUBLE,
+  ARENA_WORD,
+  TAG_DOUBLE,
+  TAG_DOUBLE_SHIFT,
+  TAG_SHIFT,
+  TAG_WORD,
+  TAG_WORDS,
+} from '../layout/index.ts';
+import { faultPoint } from '../sync/index.ts';
+import { hashInsert, hashNeedsCare, maintainHash } from './allocation-hash.ts';
+import type { ArenaCore } from './arena-core.ts';
+import { type Constraints, fitSegment } from './fit.ts';
+import { freeListInsert, freeListRemove } from './free-lists.ts';
+import { importSpan } from './import.ts';
+import { ARENA_COUNTER, type ArenaIndex, STRATEGY, TAG_KIND, type TagIndex } from './kinds.ts';
+import { searchBest, searchInstant } from './search.ts';
+import { segmentInsertBefore } from './segment-list.ts';
+import { freshTag, saveHeader } from './spans.ts';
+import { RESERVE_MAX, refillReserve, TAGS_PER_OPERATION, trimReserve } from './tag-pool.ts';
+import { recordImport } from './transfer.ts';
+
+/** Importer of an allocation that a user asked for. */
+export const NO_IMPORTER = -1;
+
+/**
+ * Allocates `size` (a multiple of the quantum). Returns the address or -1. An allocation that is made for an arena which
+ * imports it names that arena, and is in flight when this returns.
+ */
+export function allocate(
+  core: ArenaCore,
+  size: number,
+  strategy: number,
+  constraints: Constraints | null,
+  importer: ArenaIndex,
+): number {
+  core.enter();
+  if (VERIFY) faultPoint(core.thread, 'vmem.alloc.locked');
+  let chosen = strategy;
+  let address = -1;
+  for (let attempt = 0; ; attempt++) {
+    careForArena(core);
+    let tag = chosen === STRATEGY.instant ? searchInstant(core, size, constraints) : 0;
+    if (tag === 0) {
+      tag = searchBest(core, size, constraints);
+      chosen = STRATEGY.best;
+    }
+    if (tag !== 0) {
+      address = carve(core, tag, size, constraints, importer);
+      break;
+    }
+    if (!importSpan(core, size, strategy, constraints, attempt)) break;
+  }
+  if (address < 0) core.count(ARENA_COUNTER.failures);
+  core.exit();
+  if (VERIFY) faultPoint(core.thread, 'vmem.alloc.committed');
+  return address;
+}
+
+/** Keeps the reserve and the hash in shape. At the start of a section, which has logged nothing. */
+export function careForArena(core: ArenaCore): void {
+  const spareCount = core.words[core.base + ARENA_WORD.spareCount] as number;
+  if (spareCount < TAGS_PER_OPERATION) refillReserve(core, TAGS_PER_OPERATION);
+  else if (spareCount > RESERVE_MAX) trimReserve(core);
+  if (hashNeedsCare(core)) maintainHash(core);
+}
+
+/** Makes an allocation out of a free segment that holds it. Returns its address, or -1 when there are too few tags. */
+function carve(
+  core: ArenaCore,
+  segment: TagIndex,
+  size: number,
+  constraints: Constraints | null,
+  importer: ArenaIndex,
+): number {
+  const { words, doubles, base, baseDouble } = core;
+  const startAt = (segment << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.start;
+  const sizeAt = (segment << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size;
+  const start = doubles[startAt] as number;
+  const segmentSize = doubles[sizeAt] as number;
+  const address = constraints === null ? start : fitSegment(start, segmentSize, size, constraints);
+  const front = address - start;
+  const rear = segmentSize - front - size;
+  assert(front >= 0 && rear >= 0, 'vmem/allocate: the chosen segment holds the request');
+  if ((words[base + ARENA_WORD.spareCount] as number) < (front > 0 ? 1 : 0) + (rear > 0 ? 1 : 0)) return -1;
+  saveHeader(core);
+  freeListRemove(core, segment);
+  core.journal.logRange(segment << TAG_SHIFT, TAG_WORDS);
+  if (front > 0) {
+    const frontTag = freshTag(core, start, front, TAG_KIND.free);
+    doubles[startAt] = address;
+    doubles[sizeAt] = segmentSize - front;
+    freeListInsert(core, frontTag);
+    segmentInsertBefore(core, frontTag, segment);
+  }
+  if (VERIFY) faultPoint(core.thread, 'vmem.alloc.carved');
+  let busy = segment;
+  if (rear > 0) {
+    busy = freshTag(core, address, size, TAG_KIND.busy);
+    doubles[startAt] = address + size;
+    doubles[sizeAt] = rear;
+    freeListInsert(core, segment);
+    segmentInsertBefore(core, busy, segment);
+    core.count(ARENA_COUNTER.splits);
+  } else {
+    words[(segment << TAG_SHIFT) + TAG_WORD.kind] = TAG_KIND.busy;
+  }
+  words[(busy << TAG_SHIFT) + TAG_WORD.owner] = importer === NO_IMPORTER ? core.thread.tag : -1 - importer;
+  hashInsert(core, busy);
+  const busyTags = (words[base + ARENA_WORD.busyTags] as number) + 1;
+  words[base + ARENA_WORD.busyTags] = busyTags;
+  if (busyTags > (words[base + ARENA_WORD.busyTagsPeak] as number)) words[base + ARENA_WORD.busyTagsPeak] = busyTags;
+  words[base + ARENA_WORD.changes]!++;
+  doubles[baseDouble + ARENA_DOUBLE.sizeInUse]! += size;
+  core.count(ARENA_COUNTER.allocations);
+  if (VERIFY) faultPoint(core.thread, 'vmem.alloc.busy');
+  if (importer !== NO_IMPORTER) recordImport(core, address, size);
+  return address;
+}

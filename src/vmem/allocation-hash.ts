@@ -1,0 +1,238 @@
+/**
+ * The hash of live allocations of an arena, by first address.
+ *
+ * PROBLEM     Freeing needs the tag of an address with a bounded number of memory touches, from 10 to 10^7 allocations,
+ *             without a pause while the table grows.
+ * STRUCTURE   Chains through `linkNext`, one bucket per allocation or a little more. While the table changes its size there
+ *             are two: each operation moves a few tags from the old to the new one.
+ *
+ *               old   | moved, empty ......... | rehashNext: being moved | not yet moved ......... |
+ *               new   | everything whose old bucket is left of rehashNext, and what was inserted there since |
+ *
+ * INVARIANTS  I1 every busy tag is in exactly one chain: the old table's if its old bucket is right of rehashNext, either if
+ *             it is rehashNext, otherwise the new table's.   I2 no two busy tags start at the same address.
+ *             I3 the buckets of a table that is given back are zero.
+ * LOCKING     The arena's lock. Extents are taken and given back in `maintainHash`, at the start of a section.
+ * COSTS       A look-up touches one bucket and on average one tag. An operation moves at most MOVE_TAGS tags and looks at
+ *             MOVE_BUCKETS buckets, which empties the old table before the new one is full.
+ * FAILURE     When no larger extent is left the chains grow and nothing else happens; it is tried again at twice the load.
+ * REJECTED    Rehashing in one go (a pause that grows with the load); open addressing (tombstones, and a journal entry for
+ *             each displaced slot); one table for all arenas (their locks would meet).
+ * REFERENCES  Larson 1988, dynamic hash tables; murmur3's finalizer.
+ */
+
+import { assert, ceilPowerOfTwo, log2Floor, VERIFY } from '../base/index.ts';
+import { ARENA_WORD, TAG_DOUBLE, TAG_DOUBLE_SHIFT, TAG_SHIFT, TAG_WORD } from '../layout/index.ts';
+import { faultPoint, mutexEnter, mutexExit, RANK } from '../sync/index.ts';
+import type { ArenaCore } from './arena-core.ts';
+import { EXTENT_ORDER_MIN, giveExtent, takeExtent } from './bucket-extents.ts';
+import { ARENA_COUNTER, type TagIndex } from './kinds.ts';
+
+/** Tags that one step moves. */
+const MOVE_TAGS = 4;
+
+/** Old buckets that one step looks at. */
+const MOVE_BUCKETS = 4;
+
+/** A table shrinks when it has more than this many buckets for each allocation. */
+const SHRINK_RATIO = 8;
+
+const TWO_MINUS_32 = 2 ** -32;
+
+/** Spreads an address over 32 bits. */
+export function hashOf(core: ArenaCore, address: number): number {
+  const quanta = address * core.inverseQuantum;
+  let hash = (quanta | 0) ^ Math.imul((quanta * TWO_MINUS_32) | 0, 0x9e3779b1);
+  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
+  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
+  return hash ^ (hash >>> 16);
+}
+
+/** Word address of the bucket that a new tag with this hash goes to. */
+function bucketFor(core: ArenaCore, hash: number): number {
+  const { words, base } = core;
+  const oldCount = words[base + ARENA_WORD.oldBucketCount] as number;
+  if (oldCount !== 0) {
+    const old = hash & (oldCount - 1);
+    if (old > (words[base + ARENA_WORD.rehashNext] as number)) {
+      return core.bucketsAt + (words[base + ARENA_WORD.oldBucketBase] as number) + old;
+    }
+  }
+  const mask = (words[base + ARENA_WORD.bucketCount] as number) - 1;
+  return core.bucketsAt + (words[base + ARENA_WORD.bucketBase] as number) + (hash & mask);
+}
+
+/** Puts a busy tag, fresh or logged, into its chain. */
+export function hashInsert(core: ArenaCore, tag: TagIndex): void {
+  const { words } = core;
+  const start = core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.start] as number;
+  const bucketAt = bucketFor(core, hashOf(core, start));
+  core.journal.log1(bucketAt);
+  words[(tag << TAG_SHIFT) + TAG_WORD.linkNext] = words[bucketAt] as number;
+  words[bucketAt] = tag;
+}
+
+/** The word that points to the tag of an allocation: a bucket or a chain link; -1 when no allocation starts there. */
+export function hashFind(core: ArenaCore, address: number): number {
+  const { words, base } = core;
+  const hash = hashOf(core, address);
+  const at = searchChain(core, bucketFor(core, hash), address);
+  if (at >= 0) return at;
+  const oldCount = words[base + ARENA_WORD.oldBucketCount] as number;
+  if (oldCount === 0 || (hash & (oldCount - 1)) !== words[base + ARENA_WORD.rehashNext]) return -1;
+  const oldBase = words[base + ARENA_WORD.oldBucketBase] as number;
+  return searchChain(core, core.bucketsAt + oldBase + (hash & (oldCount - 1)), address);
+}
+
+function searchChain(core: ArenaCore, bucketAt: number, address: number): number {
+  const { words, doubles } = core;
+  let at = bucketAt;
+  for (let tag = words[at] as number; tag !== 0; tag = words[at] as number) {
+    if (doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.start] === address) return at;
+    at = (tag << TAG_SHIFT) + TAG_WORD.linkNext;
+  }
+  return -1;
+}
+
+/** Takes the tag that the word at `at` points to out of its chain. */
+export function hashRemove(core: ArenaCore, at: number): void {
+  const { words } = core;
+  const tag = words[at] as number;
+  core.journal.log1(at);
+  words[at] = words[(tag << TAG_SHIFT) + TAG_WORD.linkNext] as number;
+}
+
+/** True when `maintainHash` has something to do. */
+export function hashNeedsCare(core: ArenaCore): boolean {
+  const { words, base } = core;
+  const busy = words[base + ARENA_WORD.busyTags] as number;
+  return (
+    words[base + ARENA_WORD.oldBucketCount] !== 0 ||
+    busy >= (words[base + ARENA_WORD.growAt] as number) ||
+    busy < (words[base + ARENA_WORD.shrinkAt] as number)
+  );
+}
+
+/** Starts, continues or ends a change of size. At the start of a section, which has logged nothing; commits. */
+export function maintainHash(core: ArenaCore): void {
+  const { words, base } = core;
+  if (words[base + ARENA_WORD.oldBucketCount] !== 0) {
+    if ((words[base + ARENA_WORD.rehashNext] as number) < (words[base + ARENA_WORD.oldBucketCount] as number)) {
+      moveTags(core);
+      core.thread.commit();
+    } else {
+      endRehash(core);
+    }
+    return;
+  }
+  const busy = words[base + ARENA_WORD.busyTags] as number;
+  const count = words[base + ARENA_WORD.bucketCount] as number;
+  if (busy >= (words[base + ARENA_WORD.growAt] as number)) startRehash(core, count * 2);
+  else if (busy < (words[base + ARENA_WORD.shrinkAt] as number)) startRehash(core, count / 2);
+}
+
+/** Gives the arena a first table. False when no extent is left. */
+export function createHash(core: ArenaCore): boolean {
+  return startRehash(core, 2 ** EXTENT_ORDER_MIN);
+}
+
+/** Gives all buckets back; the hash holds nothing. At the start of a section; commits. */
+export function destroyHash(core: ArenaCore): void {
+  const { words, base, thread } = core;
+  while (words[base + ARENA_WORD.oldBucketCount] !== 0) maintainHash(core);
+  const count = words[base + ARENA_WORD.bucketCount] as number;
+  if (count === 0) return;
+  const lock = core.tables.tagPool.lock.address(0);
+  mutexEnter(thread, lock, RANK.tagPool);
+  giveExtent(thread, words[base + ARENA_WORD.bucketBase] as number, log2Floor(count));
+  core.journal.log1(base + ARENA_WORD.bucketCount);
+  words[base + ARENA_WORD.bucketCount] = 0;
+  mutexExit(thread, lock);
+}
+
+/** Makes the table fit for `allocations` at once, moving in short steps. Called without the lock; leaves without it. */
+export function rehashTo(core: ArenaCore, allocations: number): void {
+  const { words, base } = core;
+  let started = false;
+  for (;;) {
+    core.enter();
+    for (let step = 0; step < 64 && words[base + ARENA_WORD.oldBucketCount] !== 0; step++) maintainHash(core);
+    if (words[base + ARENA_WORD.oldBucketCount] === 0) {
+      const wanted = Math.max(2 ** EXTENT_ORDER_MIN, Math.min(ceilPowerOfTwo(allocations), 2 ** 29));
+      if (!started && wanted !== words[base + ARENA_WORD.bucketCount]) startRehash(core, wanted);
+      // A table that was asked for stays until the load outgrows it.
+      core.journal.log1(base + ARENA_WORD.shrinkAt);
+      words[base + ARENA_WORD.shrinkAt] = 0;
+      if (started || words[base + ARENA_WORD.oldBucketCount] === 0) break;
+      started = true;
+    }
+    core.exit();
+  }
+  core.exit();
+}
+
+/** Takes a table of `count` buckets and makes the present one the old one. False when there is no extent. */
+function startRehash(core: ArenaCore, count: number): boolean {
+  const { words, base, thread, journal } = core;
+  assert(journal.length === 0, 'vmem/allocation-hash: a rehash starts a section');
+  const lock = core.tables.tagPool.lock.address(0);
+  mutexEnter(thread, lock, RANK.tagPool);
+  const extent = VERIFY && faultPoint(thread, 'vmem.rehash.step') ? -1 : takeExtent(thread, log2Floor(count));
+  journal.logRange(base + ARENA_WORD.bucketBase, 7);
+  if (extent < 0) {
+    const busy = words[base + ARENA_WORD.busyTags] as number;
+    words[base + ARENA_WORD.growAt] = Math.max(2 * busy, words[base + ARENA_WORD.growAt] as number);
+    words[base + ARENA_WORD.shrinkAt] = 0;
+  } else {
+    words[base + ARENA_WORD.oldBucketBase] = words[base + ARENA_WORD.bucketBase] as number;
+    words[base + ARENA_WORD.oldBucketCount] = words[base + ARENA_WORD.bucketCount] as number;
+    words[base + ARENA_WORD.rehashNext] = 0;
+    words[base + ARENA_WORD.bucketBase] = extent;
+    words[base + ARENA_WORD.bucketCount] = count;
+    words[base + ARENA_WORD.growAt] = count;
+    words[base + ARENA_WORD.shrinkAt] = count <= 2 ** EXTENT_ORDER_MIN ? 0 : Math.floor(count / SHRINK_RATIO);
+    core.count(ARENA_COUNTER.rehashes);
+  }
+  mutexExit(thread, lock);
+  return extent >= 0;
+}
+
+/** Moves a few tags from the old table to the new one. */
+function moveTags(core: ArenaCore): void {
+  const { words, base, journal } = core;
+  const oldBase = core.bucketsAt + (words[base + ARENA_WORD.oldBucketBase] as number);
+  const oldCount = words[base + ARENA_WORD.oldBucketCount] as number;
+  const newBase = core.bucketsAt + (words[base + ARENA_WORD.bucketBase] as number);
+  const mask = (words[base + ARENA_WORD.bucketCount] as number) - 1;
+  journal.log1(base + ARENA_WORD.rehashNext);
+  let next = words[base + ARENA_WORD.rehashNext] as number;
+  let moved = 0;
+  for (let looked = 0; looked < MOVE_BUCKETS && next < oldCount; looked++) {
+    while (words[oldBase + next] !== 0 && moved < MOVE_TAGS) {
+      const tag = words[oldBase + next] as number;
+      const linkAt = (tag << TAG_SHIFT) + TAG_WORD.linkNext;
+      const start = core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.start] as number;
+      const bucketAt = newBase + (hashOf(core, start) & mask);
+      journal.log3(oldBase + next, linkAt, bucketAt);
+      words[oldBase + next] = words[linkAt] as number;
+      words[linkAt] = words[bucketAt] as number;
+      words[bucketAt] = tag;
+      moved++;
+    }
+    if (words[oldBase + next] !== 0) break;
+    next++;
+  }
+  words[base + ARENA_WORD.rehashNext] = next;
+}
+
+/** Gives the emptied table back. */
+function endRehash(core: ArenaCore): void {
+  const { words, base, thread } = core;
+  const lock = core.tables.tagPool.lock.address(0);
+  mutexEnter(thread, lock, RANK.tagPool);
+  const count = words[base + ARENA_WORD.oldBucketCount] as number;
+  giveExtent(thread, words[base + ARENA_WORD.oldBucketBase] as number, log2Floor(count));
+  core.journal.log1(base + ARENA_WORD.oldBucketCount);
+  words[base + ARENA_WORD.oldBucketCount] = 0;
+  mutexExit(thread, lock);
+}

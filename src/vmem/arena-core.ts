@@ -1,0 +1,133 @@
+/**
+ * One thread's window onto one arena: views, constants and addresses, no state.
+ *
+ * PROBLEM     Every part of an arena needs the same columns, and hot code needs them as plain words.
+ * STRUCTURE   `words` and `doubles` are the whole region. The arena's working state is a record at `base` (words) and
+ *             `baseDouble`; a tag is a record too, see layout/vmem-tables.ts:
+ *
+ *               words[base + ARENA_WORD.busyTags]        words[(tag << TAG_SHIFT) + TAG_WORD.kind]
+ *               doubles[baseDouble + ARENA_DOUBLE.sizeInUse]
+ *
+ *             The files beside this one hold the operations, one concept each, as functions of a core.
+ * INVARIANTS  I1 a core is good for one generation of its row: every operation compares it under the lock.
+ *             I2 whatever can be reached is logged in the journal before it is changed. A tag that came from the reserve
+ *                in the same section is not reachable: an undo puts it back there, whatever its fields hold.
+ * LOCKING     `enter` and `exit` take and leave the arena's lock; everything else in this room says what it expects.
+ * COSTS       Made once per arena and thread.
+ * FAILURE     `ESTALE` for a handle whose arena was destroyed.
+ * REJECTED    Accessor objects per column: each access costs three dependent loads more, and hot functions run out of
+ *             inlining budget.
+ * REFERENCES  docs/locking.md: rank `arena`.
+ */
+
+import { VmError } from '../base/index.ts';
+import type { BoundTables, WordAddress } from '../layout/index.ts';
+import { ARENA_DOUBLE, ARENA_WORD } from '../layout/index.ts';
+import { type Journal, mutexEnter, mutexExit, RANK, type Thread } from '../sync/index.ts';
+import type { ArenaCores } from './arena-cores.ts';
+import { type ArenaIndex, STRATEGY } from './kinds.ts';
+
+/** See the file's header. */
+export class ArenaCore {
+  /** The cores of this thread's other arenas. */
+  readonly cores: ArenaCores;
+  readonly thread: Thread;
+  readonly journal: Journal;
+  readonly tables: BoundTables;
+  readonly words: Int32Array;
+  readonly doubles: Float64Array;
+  /** The arena's row. */
+  readonly row: ArenaIndex;
+  /** Word address of the arena's state record. */
+  readonly base: WordAddress;
+  /** Double index of the same record. */
+  readonly baseDouble: number;
+  /** Word address of the first bucket of the region. */
+  readonly bucketsAt: WordAddress;
+  /** The arena's mutex. */
+  readonly lockAddress: WordAddress;
+  /** Where the row's generation lies. */
+  readonly generationAddress: WordAddress;
+  /** Generation that this core is good for. */
+  readonly generation: number;
+  readonly name: string;
+  /** Smallest unit of allocation, a power of two. */
+  readonly quantum: number;
+  /** 1 / quantum, exact. */
+  readonly inverseQuantum: number;
+  /** STRATEGY of calls that name none. */
+  readonly strategy: number;
+  /** ARENA_FLAG bits. */
+  readonly flags: number;
+  /** Row of the arena that spans come from, or -1. */
+  readonly importArena: ArenaIndex;
+  /** Callback that spans come from, or -1. */
+  readonly importCallback: number;
+  /** Imports are rounded up to a multiple of this; 0 not at all. */
+  readonly importUnit: number;
+
+  /** @param generation the one to be bound to: that of a row that is ready or about to be. */
+  constructor(cores: ArenaCores, row: ArenaIndex, generation: number) {
+    const { thread } = cores;
+    this.cores = cores;
+    const { tables } = thread.region;
+    const { arena, arenaState } = tables;
+    this.thread = thread;
+    this.journal = thread.journal;
+    this.tables = tables;
+    this.words = thread.region.words;
+    this.doubles = thread.region.doubles;
+    this.row = row;
+    this.base = arenaState.busyTags.address(row) - ARENA_WORD.busyTags;
+    this.baseDouble = arenaState.sizeTotal.base + row * arenaState.sizeTotal.stride - ARENA_DOUBLE.sizeTotal;
+    this.bucketsAt = tables.bucket.head.address(0);
+    this.lockAddress = arena.lock.address(row);
+    this.generationAddress = arena.generation.address(row);
+    this.generation = generation;
+    this.name = arena.name.text(row);
+    this.quantum = arena.quantum.get(row);
+    this.inverseQuantum = 1 / this.quantum;
+    this.strategy = arena.strategy.get(row) || STRATEGY.instant;
+    this.flags = arena.flags.get(row);
+    this.importArena = arena.importArena.get(row) - 1;
+    this.importCallback = arena.importCallback.get(row) - 1;
+    this.importUnit = arena.importUnit.get(row);
+  }
+
+  /** True when spans can be had from a source, and are given back to it. */
+  get imports(): boolean {
+    return this.importArena >= 0 || this.importCallback >= 0;
+  }
+
+  /** Takes the lock. Throws `ESTALE`, without the lock, when the arena was destroyed. */
+  enter(): void {
+    mutexEnter(this.thread, this.lockAddress, RANK.arena);
+    if (this.words[this.generationAddress] !== this.generation) this.#failStale();
+  }
+
+  /** Takes the lock whatever the generation: for destroying and recovering. */
+  enterAnyway(): void {
+    mutexEnter(this.thread, this.lockAddress, RANK.arena);
+  }
+
+  /** Gives the lock back and commits. */
+  exit(): void {
+    mutexExit(this.thread, this.lockAddress);
+  }
+
+  /** True while the arena that this core was made for exists. Only certain under the lock. */
+  get current(): boolean {
+    return this.words[this.generationAddress] === this.generation;
+  }
+
+  /** Adds to a statistic. Under the lock; not logged, see ARENA_COUNTER. */
+  count(counter: number, amount = 1): void {
+    const index = this.baseDouble + counter;
+    this.doubles[index] = (this.doubles[index] as number) + amount;
+  }
+
+  #failStale(): never {
+    this.exit();
+    throw new VmError('ESTALE', `arena ${JSON.stringify(this.name)}: the arena was destroyed`);
+  }
+}

@@ -1,0 +1,101 @@
+/** Options of a new arena, and what they become in its row. */
+
+import { ADDRESS_MAX, failMisuse, isPowerOfTwo, rejectUnknownOptions, requireInteger } from '../base/index.ts';
+import { ByteColumn } from '../layout/index.ts';
+import type { CallbackReference, Callbacks } from '../sync/index.ts';
+import { Arena } from './arena.ts';
+import { ARENA_FLAG, type ArenaIndex, STRATEGY, type Strategy, strategyCode } from './kinds.ts';
+
+/** Where an arena gets spans from when it has no free segment for a request. */
+export interface ImportOptions {
+  /** Another arena, or a module's export that is a `SpanSource`. */
+  readonly from: Arena | CallbackReference;
+  /** Ask for 16 times what is needed, so that the source is asked less often. */
+  readonly large?: boolean;
+  /** Round what is asked for up to a multiple of this: a multiple of the quantum. */
+  readonly roundTo?: number;
+}
+
+/** Options of a new arena. Sizes and addresses are integers below 2^53. */
+export interface ArenaOptions {
+  /** First address of the first span. Default 0. */
+  readonly base?: number;
+  /** Size of the first span; 0 for none. Default 0. */
+  readonly size?: number;
+  /** Smallest unit of allocation, a power of two: every size is rounded up to it. Default 1. */
+  readonly quantum?: number;
+  /** How free segments are chosen when a call does not say. Default `instant`. */
+  readonly strategy?: Strategy;
+  /** Where further spans come from. Default: nowhere. */
+  readonly import?: ImportOptions;
+  /** `'seed'`: behave like the original source wherever the two differ; see docs/differences.md. */
+  readonly compat?: 'seed';
+}
+
+/** Checked options, as the arena's row stores them. */
+export interface ArenaPlan {
+  readonly name: string;
+  readonly base: number;
+  readonly size: number;
+  readonly quantum: number;
+  readonly strategy: number;
+  readonly flags: number;
+  /** -1: none. */
+  readonly importArena: ArenaIndex;
+  /** -1: none. */
+  readonly importCallback: number;
+  readonly importUnit: number;
+}
+
+const CALL = 'arenas.create';
+const KNOWN_OPTIONS = ['base', 'size', 'quantum', 'strategy', 'import', 'compat'] as const;
+const KNOWN_IMPORT_OPTIONS = ['from', 'large', 'roundTo'] as const;
+const NAME_BYTES_MAX = 63;
+
+/** Checks name and options. Throws `EINVAL` that names the option, its value and the rule. */
+export function planArena(name: string, options: ArenaOptions, callbacks: Callbacks): ArenaPlan {
+  if (typeof name !== 'string' || name === '' || ByteColumn.sizeOf(name) > NAME_BYTES_MAX) {
+    failMisuse(CALL, { name }, `a name has 1 to ${NAME_BYTES_MAX} bytes`);
+  }
+  if (typeof options !== 'object' || options === null) failMisuse(CALL, { name, options }, 'options must be an object');
+  rejectUnknownOptions(CALL, options, KNOWN_OPTIONS);
+  const quantum = requireInteger(CALL, 'quantum', options.quantum ?? 1, 1, ADDRESS_MAX);
+  if (!isPowerOfTwo(quantum)) failMisuse(CALL, { name, quantum }, 'quantum must be a power of two');
+  const base = requireInteger(CALL, 'base', options.base ?? 0, 0, ADDRESS_MAX);
+  const size = requireInteger(CALL, 'size', options.size ?? 0, 0, ADDRESS_MAX);
+  if (base % quantum !== 0) failMisuse(CALL, { name, base, quantum }, 'base must be a multiple of the quantum');
+  if (size % quantum !== 0) failMisuse(CALL, { name, size, quantum }, 'size must be a multiple of the quantum');
+  if (base > ADDRESS_MAX - size) failMisuse(CALL, { name, base, size }, 'the range must end below 2^53');
+  const { compat } = options;
+  if (compat !== undefined && compat !== 'seed') failMisuse(CALL, { name, compat }, "compat must be 'seed'");
+  const strategy = strategyCode(CALL, options.strategy, STRATEGY.instant);
+  const seedFlag = compat === 'seed' ? ARENA_FLAG.compatSeed : 0;
+  const source = planImport(name, quantum, options.import, callbacks);
+  return { name, base, size, quantum, strategy, ...source, flags: source.flags | seedFlag };
+}
+
+function planImport(name: string, quantum: number, options: ImportOptions | undefined, callbacks: Callbacks) {
+  if (options === undefined) return { flags: 0, importArena: -1, importCallback: -1, importUnit: 0 };
+  if (typeof options !== 'object' || options === null) {
+    failMisuse(CALL, { name, import: options }, 'import must be an object with `from`');
+  }
+  rejectUnknownOptions(`${CALL}: import`, options, KNOWN_IMPORT_OPTIONS);
+  const { from, large = false } = options;
+  if (typeof large !== 'boolean') failMisuse(CALL, { name, large }, 'import.large must be true or false');
+  const importUnit = requireInteger(CALL, 'import.roundTo', options.roundTo ?? 0, 0, ADDRESS_MAX);
+  if (importUnit % quantum !== 0) {
+    failMisuse(CALL, { name, roundTo: importUnit, quantum }, 'import.roundTo must be a multiple of the quantum');
+  }
+  const flags = large ? ARENA_FLAG.largeImport : 0;
+  if (from instanceof Arena) {
+    if (from.quantum < quantum) {
+      const values = { name, quantum, source: from.name, sourceQuantum: from.quantum };
+      failMisuse(CALL, values, 'the quantum must not be larger than that of the source');
+    }
+    return { flags, importArena: from.index, importCallback: -1, importUnit };
+  }
+  if (typeof from !== 'object' || from === null || typeof from.export !== 'string') {
+    failMisuse(CALL, { name, from }, 'import.from must be an Arena or { module, export }');
+  }
+  return { flags, importArena: -1, importCallback: callbacks.intern(from), importUnit };
+}

@@ -1,0 +1,258 @@
+/**
+ * One arena, as a thread uses it.
+ *
+ * A general resource allocator: it hands out ranges of integers that may be addresses, offsets, identifiers or ports, and
+ * never looks at what they stand for. Any number of threads may use the same arena at once.
+ */
+
+import { ADDRESS_MAX, type CheckReport, fail, failMisuse, VERIFY, VmError } from '../base/index.ts';
+import { ARENA_DOUBLE, ARENA_WORD, TAG_DOUBLE, TAG_DOUBLE_SHIFT, TAG_SHIFT, TAG_WORD } from '../layout/index.ts';
+import { faultPoint } from '../sync/index.ts';
+import { allocate, careForArena, NO_IMPORTER } from './allocate.ts';
+import { hashFind, rehashTo } from './allocation-hash.ts';
+import type { ArenaCore } from './arena-core.ts';
+import { checkArena } from './check.ts';
+import { type ConstraintOptions, checkConstraints } from './fit.ts';
+import { freeAll } from './free-all.ts';
+import { type ArenaIndex, STRATEGY_NAME, type Strategy, strategyCode, TAG_KIND } from './kinds.ts';
+import { destroyArena } from './lifecycle.ts';
+import { freeTag } from './release.ts';
+import { type ArenaSnapshot, describeTag, type Segment, showSnapshot, takeSnapshot } from './snapshot.ts';
+import { spanContaining } from './span-tree.ts';
+import { insertSpan, requireNoOverlap, requireRange } from './spans.ts';
+import { type ArenaStatistics, readStatistics } from './statistics.ts';
+import { refillReserve, TAGS_PER_OPERATION } from './tag-pool.ts';
+import { returnInFlight } from './transfer.ts';
+
+/** What an address is in an arena. */
+export interface AddressReport extends Segment {
+  readonly arena: string;
+  /** Distance of the address from the segment's start. */
+  readonly offset: number;
+}
+
+/** See the file's header. Made by `Arenas`; good until the arena is destroyed, `ESTALE` afterwards. */
+export class Arena {
+  readonly #core: ArenaCore;
+
+  /** For `Arenas`. */
+  constructor(core: ArenaCore) {
+    this.#core = core;
+  }
+
+  /** Its name. */
+  get name(): string {
+    return this.#core.name;
+  }
+
+  /** Its row, by which `Arenas.open` finds it too. */
+  get index(): ArenaIndex {
+    return this.#core.row;
+  }
+
+  /** How often its row was used before: tells it from earlier and later arenas in the same row. */
+  get generation(): number {
+    return this.#core.generation;
+  }
+
+  /** Smallest unit of allocation. */
+  get quantum(): number {
+    return this.#core.quantum;
+  }
+
+  /** How free segments are chosen when a call does not say. */
+  get strategy(): Strategy {
+    return STRATEGY_NAME[this.#core.strategy] ?? 'instant';
+  }
+
+  /** Allocates `size`, rounded up to the quantum. Returns the address, or -1 when no free segment can hold it. */
+  tryAlloc(size: number, strategy?: Strategy): number {
+    const core = this.#core;
+    const rounded = roundSize(core, 'arena.alloc', size);
+    return allocate(core, rounded, strategyCode('arena.alloc', strategy, core.strategy), null, NO_IMPORTER);
+  }
+
+  /** Like `tryAlloc`, but throws `ENOMEM`. */
+  alloc(size: number, strategy?: Strategy): number {
+    const address = this.tryAlloc(size, strategy);
+    if (address < 0) failExhausted(this.#core, 'arena.alloc', size);
+    return address;
+  }
+
+  /** Allocates `size` under constraints; see `ConstraintOptions`. Returns the address or -1. */
+  tryXalloc(size: number, options: ConstraintOptions = {}): number {
+    const core = this.#core;
+    const rounded = roundSize(core, 'arena.xalloc', size);
+    const constraints = checkConstraints('arena.xalloc', options, rounded, core.quantum);
+    const strategy = strategyCode('arena.xalloc', options.strategy, core.strategy);
+    return allocate(core, rounded, strategy, constraints, NO_IMPORTER);
+  }
+
+  /** Like `tryXalloc`, but throws `ENOMEM`. */
+  xalloc(size: number, options: ConstraintOptions = {}): number {
+    const address = this.tryXalloc(size, options);
+    if (address < 0) failExhausted(this.#core, 'arena.xalloc', size);
+    return address;
+  }
+
+  /**
+   * Frees what `alloc` returned; `size` is what was asked for, or the same rounded up. Throws `EINVAL` for an address where
+   * no allocation starts and for a wrong size, and changes nothing.
+   */
+  free(address: number, size: number): void {
+    release(this.#core, 'arena.free', address, size);
+  }
+
+  /** Frees what `xalloc` returned; see `free`. */
+  xfree(address: number, size: number): void {
+    release(this.#core, 'arena.xfree', address, size);
+  }
+
+  /** Frees every allocation, in the order of the segment list. Linear in the number of tags. */
+  xfreeAll(): void {
+    freeAll(this.#core);
+  }
+
+  /** Adds a span. Throws `EINVAL` when it overlaps another one, `ENOMEM` without a boundary tag. */
+  add(start: number, size: number): void {
+    const core = this.#core;
+    requireRange(core, 'arena.add', start, size);
+    core.enter();
+    requireNoOverlap(core, 'arena.add', start, size);
+    careForArena(core);
+    if ((core.words[core.base + ARENA_WORD.spareCount] as number) < TAGS_PER_OPERATION) {
+      if (!refillReserve(core, TAGS_PER_OPERATION)) {
+        core.exit();
+        fail(
+          'ENOMEM',
+          'arena.add',
+          { arena: core.name, start, size },
+          'no boundary tags are left; boot with more `tags`',
+        );
+      }
+    }
+    insertSpan(core, start, size, TAG_KIND.spanStatic);
+    core.exit();
+  }
+
+  /** Makes the allocation hash fit for so many allocations now instead of step by step. Changes nothing else. */
+  rehash(allocations: number): void {
+    if (!Number.isSafeInteger(allocations) || allocations < 1 || allocations > 2 ** 29) {
+      failMisuse('arena.rehash', { allocations }, 'must be an integer from 1 to 2^29');
+    }
+    rehashTo(this.#core, allocations);
+  }
+
+  /** Sum of all spans, of what is free, or of what is allocated. Throws `EINVAL` for another kind. */
+  size(kind: 'all' | 'free' | 'allocated'): number {
+    const { doubles, baseDouble } = this.#core;
+    if (kind !== 'all' && kind !== 'free' && kind !== 'allocated') {
+      failMisuse('arena.size', { kind }, 'kind must be one of all, free, allocated');
+    }
+    this.#core.enter();
+    const total = doubles[baseDouble + ARENA_DOUBLE.sizeTotal] as number;
+    const inUse = doubles[baseDouble + ARENA_DOUBLE.sizeInUse] as number;
+    this.#core.exit();
+    if (kind === 'all') return total;
+    return kind === 'free' ? total - inUse : inUse;
+  }
+
+  /** The smallest multiple of the quantum that is not below `size`. */
+  roundupSize(size: number): number {
+    return roundSize(this.#core, 'arena.roundupSize', size);
+  }
+
+  /** Calls back for every span and segment, in the order of the segment list, as they were at one moment. */
+  walk(callback: (segment: Segment) => void): void {
+    for (const segment of this.snapshot().segments) callback(segment);
+  }
+
+  /** Everything about the arena at one moment. */
+  snapshot(): ArenaSnapshot {
+    return takeSnapshot(this.#core);
+  }
+
+  /** The same as text. */
+  dump(): string {
+    return showSnapshot(this.snapshot());
+  }
+
+  /** The segment that an address lies in, or null. Linear in the segments of one span. */
+  whatis(address: number): AddressReport | null {
+    const core = this.#core;
+    core.enter();
+    const span = spanContaining(core, address);
+    let found: AddressReport | null = null;
+    for (let tag = span; tag !== 0 && found === null; ) {
+      tag = core.words[(tag << TAG_SHIFT) + TAG_WORD.segmentNext] as number;
+      const start = core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.start] as number;
+      const size = core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size] as number;
+      if (address >= start && address - start < size) {
+        found = { arena: core.name, ...describeTag(core, tag), offset: address - start };
+      }
+    }
+    core.exit();
+    return found;
+  }
+
+  /** Checks every invariant. */
+  check(): CheckReport {
+    return checkArena(this.#core);
+  }
+
+  /** Counts and sizes. */
+  stats(): ArenaStatistics {
+    return readStatistics(this.#core);
+  }
+
+  /** Ends the arena: spans go back to their source. Throws `EBUSY` while it has allocations, and changes nothing. */
+  destroy(): void {
+    destroyArena(this.#core);
+  }
+}
+
+function roundSize(core: ArenaCore, call: string, size: number): number {
+  if (!Number.isSafeInteger(size) || size <= 0) {
+    failMisuse(call, { arena: core.name, size }, 'size must be an integer above 0');
+  }
+  const rounded = Math.ceil(size * core.inverseQuantum) * core.quantum;
+  if (rounded > ADDRESS_MAX) {
+    failMisuse(call, { size, quantum: core.quantum }, 'size, rounded up to the quantum, must be below 2^53');
+  }
+  return rounded;
+}
+
+function release(core: ArenaCore, call: string, address: number, size: number): void {
+  const rounded = roundSize(core, call, size);
+  core.enter();
+  if (VERIFY) faultPoint(core.thread, 'vmem.free.locked');
+  careForArena(core);
+  const at = hashFind(core, address);
+  if (at < 0) failNotAllocated(core, call, address, size);
+  const tag = core.words[at] as number;
+  if (core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size] !== rounded) failWrongSize(core, call, tag, size);
+  const inFlight = freeTag(core, at);
+  core.exit();
+  if (VERIFY) faultPoint(core.thread, 'vmem.free.committed');
+  if (inFlight) returnInFlight(core.cores, core.thread.slot);
+}
+
+function failNotAllocated(core: ArenaCore, call: string, address: number, size: number): never {
+  core.exit();
+  fail(
+    'EINVAL',
+    call,
+    { arena: core.name, address, size },
+    'no allocation starts at this address; was it freed before?',
+  );
+}
+
+function failWrongSize(core: ArenaCore, call: string, tag: number, size: number): never {
+  const { start, size: actual } = describeTag(core, tag);
+  core.exit();
+  fail('EINVAL', call, { arena: core.name, address: start, size }, `the allocation has size ${actual}`);
+}
+
+function failExhausted(core: ArenaCore, call: string, size: number): never {
+  throw new VmError('ENOMEM', `${call}(arena=${JSON.stringify(core.name)}, size=${size}): no free segment can hold it`);
+}

@@ -1,0 +1,95 @@
+/**
+ * All arenas of a system, as one thread sees them.
+ *
+ * Arenas live in shared memory: one that a thread creates can be opened by name in every other.
+ */
+
+import { type CheckReport, fail, failMisuse } from '../base/index.ts';
+import type { Callbacks, SlotIndex, Thread } from '../sync/index.ts';
+import { type AddressReport, Arena } from './arena.ts';
+import { ArenaCores } from './arena-cores.ts';
+import { type ArenaOptions, planArena } from './arena-options.ts';
+import { ARENA_STATE, type ArenaIndex } from './kinds.ts';
+import { createArena, enterRegistry, exitRegistry, findArena } from './lifecycle.ts';
+import { recoverArenas } from './recover.ts';
+import type { ArenaStatistics } from './statistics.ts';
+import { tagPoolUse } from './tag-pool.ts';
+
+/** See the file's header. One per attached thread. */
+export class Arenas {
+  readonly #cores: ArenaCores;
+  readonly #handles: (Arena | undefined)[] = [];
+
+  constructor(thread: Thread, callbacks: Callbacks) {
+    this.#cores = new ArenaCores(thread, callbacks);
+  }
+
+  /** Makes an arena. Throws `EINVAL`, `EEXIST`, `ENOMEM` or (for a destroyed source) `ESTALE`, and leaves nothing behind. */
+  create(name: string, options: ArenaOptions = {}): Arena {
+    const plan = planArena(name, options, this.#cores.callbacks);
+    const from = options.import?.from;
+    const core = createArena(this.#cores, plan, from instanceof Arena ? from.generation : 0);
+    return this.#handle(core.row);
+  }
+
+  /** The arena of a name or a row. Throws `ENOENT`. */
+  open(nameOrIndex: string | ArenaIndex): Arena {
+    const { arena } = this.#cores.thread.region.tables;
+    if (typeof nameOrIndex !== 'string' && typeof nameOrIndex !== 'number') {
+      failMisuse('arenas.open', { arena: nameOrIndex }, 'pass a name or an index');
+    }
+    enterRegistry(this.#cores);
+    const row = typeof nameOrIndex === 'string' ? findArena(this.#cores, nameOrIndex) : nameOrIndex;
+    const found = row >= 0 && row < arena.rowCount && arena.state.get(row) === ARENA_STATE.ready;
+    exitRegistry(this.#cores);
+    if (!found) fail('ENOENT', 'arenas.open', { arena: nameOrIndex }, 'no such arena');
+    return this.#handle(row);
+  }
+
+  /** Destroys an arena; see `Arena.destroy`. */
+  destroy(arena: Arena | string | ArenaIndex): void {
+    (arena instanceof Arena ? arena : this.open(arena)).destroy();
+  }
+
+  /** All arenas, in the order of their rows. */
+  list(): Arena[] {
+    const { arena } = this.#cores.thread.region.tables;
+    enterRegistry(this.#cores);
+    const rows: ArenaIndex[] = [];
+    for (let row = 0; row < arena.rowCount; row++) if (arena.state.get(row) === ARENA_STATE.ready) rows.push(row);
+    exitRegistry(this.#cores);
+    return rows.map((row) => this.#handle(row));
+  }
+
+  /** What an address is in every arena that knows it. */
+  whatis(address: number): AddressReport[] {
+    return this.list()
+      .map((arena) => arena.whatis(address))
+      .filter((report) => report !== null);
+  }
+
+  /** Checks every arena. */
+  check(): CheckReport[] {
+    return this.list().map((arena) => arena.check());
+  }
+
+  /** Numbers of every arena, and of the boundary tags that they share. */
+  stats(): { readonly tags: number; readonly unusedTags: number; readonly arenas: readonly ArenaStatistics[] } {
+    const { tags, unused } = tagPoolUse(this.#cores.thread);
+    return { tags, unusedTags: unused, arenas: this.list().map((arena) => arena.stats()) };
+  }
+
+  /** Gives back what a dead slot had in flight, and ends arenas that it was creating or destroying. */
+  recover(dead: SlotIndex): void {
+    recoverArenas(this.#cores, dead);
+  }
+
+  #handle(row: ArenaIndex): Arena {
+    const core = this.#cores.at(row);
+    const known = this.#handles[row];
+    if (known !== undefined && known.generation === core.generation) return known;
+    const handle = new Arena(core);
+    this.#handles[row] = handle;
+    return handle;
+  }
+}

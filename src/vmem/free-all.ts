@@ -1,0 +1,53 @@
+/** Freeing every allocation of an arena in one pass over its segment list. */
+
+import { ARENA_WORD, TAG_SHIFT, TAG_WORD } from '../layout/index.ts';
+import { careForArena } from './allocate.ts';
+import { hashFind } from './allocation-hash.ts';
+import type { ArenaCore } from './arena-core.ts';
+import { TAG_KIND } from './kinds.ts';
+import { freeTag } from './release.ts';
+import { describeTag } from './snapshot.ts';
+import { returnInFlight } from './transfer.ts';
+
+/** Allocations that are freed before other threads may have the lock. */
+const PER_SECTION = 64;
+
+/**
+ * Frees the first allocation of the segment list until there is none. What lies before it holds no allocation, so the
+ * search goes on where it was: the tag behind the one that was freed. When the lock was left and another thread changed
+ * the list meanwhile, it starts again from the head.
+ */
+export function freeAll(core: ArenaCore): void {
+  const { words, base } = core;
+  let changes = -1;
+  let tag = 0;
+  for (let more = true; more; ) {
+    core.enter();
+    if (words[base + ARENA_WORD.changes] !== changes) tag = words[base + ARENA_WORD.segmentHead] as number;
+    let inFlight = false;
+    for (let freed = 0; tag !== 0 && freed < PER_SECTION && !inFlight; ) {
+      if (words[(tag << TAG_SHIFT) + TAG_WORD.kind] !== TAG_KIND.busy) {
+        tag = words[(tag << TAG_SHIFT) + TAG_WORD.segmentNext] as number;
+        continue;
+      }
+      careForArena(core);
+      const busy = tag;
+      tag = nextKept(core, busy);
+      inFlight = freeTag(core, hashFind(core, describeTag(core, busy).start));
+      core.thread.commit();
+      freed++;
+    }
+    changes = words[base + ARENA_WORD.changes] as number;
+    more = tag !== 0 || inFlight;
+    core.exit();
+    if (inFlight) returnInFlight(core.cores, core.thread.slot);
+  }
+}
+
+/** The tag behind a busy one that is still there after it was freed: a free neighbour is joined with it. */
+function nextKept(core: ArenaCore, busy: number): number {
+  const { words } = core;
+  const next = words[(busy << TAG_SHIFT) + TAG_WORD.segmentNext] as number;
+  if (next === 0 || words[(next << TAG_SHIFT) + TAG_WORD.kind] !== TAG_KIND.free) return next;
+  return words[(next << TAG_SHIFT) + TAG_WORD.segmentNext] as number;
+}

@@ -1,0 +1,192 @@
+/**
+ * Creating and destroying arenas.
+ *
+ * PROBLEM     An arena comes into being, and goes, in several steps under several locks; the thread that does it may be
+ *             terminated at any of them, and other threads may be using the arena when it is to go.
+ * STRUCTURE   free -> creating -> ready -> destroying -> free
+ *             In the two states between, the row names the slot that is at work: whoever recovers that slot dismantles the
+ *             row. Destroying begins by raising the generation, after which every handle is stale.
+ * INVARIANTS  I1 a row that is free has no tags, no buckets, and a free lock.
+ *             I2 an arena that others import from, or that has live allocations, is not destroyed.
+ * LOCKING     The registry's lock for the state; the arena's lock for the rest.
+ * COSTS       Dismantling is linear in spans; allocations there are none.
+ * FAILURE     `ENOMEM` without a row, a name's worth of buckets or tags: nothing is left behind. `EBUSY` says why.
+ * REJECTED    Destroying an arena under its users (they would free into somebody else's row).
+ * REFERENCES  docs/locking.md: rank `arenaRegistry`.
+ */
+
+import { assert, fail, VERIFY } from '../base/index.ts';
+import { ARENA_WORD, TAG_SHIFT, TAG_WORD, TAG_WORDS } from '../layout/index.ts';
+import { faultPoint, mutexEnter, mutexExit, RANK } from '../sync/index.ts';
+import { createHash, destroyHash } from './allocation-hash.ts';
+import type { ArenaCore } from './arena-core.ts';
+import type { ArenaCores } from './arena-cores.ts';
+import type { ArenaPlan } from './arena-options.ts';
+import { freeListRemove } from './free-lists.ts';
+import { ARENA_STATE, type ArenaIndex, TAG_KIND } from './kinds.ts';
+import { releaseSpan } from './release.ts';
+import { insertSpan, removeSpan, saveHeader } from './spans.ts';
+import { refillReserve, TAGS_PER_OPERATION, trimReserve } from './tag-pool.ts';
+import { returnInFlight } from './transfer.ts';
+
+/** Takes the lock of the list of arenas. */
+export function enterRegistry(cores: ArenaCores): void {
+  const { thread } = cores;
+  mutexEnter(thread, thread.region.tables.tagPool.registryLock.address(0), RANK.arenaRegistry);
+}
+
+/** Gives it back. */
+export function exitRegistry(cores: ArenaCores): void {
+  const { thread } = cores;
+  mutexExit(thread, thread.region.tables.tagPool.registryLock.address(0));
+}
+
+/** The row of a ready arena with this name, or -1. Under the registry's lock. */
+export function findArena(cores: ArenaCores, name: string): ArenaIndex {
+  const { arena } = cores.thread.region.tables;
+  for (let row = 0; row < arena.rowCount; row++) {
+    if (arena.state.get(row) === ARENA_STATE.ready && arena.name.text(row) === name) return row;
+  }
+  return -1;
+}
+
+/** Makes an arena from checked options. */
+export function createArena(cores: ArenaCores, plan: ArenaPlan, sourceGeneration: number): ArenaCore {
+  const { thread } = cores;
+  const { arena } = thread.region.tables;
+  // 1. A row of our own.
+  enterRegistry(cores);
+  const row = claimRow(cores, plan, sourceGeneration);
+  exitRegistry(cores);
+  if (VERIFY) faultPoint(thread, 'vmem.create.claimed');
+  // 2. Buckets, tags, the first span.
+  const core = cores.at(row);
+  core.enterAnyway();
+  const made = createHash(core) && (plan.size === 0 || refillReserve(core, TAGS_PER_OPERATION));
+  if (made && plan.size !== 0) insertSpan(core, plan.base, plan.size, TAG_KIND.spanStatic);
+  core.exit();
+  if (!made) {
+    dismantle(cores, row);
+    fail(
+      'ENOMEM',
+      'arenas.create',
+      { name: plan.name },
+      'no boundary tags or hash buckets are left; boot with more `tags`',
+    );
+  }
+  // 3. Others may find it.
+  enterRegistry(cores);
+  thread.journal.set(arena.state, row, ARENA_STATE.ready);
+  thread.journal.set(arena.actor, row, 0);
+  exitRegistry(cores);
+  return core;
+}
+
+/** Finds a free row and fills in what does not change. Under the registry's lock, which it leaves before it throws. */
+function claimRow(cores: ArenaCores, plan: ArenaPlan, sourceGeneration: number): ArenaIndex {
+  const { thread } = cores;
+  const { arena, arenaState } = thread.region.tables;
+  let row = -1;
+  for (let candidate = arena.rowCount - 1; candidate >= 0; candidate--) {
+    if (arena.state.get(candidate) === ARENA_STATE.free) row = candidate;
+    else if (arena.name.text(candidate) === plan.name) failClaim(cores, plan, 'EEXIST', 'an arena of this name exists');
+  }
+  if (row < 0) failClaim(cores, plan, 'ENOMEM', `all ${arena.rowCount} arenas are taken; boot with more \`arenas\``);
+  const source = plan.importArena;
+  if (source >= 0) {
+    const alive = arena.generation.get(source) === sourceGeneration && arena.state.get(source) === ARENA_STATE.ready;
+    if (!alive) failClaim(cores, plan, 'ESTALE', 'the arena to import from was destroyed');
+  }
+  // Nobody looks at a free row: plain stores will do until the state changes.
+  arena.quantum.put(row, plan.quantum);
+  arena.strategy.put(row, plan.strategy);
+  arena.flags.put(row, plan.flags);
+  arena.importArena.put(row, plan.importArena + 1);
+  arena.importCallback.put(row, plan.importCallback + 1);
+  arena.importUnit.put(row, plan.importUnit);
+  arena.name.putText(row, plan.name);
+  const firstWord = arenaState.busyTags.address(row) - ARENA_WORD.busyTags;
+  thread.words.fill(0, firstWord, firstWord + arenaState.busyTags.stride);
+  thread.journal.set(arena.state, row, ARENA_STATE.creating);
+  thread.journal.set(arena.actor, row, thread.tag);
+  return row;
+}
+
+function failClaim(cores: ArenaCores, plan: ArenaPlan, code: 'EEXIST' | 'ENOMEM' | 'ESTALE', rule: string): never {
+  exitRegistry(cores);
+  return fail(code, 'arenas.create', { name: plan.name }, rule);
+}
+
+/** Destroys an arena. Throws `EBUSY` while it has allocations or another arena imports from it. */
+export function destroyArena(core: ArenaCore): void {
+  const { cores, thread, journal } = core;
+  const { arena } = core.tables;
+  enterRegistry(cores);
+  for (let row = 0; row < arena.rowCount; row++) {
+    if (arena.state.get(row) === ARENA_STATE.free || arena.importArena.get(row) !== core.row + 1) continue;
+    if (core.current) failBusy(core, `arena ${JSON.stringify(arena.name.text(row))} imports from it`);
+  }
+  try {
+    core.enter();
+  } catch (error) {
+    exitRegistry(cores);
+    throw error;
+  }
+  const busyTags = core.words[core.base + ARENA_WORD.busyTags] as number;
+  if (busyTags !== 0) {
+    core.exit();
+    failBusy(core, `it has ${busyTags} live allocation${busyTags === 1 ? '' : 's'}`);
+  }
+  journal.set(arena.state, core.row, ARENA_STATE.destroying);
+  journal.set(arena.actor, core.row, thread.tag);
+  journal.set(arena.generation, core.row, core.generation + 1);
+  core.exit();
+  exitRegistry(cores);
+  if (VERIFY) faultPoint(thread, 'vmem.destroy.started');
+  dismantle(cores, core.row);
+}
+
+function failBusy(core: ArenaCore, why: string): never {
+  exitRegistry(core.cores);
+  return fail('EBUSY', 'arena.destroy', { arena: core.name }, why);
+}
+
+/** Gives back everything that a row in state `creating` or `destroying` has, and frees it. May be repeated. */
+export function dismantle(cores: ArenaCores, row: ArenaIndex): void {
+  const { thread } = cores;
+  const { arena } = thread.region.tables;
+  const core = cores.at(row);
+  core.enterAnyway();
+  while (core.words[core.base + ARENA_WORD.segmentHead] !== 0) dropFirstSpan(core);
+  destroyHash(core);
+  trimReserve(core, 0);
+  core.exit();
+  enterRegistry(cores);
+  if (arena.state.get(row) === ARENA_STATE.creating) {
+    thread.journal.set(arena.generation, row, arena.generation.get(row) + 1);
+  }
+  thread.journal.set(arena.state, row, ARENA_STATE.free);
+  thread.journal.set(arena.actor, row, 0);
+  exitRegistry(cores);
+}
+
+/** Removes the first span, which is free, and returns it to its source. Entered and left with the lock. */
+function dropFirstSpan(core: ArenaCore): void {
+  const { words, base } = core;
+  const span = words[base + ARENA_WORD.segmentHead] as number;
+  const segment = words[(span << TAG_SHIFT) + TAG_WORD.segmentNext] as number;
+  const free = words[(segment << TAG_SHIFT) + TAG_WORD.kind] === TAG_KIND.free;
+  assert(free, 'vmem/lifecycle I2: an arena without allocations is one free segment per span');
+  saveHeader(core);
+  freeListRemove(core, segment);
+  core.journal.logRange(segment << TAG_SHIFT, TAG_WORDS);
+  if (core.imports && words[(span << TAG_SHIFT) + TAG_WORD.kind] === TAG_KIND.spanImported) {
+    releaseSpan(core, span, segment);
+    core.exit();
+    returnInFlight(core.cores, core.thread.slot);
+    core.enterAnyway();
+  } else {
+    removeSpan(core, span, segment);
+    core.thread.commit();
+  }
+}

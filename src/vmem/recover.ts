@@ -1,0 +1,29 @@
+/**
+ * Cleaning up in the arenas after a slot whose thread has ended.
+ *
+ * The takeover has undone the slot's journal and freed its locks before. What is left is what the slot had in flight
+ * between two arenas, and rows that it was creating or destroying. Its allocations stay: they belong to the program.
+ */
+
+import { InvariantError } from '../base/index.ts';
+import type { SlotIndex } from '../sync/index.ts';
+import type { ArenaCores } from './arena-cores.ts';
+import { ARENA_STATE } from './kinds.ts';
+import { dismantle } from './lifecycle.ts';
+import { returnInFlight } from './transfer.ts';
+
+/** See the file's header. Runs without any lock; may be repeated. */
+export function recoverArenas(cores: ArenaCores, dead: SlotIndex): void {
+  const { arena } = cores.thread.region.tables;
+  try {
+    returnInFlight(cores, dead);
+  } catch (error) {
+    // A release function that cannot be had in this thread, or that fails, must not stop the recovery of the rest.
+    if (error instanceof InvariantError) throw error;
+  }
+  for (let row = 0; row < arena.rowCount; row++) {
+    const state = arena.state.get(row);
+    const halfway = state === ARENA_STATE.creating || state === ARENA_STATE.destroying;
+    if (halfway && arena.actor.get(row) === dead + 1) dismantle(cores, row);
+  }
+}

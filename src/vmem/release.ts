@@ -1,0 +1,94 @@
+/**
+ * Giving an allocation back to its arena.
+ *
+ * STRUCTURE   1 out of the hash   2 join the free neighbour behind   3 join the free neighbour in front   4 an imported span
+ *             that is one free segment again is removed and put in flight to its source; anything else goes on its list
+ * LOCKING     The arena's lock.
+ * COSTS       At most two neighbours.
+ */
+
+import { assert, VERIFY } from '../base/index.ts';
+import {
+  ARENA_DOUBLE,
+  ARENA_WORD,
+  TAG_DOUBLE,
+  TAG_DOUBLE_SHIFT,
+  TAG_SHIFT,
+  TAG_WORD,
+  TAG_WORDS,
+} from '../layout/index.ts';
+import { faultPoint } from '../sync/index.ts';
+import { hashRemove } from './allocation-hash.ts';
+import type { ArenaCore } from './arena-core.ts';
+import { freeListInsert, freeListRemove } from './free-lists.ts';
+import { ARENA_COUNTER, TAG_KIND, type TagIndex } from './kinds.ts';
+import { segmentRemove } from './segment-list.ts';
+import { removeSpan, saveHeader } from './spans.ts';
+import { putSpare } from './tag-pool.ts';
+import { recordRelease } from './transfer.ts';
+
+/** Frees the allocation that the word at `at` points to (see hashFind). True when a span was put in flight. */
+export function freeTag(core: ArenaCore, at: number): boolean {
+  const { words, doubles, base, baseDouble } = core;
+  // 1.
+  const tag = words[at] as number;
+  const record = tag << TAG_SHIFT;
+  const sizeAt = (tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size;
+  assert(words[record + TAG_WORD.kind] === TAG_KIND.busy, 'vmem/allocation-hash I1: a chained tag is busy');
+  saveHeader(core);
+  hashRemove(core, at);
+  core.journal.logRange(record, TAG_WORDS);
+  words[base + ARENA_WORD.busyTags]!--;
+  words[base + ARENA_WORD.changes]!++;
+  doubles[baseDouble + ARENA_DOUBLE.sizeInUse]! -= doubles[sizeAt] as number;
+  words[record + TAG_WORD.kind] = TAG_KIND.free;
+  words[record + TAG_WORD.owner] = 0;
+  core.count(ARENA_COUNTER.frees);
+  // 2.
+  const next = words[record + TAG_WORD.segmentNext] as number;
+  if (next !== 0 && words[(next << TAG_SHIFT) + TAG_WORD.kind] === TAG_KIND.free) absorb(core, tag, next);
+  // 3.
+  const previous = words[record + TAG_WORD.segmentPrevious] as number;
+  if (words[(previous << TAG_SHIFT) + TAG_WORD.kind] === TAG_KIND.free) {
+    doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.start] = doubles[
+      (previous << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.start
+    ] as number;
+    absorb(core, tag, previous);
+  }
+  if (VERIFY) faultPoint(core.thread, 'vmem.free.coalesced');
+  // 4.
+  if (core.imports) {
+    const span = words[record + TAG_WORD.segmentPrevious] as number;
+    if (
+      words[(span << TAG_SHIFT) + TAG_WORD.kind] === TAG_KIND.spanImported &&
+      doubles[(span << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size] === doubles[sizeAt]
+    ) {
+      releaseSpan(core, span, tag);
+      return true;
+    }
+  }
+  freeListInsert(core, tag);
+  return false;
+}
+
+/** Joins a free neighbour with the segment that is being freed. */
+function absorb(core: ArenaCore, tag: TagIndex, neighbour: TagIndex): void {
+  const { doubles } = core;
+  freeListRemove(core, neighbour);
+  segmentRemove(core, neighbour);
+  doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size]! += doubles[
+    (neighbour << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size
+  ] as number;
+  putSpare(core, neighbour);
+  core.count(ARENA_COUNTER.merges);
+}
+
+/** Removes an imported span with its one free segment, which is on no list, and puts it in flight. */
+export function releaseSpan(core: ArenaCore, span: TagIndex, segment: TagIndex): void {
+  const start = core.doubles[(span << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.start] as number;
+  const size = core.doubles[(span << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size] as number;
+  removeSpan(core, span, segment);
+  recordRelease(core, start, size);
+  core.count(ARENA_COUNTER.releases);
+  if (VERIFY) faultPoint(core.thread, 'vmem.free.released');
+}

@@ -1,0 +1,85 @@
+/**
+ * The segment list of an arena: every boundary tag in use, in the order that coalescing needs.
+ *
+ * PROBLEM     A freed segment must find its neighbours at once, and must not be joined with those of another span.
+ * STRUCTURE   span tag, its segments by address, the next span tag, its segments ...; spans in the order of their coming.
+ *
+ *               head -> [span 0..99] [busy 0..9] [free 10..99] [span 500..599] [free 500..599] <- tail
+ *
+ * INVARIANTS  I1 the segments behind a span tag cover the span without gap or overlap.   I2 links go both ways.
+ *             I3 no two free segments are neighbours in one span.
+ * LOCKING     The arena's lock. The header and the tag itself are logged by the caller, the neighbours here.
+ * COSTS       Two neighbours a change.
+ * REJECTED    Spans in address order: the order of coming is what the search order of `xfreeAll` and the traces rest on;
+ *             the tree of spans is there for addresses.
+ * REFERENCES  Knuth, TAOCP 2.5, boundary tags.
+ */
+
+import { assert } from '../base/index.ts';
+import { ARENA_WORD, TAG_SHIFT, TAG_WORD } from '../layout/index.ts';
+import type { ArenaCore } from './arena-core.ts';
+import type { TagIndex } from './kinds.ts';
+
+/** Links a tag behind `previous`, or at the tail for 0. */
+export function segmentInsertAfter(core: ArenaCore, tag: TagIndex, previous: TagIndex): void {
+  const { words, journal, base } = core;
+  const record = tag << TAG_SHIFT;
+  const before = previous === 0 ? (words[base + ARENA_WORD.segmentTail] as number) : previous;
+  const forwardAt = (before << TAG_SHIFT) + TAG_WORD.segmentNext;
+  const after = before === 0 ? 0 : (words[forwardAt] as number);
+  words[record + TAG_WORD.segmentPrevious] = before;
+  words[record + TAG_WORD.segmentNext] = after;
+  if (after === 0) {
+    words[base + ARENA_WORD.segmentTail] = tag;
+  } else {
+    const backAt = (after << TAG_SHIFT) + TAG_WORD.segmentPrevious;
+    assert(words[backAt] === before, 'vmem/segment-list I2: the successor points back');
+    journal.log1(backAt);
+    words[backAt] = tag;
+  }
+  if (before === 0) {
+    words[base + ARENA_WORD.segmentHead] = tag;
+  } else {
+    journal.log1(forwardAt);
+    words[forwardAt] = tag;
+  }
+}
+
+/** Links a tag in front of one that is not the head: a segment always has its span in front. */
+export function segmentInsertBefore(core: ArenaCore, tag: TagIndex, next: TagIndex): void {
+  const { words, journal } = core;
+  const record = tag << TAG_SHIFT;
+  const backAt = (next << TAG_SHIFT) + TAG_WORD.segmentPrevious;
+  const previous = words[backAt] as number;
+  const forwardAt = (previous << TAG_SHIFT) + TAG_WORD.segmentNext;
+  assert(previous !== 0 && words[forwardAt] === next, 'vmem/segment-list I2: the predecessor points here');
+  journal.log2(backAt, forwardAt);
+  words[record + TAG_WORD.segmentPrevious] = previous;
+  words[record + TAG_WORD.segmentNext] = next;
+  words[forwardAt] = tag;
+  words[backAt] = tag;
+}
+
+/** Takes a tag off the list. Its own links are left as they are. */
+export function segmentRemove(core: ArenaCore, tag: TagIndex): void {
+  const { words, journal, base } = core;
+  const record = tag << TAG_SHIFT;
+  const previous = words[record + TAG_WORD.segmentPrevious] as number;
+  const next = words[record + TAG_WORD.segmentNext] as number;
+  const forwardAt = (previous << TAG_SHIFT) + TAG_WORD.segmentNext;
+  const backAt = (next << TAG_SHIFT) + TAG_WORD.segmentPrevious;
+  assert(previous === 0 || words[forwardAt] === tag, 'vmem/segment-list I2: the predecessor points here');
+  assert(next === 0 || words[backAt] === tag, 'vmem/segment-list I2: the successor points back');
+  if (previous === 0) {
+    words[base + ARENA_WORD.segmentHead] = next;
+  } else {
+    journal.log1(forwardAt);
+    words[forwardAt] = next;
+  }
+  if (next === 0) {
+    words[base + ARENA_WORD.segmentTail] = previous;
+  } else {
+    journal.log1(backAt);
+    words[backAt] = previous;
+  }
+}

@@ -1,0 +1,98 @@
+/** What an arena looks like: its segments, free lists and totals, taken under its lock, and as text. */
+
+import {
+  ARENA_DOUBLE,
+  ARENA_WORD,
+  ORDER_LANES,
+  TAG_DOUBLE,
+  TAG_DOUBLE_SHIFT,
+  TAG_SHIFT,
+  TAG_WORD,
+} from '../layout/index.ts';
+import type { ArenaCore } from './arena-core.ts';
+import { TAG_KIND, TAG_KIND_NAME, type TagIndex } from './kinds.ts';
+
+/** Kinds of segments as users see them. */
+export type SegmentKind = 'static' | 'span' | 'free' | 'busy';
+
+/** One boundary tag: a span, or a segment inside the span before it. */
+export interface Segment {
+  readonly kind: SegmentKind;
+  readonly start: number;
+  readonly size: number;
+  /** Slot that allocated it, or -1. */
+  readonly slot: number;
+}
+
+/** An arena at one moment. */
+export interface ArenaSnapshot {
+  readonly name: string;
+  readonly quantum: number;
+  readonly size: number;
+  readonly inUse: number;
+  readonly allocations: number;
+  /** In the order of the segment list: each span before its segments. */
+  readonly segments: readonly Segment[];
+  /** Order to its free segments, newest first; orders without any are left out. */
+  readonly freeLists: ReadonlyMap<number, readonly Segment[]>;
+}
+
+/** One tag for users. */
+export function describeTag(core: ArenaCore, tag: TagIndex): Segment {
+  const { words, doubles } = core;
+  const kind = words[(tag << TAG_SHIFT) + TAG_WORD.kind] as number;
+  const owner = words[(tag << TAG_SHIFT) + TAG_WORD.owner] as number;
+  return {
+    kind: (TAG_KIND_NAME[kind] ?? 'none') as SegmentKind,
+    start: doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.start] as number,
+    size: doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size] as number,
+    slot: kind === TAG_KIND.busy && owner > 0 ? owner - 1 : -1,
+  };
+}
+
+/** Takes a snapshot. Called without the lock. Linear in the number of tags, all of it under the lock. */
+export function takeSnapshot(core: ArenaCore): ArenaSnapshot {
+  const { words, doubles, base, baseDouble } = core;
+  core.enter();
+  const segments: Segment[] = [];
+  const freeLists = new Map<number, Segment[]>();
+  for (let tag = words[base + ARENA_WORD.segmentHead] as number; tag !== 0; ) {
+    segments.push(describeTag(core, tag));
+    tag = words[(tag << TAG_SHIFT) + TAG_WORD.segmentNext] as number;
+  }
+  for (let order = 0; order < ORDER_LANES; order++) {
+    const list: Segment[] = [];
+    for (let tag = words[base + ARENA_WORD.freeHead + order] as number; tag !== 0; ) {
+      list.push(describeTag(core, tag));
+      tag = words[(tag << TAG_SHIFT) + TAG_WORD.linkNext] as number;
+    }
+    if (list.length !== 0) freeLists.set(order, list);
+  }
+  const snapshot = {
+    name: core.name,
+    quantum: core.quantum,
+    size: doubles[baseDouble + ARENA_DOUBLE.sizeTotal] as number,
+    inUse: doubles[baseDouble + ARENA_DOUBLE.sizeInUse] as number,
+    allocations: words[base + ARENA_WORD.busyTags] as number,
+    segments,
+    freeLists,
+  };
+  core.exit();
+  return snapshot;
+}
+
+/** A snapshot as text: totals, the segment list, the free lists. */
+export function showSnapshot(snapshot: ArenaSnapshot): string {
+  const { name, quantum, size, inUse, allocations } = snapshot;
+  const lines = [
+    `arena ${JSON.stringify(name)}: quantum ${quantum}, size ${size}, in use ${inUse}, allocations ${allocations}`,
+  ];
+  for (const { kind, start, size: length, slot } of snapshot.segments) {
+    const indent = kind === 'static' || kind === 'span' ? '' : '  ';
+    lines.push(`  ${indent}${kind} ${start} +${length}${slot >= 0 ? ` slot ${slot}` : ''}`);
+  }
+  for (const [order, list] of snapshot.freeLists) {
+    lines.push(`  free list ${order}: ${list.map(({ start, size: length }) => `${start} +${length}`).join(', ')}`);
+  }
+  return lines.join('\n');
+}

@@ -1,0 +1,93 @@
+/**
+ * Adding spans to an arena and taking them away.
+ *
+ * A span that comes is two tags: one for the span, behind the tail of the segment list, and one for the free segment
+ * that covers it. It goes away only when that segment is whole again.
+ */
+
+import { ADDRESS_MAX, fail, failMisuse, VERIFY } from '../base/index.ts';
+import {
+  ARENA_DOUBLE,
+  ARENA_HEADER_WORDS,
+  ARENA_WORD,
+  TAG_DOUBLE,
+  TAG_DOUBLE_SHIFT,
+  TAG_SHIFT,
+  TAG_WORD,
+} from '../layout/index.ts';
+import { faultPoint } from '../sync/index.ts';
+import type { ArenaCore } from './arena-core.ts';
+import { freeListInsert } from './free-lists.ts';
+import { TAG_KIND, type TagIndex } from './kinds.ts';
+import { segmentInsertAfter, segmentRemove } from './segment-list.ts';
+import { spanOverlap, spanTreeInsert, spanTreeRemove } from './span-tree.ts';
+import { putSpare, takeSpare } from './tag-pool.ts';
+
+/** Logs the words of the arena that most operations change; see ARENA_HEADER_WORDS. */
+export function saveHeader(core: ArenaCore): void {
+  core.journal.logRange(core.base + ARENA_WORD.sizeTotal, ARENA_HEADER_WORDS);
+}
+
+/** Throws `EINVAL` unless `[start, start + size)` is a range of whole quanta inside the addresses. */
+export function requireRange(core: ArenaCore, call: string, start: number, size: number): void {
+  const { quantum } = core;
+  if (!Number.isSafeInteger(start) || start < 0 || start % quantum !== 0) {
+    failMisuse(call, { start, quantum }, 'start must be an address that is a multiple of the quantum');
+  }
+  if (!Number.isSafeInteger(size) || size <= 0 || size % quantum !== 0) {
+    failMisuse(call, { size, quantum }, 'size must be a multiple of the quantum, and not 0');
+  }
+  if (start > ADDRESS_MAX - size) {
+    failMisuse(call, { start, size }, `the range must end below 2^53`);
+  }
+}
+
+/** Throws `EINVAL` when the range shares addresses with a span. Under the lock. */
+export function requireNoOverlap(core: ArenaCore, call: string, start: number, size: number): void {
+  const other = spanOverlap(core, start, size);
+  if (other === 0) return;
+  const spanStart = core.doubles[(other << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.start];
+  const spanSize = core.doubles[(other << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size];
+  core.exit();
+  fail('EINVAL', call, { arena: core.name, start, size }, `overlaps the span ${spanStart}, size ${spanSize}`);
+}
+
+/** Brings in a checked span of the given kind. Under the lock, with two tags in the reserve. */
+export function insertSpan(core: ArenaCore, start: number, size: number, kind: number): void {
+  const { words, doubles, base, baseDouble } = core;
+  saveHeader(core);
+  const span = freshTag(core, start, size, kind);
+  segmentInsertAfter(core, span, 0);
+  const free = freshTag(core, start, size, TAG_KIND.free);
+  segmentInsertAfter(core, free, span);
+  if (VERIFY) faultPoint(core.thread, 'vmem.add.linked');
+  spanTreeInsert(core, span);
+  freeListInsert(core, free);
+  words[base + ARENA_WORD.spanCount]!++;
+  words[base + ARENA_WORD.changes]!++;
+  doubles[baseDouble + ARENA_DOUBLE.sizeTotal]! += size;
+}
+
+/** Takes away a span whose one free segment, in no list, is `segment`. Under the lock; header and segment are logged. */
+export function removeSpan(core: ArenaCore, span: TagIndex, segment: TagIndex): void {
+  const { words, doubles, base, baseDouble } = core;
+  doubles[baseDouble + ARENA_DOUBLE.sizeTotal]! -= doubles[(span << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size] as number;
+  words[base + ARENA_WORD.spanCount]!--;
+  words[base + ARENA_WORD.changes]!++;
+  spanTreeRemove(core, span);
+  segmentRemove(core, segment);
+  segmentRemove(core, span);
+  putSpare(core, segment);
+  putSpare(core, span);
+}
+
+/** A tag from the reserve with its first fields set. The header is logged. */
+export function freshTag(core: ArenaCore, start: number, size: number, kind: number): TagIndex {
+  const { words, doubles } = core;
+  const tag = takeSpare(core);
+  doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.start] = start;
+  doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size] = size;
+  words[(tag << TAG_SHIFT) + TAG_WORD.kind] = kind;
+  words[(tag << TAG_SHIFT) + TAG_WORD.arena] = core.row + 1;
+  return tag;
+}

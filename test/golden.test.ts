@@ -1,0 +1,20 @@
+/** Every recorded run of the original sources replays exactly. */
+
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { replayFile } from '../src/inspect/index.ts';
+
+const GOLDEN = join(import.meta.dirname, 'golden');
+
+for (const kind of readdirSync(GOLDEN)) {
+  describe(`golden traces of ${kind}`, () => {
+    const files = readdirSync(join(GOLDEN, kind)).filter((file) => file.endsWith('.jsonl.gz'));
+    it.each(files)('%s', (file) => {
+      const { operations, mismatches, first } = replayFile(join(GOLDEN, kind, file));
+      expect(first).toBeNull();
+      expect(mismatches).toBe(0);
+      expect(operations).toBeGreaterThan(0);
+    });
+  });
+}

@@ -32,7 +32,7 @@ describe('boot and attach', () => {
     const rounds = 200_000;
     const workers = [0, 1].map(() => vm.spawn(counter, { workerData: { rounds, dieHolding: false, parties: 2 } }));
     const results = await Promise.all(workers.map((worker) => once(worker, 'message')));
-    const { arena } = vm.region.tables;
+    const { arenaState: arena } = vm.region.tables;
     expect(arena.busyTags.get(0)).toBe(2 * rounds);
     expect(arena.busyTagsPeak.get(0)).toBe(2 * rounds);
     const contended = results.reduce((sum, [result]) => sum + result.contended, 0);
@@ -49,7 +49,7 @@ describe('boot and attach', () => {
     expect(mutex.tryEnter()).toBe(false);
     worker.terminate();
     mutex.enter(); // blocks this thread until the monitor has taken over
-    const { arena } = vm.region.tables;
+    const { arenaState: arena } = vm.region.tables;
     expect(arena.busyTags.get(0)).toBe(999);
     expect(arena.busyTagsPeak.get(0)).toBe(999);
     mutex.exit();
@@ -63,7 +63,7 @@ describe('boot and attach', () => {
     expect(vm.statistics().slots.some((slot) => slot.watchedBy === 'thread id')).toBe(process.platform === 'linux');
     await worker.terminate();
     await until(() => vm.statistics().slots.every((slot) => slot.watchedBy === 'port'), 'the slot is free again');
-    expect(vm.region.tables.arena.busyTags.get(0)).toBe(9);
+    expect(vm.region.tables.arenaState.busyTags.get(0)).toBe(9);
   });
 
   it('refuses what is no handle', () => {

@@ -18,8 +18,8 @@ describe('region', () => {
     const { region } = testRegion({ tags: 1234 });
     const again = Region.attach(region.buffer);
     expect(again.geometry).toEqual(region.geometry);
-    region.tables.arena.sizeTotal.put(3, 2 ** 52 + 1);
-    expect(again.tables.arena.sizeTotal.get(3)).toBe(2 ** 52 + 1);
+    region.tables.arenaState.sizeTotal.put(3, 2 ** 52 + 1);
+    expect(again.tables.arenaState.sizeTotal.get(3)).toBe(2 ** 52 + 1);
   });
 
   it('refuses a buffer that holds no region, and a region of another layout', () => {

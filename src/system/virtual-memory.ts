@@ -34,6 +34,7 @@ import {
   takeOver,
   UNWATCHED,
 } from '../sync/index.ts';
+import { type Arena, type ArenaOptions, Arenas } from '../vmem/index.ts';
 import type { AdoptMessage, Handle, Watch } from './handle.ts';
 import type { WatchRequest } from './monitor-messages.ts';
 import { describeSlots, type SlotReport } from './slot-report.ts';
@@ -61,6 +62,7 @@ export class VirtualMemory {
   readonly banks: Banks;
   readonly thread: Thread;
   readonly callbacks: Callbacks;
+  readonly arenas: Arenas;
   /** Gives back, in this order, what a dead slot owned in each room. */
   readonly recoverers: readonly SlotRecoverer[];
   #monitor: MonitorLink | null;
@@ -73,7 +75,8 @@ export class VirtualMemory {
     this.banks = banks;
     this.thread = new Thread(region, slot);
     this.callbacks = new Callbacks(region);
-    this.recoverers = [];
+    this.arenas = new Arenas(this.thread, this.callbacks);
+    this.recoverers = [(_self, dead) => this.arenas.recover(dead)];
     this.#monitor = monitor;
   }
 
@@ -122,6 +125,18 @@ export class VirtualMemory {
     this.#monitor = watch.port;
   }
 
+  /** Makes an arena that every thread can open by its name; see `Arenas.create`. */
+  createArena(name: string, options: ArenaOptions = {}): Arena {
+    this.#requireAttached('createArena');
+    return this.arenas.create(name, options);
+  }
+
+  /** The arena of a name. Throws `ENOENT`. */
+  arena(name: string): Arena {
+    this.#requireAttached('arena');
+    return this.arenas.open(name);
+  }
+
   /** Cleans up after a slot whose thread has ended: what the monitor does. For systems booted with `services: 'manual'`. */
   recover(slot: SlotIndex, watchId?: number): TakeoverReport | null {
     this.#requireAttached('recover');
@@ -131,7 +146,7 @@ export class VirtualMemory {
   /** Checks every structure; an empty list of problems everywhere means sound. Call it at quiet points. */
   check(): CheckReport[] {
     this.#requireAttached('check');
-    return [];
+    return this.arenas.check();
   }
 
   /** Slots and owners as they are now. */

@@ -151,7 +151,7 @@ function checkSpanTree(check: Check): void {
 function checkFreeLists(check: Check): void {
   let listed = 0;
   for (let order = 0; order < ORDER_LANES; order++) {
-    const bit = (check.arena('freeMap', order >>> 5) >>> (order & 31)) & 1;
+    const bit = (check.arena(order < 32 ? 'freeMap' : 'freeMapHigh') >>> (order & 31)) & 1;
     const head = check.arena('freeHead', order);
     check.expect((bit === 1) === (head !== 0), `free-lists I1: bit ${order} says whether the list is empty`, head);
     let previous = 0;

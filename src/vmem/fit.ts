@@ -49,8 +49,8 @@ export function fitSegment(start: number, segmentSize: number, size: number, con
   const { align, phase, nocross, min, max } = constraints;
   // 1.
   const segmentLast = start + segmentSize - 1;
-  const low = start < min ? min : start;
-  const last = segmentLast > max ? max : segmentLast;
+  const low = Math.max(start, min);
+  const last = Math.min(segmentLast, max);
   if (low > last) return -1;
   // 2.
   let address = alignUp(low - phase, align) + phase;

@@ -27,6 +27,11 @@ export function orderOf(core: ArenaCore, size: number): number {
   return log2Floor(size * core.inverseQuantum);
 }
 
+/** Word address of the freemap's word for a list. */
+function mapWord(base: number, order: number): number {
+  return order < 32 ? base + ARENA_WORD.freeMap : base + ARENA_WORD.freeMapHigh;
+}
+
 /** Puts a free tag at the head of its list. */
 export function freeListInsert(core: ArenaCore, tag: TagIndex): void {
   const { words, journal, base } = core;
@@ -38,7 +43,7 @@ export function freeListInsert(core: ArenaCore, tag: TagIndex): void {
   words[record + TAG_WORD.linkNext] = head;
   if (head === 0) {
     journal.log1(headAt);
-    words[base + ARENA_WORD.freeMap + (order >>> 5)]! |= 1 << (order & 31);
+    words[mapWord(base, order)]! |= 1 << (order & 31);
   } else {
     const backAt = (head << TAG_SHIFT) + TAG_WORD.linkPrevious;
     assert(words[backAt] === 0, 'vmem/free-lists I4: the head has no predecessor');
@@ -73,7 +78,7 @@ export function freeListRemove(core: ArenaCore, tag: TagIndex): void {
   assert(words[headAt] === tag, 'vmem/free-lists I3: a tag is on the list of its size');
   if (next === 0) {
     journal.log1(headAt);
-    words[base + ARENA_WORD.freeMap + (order >>> 5)]! &= ~(1 << (order & 31));
+    words[mapWord(base, order)]! &= ~(1 << (order & 31));
   } else {
     journal.log2(headAt, backAt);
     words[backAt] = 0;
@@ -90,6 +95,6 @@ export function firstListFrom(core: ArenaCore, order: number): number {
   }
   const from = order < 32 ? 0 : order - 32;
   if (from > 31) return -1;
-  const high = (words[base + ARENA_WORD.freeMap + 1] as number) & (-1 << from);
+  const high = (words[base + ARENA_WORD.freeMapHigh] as number) & (-1 << from);
   return high === 0 ? -1 : 63 - Math.clz32(high & -high);
 }

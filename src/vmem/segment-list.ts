@@ -10,6 +10,7 @@
  *             I3 no two free segments are neighbours in one span.
  * LOCKING     The arena's lock. The header and the tag itself are logged by the caller, the neighbours here.
  * COSTS       Two neighbours a change.
+ * FAILURE     A broken link is an `InvariantError`.
  * REJECTED    Spans in address order: the order of coming is what the search order of `xfreeAll` and the traces rest on;
  *             the tree of spans is there for addresses.
  * REFERENCES  Knuth, TAOCP 2.5, boundary tags.

@@ -64,7 +64,6 @@ export interface ReplayResult {
   readonly summary: string;
 }
 
-
 const REPLAYERS: readonly Replayer[] = [vmemReplayer];
 
 /** Replays a file. Throws `TraceError` when it cannot be replayed at all. */
@@ -110,7 +109,7 @@ function runStep(replay: Replay, value: unknown): Difference | null {
 }
 
 function nameOf(header: TraceHeader, file: string): string {
-  const name = header['name'] ?? header['program'];
+  const name = header.name ?? header.program;
   const base = file.slice(Math.max(file.lastIndexOf('/'), file.lastIndexOf('\\')) + 1).replace(/\.jsonl(\.gz)?$/, '');
   if (typeof name !== 'string') return base;
   return base.includes(name) ? base : `${base} (${name})`;

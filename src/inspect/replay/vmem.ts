@@ -1,7 +1,7 @@
 /** Replays traces of arenas: see test/golden/vmem/README.md for the format. */
 
 import { boot } from '../../system/boot.ts';
-import { type Arena, type ArenaSnapshot, Arenas, type ConstraintOptions, type Strategy } from '../../vmem/index.ts';
+import type { Arena, ArenaSnapshot, ConstraintOptions, Strategy } from '../../vmem/index.ts';
 import type { Difference, Replay, Replayer } from './replay.ts';
 
 /** One line of a trace; which fields are there depends on `op`. */
@@ -35,7 +35,6 @@ export const vmemReplayer: Replayer = {
 
 class VmemReplay implements Replay {
   readonly #vm = boot({ memory: '1 MiB', tags: 2 ** 18, services: 'manual', clock: 'virtual' });
-  readonly #arenas = new Arenas(this.#vm.thread, this.#vm.callbacks);
   readonly #byName = new Map<string, Arena>();
 
   step(value: unknown): Difference | null {
@@ -84,8 +83,8 @@ class VmemReplay implements Replay {
     const options = { base, size, quantum, compat: 'seed' as const };
     const arena =
       line.import === null || source === undefined
-        ? this.#arenas.create(line.arena, options)
-        : this.#arenas.create(line.arena, {
+        ? this.#vm.createArena(line.arena, options)
+        : this.#vm.createArena(line.arena, {
             ...options,
             import: { from: source, large: line.import.large, roundTo: line.import.x ?? 0 },
           });

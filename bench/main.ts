@@ -1,1 +1,25 @@
-console.log('no benches yet');
+/** `npm run bench -- NAME...`: runs benches by name. */
+
+import { type Bench, checksum, Harness, parseBenchArguments } from './harness.ts';
+import { vmemBench } from './vmem.ts';
+
+const BENCHES: readonly Bench[] = [vmemBench];
+
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code === 'EPIPE') process.exit(0);
+  throw error;
+});
+
+const parsed = parseBenchArguments(process.argv.slice(2), BENCHES);
+if ('text' in parsed) {
+  (parsed.code === 0 ? process.stdout : process.stderr).write(parsed.text);
+  process.exitCode = parsed.code;
+} else {
+  for (const name of parsed.names) {
+    const bench = BENCHES.find((candidate) => candidate.name === name) as Bench;
+    const harness = new Harness(name, parsed.options);
+    harness.note(`${name}: ${bench.about}; Node.js ${process.version}, seed ${parsed.options.seed}`);
+    await bench.run(harness);
+  }
+  if (!parsed.options.json) console.log(`checksum ${checksum().toString(16)}`);
+}

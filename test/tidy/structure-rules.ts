@@ -35,7 +35,7 @@ export function importDirection(files: readonly SourceFile[]): Breach[] {
         breaches.push(breachAt(file, node, `a room names other rooms by path, not by ${target}`));
       }
       const path = resolveImport(file, target);
-      if (path === null) continue;
+      if (path === null || !path.endsWith('.ts')) continue; // data is no code
       const room = path.startsWith('src/') && path.split('/').length > 2 ? (path.split('/')[1] as string) : null;
       if (room === null) {
         breaches.push(breachAt(file, node, `a room imports from rooms only, not ${target}`));
@@ -121,6 +121,7 @@ function hasLiteral(expression: ts.Node): boolean {
 /** What starts a program or a test: everything else must be reachable from one of these. */
 function isEntry(path: string, entries: ReadonlySet<string>): boolean {
   if (entries.has(path)) return true;
+  if (path.endsWith('.d.ts')) return true; // ambient declarations
   return path.endsWith('.test.ts') || /^(test\/workers|examples)\//.test(path) || path === 'bench/main.ts';
 }
 

@@ -1,0 +1,206 @@
+/**
+ * The harness of all benches: options, timing, reporting.
+ *
+ * A bench is a program with a seed and a checksum: the same seed gives the same operations on every subject, so that
+ * subjects are compared on one workload, in one run. What counts is the ratio, since machines and their moods differ.
+ *
+ * Timing: operations run in batches; the batch grows until it takes a measurable time, a warm-up lets the compiler
+ * settle, and the median of the repeats is the result. A peer has a deadline, beyond which its result is null.
+ */
+
+import { parseArgs } from 'node:util';
+
+/** What every bench is given. */
+export interface BenchOptions {
+  /** One object a line instead of a table. */
+  readonly json: boolean;
+  readonly seed: number;
+  /** Only cases whose name contains this. */
+  readonly filter: string;
+  /** Milliseconds that a peer has for one case, its preparation included. */
+  readonly peerLimitMs: number;
+}
+
+/** A bench: a name, what it measures, and the program. */
+export interface Bench {
+  readonly name: string;
+  readonly about: string;
+  run(harness: Harness): Promise<void>;
+}
+
+/** What a peer did in a case: null when it ran out of time. */
+export interface PeerResult {
+  readonly peer: string;
+  readonly ns: number | null;
+}
+
+/** One line of `--json`. */
+export interface BenchLine {
+  readonly bench: string;
+  readonly case: string;
+  readonly ns: number;
+  readonly peer: string | null;
+  readonly peerNs: number | null;
+  /** peerNs / ns: how many times faster than the peer. */
+  readonly ratio: number | null;
+}
+
+/** Does `count` operations and returns a checksum, so that no operation can be left out by the compiler. */
+export type Operations = (count: number) => number;
+
+const BATCH_MS = 20;
+const WARM_UP_MS = 120;
+const REPEAT_MS = 60;
+const REPEATS = 7;
+
+/** Runs and reports the cases of one bench. */
+export class Harness {
+  readonly options: BenchOptions;
+  readonly #bench: string;
+
+  constructor(bench: string, options: BenchOptions) {
+    this.#bench = bench;
+    this.options = options;
+  }
+
+  /** False for a case that the filter leaves out. */
+  wants(name: string): boolean {
+    return name.includes(this.options.filter);
+  }
+
+  /** Prints a case: one line for each peer, or one line without. */
+  report(name: string, ns: number, peers: readonly PeerResult[] = []): void {
+    if (peers.length === 0) this.#print({ name, ns, peer: null, peerNs: null });
+    for (const { peer, ns: peerNs } of peers) this.#print({ name, ns, peer, peerNs });
+  }
+
+  /** A remark for people; not printed with `--json`. */
+  note(text: string): void {
+    if (!this.options.json) console.log(text);
+  }
+
+  #print(result: { name: string; ns: number; peer: string | null; peerNs: number | null }): void {
+    const { name, peer, peerNs } = result;
+    const ns = round(result.ns);
+    const line: BenchLine = {
+      bench: this.#bench,
+      case: name,
+      ns,
+      peer,
+      peerNs: peerNs === null ? null : round(peerNs),
+      ratio: peerNs === null ? null : round(peerNs / result.ns),
+    };
+    if (this.options.json) {
+      console.log(JSON.stringify(line));
+      return;
+    }
+    const against =
+      peer === null
+        ? ''
+        : `${peer.padEnd(16)} ${peerNs === null ? 'out of time' : `${showNs(peerNs)}   ${line.ratio}x`}`;
+    console.log(`${name.padEnd(52)} ${showNs(ns)}   ${against}`.trimEnd());
+  }
+}
+
+function round(value: number): number {
+  return value >= 100 ? Math.round(value) : Math.round(value * 100) / 100;
+}
+
+function showNs(ns: number): string {
+  return `${ns >= 100 ? Math.round(ns) : ns.toFixed(1)} ns`.padStart(12);
+}
+
+/** The middle value, or the mean of the two in the middle. */
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  const upper = sorted[middle] as number;
+  return sorted.length % 2 === 1 ? upper : ((sorted[middle - 1] as number) + upper) / 2;
+}
+
+/**
+ * Nanoseconds an operation takes: the median of the repeats. Null when `deadline` (on the scale of `performance.now`)
+ * passes before three repeats are done.
+ */
+export function measure(operations: Operations, deadline = Number.POSITIVE_INFINITY): number | null {
+  let batch = 1;
+  let tookMs = timed(operations, batch);
+  while (tookMs < BATCH_MS / 4 && performance.now() < deadline) {
+    batch = Math.min(batch * 4, Math.max(batch + 1, Math.floor((batch * BATCH_MS) / Math.max(tookMs, 0.001))));
+    tookMs = timed(operations, batch);
+  }
+  const warmUntil = performance.now() + WARM_UP_MS;
+  while (performance.now() < Math.min(warmUntil, deadline)) tookMs = timed(operations, batch);
+  const count = Math.max(1, Math.round((batch * REPEAT_MS) / Math.max(tookMs, 0.001)));
+  const times: number[] = [];
+  while (times.length < REPEATS) {
+    const time = timed(operations, count);
+    // Operations stop at the deadline, so that a repeat that reached it says nothing.
+    if (performance.now() >= deadline) break;
+    times.push(time);
+  }
+  return times.length < 3 ? null : (median(times) * 1e6) / count;
+}
+
+let sink = 0;
+
+function timed(operations: Operations, count: number): number {
+  const start = performance.now();
+  sink ^= operations(count);
+  return performance.now() - start;
+}
+
+/** The combined checksum of everything timed so far. */
+export function checksum(): number {
+  return sink >>> 0;
+}
+
+const HELP = `npm run bench -- NAME... [options]
+
+Runs benches. Each prints its cases with the time of one operation, beside named peers in the same run.
+
+Options
+  --json          one object a line: bench, case, ns, peer, peerNs, ratio (peerNs / ns)
+  --seed N        seed of all workloads (default 1)
+  --filter TEXT   only cases whose name contains TEXT
+  --peer-ms N     milliseconds that a peer has for one case; null beyond (default 2000)
+  --help          this text
+
+Benches
+`;
+
+/** What the command line asks for, or a text to print and an exit code. */
+export type Parsed =
+  | { readonly names: readonly string[]; readonly options: BenchOptions }
+  | { text: string; code: number };
+
+/** Reads the command line. */
+export function parseBenchArguments(args: readonly string[], benches: readonly Bench[]): Parsed {
+  const help = `${HELP}${benches.map((bench) => `  ${bench.name.padEnd(14)}  ${bench.about}`).join('\n')}\n`;
+  try {
+    const { values, positionals } = parseArgs({
+      args: [...args],
+      allowPositionals: true,
+      options: {
+        json: { type: 'boolean', default: false },
+        seed: { type: 'string', default: '1' },
+        filter: { type: 'string', default: '' },
+        'peer-ms': { type: 'string', default: '2000' },
+        help: { type: 'boolean', default: false },
+      },
+    });
+    if (values.help || positionals.length === 0) return { text: help, code: values.help ? 0 : 2 };
+    const seed = Number(values.seed);
+    const peerLimitMs = Number(values['peer-ms']);
+    if (!Number.isSafeInteger(seed)) return { text: `bench: --seed must be an integer, not ${values.seed}\n`, code: 2 };
+    if (!(peerLimitMs > 0)) return { text: `bench: --peer-ms must be above 0, not ${values['peer-ms']}\n`, code: 2 };
+    const unknown = positionals.find((name) => benches.every((bench) => bench.name !== name));
+    if (unknown !== undefined) {
+      const known = benches.map((bench) => bench.name).join(', ');
+      return { text: `bench: there is no bench ${unknown}; there are: ${known}\n`, code: 2 };
+    }
+    return { names: positionals, options: { json: values.json, seed, filter: values.filter, peerLimitMs } };
+  } catch (error) {
+    return { text: `bench: ${error instanceof Error ? error.message.split('\n')[0] : String(error)}\n`, code: 2 };
+  }
+}

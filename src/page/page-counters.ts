@@ -22,6 +22,10 @@ export const PAGE_COUNTER = {
   shortages: 7,
   /** Pages dropped because their vnode went away or changed. */
   drops: 8,
+  /** Bytes copied out of pages. */
+  copiedBytes: 9,
+  /** Pages handed out in mappings. */
+  mappedPages: 10,
 } as const;
 
 /** Name of a counter. */

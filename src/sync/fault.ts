@@ -55,6 +55,9 @@ export const FAULT_POINTS = [
   'phys.run.partial',
   'phys.run.marked',
   'page.drop.unhashed',
+  'vnode.read.short',
+  'vnode.read.error',
+  'vnode.recycle.dropped',
 ] as const;
 
 /** Name of one fault point. */

@@ -1,0 +1,5 @@
+export * from './descriptors.ts';
+export * from './file-facts.ts';
+export * from './path-heap.ts';
+export * from './vnode-table.ts';
+export * from './vnodes.ts';

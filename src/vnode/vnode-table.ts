@@ -1,0 +1,321 @@
+/**
+ * The table of vnodes.
+ *
+ * PROBLEM     Threads that open one file must come to the same pages; a file that was changed by others must not; and
+ *             rows must come back although the threads that used them may have died.
+ * STRUCTURE   A row stands for a file as it was when its size and times were looked at:
+ *
+ *               (device, inode) -> bucket -> row -> row          row: stamp, size, path, bit per slot that has it open
+ *
+ *               free --take--> hashed --changed by others--> stale         recycled when no bit is set:
+ *                 ^               '------------'--------------'            its pages are dropped first
+ *                 '---------------------recycle----------------
+ *
+ *             A file that is found changed gets a new row; the old one leaves the hash and keeps its pages for those who
+ *             still have it open. So no open ever waits for the pins of others, and none meets their old pages.
+ * INVARIANTS  I1 a row is in the hash iff its state is hashed; no two of them have the same identity.
+ *             I2 a slot's bit is set iff the slot has the vnode open.  I3 identity, stamp and path of a row do not
+ *             change while a bit is set.  I4 no page of the vnode lies beyond `sizePeak`.
+ * LOCKING     One mutex (RANK.vnodeTable) for all of it: opening a file costs two system calls anyway.
+ * COSTS       An open of a known file: one lock pair, one journaled store.
+ * FAILURE     `ENOMEM` when every row is open somewhere; a death anywhere is undone with the journal.
+ * REJECTED    A count of references (a dead thread's share could not be taken back); dropping the pages of a changed file
+ *             in place (would have to wait for pins).
+ * REFERENCES  illumos vfs/vnode.c; NFS close-to-open consistency for looking at times when a file is opened.
+ */
+
+import { fail } from '../base/errors.ts';
+import { VERIFY } from '../base/verify.ts';
+import type { BoundTables } from '../layout/region.ts';
+import type { VnodeIndex } from '../page/page-hash.ts';
+import type { Pages } from '../page/pages.ts';
+import { faultPoint } from '../sync/fault.ts';
+import { Mutex } from '../sync/mutex.ts';
+import { RANK } from '../sync/ranks.ts';
+import type { SlotIndex, Thread } from '../sync/thread.ts';
+import type { FileFacts } from './file-facts.ts';
+import { cellsFor, PathHeap } from './path-heap.ts';
+
+/** States of a row. */
+export const VNODE_STATE = {
+  free: 0,
+  hashed: 1,
+  /** The file was found changed: only those who have it open still see it. */
+  stale: 2,
+} as const;
+
+/** Kinds of vnodes. */
+export const VNODE_KIND = { none: 0, file: 1 } as const;
+
+/** Rows between two commits of a walk over all rows. */
+const PIECE_ROWS = 256;
+
+/** The table as one thread sees it. */
+export class VnodeTable {
+  readonly #thread: Thread;
+  readonly #mutex: Mutex;
+  readonly #vnode: BoundTables['vnode'];
+  readonly #heads: BoundTables['vnodeBucket']['head'];
+  readonly #pool: BoundTables['vnodePool'];
+  readonly #paths: PathHeap;
+
+  constructor(thread: Thread) {
+    const { tables } = thread.region;
+    this.#thread = thread;
+    this.#mutex = new Mutex(thread, tables.vnodePool.lock.address(0), RANK.vnodeTable);
+    this.#vnode = tables.vnode;
+    this.#heads = tables.vnodeBucket.head;
+    this.#pool = tables.vnodePool;
+    this.#paths = new PathHeap(thread);
+  }
+
+  /**
+   * The row of a file, with this slot's bit set: the known one if the file is unchanged, else a new one.
+   * 1 make sure that a row and cells are free: nothing is logged yet, so pages may be dropped
+   * 2 the row of the same identity: unchanged, done; changed, it becomes stale
+   * 3 fill a new row, hash it
+   */
+  intern(facts: FileFacts, path: Uint8Array, pages: Pages): VnodeIndex {
+    this.#mutex.enter();
+    try {
+      const bucket = this.#bucketOf(facts.identity);
+      let row = this.#find(bucket, facts.identity);
+      if (row >= 0 && this.#isUnchanged(row, facts)) {
+        this.#setOpen(row, this.#thread.slot);
+        return row;
+      }
+      // 1.
+      while (!this.#hasFreeRow() || this.#paths.free < cellsFor(path.length)) {
+        if (!this.#recycleOne(pages)) this.#failFull(path.length);
+      }
+      // 2.
+      row = this.#find(bucket, facts.identity);
+      if (row >= 0) {
+        this.#unhash(row);
+        this.#thread.journal.set(this.#vnode.state, row, VNODE_STATE.stale);
+      }
+      // 3.
+      const fresh = this.#takeRow();
+      this.#fillRow(fresh, facts, path);
+      const { journal } = this.#thread;
+      journal.set(this.#vnode.chainNext, fresh, this.#heads.get(bucket));
+      journal.set(this.#heads, bucket, fresh + 1);
+      this.#setOpen(fresh, this.#thread.slot);
+      if (VERIFY) faultPoint(this.#thread, 'vnode.open.inserted');
+      return fresh;
+    } finally {
+      this.#mutex.exit();
+    }
+  }
+
+  /** Sets this slot's bit of a row that another slot has open. Throws `ESTALE` when nobody has. */
+  retain(row: VnodeIndex, generation: number): void {
+    this.#mutex.enter();
+    const same = this.#vnode.generation.get(row) === generation && this.isOpen(row);
+    if (same) this.#setOpen(row, this.#thread.slot);
+    this.#mutex.exit();
+    if (!same) fail('ESTALE', 'vnodes.retain', { vnode: row, generation }, 'nobody has this vnode open any more');
+  }
+
+  /** Clears this slot's bit. */
+  release(row: VnodeIndex): void {
+    this.#mutex.enter();
+    this.#clearOpen(row, this.#thread.slot);
+    this.#mutex.exit();
+  }
+
+  /** Clears the bits of a dead slot. */
+  recover(dead: SlotIndex): void {
+    this.#mutex.enter();
+    const rows = this.#pool.freshRow.get(0);
+    for (let row = 0; row < rows; row++) {
+      this.#clearOpen(row, dead);
+      if (row % PIECE_ROWS === PIECE_ROWS - 1) this.#thread.commit();
+    }
+    this.#mutex.exit();
+  }
+
+  /** Recycles every row that nobody has open, dropping its pages; returns how many rows are left in use. */
+  recycleAll(pages: Pages): number {
+    this.#mutex.enter();
+    const rows = this.#pool.freshRow.get(0);
+    for (let row = 0; row < rows; row++) this.#tryRecycle(row, pages);
+    const left = this.#pool.rowsInUse.get(0);
+    this.#mutex.exit();
+    return left;
+  }
+
+  /** True while some slot has the vnode open. */
+  isOpen(row: VnodeIndex): boolean {
+    for (let lane = 0; lane < this.#thread.region.geometry.slotLanes; lane++) {
+      if (this.#vnode.openers.at(row, lane) !== 0) return true;
+    }
+    return false;
+  }
+
+  /** The path of a row that this slot has open. */
+  path(row: VnodeIndex): string {
+    return this.#paths.read(this.#vnode.path.get(row) - 1, this.#vnode.pathLength.get(row));
+  }
+
+  /** Broken invariants and the number of rows looked at. For quiet points. */
+  inspect(): { checked: number; problems: string[] } {
+    const problems: string[] = [];
+    const { rowCount } = this.#vnode;
+    const rows = this.#pool.freshRow.get(0);
+    const chained = new Uint8Array(rowCount);
+    const bucketCount = this.#thread.region.tables.vnodeBucket.rowCount;
+    for (let bucket = 0; bucket < bucketCount; bucket++) {
+      let steps = 0;
+      for (let link = this.#heads.get(bucket); link !== 0; link = this.#vnode.chainNext.get(link - 1)) {
+        const row = link - 1;
+        chained[row] = 1;
+        if (++steps > rowCount) {
+          problems.push(`vnode/vnode-table I1: the chain of bucket ${bucket} is a circle`);
+          break;
+        }
+        if (this.#bucketOf(this.#identityOf(row)) !== bucket)
+          problems.push(`vnode/vnode-table I1: row ${row} misplaced`);
+        const first = this.#find(bucket, this.#identityOf(row));
+        if (first !== row) problems.push(`vnode/vnode-table I1: rows ${first} and ${row} have one identity`);
+      }
+    }
+    let inUse = 0;
+    let cells = 0;
+    for (let row = 0; row < rows; row++) {
+      const state = this.#vnode.state.get(row);
+      if ((state === VNODE_STATE.hashed) !== (chained[row] === 1)) {
+        problems.push(`vnode/vnode-table I1: row ${row} has state ${state} and ${chained[row] ? 'a' : 'no'} chain`);
+      }
+      if (state === VNODE_STATE.free) {
+        if (this.isOpen(row)) problems.push(`vnode/vnode-table I2: row ${row} is free and open`);
+        continue;
+      }
+      inUse++;
+      cells += cellsFor(this.#vnode.pathLength.get(row));
+    }
+    const counted = this.#pool.rowsInUse.get(0);
+    if (inUse !== counted) problems.push(`vnode/vnode-table: ${inUse} rows in use, counted ${counted}`);
+    const cellsInUse = this.#pool.cellsInUse.get(0);
+    if (cells !== cellsInUse) problems.push(`vnode/path-heap I2: ${cells} cells in use, counted ${cellsInUse}`);
+    const freeCells = this.#paths.countFree();
+    if (freeCells !== this.#paths.free) problems.push(`vnode/path-heap I1: ${freeCells} cells are in the free chain`);
+    return { checked: rows, problems };
+  }
+
+  #hasFreeRow(): boolean {
+    return this.#pool.freeHead.get(0) !== 0 || this.#pool.freshRow.get(0) < this.#vnode.rowCount;
+  }
+
+  #takeRow(): VnodeIndex {
+    const { journal } = this.#thread;
+    journal.set(this.#pool.rowsInUse, 0, this.#pool.rowsInUse.get(0) + 1);
+    const head = this.#pool.freeHead.get(0);
+    if (head !== 0) {
+      journal.set(this.#pool.freeHead, 0, this.#vnode.chainNext.get(head - 1));
+      return head - 1;
+    }
+    const fresh = this.#pool.freshRow.get(0);
+    journal.set(this.#pool.freshRow, 0, fresh + 1);
+    return fresh;
+  }
+
+  #fillRow(row: VnodeIndex, facts: FileFacts, path: Uint8Array): void {
+    const { journal } = this.#thread;
+    const vnode = this.#vnode;
+    journal.set(vnode.state, row, VNODE_STATE.hashed);
+    journal.set(vnode.kind, row, VNODE_KIND.file);
+    for (let lane = 0; lane < 4; lane++) {
+      journal.setAt(vnode.identity, row, lane, facts.identity[lane] as number);
+      journal.setAt(vnode.stamp, row, lane, facts.stamp[lane] as number);
+    }
+    journal.setDouble(vnode.size, row, facts.size);
+    journal.setDouble(vnode.sizePeak, row, facts.size);
+    journal.set(vnode.path, row, this.#paths.store(path) + 1);
+    journal.set(vnode.pathLength, row, path.length);
+  }
+
+  /** Goes round the rows once and recycles the first that it can. */
+  #recycleOne(pages: Pages): boolean {
+    const rows = this.#pool.freshRow.get(0);
+    for (let steps = rows; steps > 0; steps--) {
+      const row = this.#pool.recycleHand.get(0) % rows;
+      this.#thread.journal.set(this.#pool.recycleHand, 0, row + 1);
+      this.#thread.commit();
+      if (this.#tryRecycle(row, pages)) return true;
+    }
+    return false;
+  }
+
+  /** Frees a row that nobody has open, with its pages and its path; false when it is in use. Nothing is logged before. */
+  #tryRecycle(row: VnodeIndex, pages: Pages): boolean {
+    const vnode = this.#vnode;
+    if (vnode.state.get(row) === VNODE_STATE.free || this.isOpen(row)) return false;
+    const { pageSize } = this.#thread.region.geometry;
+    if (pages.drop(row, Math.ceil(vnode.sizePeak.get(row) / pageSize)) > 0) return false;
+    if (VERIFY) faultPoint(this.#thread, 'vnode.recycle.dropped');
+    const { journal } = this.#thread;
+    if (vnode.state.get(row) === VNODE_STATE.hashed) this.#unhash(row);
+    this.#paths.release(vnode.path.get(row) - 1, vnode.pathLength.get(row));
+    journal.set(vnode.state, row, VNODE_STATE.free);
+    journal.set(vnode.generation, row, vnode.generation.get(row) + 1);
+    journal.set(vnode.chainNext, row, this.#pool.freeHead.get(0));
+    journal.set(this.#pool.freeHead, 0, row + 1);
+    journal.set(this.#pool.rowsInUse, 0, this.#pool.rowsInUse.get(0) - 1);
+    this.#thread.commit();
+    return true;
+  }
+
+  #unhash(row: VnodeIndex): void {
+    const { journal } = this.#thread;
+    const next = this.#vnode.chainNext;
+    const bucket = this.#bucketOf(this.#identityOf(row));
+    let before = -1;
+    for (let link = this.#heads.get(bucket); link !== row + 1; link = next.get(before)) before = link - 1;
+    if (before < 0) journal.set(this.#heads, bucket, next.get(row));
+    else journal.set(next, before, next.get(row));
+  }
+
+  #find(bucket: number, identity: Int32Array): VnodeIndex {
+    for (let link = this.#heads.get(bucket); link !== 0; link = this.#vnode.chainNext.get(link - 1)) {
+      if (this.#sameWords(this.#vnode.identity, link - 1, identity)) return link - 1;
+    }
+    return -1;
+  }
+
+  #isUnchanged(row: VnodeIndex, facts: FileFacts): boolean {
+    return this.#vnode.size.get(row) === facts.size && this.#sameWords(this.#vnode.stamp, row, facts.stamp);
+  }
+
+  #sameWords(column: BoundTables['vnode']['identity'], row: VnodeIndex, words: Int32Array): boolean {
+    for (let lane = 0; lane < 4; lane++) if (column.at(row, lane) !== words[lane]) return false;
+    return true;
+  }
+
+  #identityOf(row: VnodeIndex): Int32Array {
+    return Int32Array.from([0, 1, 2, 3], (lane) => this.#vnode.identity.at(row, lane));
+  }
+
+  #bucketOf(identity: Int32Array): number {
+    let mixed = 0;
+    for (const word of identity) mixed = Math.imul(mixed ^ word, 0x9e3779b1);
+    return (mixed ^ (mixed >>> 15)) & (this.#thread.region.tables.vnodeBucket.rowCount - 1);
+  }
+
+  #setOpen(row: VnodeIndex, slot: SlotIndex): void {
+    const { openers } = this.#vnode;
+    this.#thread.journal.setAt(openers, row, slot >>> 5, openers.at(row, slot >>> 5) | (1 << (slot & 31)));
+  }
+
+  #clearOpen(row: VnodeIndex, slot: SlotIndex): void {
+    const { openers } = this.#vnode;
+    const bits = openers.at(row, slot >>> 5);
+    const left = bits & ~(1 << (slot & 31));
+    if (left !== bits) this.#thread.journal.setAt(openers, row, slot >>> 5, left);
+  }
+
+  #failFull(pathLength: number): never {
+    const values = { pathLength, rows: this.#vnode.rowCount, cellsFree: this.#paths.free };
+    fail('ENOMEM', 'vnodes.open', values, 'every vnode is open or has pages in use; boot with a larger `vnodes`');
+  }
+}

@@ -1,0 +1,257 @@
+/**
+ * Page mappings: the front of the page cache.
+ *
+ * PROBLEM     Hand out bytes of files, in place or as copies, with nothing between a hit and the bytes but the page hash.
+ * STRUCTURE   A mapping is a list of pieces, one per page, three numbers each: bank, byte offset, bytes.
+ *
+ *               map    1 check the range   2 charge the owner   3 hold every page; the first miss sends the whole range
+ *                      to fetch, which takes pages in order and several at a time   4 write the pieces
+ *               unmap  release every page; the frame follows from bank and offset
+ *               copy   page by page: hold or fetch, copy, release; at most 32 pages are held at a time
+ *
+ *             There is no table of mappings: a page that is in memory is mapped by holding it, since every frame has an
+ *             address in every thread all the time.
+ * INVARIANTS  I1 the pages of a mapping are held by this slot from map to unmap.
+ *             I2 the frames of mappings are charged to the owner of the slot that made them.
+ * LOCKING     Shared page locks; a hit takes nothing else.
+ * COSTS       mapInto of one page that is there, with its unmapFrom: see `bench vpm`. `map` adds an object.
+ * FAILURE     `EFAULT` outside the file, `EINVAL` above 32 pages, `EDQUOT`, `ENOMEM`, `EIO`; nothing is held then.
+ * REJECTED    The cached translations of the source: they save a kernel from setting up mappings, and there are none here.
+ * REFERENCES  illumos vm/vpm.c.
+ */
+
+import { fail, failMisuse } from '../base/errors.ts';
+import { VERIFY } from '../base/verify.ts';
+import type { BoundTables } from '../layout/region.ts';
+import { countersOf, PAGE_COUNTER } from '../page/page-counters.ts';
+import type { VnodeIndex } from '../page/page-hash.ts';
+import { FETCH_PAGES_MAX, type Pages } from '../page/pages.ts';
+import type { Banks } from '../phys/banks.ts';
+import { faultPoint } from '../sync/fault.ts';
+import type { Thread } from '../sync/thread.ts';
+import type { Vnodes } from '../vnode/vnodes.ts';
+import { LockedCharge } from './locked-charge.ts';
+import { Mapping } from './mapping.ts';
+
+/** Most pages of one mapping. */
+export const MAP_PAGES_MAX = FETCH_PAGES_MAX;
+
+/** Numbers that `mapInto` writes for each page: bank, byte offset in the bank, bytes. */
+export const PIECE_LANES = 3;
+
+/** Where copies go: bytes, or a physical address in the banks. */
+export type CopyTarget = Uint8Array | number;
+
+/** The mappings as one thread sees them. */
+export class PageMappings {
+  readonly #thread: Thread;
+  readonly #banks: Banks;
+  readonly #pages: Pages;
+  readonly #vnodes: Vnodes;
+  readonly #charge: LockedCharge;
+  readonly #vnode: BoundTables['vnode'];
+  readonly #counters: Float64Array;
+  readonly #pageSize: number;
+  /** Frames of the request under way. */
+  readonly #lanes = new Int32Array(FETCH_PAGES_MAX);
+
+  constructor(thread: Thread, banks: Banks, pages: Pages, vnodes: Vnodes) {
+    this.#thread = thread;
+    this.#banks = banks;
+    this.#pages = pages;
+    this.#vnodes = vnodes;
+    this.#charge = new LockedCharge(thread);
+    this.#vnode = thread.region.tables.vnode;
+    this.#counters = countersOf(thread);
+    this.#pageSize = thread.region.geometry.pageSize;
+  }
+
+  /** Frames that this thread's mappings hold; a page that is mapped twice counts twice. */
+  get mappedFrames(): number {
+    return this.#charge.pinned;
+  }
+
+  /**
+   * Maps up to 32 pages of an open vnode for reading. Throws `EFAULT` when the range is not inside the file, `EDQUOT`,
+   * `ENOMEM` when pinned pages leave no frame, `EIO`.
+   */
+  map(vnode: VnodeIndex, offset: number, length: number, access: 'read' = 'read'): Mapping {
+    if (access !== 'read') fail('ENOTSUP', 'map', { access }, 'only reading is supported');
+    const pieces = new Float64Array(PIECE_LANES * this.#pageCount('map', vnode, offset, length));
+    return new Mapping(this, pieces, this.mapInto(vnode, offset, length, pieces));
+  }
+
+  /**
+   * Maps like `map`, without allocating: writes bank, byte offset and bytes of each piece into `pieces` and returns their
+   * number, which `unmapFrom` needs.
+   */
+  mapInto(vnode: VnodeIndex, offset: number, length: number, pieces: Float64Array): number {
+    // 1-2.
+    const count = this.#pageCount('mapInto', vnode, offset, length);
+    if (pieces.length < PIECE_LANES * count) this.#failRoom(pieces.length, count);
+    this.#charge.take(count);
+    // 3.
+    const index = Math.floor(offset / this.#pageSize);
+    const lanes = this.#lanes;
+    let held = 0;
+    while (held < count) {
+      const frame = this.#pages.hold(vnode, index + held);
+      if (frame < 0) break;
+      lanes[held++] = frame;
+    }
+    if (held < count) this.#fetchAll(vnode, index, count, held);
+    if (VERIFY) faultPoint(this.#thread, 'vpm.map.mapped');
+    // 4.
+    const banks = this.#banks;
+    let inPage = offset - index * this.#pageSize;
+    let left = length;
+    for (let page = 0; page < count; page++) {
+      const frame = lanes[page] as number;
+      const bytes = Math.min(this.#pageSize - inPage, left);
+      pieces[PIECE_LANES * page] = banks.bankOf(frame);
+      pieces[PIECE_LANES * page + 1] = banks.offsetOf(frame) + inPage;
+      pieces[PIECE_LANES * page + 2] = bytes;
+      left -= bytes;
+      inPage = 0;
+    }
+    this.#count(PAGE_COUNTER.mappedPages, count);
+    return count;
+  }
+
+  /** Releases what `mapInto` wrote: the same array, unchanged, and the number that it returned. */
+  unmapFrom(pieces: Float64Array, count: number): void {
+    const { bankFrames } = this.#banks;
+    for (let page = 0; page < count; page++) {
+      const bank = pieces[PIECE_LANES * page] as number;
+      const offset = pieces[PIECE_LANES * page + 1] as number;
+      this.#pages.release(bank * bankFrames + Math.floor(offset / this.#pageSize));
+    }
+    this.#charge.give(count);
+  }
+
+  /**
+   * Copies bytes of an open vnode. `target` is an array, filled from `targetOffset`, or a physical address, to which
+   * `targetOffset` is added. Throws `EFAULT` when the range is not inside the file or the target is too small, `EIO`,
+   * `ENOMEM`.
+   */
+  copyOut(vnode: VnodeIndex, offset: number, length: number, target: CopyTarget, targetOffset = 0): void {
+    this.#requireRange('copyOut', vnode, offset, length);
+    if (length > 0) this.#copy(vnode, offset, length, target, targetOffset, true);
+  }
+
+  /** Like `copyOut`, but only from memory: false when a page is missing, and the target may then be half written. */
+  tryCopyOut(vnode: VnodeIndex, offset: number, length: number, target: CopyTarget, targetOffset = 0): boolean {
+    this.#requireRange('tryCopyOut', vnode, offset, length);
+    return length === 0 || this.#copy(vnode, offset, length, target, targetOffset, false);
+  }
+
+  /** A view of a piece. Must not be written to, nor used after the release. */
+  view(bank: number, offset: number, length: number): Uint8Array {
+    return (this.#banks.views[bank] as Uint8Array).subarray(offset, offset + length);
+  }
+
+  /** Gives back what was charged ahead. Throws `EBUSY` while mappings of this thread live. */
+  close(): void {
+    if (this.#charge.pinned > 0) {
+      fail(
+        'EBUSY',
+        'detach',
+        { mappedFrames: this.#charge.pinned },
+        'a thread releases its mappings before it detaches',
+      );
+    }
+    this.#charge.settle();
+  }
+
+  #copy(
+    vnode: VnodeIndex,
+    offset: number,
+    length: number,
+    target: CopyTarget,
+    targetOffset: number,
+    mayFetch: boolean,
+  ): boolean {
+    const banks = this.#banks;
+    const inBanks = typeof target === 'number';
+    const to = inBanks ? this.#bankRange(target + targetOffset, length) : target;
+    let at = inBanks ? banks.offsetOfAddress(target + targetOffset) : targetOffset;
+    if (at + length > to.length) failMisuse('copyOut', { length, targetOffset: at, room: to.length }, 'no room');
+    const lanes = this.#lanes;
+    const last = Math.floor((offset + length - 1) / this.#pageSize);
+    let index = Math.floor(offset / this.#pageSize);
+    let inPage = offset - index * this.#pageSize;
+    let left = length;
+    while (left > 0) {
+      const frame = this.#pages.hold(vnode, index);
+      let count = 1;
+      if (frame >= 0) lanes[0] = frame;
+      else if (!mayFetch) return false;
+      else count = this.#fetch(vnode, index, Math.min(last - index + 1, FETCH_PAGES_MAX), false);
+      for (let page = 0; page < count; page++) {
+        const held = lanes[page] as number;
+        const bytes = Math.min(this.#pageSize - inPage, left);
+        const from = banks.views[banks.bankOf(held)] as Uint8Array;
+        const start = banks.offsetOf(held) + inPage;
+        if (from === to) to.copyWithin(at, start, start + bytes);
+        else to.set(from.subarray(start, start + bytes), at);
+        this.#pages.release(held);
+        at += bytes;
+        left -= bytes;
+        inPage = 0;
+      }
+      index += count;
+    }
+    this.#count(PAGE_COUNTER.copiedBytes, length);
+    return true;
+  }
+
+  /** Step 3 of mapping when a page was not there: gives back what is held, so that no wait happens with pages in hand. */
+  #fetchAll(vnode: VnodeIndex, index: number, count: number, held: number): void {
+    for (let page = 0; page < held; page++) this.#pages.release(this.#lanes[page] as number);
+    if (VERIFY) faultPoint(this.#thread, 'vpm.map.partial');
+    try {
+      this.#fetch(vnode, index, count, true);
+    } catch (error) {
+      this.#charge.give(count);
+      throw error;
+    }
+  }
+
+  #fetch(vnode: VnodeIndex, index: number, count: number, whole: boolean): number {
+    return this.#pages.fetch(vnode, index, count, this.#lanes, 0, this.#vnodes, whole);
+  }
+
+  /** Pages of a range, after checking it. */
+  #pageCount(call: string, vnode: VnodeIndex, offset: number, length: number): number {
+    this.#requireRange(call, vnode, offset, length);
+    const first = Math.floor(offset / this.#pageSize);
+    const count = Math.floor((offset + length - 1) / this.#pageSize) - first + 1;
+    if (length > 0 && count <= MAP_PAGES_MAX) return count;
+    return failMisuse(call, { offset, length, pages: count }, `a mapping has 1 to ${MAP_PAGES_MAX} pages`);
+  }
+
+  #requireRange(call: string, vnode: VnodeIndex, offset: number, length: number): void {
+    const { bitLane, bit } = this.#thread;
+    if ((this.#vnode.openers.at(vnode, bitLane) & bit) === 0) {
+      fail('ESTALE', call, { vnode }, 'this thread does not have the vnode open');
+    }
+    const size = this.#vnode.size.get(vnode);
+    const whole = Number.isSafeInteger(offset) && Number.isSafeInteger(length);
+    if (whole && offset >= 0 && length >= 0 && offset + length <= size) return;
+    fail('EFAULT', call, { offset, length, size }, 'the range must lie inside the file');
+  }
+
+  /** The bank of a physical range, which must lie inside one. */
+  #bankRange(address: number, length: number): Uint8Array {
+    this.#banks.view(address, length);
+    return this.#banks.views[this.#banks.bankOfAddress(address)] as Uint8Array;
+  }
+
+  #failRoom(room: number, count: number): never {
+    failMisuse('mapInto', { room, pages: count }, `the array needs ${PIECE_LANES} numbers for each page`);
+  }
+
+  #count(lane: number, amount: number): void {
+    this.#counters[lane] = (this.#counters[lane] as number) + amount;
+  }
+}

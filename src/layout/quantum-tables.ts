@@ -14,8 +14,7 @@ export const OBJECT_POSITION_MASK = MAGAZINE_LANES - 1;
 /** One row per quantum cache: the objects of one size of one arena. */
 export const quantumCacheTable = table('quantumCache', 'quantumCaches', 'columns', {
   lock: i32('A', 'mutex of the depot and the slabs', { padded: true }),
-  state: i32('A', '0 free, 1 in use'),
-  arena: i32('c', 'arena + 1'),
+  arena: i32('A', 'arena + 1, 0 for a row that is not in use'),
   objectSize: f64('c', 'size of an object, a multiple of the quantum'),
   slabSize: f64('c', 'size and alignment of a slab, a power of two'),
   slabObjects: i32('c', 'objects in a slab'),

@@ -171,6 +171,7 @@ export class VirtualMemory {
       const { slot } = this;
       fail('EBUSY', 'detach', { slot, locksHeld: this.thread.heldCount }, 'a thread that holds locks cannot detach');
     }
+    if (poisonReason(this.region) === null) this.arenas.drain();
     for (const release of this.#onDetach.reverse()) release();
     this.#onDetach = [];
     releaseSlot(this.thread);

@@ -25,7 +25,9 @@ import type { BoundTables, WordAddress } from '../layout/index.ts';
 import { ARENA_DOUBLE, ARENA_WORD } from '../layout/index.ts';
 import { type Journal, mutexEnter, mutexExit, RANK, type Thread } from '../sync/index.ts';
 import type { ArenaCores } from './arena-cores.ts';
+import { ArenaSlabs } from './arena-slabs.ts';
 import { type ArenaIndex, STRATEGY } from './kinds.ts';
+import { QuantumCaches, slabSizeOf } from './quantum-caches.ts';
 
 /** See the file's header. */
 export class ArenaCore {
@@ -65,6 +67,8 @@ export class ArenaCore {
   readonly importCallback: number;
   /** Imports are rounded up to a multiple of this; 0 not at all. */
   readonly importUnit: number;
+  /** The caches of small sizes, or null. */
+  readonly caches: QuantumCaches | null;
 
   /** @param generation the one to be bound to: that of a row that is ready or about to be. */
   constructor(cores: ArenaCores, row: ArenaIndex, generation: number) {
@@ -92,6 +96,8 @@ export class ArenaCore {
     this.importArena = arena.importArena.get(row) - 1;
     this.importCallback = arena.importCallback.get(row) - 1;
     this.importUnit = arena.importUnit.get(row);
+    const slabSize = slabSizeOf(thread.region, row);
+    this.caches = slabSize === 0 ? null : new QuantumCaches(thread, row, this.quantum, new ArenaSlabs(this, slabSize));
   }
 
   /** True when spans can be had from a source, and are given back to it. */
@@ -102,7 +108,10 @@ export class ArenaCore {
   /** Takes the lock. Throws `ESTALE`, without the lock, when the arena was destroyed. */
   enter(): void {
     mutexEnter(this.thread, this.lockAddress, RANK.arena);
-    if (this.words[this.generationAddress] !== this.generation) this.#failStale();
+    if (this.words[this.generationAddress] !== this.generation) {
+      this.exit();
+      this.failStale();
+    }
   }
 
   /** Takes the lock whatever the generation: for destroying and recovering. */
@@ -126,8 +135,8 @@ export class ArenaCore {
     this.doubles[index] = (this.doubles[index] as number) + amount;
   }
 
-  #failStale(): never {
-    this.exit();
+  /** Throws `ESTALE`. */
+  failStale(): never {
     throw new VmError('ESTALE', `arena ${JSON.stringify(this.name)}: the arena was destroyed`);
   }
 }

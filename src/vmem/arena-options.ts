@@ -26,6 +26,11 @@ export interface ArenaOptions {
   readonly quantum?: number;
   /** How free segments are chosen when a call does not say. Default `instant`. */
   readonly strategy?: Strategy;
+  /**
+   * Sizes up to this are cached per thread: a multiple of the quantum, clamped to 16 quanta. A pair of `alloc` and `free`
+   * then takes no lock. Default 0: nothing is cached.
+   */
+  readonly quantumCacheMax?: number;
   /** Where further spans come from. Default: nowhere. */
   readonly import?: ImportOptions;
   /** `'seed'`: behave like the original source wherever the two differ; see docs/differences.md. */
@@ -40,6 +45,7 @@ export interface ArenaPlan {
   readonly quantum: number;
   readonly strategy: number;
   readonly flags: number;
+  readonly quantumCacheMax: number;
   /** -1: none. */
   readonly importArena: ArenaIndex;
   /** -1: none. */
@@ -48,7 +54,7 @@ export interface ArenaPlan {
 }
 
 const CALL = 'arenas.create';
-const KNOWN_OPTIONS = ['base', 'size', 'quantum', 'strategy', 'import', 'compat'] as const;
+const KNOWN_OPTIONS = ['base', 'size', 'quantum', 'strategy', 'quantumCacheMax', 'import', 'compat'] as const;
 const KNOWN_IMPORT_OPTIONS = ['from', 'large', 'roundTo'] as const;
 const NAME_BYTES_MAX = 63;
 
@@ -66,12 +72,16 @@ export function planArena(name: string, options: ArenaOptions, callbacks: Callba
   if (base % quantum !== 0) failMisuse(CALL, { name, base, quantum }, 'base must be a multiple of the quantum');
   if (size % quantum !== 0) failMisuse(CALL, { name, size, quantum }, 'size must be a multiple of the quantum');
   if (base > ADDRESS_MAX - size) failMisuse(CALL, { name, base, size }, 'the range must end below 2^53');
+  const quantumCacheMax = requireInteger(CALL, 'quantumCacheMax', options.quantumCacheMax ?? 0, 0, ADDRESS_MAX);
+  if (quantumCacheMax % quantum !== 0) {
+    failMisuse(CALL, { name, quantumCacheMax, quantum }, 'quantumCacheMax must be a multiple of the quantum');
+  }
   const { compat } = options;
   if (compat !== undefined && compat !== 'seed') failMisuse(CALL, { name, compat }, "compat must be 'seed'");
   const strategy = strategyCode(CALL, options.strategy, STRATEGY.instant);
   const seedFlag = compat === 'seed' ? ARENA_FLAG.compatSeed : 0;
   const source = planImport(name, quantum, options.import, callbacks);
-  return { name, base, size, quantum, strategy, ...source, flags: source.flags | seedFlag };
+  return { name, base, size, quantum, strategy, quantumCacheMax, ...source, flags: source.flags | seedFlag };
 }
 
 function planImport(name: string, quantum: number, options: ImportOptions | undefined, callbacks: Callbacks) {

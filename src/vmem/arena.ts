@@ -12,7 +12,7 @@ import { allocate, careForArena, NO_IMPORTER } from './allocate.ts';
 import { hashFind, rehashTo } from './allocation-hash.ts';
 import type { ArenaCore } from './arena-core.ts';
 import { checkArena } from './check.ts';
-import { type ConstraintOptions, checkConstraints } from './fit.ts';
+import { type ConstraintOptions, type Constraints, checkConstraints } from './fit.ts';
 import { freeAll } from './free-all.ts';
 import { type ArenaIndex, STRATEGY_NAME, type Strategy, strategyCode, TAG_KIND } from './kinds.ts';
 import { destroyArena } from './lifecycle.ts';
@@ -68,8 +68,17 @@ export class Arena {
   /** Allocates `size`, rounded up to the quantum. Returns the address, or -1 when no free segment can hold it. */
   tryAlloc(size: number, strategy?: Strategy): number {
     const core = this.#core;
+    const { caches } = core;
+    if (caches !== null && size <= caches.maxUnits && strategy === undefined) {
+      if (!Number.isSafeInteger(size) || size <= 0) failSize(core, 'arena.alloc', size);
+      if (!core.current) core.failStale();
+      const cached = caches.tryAlloc(size);
+      if (cached >= 0) return cached;
+    }
     const rounded = roundSize(core, 'arena.alloc', size);
-    return allocate(core, rounded, strategyCode('arena.alloc', strategy, core.strategy), null, NO_IMPORTER);
+    const code = strategyCode('arena.alloc', strategy, core.strategy);
+    const address = allocate(core, rounded, code, null, NO_IMPORTER);
+    return address >= 0 || caches === null ? address : allocateDrained(core, rounded, code, null);
   }
 
   /** Like `tryAlloc`, but throws `ENOMEM`. */
@@ -85,7 +94,8 @@ export class Arena {
     const rounded = roundSize(core, 'arena.xalloc', size);
     const constraints = checkConstraints('arena.xalloc', options, rounded, core.quantum);
     const strategy = strategyCode('arena.xalloc', options.strategy, core.strategy);
-    return allocate(core, rounded, strategy, constraints, NO_IMPORTER);
+    const address = allocate(core, rounded, strategy, constraints, NO_IMPORTER);
+    return address >= 0 || core.caches === null ? address : allocateDrained(core, rounded, strategy, constraints);
   }
 
   /** Like `tryXalloc`, but throws `ENOMEM`. */
@@ -100,6 +110,12 @@ export class Arena {
    * no allocation starts and for a wrong size, and changes nothing.
    */
   free(address: number, size: number): void {
+    const { caches } = this.#core;
+    if (caches !== null && size <= caches.maxUnits) {
+      if (!Number.isSafeInteger(size) || size <= 0) failSize(this.#core, 'arena.free', size);
+      if (!this.#core.current) this.#core.failStale();
+      if (caches.free(address, size)) return;
+    }
     release(this.#core, 'arena.free', address, size);
   }
 
@@ -108,8 +124,24 @@ export class Arena {
     release(this.#core, 'arena.xfree', address, size);
   }
 
-  /** Frees every allocation, in the order of the segment list. Linear in the number of tags. */
+  /**
+   * Puts what this thread and the depots of the quantum caches hold but nobody uses back into the arena. Done by itself when
+   * an allocation would fail otherwise, and when a thread detaches.
+   */
+  drain(): void {
+    const core = this.#core;
+    if (!core.current) core.failStale();
+    core.caches?.drain();
+  }
+
+  /**
+   * Frees every allocation, in the order of the segment list. Linear in the number of tags. Throws `EINVAL` for an arena
+   * with quantum caches, whose objects it could not tell apart.
+   */
   xfreeAll(): void {
+    if (this.#core.caches !== null) {
+      failMisuse('arena.xfreeAll', { arena: this.#core.name }, 'an arena with quantum caches cannot be freed at once');
+    }
     freeAll(this.#core);
   }
 
@@ -197,7 +229,12 @@ export class Arena {
 
   /** Checks every invariant. */
   check(): CheckReport {
-    return checkArena(this.#core);
+    const report = checkArena(this.#core);
+    const { caches } = this.#core;
+    if (caches === null) return report;
+    const problems = [...report.problems];
+    const objects = caches.check(problems);
+    return { structure: report.structure, checked: report.checked + objects, problems };
   }
 
   /** Counts and sizes. */
@@ -213,13 +250,23 @@ export class Arena {
 
 function roundSize(core: ArenaCore, call: string, size: number): number {
   if (!Number.isSafeInteger(size) || size <= 0) {
-    failMisuse(call, { arena: core.name, size }, 'size must be an integer above 0');
+    failSize(core, call, size);
   }
   const rounded = Math.ceil(size * core.inverseQuantum) * core.quantum;
   if (rounded > ADDRESS_MAX) {
     failMisuse(call, { size, quantum: core.quantum }, 'size, rounded up to the quantum, must be below 2^53');
   }
   return rounded;
+}
+
+/** Tries once more after the caches gave back what they can spare. */
+function allocateDrained(core: ArenaCore, size: number, strategy: number, constraints: Constraints | null): number {
+  core.caches?.drain();
+  return allocate(core, size, strategy, constraints, NO_IMPORTER);
+}
+
+function failSize(core: ArenaCore, call: string, size: number): never {
+  failMisuse(call, { arena: core.name, size }, 'size must be an integer above 0');
 }
 
 function release(core: ArenaCore, call: string, address: number, size: number): void {

@@ -79,6 +79,11 @@ export class Arenas {
     return { tags, unusedTags: unused, arenas: this.list().map((arena) => arena.stats()) };
   }
 
+  /** Puts what this thread has cached back into the arenas. Before it detaches. */
+  drain(): void {
+    for (const arena of this.list()) arena.drain();
+  }
+
   /** Gives back what a dead slot had in flight, and ends arenas that it was creating or destroying. */
   recover(dead: SlotIndex): void {
     recoverArenas(this.#cores, dead);

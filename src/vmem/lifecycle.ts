@@ -24,6 +24,7 @@ import type { ArenaCores } from './arena-cores.ts';
 import type { ArenaPlan } from './arena-options.ts';
 import { freeListRemove } from './free-lists.ts';
 import { ARENA_STATE, type ArenaIndex, TAG_KIND } from './kinds.ts';
+import { createQuantumCaches, removeQuantumCaches } from './quantum-caches.ts';
 import { releaseSpan } from './release.ts';
 import { insertSpan, removeSpan, saveHeader } from './spans.ts';
 import { refillReserve, TAGS_PER_OPERATION, trimReserve } from './tag-pool.ts';
@@ -59,7 +60,8 @@ export function createArena(cores: ArenaCores, plan: ArenaPlan, sourceGeneration
   const row = claimRow(cores, plan, sourceGeneration);
   exitRegistry(cores);
   if (VERIFY) faultPoint(thread, 'vmem.create.claimed');
-  // 2. Buckets, tags, the first span.
+  // 2. Caches, buckets, tags, the first span.
+  if (plan.quantumCacheMax > 0) makeCaches(cores, row, plan);
   const core = cores.at(row);
   core.enterAnyway();
   const made = createHash(core) && (plan.size === 0 || refillReserve(core, TAGS_PER_OPERATION));
@@ -80,6 +82,16 @@ export function createArena(cores: ArenaCores, plan: ArenaPlan, sourceGeneration
   thread.journal.set(arena.actor, row, 0);
   exitRegistry(cores);
   return core;
+}
+
+/** Claims the rows of the arena's quantum caches; dismantles the arena when there are too few. */
+function makeCaches(cores: ArenaCores, row: ArenaIndex, plan: ArenaPlan): void {
+  try {
+    createQuantumCaches(cores.thread.region, row, plan.quantum, plan.quantumCacheMax);
+  } catch (error) {
+    dismantle(cores, row);
+    throw error;
+  }
 }
 
 /** Finds a free row and fills in what does not change. Under the registry's lock, which it leaves before it throws. */
@@ -126,6 +138,9 @@ export function destroyArena(core: ArenaCore): void {
     if (arena.state.get(row) === ARENA_STATE.free || arena.importArena.get(row) !== core.row + 1) continue;
     if (core.current) failBusy(core, `arena ${JSON.stringify(arena.name.text(row))} imports from it`);
   }
+  const cached = core.current && core.caches !== null ? core.caches.allocated : 0;
+  if (cached > 0) failBusy(core, `it has ${cached} live allocation${cached === 1 ? '' : 's'} of cached sizes`);
+  if (core.current) core.caches?.drainAll();
   try {
     core.enter();
   } catch (error) {
@@ -156,15 +171,15 @@ export function dismantle(cores: ArenaCores, row: ArenaIndex): void {
   const { thread } = cores;
   const { arena } = thread.region.tables;
   const core = cores.at(row);
+  removeQuantumCaches(thread.region, row);
   core.enterAnyway();
   while (core.words[core.base + ARENA_WORD.segmentHead] !== 0) dropFirstSpan(core);
   destroyHash(core);
   trimReserve(core, 0);
   core.exit();
   enterRegistry(cores);
-  if (arena.state.get(row) === ARENA_STATE.creating) {
-    thread.journal.set(arena.generation, row, arena.generation.get(row) + 1);
-  }
+  // The core used here knows the row's old constants: nobody may find it again under the generation of the next arena.
+  thread.journal.set(arena.generation, row, arena.generation.get(row) + 1);
   thread.journal.set(arena.state, row, ARENA_STATE.free);
   thread.journal.set(arena.actor, row, 0);
   exitRegistry(cores);

@@ -32,7 +32,7 @@ import { assert } from '../base/assert.ts';
 import { fail } from '../base/errors.ts';
 import { MAGAZINE_LANES, OBJECT_POSITION_MASK, OBJECT_SLAB_SHIFT } from '../layout/quantum-tables.ts';
 import type { BoundTables } from '../layout/region.ts';
-import { compareExchange, Mutex, RANK, type Thread } from '../sync/index.ts';
+import { compareExchange, Mutex, RANK, type SlotIndex, type Thread } from '../sync/index.ts';
 import { MagazineDepot } from './magazine-depot.ts';
 import { beingFreedBy, OBJECT_STATE, type SlabStore } from './slab-store.ts';
 
@@ -170,7 +170,7 @@ export class QuantumCache {
   }
 
   /** Puts what a dead slot had cached back into slabs. */
-  recoverSlot(dead: number): void {
+  recoverSlot(dead: SlotIndex): void {
     this.#lock.enter();
     this.#depot.drainSlot(dead);
     this.#depot.settlePending(dead);

@@ -20,7 +20,7 @@
 import { ceilPowerOfTwo, fail } from '../base/index.ts';
 import { MAGAZINE_LANES } from '../layout/quantum-tables.ts';
 import type { Region } from '../layout/region.ts';
-import { compareExchange, load, store, type Thread } from '../sync/index.ts';
+import { compareExchange, load, type SlotIndex, store, type Thread } from '../sync/index.ts';
 import { QuantumCache, type SlabSource } from './quantum-cache.ts';
 import { OBJECT_STATE, SlabStore } from './slab-store.ts';
 
@@ -61,13 +61,21 @@ export function slabSizeFor(maxUnits: number): number {
   return ceilPowerOfTwo(3 * maxUnits + 1);
 }
 
+/** Size of the slabs of an arena's caches, 0 for an arena that has none. */
+export function slabSizeOf(region: Region, arena: number): number {
+  const { quantumCache: caches } = region.tables;
+  for (let row = 0; row < caches.rowCount; row++)
+    if (caches.arena.get(row) === arena + 1) return caches.slabSize.get(row);
+  return 0;
+}
+
 /** Claims and fills the rows of an arena's caches. Throws `ENOMEM`. Returns the largest cached size, after clamping. */
 export function createQuantumCaches(region: Region, arena: number, quantum: number, maxUnits: number): number {
   const clamped = Math.min(maxUnits, CACHED_QUANTA_MAX * quantum);
   const { quantumCache: caches } = region.tables;
   const slabSize = slabSizeFor(clamped);
   for (const objectSize of cacheSizes(quantum, clamped)) {
-    const row = claimRow(region);
+    const row = claimRow(region, arena);
     if (row < 0) {
       removeQuantumCaches(region, arena);
       const rule = `all ${caches.rowCount} rows of quantum caches are taken; boot with a larger \`quantumCaches\``;
@@ -77,25 +85,24 @@ export function createQuantumCaches(region: Region, arena: number, quantum: numb
     caches.slabSize.put(row, slabSize);
     caches.slabObjects.put(row, Math.min(MAGAZINE_LANES, Math.floor(slabSize / objectSize)));
     caches.rounds.put(row, ROUNDS_FIRST);
-    store(region.words, caches.arena.address(row), arena + 1);
   }
   return clamped;
 }
 
-/** Frees the rows of an arena's caches, whose slabs are all gone. */
+/** Frees the rows of an arena's caches, whose slabs and magazines are all gone. */
 export function removeQuantumCaches(region: Region, arena: number): void {
   const { quantumCache: caches } = region.tables;
   for (let row = 0; row < caches.rowCount; row++) {
     if (load(region.words, caches.arena.address(row)) !== arena + 1) continue;
     store(region.words, caches.arena.address(row), 0);
-    store(region.words, caches.state.address(row), 0);
   }
 }
 
-function claimRow(region: Region): number {
+/** Claims a row by writing the arena into it, so that whoever dismantles the arena finds the row. */
+function claimRow(region: Region, arena: number): number {
   const { quantumCache: caches } = region.tables;
   for (let row = 0; row < caches.rowCount; row++) {
-    if (compareExchange(region.words, caches.state.address(row), 0, 1) === 0) return row;
+    if (compareExchange(region.words, caches.arena.address(row), 0, arena + 1) === 0) return row;
   }
   return -1;
 }
@@ -142,9 +149,24 @@ export class QuantumCaches {
     for (const cache of this.#caches) cache.drain();
   }
 
-  /** Puts back what a dead slot had cached. */
-  recoverSlot(dead: number): void {
+  /** Puts back what another slot had cached: one whose thread has ended, or any when the arena is being destroyed. */
+  recoverSlot(dead: SlotIndex): void {
     for (const cache of this.#caches) cache.recoverSlot(dead);
+  }
+
+  /** Objects that users have. */
+  get allocated(): number {
+    let count = 0;
+    this.forEachAllocated(() => {
+      count++;
+    });
+    return count;
+  }
+
+  /** Puts everything back that any slot had cached. No other thread may be using the arena. */
+  drainAll(): void {
+    for (let slot = 0; slot < this.#region.geometry.slots; slot++) this.recoverSlot(slot);
+    this.drain();
   }
 
   /** Calls back for every object that a user has: its address, its size, and the slot + 1 that allocated it. */

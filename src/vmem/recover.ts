@@ -2,7 +2,8 @@
  * Cleaning up in the arenas after a slot whose thread has ended.
  *
  * The takeover has undone the slot's journal and freed its locks before. What is left is what the slot had in flight
- * between two arenas, and rows that it was creating or destroying. Its allocations stay: they belong to the program.
+ * between two arenas, what it had cached, and rows that it was creating or destroying. Its allocations stay: they belong to
+ * the program.
  */
 
 import { InvariantError } from '../base/index.ts';
@@ -23,6 +24,7 @@ export function recoverArenas(cores: ArenaCores, dead: SlotIndex): void {
   }
   for (let row = 0; row < arena.rowCount; row++) {
     const state = arena.state.get(row);
+    if (state === ARENA_STATE.ready) cores.at(row).caches?.recoverSlot(dead);
     const halfway = state === ARENA_STATE.creating || state === ARENA_STATE.destroying;
     if (halfway && arena.actor.get(row) === dead + 1) dismantle(cores, row);
   }

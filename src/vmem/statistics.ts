@@ -12,6 +12,7 @@ import {
 import type { ArenaCore } from './arena-core.ts';
 import { firstListFrom } from './free-lists.ts';
 import { ARENA_COUNTER } from './kinds.ts';
+import type { QuantumCacheStatistics } from './quantum-caches.ts';
 
 /** Counts of operations; each may miss the last operation of a thread that was terminated. */
 export type ArenaCounts = Readonly<Record<keyof typeof ARENA_COUNTER, number>>;
@@ -41,6 +42,8 @@ export interface ArenaStatistics {
   /** 1 - largest free segment / all that is free; 0 when nothing is free. */
   readonly fragmentation: number;
   readonly counts: ArenaCounts;
+  /** The quantum caches, smallest objects first. Their slabs count as allocations above. */
+  readonly quantumCaches: readonly QuantumCacheStatistics[];
 }
 
 /** Takes the numbers under the lock. Linear in the number of free segments. */
@@ -79,6 +82,7 @@ export function readStatistics(core: ArenaCore): ArenaStatistics {
     largestFree,
     fragmentation: size === inUse ? 0 : 1 - largestFree / (size - inUse),
     counts,
+    quantumCaches: core.caches?.statistics() ?? [],
   };
   core.exit();
   return statistics;

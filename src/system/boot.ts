@@ -10,8 +10,9 @@ import { Region } from '../layout/index.ts';
 import { Banks } from '../phys/banks.ts';
 import { claimSlot, createOwner, newWatchId, poisonRegion, refusePoisoned } from '../sync/index.ts';
 import { type Handle, unwrapHandle } from './handle.ts';
+import { HEAP, heapOptions } from './heap.ts';
 import type { MonitorData } from './monitor-messages.ts';
-import { type BootOptions, planBoot } from './options.ts';
+import { type BootOptions, type BootPlan, planBoot } from './options.ts';
 import { claimForThread, VirtualMemory } from './virtual-memory.ts';
 
 const workers = new WeakMap<VirtualMemory, Worker>();
@@ -32,12 +33,12 @@ export function boot(options: BootOptions): VirtualMemory {
   const banks = Banks.create(geometry.frames, geometry.bankFrames, geometry.pageSize);
   createOwner(region, 'default', plan.limits);
   const slot = claimSlot(region, newWatchId(region));
-  if (plan.services === 'manual') return new VirtualMemory(region, banks, slot, null);
+  if (plan.services === 'manual') return begin(new VirtualMemory(region, banks, slot, null), plan);
   const handle: Handle = { pagewright: 'handle', region: region.buffer, memories: banks.memories };
   const workerData: MonitorData = { handle, watchId: newWatchId(region) };
   const monitor = new Worker(new URL('./monitor.js', import.meta.url), { workerData, name: 'pagewright-monitor' });
   monitor.unref();
-  const vm = new VirtualMemory(region, banks, slot, monitor);
+  const vm = begin(new VirtualMemory(region, banks, slot, monitor), plan);
   const poison = (reason: string) => poisonRegion(region, reason);
   const onExit = () => poison('the thread that booted the system has ended');
   process.once('exit', onExit);
@@ -45,6 +46,13 @@ export function boot(options: BootOptions): VirtualMemory {
   monitor.once('exit', () => poison('the monitor has ended'));
   vm.onDetach(() => process.off('exit', onExit));
   workers.set(vm, monitor);
+  return vm;
+}
+
+/** Brings the memory online and makes the heap. */
+function begin(vm: VirtualMemory, plan: BootPlan): VirtualMemory {
+  vm.frames.online(0, plan.onlineFrames);
+  vm.createArena(HEAP, heapOptions(plan.onlineFrames, plan.geometry.pageSize));
   return vm;
 }
 

@@ -16,7 +16,8 @@
 import { MessageChannel, type Transferable, Worker, type WorkerOptions } from 'node:worker_threads';
 import { type CheckReport, fail, InvariantError, VmError } from '../base/index.ts';
 import type { Region } from '../layout/index.ts';
-import type { Banks } from '../phys/banks.ts';
+import { checkPages, type PageCounter, Pages, pageStatistics, recoverPages } from '../page/index.ts';
+import { type Banks, type FrameCounts, Frames } from '../phys/index.ts';
 import {
   Callbacks,
   type Clock,
@@ -35,7 +36,10 @@ import {
   UNWATCHED,
 } from '../sync/index.ts';
 import { type Arena, type ArenaOptions, Arenas } from '../vmem/index.ts';
+import { recoverVnodes, Vnodes } from '../vnode/index.ts';
+import { type File, openFile, PageMappings, recoverMappings } from '../vpm/index.ts';
 import type { AdoptMessage, Handle, Watch } from './handle.ts';
+import { HEAP, registerHeap } from './heap.ts';
 import type { WatchRequest } from './monitor-messages.ts';
 import { describeSlots, type SlotReport } from './slot-report.ts';
 import { keepPort, kernelThreadId, kernelThreadStart } from './watch.ts';
@@ -54,6 +58,10 @@ export interface SpawnOptions extends WorkerOptions {
 export interface SystemStatistics {
   readonly slots: readonly SlotReport[];
   readonly owners: readonly OwnerUsage[];
+  /** Frames by what they are used for. */
+  readonly frames: FrameCounts;
+  /** What all slots together did with pages. */
+  readonly pages: Readonly<Record<PageCounter, number>>;
 }
 
 /** One thread's attachment to a system. Made by `boot` and `attach`. */
@@ -63,6 +71,10 @@ export class VirtualMemory {
   readonly thread: Thread;
   readonly callbacks: Callbacks;
   readonly arenas: Arenas;
+  readonly frames: Frames;
+  readonly pages: Pages;
+  readonly vnodes: Vnodes;
+  readonly mappings: PageMappings;
   /** Gives back, in this order, what a dead slot owned in each room. */
   readonly recoverers: readonly SlotRecoverer[];
   #monitor: MonitorLink | null;
@@ -76,7 +88,18 @@ export class VirtualMemory {
     this.thread = new Thread(region, slot);
     this.callbacks = new Callbacks(region);
     this.arenas = new Arenas(this.thread, this.callbacks);
-    this.recoverers = [(_self, dead) => this.arenas.recover(dead)];
+    this.frames = new Frames(this.thread);
+    this.pages = new Pages(this.thread, this.frames);
+    this.vnodes = new Vnodes(this.thread, this.pages, banks);
+    this.mappings = new PageMappings(this.thread, banks, this.pages, this.vnodes);
+    registerHeap(this.callbacks, this.frames, banks.pageSize);
+    this.recoverers = [
+      (_self, dead) => this.arenas.recover(dead),
+      recoverPages,
+      recoverVnodes,
+      recoverMappings,
+      (_self, dead) => this.frames.recover(dead, (first) => this.heap.whatis(first * banks.pageSize) !== null),
+    ];
     this.#monitor = monitor;
   }
 
@@ -88,6 +111,17 @@ export class VirtualMemory {
   /** The system's time. */
   get clock(): Clock {
     return this.thread.clock;
+  }
+
+  /** The arena of memory that all threads can reach: its addresses are physical. See heap.ts. */
+  get heap(): Arena {
+    return this.arenas.open(HEAP);
+  }
+
+  /** Opens a regular file for reading through the page cache. Throws `ENOENT`, `EINVAL`, `EIO`, `ENOMEM`. */
+  open(path: string): File {
+    this.#requireAttached('open');
+    return openFile(this, path);
   }
 
   /** A handle for any number of threads: pass it on and call `attach` there. Watched on Linux only; see `spawn`. */
@@ -146,12 +180,18 @@ export class VirtualMemory {
   /** Checks every structure; an empty list of problems everywhere means sound. Call it at quiet points. */
   check(): CheckReport[] {
     this.#requireAttached('check');
-    return this.arenas.check();
+    return [...this.arenas.check(), this.frames.check(), checkPages(this.thread), this.vnodes.check()];
   }
 
   /** Slots and owners as they are now. */
   statistics(): SystemStatistics {
-    return { slots: describeSlots(this.region), owners: ownerUsage(this.region) };
+    const { region } = this;
+    return {
+      slots: describeSlots(region),
+      owners: ownerUsage(region),
+      frames: this.frames.counts(),
+      pages: pageStatistics(region),
+    };
   }
 
   /** Why the system has stopped, or null while it is sound. */
@@ -164,14 +204,20 @@ export class VirtualMemory {
     this.#onDetach.push(release);
   }
 
-  /** Leaves the system: gives the slot back. Throws `EBUSY` while this thread holds locks. */
+  /** Leaves the system: closes files, gives the slot back. Throws `EBUSY` while this thread holds locks or mappings. */
   detach(): void {
     if (this.#detached) return;
     if (this.thread.heldCount !== 0) {
       const { slot } = this;
       fail('EBUSY', 'detach', { slot, locksHeld: this.thread.heldCount }, 'a thread that holds locks cannot detach');
     }
-    if (poisonReason(this.region) === null) this.arenas.drain();
+    if (poisonReason(this.region) === null) {
+      this.mappings.close();
+      this.arenas.drain();
+      this.vnodes.closeAll();
+    } else {
+      this.vnodes.closeDescriptors();
+    }
     for (const release of this.#onDetach.reverse()) release();
     this.#onDetach = [];
     releaseSlot(this.thread);

@@ -110,6 +110,11 @@ export class Vnodes implements PageStore {
   closeAll(): void {
     for (const vnode of this.#opens.keys()) this.#table.release(vnode);
     this.#opens.clear();
+    this.closeDescriptors();
+  }
+
+  /** Closes what is private to this thread: all that can be done in a region that has stopped. */
+  closeDescriptors(): void {
     this.#descriptors.shrink(0);
   }
 

@@ -1,0 +1,45 @@
+/**
+ * The heap: the arena from which programs allocate memory that all threads can reach.
+ *
+ * Its addresses are physical byte addresses. It begins empty and imports runs of frames when a request does not fit; a
+ * run goes back when all of it is free again. Constrained and large requests therefore compete with the page cache, whose
+ * pages give way.
+ */
+
+import { alignUp } from '../base/exact.ts';
+import type { Frames } from '../phys/frames.ts';
+import type { CallbackReference, Callbacks } from '../sync/index.ts';
+import type { ArenaOptions, SpanSource } from '../vmem/index.ts';
+
+/** Name of the heap's arena: prefixed, because programs may want `heap` for themselves. */
+export const HEAP = 'vm.heap';
+
+/** Smallest piece of the heap: a cache line, so that two allocations never share one. */
+export const HEAP_QUANTUM_BYTES = 64;
+
+/** Largest amount that the heap asks for at a time when less was needed. */
+const IMPORT_BYTES_MAX = 256 * 1024;
+
+const SOURCE: CallbackReference = { export: 'vm.heap' };
+
+/** Options of the heap's arena for a memory of so many frames. */
+export function heapOptions(frames: number, pageSize: number): ArenaOptions {
+  const share = alignUp(Math.ceil((frames * pageSize) / 64), pageSize);
+  const roundTo = Math.max(pageSize, Math.min(IMPORT_BYTES_MAX, share));
+  return { quantum: HEAP_QUANTUM_BYTES, import: { from: SOURCE, roundTo } };
+}
+
+/** Makes this thread's frames known as the heap's source. */
+export function registerHeap(callbacks: Callbacks, frames: Frames, pageSize: number): void {
+  const source: SpanSource = {
+    import(sizeBytes) {
+      const count = Math.ceil(sizeBytes / pageSize);
+      const first = frames.tryTakeRun(count);
+      return first < 0 ? -1 : { start: first * pageSize, size: count * pageSize };
+    },
+    release(startBytes, sizeBytes) {
+      frames.giveRun(startBytes / pageSize, sizeBytes / pageSize);
+    },
+  };
+  callbacks.register(SOURCE.export, source);
+}

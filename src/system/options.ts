@@ -91,6 +91,7 @@ export function planBoot(options: BootOptions): BootPlan {
   const frames = memoryMaxBytes / pageSize;
   const tags = integer('tags', Math.max(8192, Math.ceil(frames / 8)), 256, 2 ** 27);
   const vnodes = integer('vnodes', Math.min(65536, Math.max(256, Math.ceil(frames / 16))), 1, 2 ** 22);
+  const slabs = Math.max(512, Math.ceil(tags / 32));
   const slotLanes = Math.ceil(slots / 32);
   const pathBytes = Math.max(65536, vnodes * 128);
   const geometry: Geometry = {
@@ -113,9 +114,9 @@ export function planBoot(options: BootOptions): BootPlan {
     vnodeBuckets: ceilPowerOfTwo(vnodes),
     pathBytes,
     quantumCaches: 64,
-    magazines: Math.max(512, Math.ceil(frames / 256)),
-    slabs: Math.max(512, Math.ceil(frames / 256)),
-    slabBuckets: ceilPowerOfTwo(Math.max(512, Math.ceil(frames / 256))),
+    magazines: Math.max(512, Math.ceil(tags / 64)),
+    slabs,
+    slabBuckets: ceilPowerOfTwo(slabs),
     ...pageGeometry(frames, pathBytes),
   };
   const spinLimit = integer('spinLimit', 100, 0, 1_000_000);

@@ -215,7 +215,7 @@ export class QuantumCache {
   }
 
   #addSlab(): boolean {
-    const base = this.#source.takeSlab(this.#slabSize);
+    const base = this.#store.hasRow ? this.#source.takeSlab(this.#slabSize) : -1;
     if (base < 0) return false;
     this.#lock.enter();
     const { quantumCache } = this.#tables;

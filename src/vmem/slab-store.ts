@@ -81,6 +81,11 @@ export class SlabStore {
     return this.#findLocked(cache, base, bucket);
   }
 
+  /** False when every row is in use: a look without the lock, to spare a try that would fail. */
+  get hasRow(): boolean {
+    return this.#pool.slabHead.get(0) !== 0 || this.#pool.slabFresh.get(0) < this.#slabs.rowCount;
+  }
+
   /**
    * Takes a row for a new slab and puts it, full of free objects, on the cache's list. The caller holds the cache's lock
    * with nothing logged; `settle` adds stores of its own to the same transaction. -1 when no row is left.

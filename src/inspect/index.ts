@@ -1,2 +1,3 @@
+export * from './picture.ts';
 export * from './replay/replay.ts';
 export * from './replay/trace.ts';

@@ -1,0 +1,237 @@
+/** The built command as a user meets it: a process with arguments, output, signals and an exit code. */
+
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import {
+  appendFileSync,
+  mkdirSync,
+  mkdtempSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { Prng } from '../src/base/index.ts';
+
+const PROGRAM = fileURLToPath(new URL('../dist/release/cli/main.js', import.meta.url));
+
+interface Outcome {
+  readonly code: number | null;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+function start(args: readonly string[]): ChildProcess {
+  return spawn(process.execPath, [PROGRAM, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+}
+
+async function outcome(child: ChildProcess): Promise<Outcome> {
+  let stdout = '';
+  let stderr = '';
+  child.stdout?.setEncoding('utf8').on('data', (text: string) => {
+    stdout += text;
+  });
+  child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+    stderr += text;
+  });
+  const [code] = (await once(child, 'close')) as [number | null];
+  return { code, stdout, stderr };
+}
+
+function command(...args: string[]): Promise<Outcome> {
+  return outcome(start(args));
+}
+
+interface RunReport {
+  readonly ok: boolean;
+  readonly files: number;
+  readonly bytes: number;
+  readonly listedBytes: number;
+  readonly hitRate: number;
+  readonly evictions: number;
+  readonly mismatches: number;
+  readonly checks: { structure: string; rounds: number; checked: number; problems: number }[];
+  readonly mbPerSecond: number;
+  readonly fsMbPerSecond: number;
+  readonly changed: number;
+  readonly skipped: { links: number; special: number };
+  readonly errors: string[];
+  readonly problems: string[];
+  readonly memory: number;
+}
+
+function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+let folder = '';
+
+/** A folder of its own with files of seeded content. */
+function makeFiles(name: string, sizes: readonly number[]): string {
+  const path = join(folder, name);
+  mkdirSync(path);
+  const random = new Prng(17);
+  sizes.forEach((size, index) => {
+    writeFileSync(join(path, `file-${index}`), Buffer.from(Array.from({ length: size }, () => random.next() & 0xff)));
+  });
+  return path;
+}
+
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'pagewright-cli-'));
+});
+
+afterAll(() => {
+  rmSync(folder, { recursive: true, force: true });
+});
+
+describe('help', () => {
+  it.each([
+    [['--help'], 'pagewright run [PATH...]'],
+    [['run', '--help'], '--memory SIZE'],
+    [['run', '-h'], 'Exit code 0 only if every byte matched'],
+    [['replay', '--help'], 'Usage: pagewright replay FILE...'],
+  ])('pagewright %j teaches', async (args, expected) => {
+    const { code, stdout, stderr } = await command(...args);
+    expect(code).toBe(0);
+    expect(stdout).toContain(expected);
+    expect(stdout.split('\n').every((line) => line.length <= 120)).toBe(true);
+    expect(stderr).toBe('');
+  });
+
+  it('says its version', async () => {
+    expect((await command('--version')).stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
+  });
+});
+
+describe('errors', () => {
+  it.each([
+    [[], /name a command/],
+    [['walk'], /there is no command "walk"; there are: run, replay/],
+    [['run', '--fast'], /Unknown option '--fast'/],
+    [['run', '--workers', 'many'], /--workers must be a whole number from 1 to 48, not "many"/],
+    [['run', '--workers', '0'], /--workers must be a whole number/],
+    [['run', '--seconds', '-1'], /--seconds/],
+    [['run', '--seed', '1.5'], /--seed must be a whole number/],
+    [['run', '--memory', 'lots'], /--memory lots: .*must look like 4096/],
+    [['run', '--memory', '1000'], /--memory 1000: .*multiple of pageSize/],
+    [['run', '/nowhere/at/all'], /\/nowhere\/at\/all: there is no such file or folder/],
+    [['replay'], /name at least one trace file/],
+    [['replay', '/nowhere.jsonl'], /\/nowhere\.jsonl: /],
+  ])('pagewright %j: one line and exit code 2', async (args, expected) => {
+    const { code, stdout, stderr } = await command(...args);
+    expect(code).toBe(2);
+    expect(stdout).toBe('');
+    expect(stderr).toMatch(expected);
+    expect(stderr.trimEnd().split('\n')).toHaveLength(1);
+  });
+
+  it('wants at least one file', async () => {
+    const { code, stderr } = await command('run', makeFiles('empty', []));
+    expect(code).toBe(2);
+    expect(stderr).toContain('no regular file');
+  });
+});
+
+describe('run', () => {
+  it('reads much more than its memory, verifies every byte, and says so as one object', async () => {
+    const path = makeFiles('many', [0, 1, 4095, 4096, 4097, 700_000, ...Array.from({ length: 60 }, () => 400_000)]);
+    const args = ['run', '--json', '--memory', '2MiB', '--workers', '3', '--seconds', '2', '--check', path];
+    const { code, stdout, stderr } = await command(...args);
+    expect(stderr).toBe('');
+    const report = JSON.parse(stdout) as RunReport;
+    expect(report).toMatchObject({ ok: true, files: 66, mismatches: 0, changed: 0, errors: [], problems: [] });
+    expect(code).toBe(0);
+    expect(report.memory).toBe(2 * 1024 * 1024);
+    expect(report.listedBytes).toBeGreaterThan(10 * report.memory);
+    expect(report.bytes).toBeGreaterThanOrEqual(report.listedBytes);
+    expect(report.evictions).toBeGreaterThan(1000);
+    expect(report.hitRate).toBeGreaterThan(0);
+    expect(report.hitRate).toBeLessThan(1);
+    expect(report.mbPerSecond).toBeGreaterThan(0);
+    expect(report.fsMbPerSecond).toBeGreaterThan(0);
+    expect(report.checks.length).toBeGreaterThan(3);
+    expect(report.checks.every(({ problems, checked }) => problems === 0 && checked >= 0)).toBe(true);
+    expect(Math.max(...report.checks.map(({ rounds }) => rounds))).toBeGreaterThan(2);
+  });
+
+  it('prints a report that people can read', async () => {
+    const path = makeFiles('few', [10_000, 200_000]);
+    const { code, stdout } = await command('run', '--memory', '4MiB', '--seconds', '0.3', path);
+    expect(code).toBe(0);
+    expect(stdout).toContain('Every byte matched and every check passed.');
+    for (const word of ['files', 'hit rate', 'evictions', 'throughput', 'plain fs', 'Arenas', 'Memory', 'Checks']) {
+      expect(stdout).toContain(word);
+    }
+  });
+
+  it('skips and counts what is no regular file', async () => {
+    const path = makeFiles('odd', [5000]);
+    symlinkSync(join(path, 'file-0'), join(path, 'link'));
+    execFileSync('mkfifo', [join(path, 'pipe')]);
+    const { code, stdout } = await command('run', '--json', '--seconds', '0', path);
+    expect(code).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({ files: 1, skipped: { links: 1, special: 1 }, ok: true });
+  });
+
+  it('reports a file that changes as changed, not as a mismatch', async () => {
+    const path = makeFiles('growing', [300_000, 300_000]);
+    const child = start(['run', '--json', '--memory', '8MiB', '--seconds', '2', path]);
+    const done = outcome(child);
+    await sleep(1000);
+    for (let i = 0; i < 5; i++) {
+      writeFileSync(join(path, 'file-0'), Buffer.alloc(300_000, i));
+      appendFileSync(join(path, 'file-0'), 'more');
+      await sleep(50);
+    }
+    const { code, stdout, stderr } = await done;
+    expect(stderr).toBe('');
+    expect(JSON.parse(stdout)).toMatchObject({ ok: true, mismatches: 0, changed: 1, errors: [] });
+    expect(code).toBe(0);
+  });
+
+  it('finds a mismatch, names the place, and exits with 1', async () => {
+    // Content that changes behind a size and time that stay: what the cache holds is then not what plain fs reads.
+    const path = makeFiles('lying', [400_000]);
+    const file = join(path, 'file-0');
+    utimesSync(file, 1000, 1000);
+    const child = start(['run', '--memory', '8MiB', '--seconds', '3', path]);
+    const done = outcome(child);
+    await sleep(1200);
+    writeFileSync(file, Buffer.alloc(400_000, 7));
+    utimesSync(file, 1000, 1000);
+    const { code, stdout } = await done;
+    expect(statSync(file).mtimeMs).toBe(1_000_000);
+    expect(stdout).toContain('FAILED');
+    expect(stdout).toMatch(/file-0: \d+ bytes at \d+: its checksums differ/);
+    expect(code).toBe(1);
+  });
+
+  it.each(['SIGINT', 'SIGTERM'] as const)('stops within a second on %s and leaves nothing behind', async (signal) => {
+    const path = makeFiles(`stop-${signal}`, [500_000, 500_000]);
+    const child = start(['run', '--memory', '1MiB', '--workers', '4', '--seconds', '60', path]);
+    const done = outcome(child);
+    await sleep(1500);
+    const before = performance.now();
+    child.kill(signal);
+    const { code, stdout, stderr } = await done;
+    expect(performance.now() - before).toBeLessThan(1000);
+    expect(code).toBe(signal === 'SIGINT' ? 130 : 143);
+    expect(stdout).toBe('');
+    expect(stderr).toContain('pagewright: interrupted\n');
+  });
+
+  it('is quiet when nobody reads its output', async () => {
+    const path = makeFiles('pipe', [1000]);
+    const child = start(['run', '--json', '--seconds', '0', path]);
+    child.stdout?.destroy();
+    const { code, stderr } = await outcome(child);
+    expect(stderr).toBe('');
+    expect(code).not.toBeNull();
+  });
+});

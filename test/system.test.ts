@@ -6,6 +6,8 @@ import { Mutex, poisonRegion } from 'pagewright/sync';
 import { afterEach, describe, expect, it } from 'vitest';
 
 const counter = new URL('../build/test/workers/counter.js', import.meta.url);
+/** A row of the arena table that no arena uses: its lock and two of its words are played with. */
+const ROW = 3;
 const open: VirtualMemory[] = [];
 
 function bootSmall(): VirtualMemory {
@@ -30,28 +32,35 @@ describe('boot and attach', () => {
   it('lets two workers count under one mutex without losing a step, and they contend', async () => {
     const vm = bootSmall();
     const rounds = 200_000;
-    const workers = [0, 1].map(() => vm.spawn(counter, { workerData: { rounds, dieHolding: false, parties: 2 } }));
-    const results = await Promise.all(workers.map((worker) => once(worker, 'message')));
-    const { arenaState: arena } = vm.region.tables;
-    expect(arena.busyTags.get(0)).toBe(2 * rounds);
-    expect(arena.busyTagsPeak.get(0)).toBe(2 * rounds);
-    const contended = results.reduce((sum, [result]) => sum + result.contended, 0);
+    const { arena, arenaState } = vm.region.tables;
+    let contended = 0;
+    let runs = 0;
+    // On a busy machine the two may run one after the other: again, until they have met.
+    while (contended === 0 && runs < 20) {
+      arena.generation.put(ROW, 0);
+      const workers = [0, 1].map(() => vm.spawn(counter, { workerData: { rounds, dieHolding: false, parties: 2 } }));
+      const results = await Promise.all(workers.map((worker) => once(worker, 'message')));
+      await Promise.all(workers.map((worker) => worker.terminate()));
+      contended += results.reduce((sum, [result]) => sum + result.contended, 0);
+      runs++;
+      expect(arenaState.busyTags.get(ROW)).toBe(2 * rounds * runs);
+      expect(arenaState.busyTagsPeak.get(ROW)).toBe(2 * rounds * runs);
+    }
     expect(contended).toBeGreaterThan(0);
-    console.log(`contended entries: ${contended} of ${2 * rounds}`);
-    await Promise.all(workers.map((worker) => worker.terminate()));
+    console.log(`contended entries: ${contended} of ${2 * rounds * runs}`);
   });
 
   it('undoes what a terminated holder had half done, and frees its lock and slot', async () => {
     const vm = bootSmall();
     const worker = vm.spawn(counter, { workerData: { rounds: 1000, dieHolding: true, parties: 1 } });
     await once(worker, 'message');
-    const mutex = new Mutex(vm.thread, vm.region.tables.arena.lock.address(0), 900);
+    const mutex = new Mutex(vm.thread, vm.region.tables.arena.lock.address(ROW), 900);
     expect(mutex.tryEnter()).toBe(false);
     worker.terminate();
     mutex.enter(); // blocks this thread until the monitor has taken over
     const { arenaState: arena } = vm.region.tables;
-    expect(arena.busyTags.get(0)).toBe(999);
-    expect(arena.busyTagsPeak.get(0)).toBe(999);
+    expect(arena.busyTags.get(ROW)).toBe(999);
+    expect(arena.busyTagsPeak.get(ROW)).toBe(999);
     mutex.exit();
     await until(() => vm.statistics().slots.length === 2, 'the slot is free again');
   });
@@ -63,7 +72,7 @@ describe('boot and attach', () => {
     expect(vm.statistics().slots.some((slot) => slot.watchedBy === 'thread id')).toBe(process.platform === 'linux');
     await worker.terminate();
     await until(() => vm.statistics().slots.every((slot) => slot.watchedBy === 'port'), 'the slot is free again');
-    expect(vm.region.tables.arenaState.busyTags.get(0)).toBe(9);
+    expect(vm.region.tables.arenaState.busyTags.get(ROW)).toBe(9);
   });
 
   it('refuses what is no handle', () => {
@@ -108,7 +117,7 @@ describe('boot and attach', () => {
     expect(() => third.handle()).toThrow(/ESTALE/);
     using again = attach(vm.handle());
     expect(again.slot).toBe(2);
-    const mutex = new Mutex(second.thread, vm.region.tables.arena.lock.address(0), 900);
+    const mutex = new Mutex(second.thread, vm.region.tables.arena.lock.address(ROW), 900);
     mutex.enter();
     expect(() => second.detach()).toThrow(/EBUSY: detach.*locksHeld=1/);
     mutex.exit();
@@ -181,7 +190,7 @@ describe('boot and attach', () => {
     const vm = attach(handle);
     booter.postMessage('end');
     await once(booter, 'exit');
-    const mutex = new Mutex(vm.thread, vm.region.tables.arena.lock.address(0), 900);
+    const mutex = new Mutex(vm.thread, vm.region.tables.arena.lock.address(ROW), 900);
     expect(() => mutex.enter()).toThrow(/EPOISONED.*the thread that booted the system has ended/);
   });
 
@@ -193,7 +202,7 @@ describe('boot and attach', () => {
     const vm = attach(handle);
     await until(() => vm.region.tables.header.heartbeat.get(0) > 0, 'the monitor beats');
     await booter.terminate();
-    const mutex = new Mutex(vm.thread, vm.region.tables.arena.lock.address(0), 900);
+    const mutex = new Mutex(vm.thread, vm.region.tables.arena.lock.address(ROW), 900);
     expect(() => mutex.enter()).toThrow(/EPOISONED.*the monitor has stopped/);
   });
 

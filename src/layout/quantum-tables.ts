@@ -53,7 +53,7 @@ export const slabTable = table('slab', 'slabs', 'columns', {
   next: i32('L', 'list of slabs with free objects, slab + 1'),
   previous: i32('L', 'the same list backwards, slab + 1'),
   chain: i32('L', 'hash chain, slab + 1; read without the lock as a hint'),
-  object: i32('A', 'OBJECT_STATE or slot + 1 of the owner', { lanes: MAGAZINE_LANES }),
+  object: i32('A', 'OBJECT_STATE or the attachment that allocated', { lanes: MAGAZINE_LANES }),
 });
 
 /** Buckets of the hash from address to slab. */

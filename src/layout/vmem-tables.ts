@@ -106,7 +106,7 @@ export const tagTable = table('tag', 'tags', 'records', {
   segmentPrevious: i32('L', 'tag'),
   segmentNext: i32('L', 'tag'),
   stamp: i32('L', 'order of insertion on a free list; priority for a span'),
-  owner: i32('L', 'slot + 1 of the thread that allocated, -1 - arena for an import, 0 unknown'),
+  owner: i32('L', 'attachment that allocated, -1 - arena for an import, 0 unknown'),
   spareNext: i32('L', 'tag: reserve or pool'),
   arena: i32('L', 'arena + 1 for a live tag'),
   binPrevious: i32('L', 'tag: size bin'),

@@ -29,6 +29,33 @@ import { Clock } from './clock.ts';
 import { Journal } from './journal.ts';
 import { RANK } from './ranks.ts';
 
+/**
+ * One thread's stay in a slot: slot + 1 in the low 7 bits, the slot's generation above. Never 0, and not used again before
+ * the slot was given out 2^24 times more. What a thread allocates bears it.
+ */
+export type Attachment = number & { readonly __unit?: 'attachment' };
+
+/** The slot of an attachment. */
+export function slotOfAttachment(attachment: Attachment): SlotIndex {
+  return (attachment & ATTACHMENT_SLOT) - 1;
+}
+
+/** True while the thread is attached, or is being cleaned up after. */
+export function isAttached(region: Region, attachment: Attachment): boolean {
+  const { slot: slots } = region.tables;
+  const slot = slotOfAttachment(attachment);
+  if (slot < 0 || slot >= slots.rowCount || load(region.words, slots.claim.address(slot)) === 0) return false;
+  return attachmentOf(region, slot) === attachment;
+}
+
+function attachmentOf(region: Region, slot: SlotIndex): Attachment {
+  const generation = load(region.words, region.tables.slot.generation.address(slot)) & ATTACHMENT_GENERATIONS;
+  return generation * (ATTACHMENT_SLOT + 1) + slot + 1;
+}
+
+const ATTACHMENT_SLOT = 0x7f;
+const ATTACHMENT_GENERATIONS = 0xffffff;
+
 /** Number of a slot, from 0. */
 export type SlotIndex = number & { readonly __unit?: 'slot' };
 
@@ -54,6 +81,8 @@ export class Thread {
   readonly slot: SlotIndex;
   /** The slot as lock words store it: slot + 1. */
   readonly tag: number;
+  /** What this thread's allocations bear. */
+  readonly attachment: Attachment;
   /** Which word of a row of slot bits holds this slot's. */
   readonly bitLane: number;
   /** This slot's bit in that word. */
@@ -72,6 +101,7 @@ export class Thread {
     this.words = region.words;
     this.slot = slot;
     this.tag = slot + 1;
+    this.attachment = attachmentOf(region, slot);
     this.bitLane = slot >>> 5;
     this.bit = 1 << (slot & 31);
     this.spinLimit = region.tables.header.spinLimit.get(0);

@@ -19,6 +19,7 @@ import type { Region } from '../layout/index.ts';
 import { checkPages, type PageCounter, Pages, pageStatistics, recoverPages } from '../page/index.ts';
 import { type Banks, type FrameCounts, Frames } from '../phys/index.ts';
 import {
+  type Attachment,
   Callbacks,
   type Clock,
   claimSlot,
@@ -106,6 +107,11 @@ export class VirtualMemory {
   /** This thread's slot. */
   get slot(): SlotIndex {
     return this.thread.slot;
+  }
+
+  /** What this thread's allocations bear: see `Arena.allocations` and `Arena.freeOf`. */
+  get attachment(): Attachment {
+    return this.thread.attachment;
   }
 
   /** The system's time. */

@@ -118,7 +118,7 @@ function carve(
   } else {
     words[(segment << TAG_SHIFT) + TAG_WORD.kind] = TAG_KIND.busy;
   }
-  words[(busy << TAG_SHIFT) + TAG_WORD.owner] = importer === NO_IMPORTER ? core.thread.tag : -1 - importer;
+  words[(busy << TAG_SHIFT) + TAG_WORD.owner] = importer === NO_IMPORTER ? core.thread.attachment : -1 - importer;
   hashInsert(core, busy);
   const busyTags = (words[base + ARENA_WORD.busyTags] as number) + 1;
   words[base + ARENA_WORD.busyTags] = busyTags;

@@ -7,9 +7,10 @@
 
 import { ADDRESS_MAX, type CheckReport, fail, failMisuse, VERIFY, VmError } from '../base/index.ts';
 import { ARENA_DOUBLE, ARENA_WORD, TAG_DOUBLE, TAG_DOUBLE_SHIFT, TAG_SHIFT, TAG_WORD } from '../layout/index.ts';
-import { faultPoint } from '../sync/index.ts';
+import { type Attachment, faultPoint } from '../sync/index.ts';
 import { allocate, careForArena, NO_IMPORTER } from './allocate.ts';
 import { hashFind, rehashTo } from './allocation-hash.ts';
+import { type Allocation, freeAllocationsOf, listAllocations } from './allocations.ts';
 import type { ArenaCore } from './arena-core.ts';
 import { checkArena } from './check.ts';
 import { type ConstraintOptions, type Constraints, checkConstraints } from './fit.ts';
@@ -235,6 +236,19 @@ export class Arena {
     const problems = [...report.problems];
     const objects = caches.check(problems);
     return { structure: report.structure, checked: report.checked + objects, problems };
+  }
+
+  /** Live allocations, of one attachment (`vm.attachment`) or of all. Linear in the number of tags. */
+  allocations(attachment?: Attachment): Allocation[] {
+    return listAllocations(this.#core, attachment);
+  }
+
+  /**
+   * Frees what a thread that has ended still has; returns how many allocations that were. Throws `EBUSY` while the thread
+   * is attached. Nobody else may be using what it had.
+   */
+  freeOf(attachment: Attachment): number {
+    return freeAllocationsOf(this, this.#core, attachment);
   }
 
   /** Counts and sizes. */

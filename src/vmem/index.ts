@@ -1,3 +1,4 @@
+export type { Allocation } from './allocations.ts';
 export * from './arena.ts';
 export * from './arena-options.ts';
 export * from './arenas.ts';

@@ -12,7 +12,7 @@
  *             Allocating pops from the loaded magazine, freeing pushes onto it. When that fails the previous magazine takes
  *             its place, then one of the depot's, then the slabs fill or take.
  * INVARIANTS  I1 an object is in exactly one place: its slab (state -1), one magazine (state 0), or with a user (state
- *                slot + 1), except during I2 and I3.
+ *                its attachment), except during I2 and I3.
  *             I2 allocating stores the owner, then lowers the count: an object of a dead slot's magazine is cached,
  *                whatever its state; one above the count is the user's.
  *             I3 freeing names the object in `pending`, then its state becomes -2 - slot, then the magazine has it, then its
@@ -89,7 +89,7 @@ export class QuantumCache {
     this.objectSize = quantumCache.objectSize.get(row);
     this.#thread = thread;
     this.#words = thread.words;
-    this.#tag = thread.tag;
+    this.#tag = thread.attachment;
     this.#freeing = beingFreedBy(thread.slot);
     this.#slabSize = quantumCache.slabSize.get(row);
     this.#slabInverse = 1 / this.#slabSize;
@@ -192,7 +192,7 @@ export class QuantumCache {
       this.#depot.enter(this.#lock);
       const filled = this.#depot.loadFull() || this.#depot.fillFromSlabs();
       // Without a magazine to fill, an object is taken straight from its slab.
-      const object = filled ? -1 : this.#store.takeObject(this.row, this.#thread.tag);
+      const object = filled ? -1 : this.#store.takeObject(this.row, this.#tag);
       this.#lock.exit();
       if (filled) return this.tryAlloc();
       if (object >= 0) return this.#addressOf(object);

@@ -168,7 +168,7 @@ describe('allocating and freeing through caches', () => {
     expectSound(caches);
     const listed: number[] = [];
     caches.forEachAllocated((address, _size, owner) => {
-      expect(owner).toBe(dead.slot + 1);
+      expect(owner).toBe(dead.attachment);
       listed.push(address);
     });
     expect(listed).toEqual([kept]);

@@ -169,7 +169,7 @@ export class QuantumCaches {
     this.drain();
   }
 
-  /** Calls back for every object that a user has: its address, its size, and the slot + 1 that allocated it. */
+  /** Calls back for every object that a user has: its address, its size, and the attachment that allocated it. */
   forEachAllocated(callback: (address: number, size: number, owner: number) => void): void {
     const { slab: slabs, quantumCache: rows } = this.#region.tables;
     for (let slab = 0; slab < slabs.rowCount; slab++) {

@@ -9,7 +9,7 @@
  *               slab    |object 0|object 1| ... |object n-1|rest|
  *
  *             An object's number is slab * MAGAZINE_LANES + position. Its state says who has it: -1 the slab, 0 a magazine,
- *             above 0 the slot that allocated it (slot + 1), below -1 the slot that is freeing it (-2 - slot).
+ *             above 0 the attachment that allocated it, below -1 the slot that is freeing it (-2 - slot).
  * INVARIANTS  I1 `free` of a slab counts its objects in state -1.   I2 a slab is on its cache's list of partial slabs iff
  *             free > 0.   I3 a slab in use is in the chain of its bucket; one that is not in use is in the pool.
  * LOCKING     Slab columns are guarded by the lock of their cache; the hash and the pool by the pool's lock, inside it.

@@ -9,6 +9,7 @@ import {
   TAG_SHIFT,
   TAG_WORD,
 } from '../layout/index.ts';
+import { type Attachment, slotOfAttachment } from '../sync/index.ts';
 import type { ArenaCore } from './arena-core.ts';
 import { TAG_KIND, TAG_KIND_NAME, type TagIndex } from './kinds.ts';
 
@@ -22,6 +23,8 @@ export interface Segment {
   readonly size: number;
   /** Slot that allocated it, or -1. */
   readonly slot: number;
+  /** Attachment that allocated it, or 0. */
+  readonly attachment: Attachment;
 }
 
 /** An arena at one moment. */
@@ -42,11 +45,13 @@ export function describeTag(core: ArenaCore, tag: TagIndex): Segment {
   const { words, doubles } = core;
   const kind = words[(tag << TAG_SHIFT) + TAG_WORD.kind] as number;
   const owner = words[(tag << TAG_SHIFT) + TAG_WORD.owner] as number;
+  const attachment = kind === TAG_KIND.busy && owner > 0 ? owner : 0;
   return {
     kind: (TAG_KIND_NAME[kind] ?? 'none') as SegmentKind,
     start: doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.start] as number,
     size: doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size] as number,
-    slot: kind === TAG_KIND.busy && owner > 0 ? owner - 1 : -1,
+    slot: slotOfAttachment(attachment),
+    attachment,
   };
 }
 

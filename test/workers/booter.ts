@@ -5,7 +5,7 @@ import { boot } from 'pagewright';
 import { Mutex } from 'pagewright/sync';
 
 const vm = boot({ memory: '1 MiB', slots: 8, arenas: 4, tags: 256 });
-new Mutex(vm.thread, vm.region.tables.arena.lock.address(0), 900).enter();
+new Mutex(vm.thread, vm.region.tables.arena.lock.address(3), 900).enter();
 parentPort?.postMessage(vm.handle());
 parentPort?.once('message', () => process.exit(0));
 if (workerData?.hang) setInterval(() => {}, 1000);

@@ -7,19 +7,21 @@ import { add, load, Mutex } from 'pagewright/sync';
 const { rounds, dieHolding, parties } = workerData as { rounds: number; dieHolding: boolean; parties: number };
 const vm = attach(workerData.vm);
 const { arena, arenaState } = vm.region.tables;
-const mutex = new Mutex(vm.thread, arena.lock.address(0), 900);
+// A row that no arena uses: its lock and two of its words.
+const row = arena.rowCount - 1;
+const mutex = new Mutex(vm.thread, arena.lock.address(row), 900);
 // Start together: short runs would otherwise follow one another.
-const arrived = arena.generation.address(0);
+const arrived = arena.generation.address(row);
 add(vm.region.words, arrived, 1);
 while (load(vm.region.words, arrived) < parties) {}
 for (let round = 0; round < rounds; round++) {
   mutex.enter();
-  vm.thread.journal.set(arenaState.busyTags, 0, arenaState.busyTags.get(0) + 1);
+  vm.thread.journal.set(arenaState.busyTags, row, arenaState.busyTags.get(row) + 1);
   if (dieHolding && round === rounds - 1) {
     parentPort?.postMessage('holding');
-    for (;;) arenaState.spanCount.get(0);
+    for (;;) arenaState.spanCount.get(row);
   }
-  vm.thread.journal.set(arenaState.busyTagsPeak, 0, arenaState.busyTagsPeak.get(0) + 1);
+  vm.thread.journal.set(arenaState.busyTagsPeak, row, arenaState.busyTagsPeak.get(row) + 1);
   mutex.exit();
 }
 const contended = vm.region.tables.slot.contended.get(vm.slot);

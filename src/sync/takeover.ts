@@ -12,10 +12,12 @@
  *             5 the recoverers of the rooms give back what the slot owned
  *             6 the row is cleared, the claim ends
  * INVARIANTS  I1 step 2 is complete before any lock is freed.   I2 steps 2 to 4 may be repeated from the start.
- * LOCKING     Runs in the monitor's thread, which has a slot of its own for step 5.
+ * LOCKING     Steps 1 to 4 take no lock, so that the monitor can do them for any number of threads that die while step 5 of
+ *             another waits for what they hold. Steps 5 and 6 run in the daemon worker, which has a slot of its own.
  * COSTS       The journal's length, the held records, and what the rooms own.
  * FAILURE     An error in step 5 poisons the region: sharing a half-recovered structure is worse than stopping.
- * REJECTED    Letting the next locker recover: it would have to run code of rooms that it does not know.
+ * REJECTED    All steps in one thread: recovering one slot would wait for ever for a lock of another dead slot.
+ *             Letting the next locker recover: it would have to run code of rooms that it does not know.
  * REFERENCES  PTHREAD_MUTEX_ROBUST (EOWNERDEAD), without its burden on every caller.
  */
 
@@ -30,7 +32,10 @@ import { poisonRegion } from './poison.ts';
 import { RECOVERING, resetSlot } from './slots.ts';
 import { HELD_KIND, HELD_KIND_MASK, HELD_LANE, type SlotIndex, type Thread } from './thread.ts';
 
-/** Gives back what a room let a slot own. Runs with no lock held, in the thread of `self`. */
+/**
+ * Gives back what a room let a slot own. Runs with no lock held, in the thread of `self`. It may take locks, but waits for
+ * nothing that only the recovery of another slot gives back, such as page locks.
+ */
 export type SlotRecoverer = (self: Thread, dead: SlotIndex) => void;
 
 /** What a takeover did, for logs and tests. */
@@ -42,16 +47,23 @@ export interface TakeoverReport {
   readonly released: number;
 }
 
-/**
- * Cleans up after `dead`; see the file's header. Null when the slot is free, another takeover has it, or it is no longer
- * claimed by `watchId`, the watch id of the thread that has ended (by default whoever claims the slot now).
- */
+/** Steps 1 to 6 in one thread. Null when `releaseDead` says so. */
 export function takeOver(
   self: Thread,
   dead: SlotIndex,
   recoverers: readonly SlotRecoverer[],
   watchId: number = load(self.words, self.region.tables.slot.claim.address(dead)),
 ): TakeoverReport | null {
+  const report = releaseDead(self, dead, watchId);
+  if (report !== null) finishTakeover(self, dead, recoverers);
+  return report;
+}
+
+/**
+ * Steps 1 to 4: undoes what the slot had half done and frees its locks. Takes no lock. Null when the slot is free, another
+ * takeover has it, or it is no longer claimed by `watchId`, the watch id of the thread that has ended.
+ */
+export function releaseDead(self: Thread, dead: SlotIndex, watchId: number): TakeoverReport | null {
   const { region } = self;
   if (dead === self.slot) fail('EINVAL', 'takeOver', { dead }, 'a thread cannot take itself over');
   const claim = region.tables.slot.claim.address(dead);
@@ -63,6 +75,12 @@ export function takeOver(
   // 3-4.
   const released = releaseHeld(region, dead);
   wakeBesides(region, dead);
+  return { slot: dead, undone, released };
+}
+
+/** Steps 5 and 6, for a slot that `releaseDead` has answered for: may wait for locks, also of threads that die meanwhile. */
+export function finishTakeover(self: Thread, dead: SlotIndex, recoverers: readonly SlotRecoverer[]): void {
+  const { region } = self;
   // 5.
   try {
     for (const recover of recoverers) recover(self, dead);
@@ -74,7 +92,6 @@ export function takeOver(
   const recovered = region.tables.slot.recovered;
   recovered.put(dead, recovered.get(dead) + 1);
   resetSlot(region, dead);
-  return { slot: dead, undone, released };
 }
 
 /** Frees every lock that a held-lock record and the lock word both ascribe to the slot. */

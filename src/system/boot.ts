@@ -1,21 +1,22 @@
 /**
  * Boot and attach: how a system comes to be, and how threads join it.
  *
- * `boot` makes the region and the banks, claims a slot for the calling thread and starts the monitor. It belongs on the
+ * `boot` makes the region and the banks, claims slots for the calling thread and the service workers, and starts those. It belongs on the
  * main thread: the service workers end with the thread that booted, and its end poisons the region.
  */
 
-import { parentPort, Worker } from 'node:worker_threads';
+import { basename } from 'node:path';
+import { MessageChannel, parentPort, type Transferable, Worker } from 'node:worker_threads';
 import { Region } from '../layout/index.ts';
 import { Banks } from '../phys/banks.ts';
 import { claimSlot, createOwner, newWatchId, poisonRegion, refusePoisoned } from '../sync/index.ts';
 import { type Handle, unwrapHandle } from './handle.ts';
 import { HEAP, heapOptions } from './heap.ts';
-import type { MonitorData } from './monitor-messages.ts';
 import { type BootOptions, type BootPlan, planBoot } from './options.ts';
+import type { DaemonData, MonitorData, ServiceData } from './service-messages.ts';
 import { claimForThread, VirtualMemory } from './virtual-memory.ts';
 
-const workers = new WeakMap<VirtualMemory, Worker>();
+const services = new WeakMap<VirtualMemory, Worker[]>();
 
 /**
  * Makes a system and attaches the calling thread to it. Throws `EINVAL` for a bad option and `ENOMEM` when the memory
@@ -35,18 +36,27 @@ export function boot(options: BootOptions): VirtualMemory {
   const slot = claimSlot(region, newWatchId(region));
   if (plan.services === 'manual') return begin(new VirtualMemory(region, banks, slot, null), plan);
   const handle: Handle = { pagewright: 'handle', region: region.buffer, memories: banks.memories };
-  const workerData: MonitorData = { handle, watchId: newWatchId(region) };
-  const monitor = new Worker(new URL('./monitor.js', import.meta.url), { workerData, name: 'pagewright-monitor' });
-  monitor.unref();
+  const { port1, port2 } = new MessageChannel();
+  const monitorData: MonitorData = { handle, slot: claimSlot(region, newWatchId(region)), daemon: port1 };
+  const daemonData: DaemonData = { handle, slot: claimSlot(region, newWatchId(region)), monitor: port2 };
+  const monitor = startService(region, new URL('./monitor.js', import.meta.url), monitorData, port1);
+  const daemon = startService(region, new URL('./daemon.js', import.meta.url), daemonData, port2);
   const vm = begin(new VirtualMemory(region, banks, slot, monitor), plan);
-  const poison = (reason: string) => poisonRegion(region, reason);
-  const onExit = () => poison('the thread that booted the system has ended');
+  const onExit = () => poisonRegion(region, 'the thread that booted the system has ended');
   process.once('exit', onExit);
-  monitor.once('error', (error) => poison(`the monitor failed: ${error.message}`));
-  monitor.once('exit', () => poison('the monitor has ended'));
   vm.onDetach(() => process.off('exit', onExit));
-  workers.set(vm, monitor);
+  services.set(vm, [monitor, daemon]);
   return vm;
+}
+
+/** Starts a service worker, whose end poisons the region. It does not keep the process alive. */
+function startService(region: Region, url: URL, data: ServiceData, port: Transferable): Worker {
+  const name = basename(url.pathname, '.js');
+  const worker = new Worker(url, { workerData: data, transferList: [port], name: `pagewright-${name}` });
+  worker.unref();
+  worker.once('error', (error) => poisonRegion(region, `the ${name} failed: ${error.message}`));
+  worker.once('exit', () => poisonRegion(region, `the ${name} has ended`));
+  return worker;
 }
 
 /** Brings the memory online and makes the heap. */
@@ -86,10 +96,10 @@ export function adopted(): Promise<VirtualMemory> {
   });
 }
 
-/** Attaches the monitor's own thread. */
-export function attachMonitor(handle: Handle, watchId: number): VirtualMemory {
+/** Attaches the thread of a service worker to the slot that was claimed for it. */
+export function attachService({ handle, slot }: ServiceData): VirtualMemory {
   const region = Region.attach(handle.region);
-  return new VirtualMemory(region, banksOf(region, handle), claimSlot(region, watchId), null);
+  return new VirtualMemory(region, banksOf(region, handle), slot, null);
 }
 
 /**
@@ -98,10 +108,10 @@ export function attachMonitor(handle: Handle, watchId: number): VirtualMemory {
  */
 export async function shutDown(vm: VirtualMemory): Promise<void> {
   vm.detach();
-  const monitor = workers.get(vm);
-  workers.delete(vm);
+  const workers = services.get(vm) ?? [];
+  services.delete(vm);
   poisonRegion(vm.region, 'the system was shut down');
-  await monitor?.terminate();
+  await Promise.all(workers.map((worker) => worker.terminate()));
 }
 
 function banksOf(region: Region, handle: Handle): Banks {

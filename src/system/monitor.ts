@@ -1,26 +1,34 @@
 /**
- * The monitor: a service worker that notices threads that have ended, and cleans up after them.
+ * The monitor: a service worker that notices threads that have ended, and frees what others may be waiting for.
  *
  * PROBLEM     Locks and half-done work of a dead thread must be undone within milliseconds, also while the main thread is
  *             blocked, by code that no user can block.
- * STRUCTURE   A worker that runs nothing else:
+ * STRUCTURE   A worker that runs nothing else and never waits for a lock:
  *
- *               port of a thread closes  ->  its slots are found by watch id  ->  takeOver
+ *               port of a thread closes  ->  its slots are found by watch id  ->  releaseDead  ->  told to the daemon
  *               every beat               ->  heartbeat + 1; threads known by kernel thread id are looked for
  *
- * INVARIANTS  I1 takeovers run one after another: this thread is the only one that recovers.
- * LOCKING     Has a slot of its own for what recoverers lock.
+ * INVARIANTS  I1 nothing here blocks: a lock that the recovery of one thread waits for may belong to the next one that dies.
+ * LOCKING     None.
  * COSTS       A beat every 100 ms. A death is seen after 0.2 to 3 ms through a port, within a beat otherwise.
- * FAILURE     An error of a recoverer poisons the region and ends the monitor. If the monitor ends, sleepers find its
- *             heartbeat silent and stop with `EPOISONED`.
+ * FAILURE     If the monitor ends, sleepers find its heartbeat silent and stop with `EPOISONED`.
  * REJECTED    Recovery by whoever meets the dead owner: it would need the code of every room and may be a waiter itself.
- * REFERENCES  docs/locking.md, takeover.
+ * REFERENCES  docs/locking.md, takeover; daemon.ts for what follows.
  */
 
 import { type MessagePort, parentPort, workerData } from 'node:worker_threads';
-import { add, findSlotsByWatch, load, poisonRegion, RECOVERING, type SlotIndex, UNWATCHED } from '../sync/index.ts';
-import { attachMonitor } from './boot.ts';
-import { isWatchRequest, type MonitorData } from './monitor-messages.ts';
+import {
+  add,
+  findSlotsByWatch,
+  load,
+  poisonRegion,
+  RECOVERING,
+  releaseDead,
+  type SlotIndex,
+  UNWATCHED,
+} from '../sync/index.ts';
+import { attachService } from './boot.ts';
+import { isWatchRequest, type MonitorData, type RecoverRequest } from './service-messages.ts';
 import type { VirtualMemory } from './virtual-memory.ts';
 import { kernelThreadStart } from './watch.ts';
 
@@ -34,7 +42,7 @@ function watchPort(vm: VirtualMemory, watchId: number, port: MessagePort): void 
   port.on('message', (message: unknown) => receive(vm, message));
   port.on('close', () => {
     watched.delete(port);
-    for (const slot of findSlotsByWatch(vm.region, watchId)) recover(vm, slot, watchId);
+    for (const slot of findSlotsByWatch(vm.region, watchId)) release(vm, slot, watchId);
   });
 }
 
@@ -42,9 +50,11 @@ function receive(vm: VirtualMemory, message: unknown): void {
   if (isWatchRequest(message)) watchPort(vm, message.watch, message.port);
 }
 
-function recover(vm: VirtualMemory, slot: SlotIndex, watchId: number): void {
+function release(vm: VirtualMemory, slot: SlotIndex, watchId: number): void {
   try {
-    vm.recover(slot, watchId);
+    if (releaseDead(vm.thread, slot, watchId) === null) return;
+    const request: RecoverRequest = { recover: slot };
+    data.daemon.postMessage(request);
   } catch (error) {
     poisonRegion(vm.region, `the monitor failed: ${error instanceof Error ? error.message : String(error)}`);
     throw error;
@@ -60,12 +70,12 @@ function beat(vm: VirtualMemory): void {
     if (claim >= 0 || claim === UNWATCHED || claim === RECOVERING) continue;
     const start = kernelThreadStart(-claim);
     const known = slots.threadStart.get(slot);
-    if (start < 0 || (known !== 0 && start !== known)) recover(vm, slot, claim);
+    if (start < 0 || (known !== 0 && start !== known)) release(vm, slot, claim);
   }
 }
 
 const data = workerData as MonitorData;
-const vm = attachMonitor(data.handle, data.watchId);
+const vm = attachService(data);
 parentPort?.on('message', (message: unknown) => receive(vm, message));
 beat(vm);
 setInterval(() => beat(vm), BEAT_MS);

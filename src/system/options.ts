@@ -26,7 +26,7 @@ export interface BootOptions {
   readonly pageSize?: number | string;
   /** Bytes in a bank: a multiple of 64 KiB and of the page size, at most 4 GiB. Default: 4 GiB, or all the memory. */
   readonly bankSize?: number | string;
-  /** Threads that can be attached at a time, the system's own included: 2 to 64. Default 32. */
+  /** Threads that can be attached at a time, the system's own included: 4 to 64. Default 32. */
   readonly slots?: number;
   /** Arenas that can exist at a time, the system's own included. Default 64. */
   readonly arenas?: number;
@@ -87,7 +87,7 @@ export function planBoot(options: BootOptions): BootPlan {
   const { pageSize, memoryBytes, memoryMaxBytes, bankBytes } = planMemory(options);
   const integer = (name: keyof BootOptions, fallback: number, min: number, max: number): number =>
     requireInteger('boot', name, options[name] ?? fallback, min, max);
-  const slots = integer('slots', 32, 2, 64);
+  const slots = integer('slots', 32, options.services === 'manual' ? 1 : 4, 64);
   const frames = memoryMaxBytes / pageSize;
   const tags = integer('tags', Math.max(8192, Math.ceil(frames / 8)), 256, 2 ** 27);
   const vnodes = integer('vnodes', Math.min(65536, Math.max(256, Math.ceil(frames / 16))), 1, 2 ** 22);

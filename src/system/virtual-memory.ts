@@ -23,6 +23,7 @@ import {
   Callbacks,
   type Clock,
   claimSlot,
+  finishTakeover,
   newWatchId,
   type OwnerUsage,
   ownerUsage,
@@ -41,7 +42,7 @@ import { recoverVnodes, Vnodes } from '../vnode/index.ts';
 import { type File, openFile, PageMappings, recoverMappings } from '../vpm/index.ts';
 import type { AdoptMessage, Handle, Watch } from './handle.ts';
 import { HEAP, registerHeap } from './heap.ts';
-import type { WatchRequest } from './monitor-messages.ts';
+import type { WatchRequest } from './service-messages.ts';
 import { describeSlots, type SlotReport } from './slot-report.ts';
 import { keepPort, kernelThreadId, kernelThreadStart } from './watch.ts';
 
@@ -177,10 +178,15 @@ export class VirtualMemory {
     return this.arenas.open(name);
   }
 
-  /** Cleans up after a slot whose thread has ended: what the monitor does. For systems booted with `services: 'manual'`. */
+  /** Cleans up after a slot whose thread has ended: what the services do. For systems booted with `services: 'manual'`. */
   recover(slot: SlotIndex, watchId?: number): TakeoverReport | null {
     this.#requireAttached('recover');
     return takeOver(this.thread, slot, this.recoverers, watchId);
+  }
+
+  /** Gives back what a slot owned whose locks are free already: the daemon's part of `recover`. */
+  finishRecovery(slot: SlotIndex): void {
+    finishTakeover(this.thread, slot, this.recoverers);
   }
 
   /** Checks every structure; an empty list of problems everywhere means sound. Call it at quiet points. */

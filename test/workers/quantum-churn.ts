@@ -59,6 +59,6 @@ while (load(stop, 0) === 0) {
   operations++;
 }
 for (const id of live) give(id);
-const { contended } = vm.region.tables.slot;
-parentPort?.postMessage({ operations, contended: contended.get(vm.slot) });
+const contended = vm.region.tables.slot.contended.get(vm.slot);
 vm.detach();
+parentPort?.postMessage({ operations, contended });

@@ -1,0 +1,23 @@
+/**
+ * The daemon worker: gives back what dead threads owned.
+ *
+ * PROBLEM     Recovering what a thread owned takes locks, which may take time and may belong to other threads that die just
+ *             then. The monitor must stay free to notice those.
+ * STRUCTURE   monitor: locks of the dead thread are free  ->  message  ->  recoverers of the rooms  ->  the slot is free
+ * INVARIANTS  I1 slots are recovered one after another, in the order in which their threads were found dead.
+ * LOCKING     Has a slot of its own for what recoverers lock.
+ * COSTS       What the rooms own; see their recoverers.
+ * FAILURE     An error of a recoverer poisons the region and ends the daemon.
+ * REJECTED    Doing it in the monitor: a lock of a second dead thread would never become free.
+ * REFERENCES  sync/takeover.ts, steps 5 and 6.
+ */
+
+import { workerData } from 'node:worker_threads';
+import { attachService } from './boot.ts';
+import { type DaemonData, isRecoverRequest } from './service-messages.ts';
+
+const data = workerData as DaemonData;
+const vm = attachService(data);
+data.monitor.on('message', (message: unknown) => {
+  if (isRecoverRequest(message)) vm.finishRecovery(message.recover);
+});

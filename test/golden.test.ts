@@ -7,6 +7,19 @@ import { replayFile } from '../src/inspect/index.ts';
 
 const GOLDEN = join(import.meta.dirname, 'golden');
 
+/** Allocations of real programs: nothing is recorded of what they got, but the arena must be sound and whole again. */
+describe('heap traces', () => {
+  it.each(['sqlite-build-query', 'cc1-mdb'])('%s', (name) => {
+    const { operations, mismatches, first, summary } = replayFile(
+      join(import.meta.dirname, '..', 'bench', 'traces', 'heap', `${name}.jsonl.gz`),
+    );
+    expect(first).toBeNull();
+    expect(mismatches).toBe(0);
+    expect(operations).toBeGreaterThan(300_000);
+    expect(summary).toMatch(/ns an operation in this build, peak .* MiB, fragmentation .* %/);
+  });
+});
+
 for (const kind of readdirSync(GOLDEN)) {
   describe(`golden traces of ${kind}`, () => {
     const files = readdirSync(join(GOLDEN, kind)).filter((file) => file.endsWith('.jsonl.gz'));

@@ -14,6 +14,7 @@
  */
 
 import { InvariantError } from '../../base/index.ts';
+import { heapReplayer } from './heap.ts';
 import { readTrace, TraceError, type TraceHeader } from './trace.ts';
 import { vmemReplayer } from './vmem.ts';
 
@@ -27,6 +28,8 @@ export interface Difference {
 export interface Replay {
   /** Runs one line. Null when everything came out as recorded. */
   step(value: unknown): Difference | null;
+  /** Runs what is left when the last line was read: for kinds that read first and run then. */
+  finish?(): Difference | null;
   /** The state as text. */
   dump(): string;
   /** Numbers about the run, shown behind the counts. */
@@ -64,7 +67,7 @@ export interface ReplayResult {
   readonly summary: string;
 }
 
-const REPLAYERS: readonly Replayer[] = [vmemReplayer];
+const REPLAYERS: readonly Replayer[] = [vmemReplayer, heapReplayer];
 
 /** Replays a file. Throws `TraceError` when it cannot be replayed at all. */
 export function replayFile(file: string): ReplayResult {
@@ -90,6 +93,11 @@ export function replayFile(file: string): ReplayResult {
       mismatches++;
       first ??= { line, operation: JSON.stringify(value).slice(0, 500), ...difference, dump: replay.dump() };
     });
+    const last = replay.finish?.() ?? null;
+    if (last !== null) {
+      mismatches++;
+      first ??= { line: operations + 1, operation: 'end of the trace', ...last, dump: replay.dump() };
+    }
     const summary = replay.summary?.() ?? '';
     const name = nameOf(trace.header, file);
     return { file, kind, name, operations, mismatches, first, summary };

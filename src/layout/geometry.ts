@@ -30,6 +30,14 @@ export const GEOMETRY_KEYS = [
   'frameWords',
   'frameGroups',
   'pathCells',
+  'physSegments',
+  'frameClasses',
+  'frameColours',
+  'frameLists',
+  'linkFrames',
+  'runNodes',
+  'runDirtyWords',
+  'runDirtyGroups',
 ] as const;
 
 /** Name of one capacity. */

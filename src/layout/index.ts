@@ -1,6 +1,7 @@
 export * from './column.ts';
 export * from './geometry.ts';
 export * from './page-tables.ts';
+export * from './phys-tables.ts';
 export * from './quantum-tables.ts';
 export * from './region.ts';
 export * from './system-tables.ts';

@@ -18,6 +18,18 @@ import {
   vnodeTable,
 } from './page-tables.ts';
 import {
+  frameLinkTable,
+  frameListTable,
+  frameOrderTable,
+  frameReserveTable,
+  pageListSlotTable,
+  physSegmentsTable,
+  physSegmentTable,
+  runDirtyGroupTable,
+  runDirtyTable,
+  runNodeTable,
+} from './phys-tables.ts';
+import {
   magazineSlotTable,
   magazineTable,
   quantumCacheTable,
@@ -63,6 +75,16 @@ export const TABLES = {
   vnodePool: vnodePoolTable,
   pathCell: pathCellTable,
   mapSlot: mapSlotTable,
+  runNode: runNodeTable,
+  runDirty: runDirtyTable,
+  runDirtyGroup: runDirtyGroupTable,
+  physSegment: physSegmentTable,
+  physSegments: physSegmentsTable,
+  frameOrder: frameOrderTable,
+  frameList: frameListTable,
+  frameLink: frameLinkTable,
+  frameReserve: frameReserveTable,
+  pageListSlot: pageListSlotTable,
 } as const;
 
 /** The type of `TABLES`. */

@@ -19,17 +19,17 @@ describe('frames', () => {
   it('start absent, come online free, and are given out lowest first', () => {
     const { region, thread } = testRegion({ frames: 100, bankFrames: 64 });
     const frames = new Frames(thread);
-    expect(frames.counts()).toEqual({ total: 100, absent: 100, free: 0, page: 0, run: 0 });
+    expect(frames.counts()).toEqual({ total: 100, absent: 100, free: 0, page: 0, run: 0, list: 0 });
     expect(frames.tryTake(FRAME_USE.page)).toBe(-1);
     frames.online(0, 40);
-    expect(frames.counts()).toEqual({ total: 100, absent: 60, free: 40, page: 0, run: 0 });
+    expect(frames.counts()).toEqual({ total: 100, absent: 60, free: 40, page: 0, run: 0, list: 0 });
     expect([0, 1, 2].map(() => frames.tryTake(FRAME_USE.page))).toEqual([0, 1, 2]);
     frames.give(1, FRAME_USE.page);
     expect(frames.tryTake(FRAME_USE.page)).toBe(1);
     expect(frames.takerOf(1)).toBe(thread.slot);
     expectSound(frames);
     expect(region.geometry.frames).toBe(100);
-    expect(() => frames.online(0, 1)).toThrow(/comes online once/);
+    expect(() => frames.online(0, 1)).toThrow(/overlap with segment 0/);
   });
 
   it('finds runs inside banks and never across them', () => {

@@ -3,17 +3,14 @@
  *
  * PROBLEM     Page cache, arenas and whoever needs adjacent frames share one memory, and any of them may die with frames
  *             in hand.
- * STRUCTURE   A use for every frame, a source of free ones, and a count for every use, under one lock:
+ * STRUCTURE   Single frames and runs over the frame core. A run as the uses show it:
  *
- *               use    |page|page|run|rest|rest|free|page|free|absent|absent|
- *               source                           ^         ^
- *               counts absent 2, free 2, page 3, run 1, runRest 2
+ *               |page|page|run|rest|rest|free|page|free|absent|absent|
  *
- *             The use also names the slot that took the frame. A thread that works on a run longer than its journal
- *             commits piece by piece; its hand record (stage, first, count) lets the takeover finish or undo the rest.
- * INVARIANTS  I1 a frame is in the source iff its use is free.  I2 each count is the number of frames with that use.
- *             I3 a run is one frame of use run and then frames of use runRest, all in one bank.
- *             I4 a slot's hand record covers every frame that the slot has changed but not finished.
+ *             A thread that works on a run longer than its journal commits piece by piece; its hand record (stage, first,
+ *             count) lets the takeover finish or undo the rest.
+ * INVARIANTS  I1 a run is one frame of use run and then frames of use runRest, all in one bank.
+ *             I2 a slot's hand record covers every frame that the slot has changed but not finished.
  * LOCKING     One mutex (RANK.frames), innermost but for counters. Reclaimers run without it.
  * COSTS       A frame: one lock pair and five journaled stores, shared by up to 32 frames taken at once.
  * FAILURE     `tryX` returns -1, `x` throws `ENOMEM`; `EINVAL` for a run that is not one.
@@ -27,25 +24,14 @@ import { fail, failMisuse, requireInteger } from '../base/errors.ts';
 import { VERIFY } from '../base/verify.ts';
 import type { BoundTables } from '../layout/region.ts';
 import { faultPoint } from '../sync/fault.ts';
-import { Mutex } from '../sync/mutex.ts';
-import { RANK } from '../sync/ranks.ts';
+import type { Mutex } from '../sync/mutex.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
 import type { FrameIndex } from './banks.ts';
-import { FrameMap } from './frame-map.ts';
-import type { FrameSource } from './frame-source.ts';
+import { FrameCore, type FrameCounts } from './frame-core.ts';
+import { FRAME_USE, SLOT_SHIFT } from './frame-uses.ts';
+import type { PhysSegmentOptions } from './phys-segments.ts';
 
-/** What a frame is used for. */
-export const FRAME_USE = {
-  /** Not online. */
-  absent: 0,
-  free: 1,
-  /** Holds, or is about to hold, a page of a vnode. */
-  page: 2,
-  /** First frame of a run that somebody owns. */
-  run: 3,
-  /** Any other frame of a run, or a frame of a run that is being put together. */
-  runRest: 4,
-} as const;
+export { FRAME_USE } from './frame-uses.ts';
 
 /** Stages of a slot's hand record. */
 export const HAND_STAGE = {
@@ -60,11 +46,8 @@ export const HAND_STAGE = {
   giving: 4,
 } as const;
 
-const USE_MASK = 0xff;
-const SLOT_SHIFT = 8;
-
-/** Frames changed between two commits: each takes up to five journal entries, the journal holds 1024. */
-const PIECE_FRAMES = 128;
+/** Frames changed between two commits: each takes up to twelve journal entries. */
+const PIECE_FRAMES = 32;
 
 /** Somebody whose frames can be had back: declared here, implemented by the rooms above. */
 export interface FrameReclaimer {
@@ -72,36 +55,20 @@ export interface FrameReclaimer {
   reclaim(frame: FrameIndex, use: number): boolean;
 }
 
-/** Frames by use. */
-export interface FrameCounts {
-  readonly total: number;
-  readonly absent: number;
-  readonly free: number;
-  readonly page: number;
-  /** Frames in runs. */
-  readonly run: number;
-}
-
 /** The frames as one thread sees them. */
 export class Frames {
+  /** Uses, source and counts. */
+  readonly core: FrameCore;
   readonly #thread: Thread;
   readonly #mutex: Mutex;
-  readonly #source: FrameSource;
-  readonly #use: BoundTables['frame']['use'];
-  readonly #counts: BoundTables['framePool']['counts'];
   readonly #hand: BoundTables['frameHand'];
-  readonly #mark: number;
   #reclaimer: FrameReclaimer | null = null;
 
   constructor(thread: Thread) {
-    const { tables } = thread.region;
     this.#thread = thread;
-    this.#mutex = new Mutex(thread, tables.framePool.lock.address(0), RANK.frames);
-    this.#source = new FrameMap(thread);
-    this.#use = tables.frame.use;
-    this.#counts = tables.framePool.counts;
-    this.#hand = tables.frameHand;
-    this.#mark = thread.tag << SLOT_SHIFT;
+    this.core = new FrameCore(thread);
+    this.#mutex = this.core.mutex;
+    this.#hand = thread.region.tables.frameHand;
   }
 
   /** Who is asked for frames when a run cannot be had otherwise. */
@@ -109,35 +76,55 @@ export class Frames {
     this.#reclaimer = reclaimer;
   }
 
+  /** Who was set to be asked for frames. */
+  get reclaimer(): FrameReclaimer | null {
+    return this.#reclaimer;
+  }
+
   /** Brings frames that are absent online. */
   online(first: FrameIndex, count: number): void {
     const { frames } = this.#thread.region.geometry;
     requireInteger('frames.online', 'first', first, 0, frames);
     requireInteger('frames.online', 'count', count, 0, frames - first);
+    if (count > 0) this.addSegment({ start: first, end: first + count });
+  }
+
+  /** Brings frames that are absent online as a segment of its own; those of its available range become free. */
+  addSegment(options: PhysSegmentOptions): void {
+    const { segments } = this.core;
     this.#mutex.enter();
-    for (let frame = first; frame < first + count; frame++) {
-      assert(this.useOf(frame) === FRAME_USE.absent, 'phys/frames: a frame comes online once');
-      this.#free(frame);
-      if ((frame + 1) % PIECE_FRAMES === 0) this.#thread.commit();
+    let row: number;
+    try {
+      row = segments.add(options);
+      this.#thread.commit();
+    } catch (error) {
+      this.#mutex.exit();
+      throw error;
+    }
+    const { availableStart, availableEnd } = segments.rows;
+    for (let frame = availableStart.get(row), left = PIECE_FRAMES; frame < availableEnd.get(row); frame++) {
+      this.core.admit(frame);
+      if (--left > 0) continue;
+      this.#thread.commit();
+      left = PIECE_FRAMES;
     }
     this.#mutex.exit();
   }
 
   /** What a frame is used for: a value of `FRAME_USE`. */
   useOf(frame: FrameIndex): number {
-    return this.#use.get(frame) & USE_MASK;
+    return this.core.useOf(frame);
   }
 
   /** The slot that took a frame, or -1. */
   takerOf(frame: FrameIndex): SlotIndex {
-    return (this.#use.get(frame) >>> SLOT_SHIFT) - 1;
+    return this.core.takerOf(frame);
   }
 
   /** Takes a free frame for a use; -1 when there is none. */
   tryTake(use: number): FrameIndex {
     this.#mutex.enter();
-    const frame = this.#source.takeNext();
-    if (frame >= 0) this.#note(frame, use);
+    const frame = this.core.takeNext(use);
     this.#mutex.exit();
     return frame;
   }
@@ -145,12 +132,11 @@ export class Frames {
   /** Takes up to `count` free frames (at most 32) into `out` from lane `at`; returns how many. */
   tryTakeSeveral(use: number, count: number, out: Int32Array, at: number): number {
     let taken = 0;
-    if (this.#counts.at(0, FRAME_USE.free) === 0) return 0; // a hint: the lock decides when it is not 0
+    if (this.core.free === 0) return 0; // a hint: the lock decides when it is not 0
     this.#mutex.enter();
     while (taken < count) {
-      const frame = this.#source.takeNext();
+      const frame = this.core.takeNext(use);
       if (frame < 0) break;
-      this.#note(frame, use);
       out[at + taken++] = frame;
     }
     this.#mutex.exit();
@@ -161,7 +147,7 @@ export class Frames {
   give(frame: FrameIndex, use: number): void {
     this.#mutex.enter();
     assert(this.useOf(frame) === use, 'phys/frames: a frame is given back by whoever uses it');
-    this.#free(frame);
+    this.core.give(frame);
     this.#mutex.exit();
   }
 
@@ -169,7 +155,7 @@ export class Frames {
   convert(frame: FrameIndex, from: number, to: number): void {
     this.#mutex.enter();
     assert(this.useOf(frame) === from, 'phys/frames: a frame is converted by whoever uses it');
-    this.#note(frame, to);
+    this.core.convert(frame, to);
     this.#mutex.exit();
   }
 
@@ -212,12 +198,7 @@ export class Frames {
 
   /** Frames by use, as they are now. */
   counts(): FrameCounts {
-    const at = (use: number) => this.#counts.at(0, use);
-    const total = this.#thread.region.geometry.frames;
-    const free = at(FRAME_USE.free);
-    const page = at(FRAME_USE.page);
-    const run = at(FRAME_USE.run) + at(FRAME_USE.runRest);
-    return { total, free, page, run, absent: total - free - page - run };
+    return this.core.counts();
   }
 
   /** Gives back what a dead slot had in hand; `isWrittenDown` says whether a run that it had just taken is in use. */
@@ -235,40 +216,32 @@ export class Frames {
 
   /** Compares uses, counts and the source. For quiet points. */
   check(): CheckReport {
-    const problems = this.#source.problems();
-    const found = new Array<number>(this.#thread.region.tables.framePool.counts.stride).fill(0);
+    const { structure, checked, problems } = this.core.check();
+    const broken = [...problems];
     const { frames, bankFrames } = this.#thread.region.geometry;
     for (let frame = 0; frame < frames; frame++) {
-      const use = this.useOf(frame);
-      found[use] = (found[use] ?? 0) + 1;
-      if (this.#source.has(frame) !== (use === FRAME_USE.free)) problems.push(`phys/frames I1: frame ${frame}`);
       const before = frame % bankFrames === 0 ? FRAME_USE.absent : this.useOf(frame - 1);
-      if (use === FRAME_USE.runRest && before !== FRAME_USE.run && before !== FRAME_USE.runRest) {
-        problems.push(`phys/frames I3: frame ${frame} belongs to a run without a first frame`);
+      if (this.useOf(frame) === FRAME_USE.runRest && before !== FRAME_USE.run && before !== FRAME_USE.runRest) {
+        broken.push(`phys/frames I1: frame ${frame} belongs to a run without a first frame`);
       }
     }
-    for (const [name, use] of Object.entries(FRAME_USE)) {
-      const count = this.#counts.at(0, use);
-      if (use === FRAME_USE.absent || count === found[use]) continue;
-      problems.push(`phys/frames I2: ${name}: count ${count}, found ${found[use]}`);
-    }
-    return { structure: 'phys/frames', checked: frames, problems };
+    return { structure, checked, problems: broken };
   }
 
   #takeFreeRun(count: number): FrameIndex {
     const { frames, bankFrames } = this.#thread.region.geometry;
+    const shape = { count, alignment: 1, boundary: 0 };
     this.#mutex.enter();
     let first = -1;
-    if (this.#counts.at(0, FRAME_USE.free) >= count) {
+    if (this.core.free >= count) {
       for (let low = 0; low < frames && first < 0; low += bankFrames) {
-        first = this.#source.findRun(count, low, Math.min(low + bankFrames, frames));
+        first = this.core.source.findRun(shape, low, Math.min(low + bankFrames, frames));
       }
     }
     if (first >= 0) {
       this.#setHand(first, count, HAND_STAGE.taking);
       for (let done = 0; done < count; done++) {
-        this.#source.take(first + done);
-        this.#note(first + done, FRAME_USE.runRest);
+        this.core.take(first + done, FRAME_USE.runRest);
         if ((done + 1) % PIECE_FRAMES === 0) this.#thread.commit();
       }
       this.#finishTaking(first);
@@ -321,11 +294,8 @@ export class Frames {
     for (let frame = first; frame < first + count; frame++) {
       if (VERIFY && faultPoint(this.#thread, 'phys.run.partial')) return frame;
       this.#mutex.enter();
-      const free = this.#source.has(frame);
-      if (free) {
-        this.#source.take(frame);
-        this.#note(frame, FRAME_USE.runRest);
-      }
+      const free = this.core.source.has(frame);
+      if (free) this.core.take(frame, FRAME_USE.runRest);
       this.#mutex.exit();
       if (!free && !(this.useOf(frame) === FRAME_USE.page && reclaimer.reclaim(frame, FRAME_USE.runRest))) return frame;
     }
@@ -334,7 +304,7 @@ export class Frames {
 
   /** Under the lock: the frames from `first` on become a run. */
   #finishTaking(first: FrameIndex): void {
-    this.#note(first, FRAME_USE.run);
+    this.core.convert(first, FRAME_USE.run);
     this.#thread.commit();
     this.#hand.stage.put(this.#thread.slot, HAND_STAGE.taken);
   }
@@ -344,7 +314,7 @@ export class Frames {
     const marked = ((giver + 1) << SLOT_SHIFT) | FRAME_USE.runRest;
     this.#mutex.enter();
     for (let done = 0; done < count; done++) {
-      if (this.#use.get(first + done) !== marked) this.#put(first + done, marked);
+      if (this.core.wordOf(first + done) !== marked) this.core.convertMarked(first + done, marked);
       if ((done + 1) % PIECE_FRAMES === 0) this.#thread.commit();
     }
     this.#mutex.exit();
@@ -359,7 +329,7 @@ export class Frames {
     for (let done = 0; done < count; done++) {
       const use = this.useOf(first + done);
       if ((use === FRAME_USE.run || use === FRAME_USE.runRest) && this.takerOf(first + done) === marker) {
-        this.#free(first + done);
+        this.core.give(first + done);
       }
       if ((done + 1) % PIECE_FRAMES === 0) this.#thread.commit();
     }
@@ -386,26 +356,5 @@ export class Frames {
     this.#hand.first.put(slot, first);
     this.#hand.count.put(slot, count);
     this.#hand.stage.put(slot, stage);
-  }
-
-  /** Under the lock: a frame becomes free. */
-  #free(frame: FrameIndex): void {
-    this.#source.give(frame);
-    this.#put(frame, FRAME_USE.free);
-  }
-
-  /** Under the lock: a use with this thread's mark. */
-  #note(frame: FrameIndex, use: number): void {
-    this.#put(frame, use | this.#mark);
-  }
-
-  #put(frame: FrameIndex, marked: number): void {
-    const { journal } = this.#thread;
-    const before = this.useOf(frame);
-    const after = marked & USE_MASK;
-    journal.set(this.#use, frame, marked);
-    if (before === after) return;
-    if (before !== FRAME_USE.absent) journal.setAt(this.#counts, 0, before, this.#counts.at(0, before) - 1);
-    if (after !== FRAME_USE.absent) journal.setAt(this.#counts, 0, after, this.#counts.at(0, after) + 1);
   }
 }

@@ -22,6 +22,8 @@ export const RANK = {
   vnode: 500,
   /** Held by the one thread that keeps pages while it waits for more frames. */
   pageShortage: 550,
+  /** Held by the one request that marks its way through memory while frames are reclaimed for it. */
+  pageList: 580,
   /** One page, in ascending order of pages. */
   page: 600,
   /** A stripe of the page hash. */

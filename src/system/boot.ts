@@ -33,6 +33,8 @@ export function boot(options: BootOptions): VirtualMemory {
   const region = Region.create(geometry, plan.settings);
   const banks = Banks.create(geometry.frames, geometry.bankFrames, geometry.pageSize);
   createOwner(region, 'default', plan.limits);
+  region.tables.frameOrder.source.put(0, plan.frameOrder);
+  region.tables.physSegments.bigFirst.put(0, plan.bigFirst ? 1 : 0);
   const slot = claimSlot(region, newWatchId(region));
   if (plan.services === 'manual') return begin(new VirtualMemory(region, banks, slot, null), plan);
   const handle: Handle = { pagewright: 'handle', region: region.buffer, memories: banks.memories };
@@ -61,7 +63,7 @@ function startService(region: Region, url: URL, data: ServiceData, port: Transfe
 
 /** Brings the memory online and makes the heap. */
 function begin(vm: VirtualMemory, plan: BootPlan): VirtualMemory {
-  vm.frames.online(0, plan.onlineFrames);
+  for (const segment of plan.segments) vm.frames.addSegment(segment);
   vm.createArena(HEAP, heapOptions(plan.onlineFrames, plan.geometry.pageSize));
   return vm;
 }

@@ -12,8 +12,9 @@ import {
   rejectUnknownOptions,
   requireInteger,
 } from '../base/index.ts';
-import { type Geometry, pageGeometry, type RegionSettings } from '../layout/index.ts';
+import { FRAME_ORDER, type Geometry, pageGeometry, physGeometry, type RegionSettings } from '../layout/index.ts';
 import { BANK_BYTES_MAX, WASM_PAGE_BYTES } from '../phys/banks.ts';
+import type { PhysSegmentOptions } from '../phys/phys-segments.ts';
 import type { OwnerLimits } from '../sync/owners.ts';
 
 /** Options of `boot`. Sizes are bytes or text such as `'64 MiB'`. */
@@ -26,6 +27,8 @@ export interface BootOptions {
   readonly pageSize?: number | string;
   /** Bytes in a bank: a multiple of 64 KiB and of the page size, at most 4 GiB. Default: 4 GiB, or all the memory. */
   readonly bankSize?: number | string;
+  /** How frames are ordered and divided. Default: one class and colour, lowest frame first, all memory one segment. */
+  readonly physical?: PhysicalOptions;
   /** Threads that can be attached at a time, the system's own included: 4 to 64. Default 32. */
   readonly slots?: number;
   /** Arenas that can exist at a time, the system's own included. Default 64. */
@@ -48,11 +51,29 @@ export interface BootOptions {
   readonly services?: 'threads' | 'manual';
 }
 
+/** How frames are ordered and divided. */
+export interface PhysicalOptions {
+  /** Which single frame comes next: the lowest, the one given back last, or the one given back first. */
+  readonly order?: 'lowest' | 'lastIn' | 'firstIn';
+  /** Classes of memory: those with lower numbers are used first. 1 to 64. Default 1. */
+  readonly classes?: number;
+  /** Colours that single frames are spread over: a power of two up to 256. Default 1. Has no effect on `'lowest'`. */
+  readonly colours?: number;
+  /** Segments that are online at once, instead of one with all of `memory`. More can be added while the system runs. */
+  readonly segments?: readonly PhysSegmentOptions[];
+  /** Order in which segments are searched: by address, or smallest first, as the seed's big-first strategy does. */
+  readonly segmentOrder?: 'first' | 'bigFirst';
+}
+
 /** What boot needs to know, checked. */
 export interface BootPlan {
   readonly geometry: Geometry;
   readonly settings: RegionSettings;
   readonly onlineFrames: number;
+  readonly segments: readonly PhysSegmentOptions[];
+  /** A value of `FRAME_ORDER`. */
+  readonly frameOrder: number;
+  readonly bigFirst: boolean;
   readonly limits: OwnerLimits;
   readonly services: 'threads' | 'manual';
 }
@@ -62,6 +83,7 @@ const KNOWN_OPTIONS: readonly (keyof BootOptions)[] = [
   'memoryMax',
   'pageSize',
   'bankSize',
+  'physical',
   'slots',
   'arenas',
   'tags',
@@ -94,6 +116,7 @@ export function planBoot(options: BootOptions): BootPlan {
   const slabs = Math.max(512, Math.ceil(tags / 32));
   const slotLanes = Math.ceil(slots / 32);
   const pathBytes = Math.max(65536, vnodes * 128);
+  const physical = planPhysical(options.physical ?? {});
   const geometry: Geometry = {
     slots,
     slotLanes,
@@ -118,6 +141,9 @@ export function planBoot(options: BootOptions): BootPlan {
     slabs,
     slabBuckets: ceilPowerOfTwo(slabs),
     ...pageGeometry(frames, pathBytes),
+    physSegments: 64,
+    ...physical.geometry,
+    ...physGeometry(frames, physical.frameOrder !== FRAME_ORDER.lowest),
   };
   const spinLimit = integer('spinLimit', 100, 0, 1_000_000);
   const clock = oneOf('clock', options.clock ?? 'real', ['real', 'virtual']);
@@ -126,6 +152,9 @@ export function planBoot(options: BootOptions): BootPlan {
     geometry,
     settings: { spinLimit, virtualClock: clock === 'virtual' },
     onlineFrames: memoryBytes / pageSize,
+    segments: physical.segments ?? [{ start: 0, end: memoryBytes / pageSize }],
+    frameOrder: physical.frameOrder,
+    bigFirst: physical.bigFirst,
     limits: options.limits ?? {},
     services,
   };
@@ -156,6 +185,20 @@ function planMemory(options: BootOptions) {
     failMisuse('boot', { bankSize: options.bankSize }, 'bankSize must be a multiple of 64 KiB up to 4 GiB');
   }
   return { pageSize, memoryBytes, memoryMaxBytes, bankBytes };
+}
+
+function planPhysical(options: PhysicalOptions) {
+  rejectUnknownOptions('boot: physical', options, ['order', 'classes', 'colours', 'segments', 'segmentOrder']);
+  const { order = 'lowest', classes = 1, colours = 1, segments, segmentOrder = 'first' } = options;
+  requireInteger('boot: physical', 'classes', classes, 1, 64);
+  requireInteger('boot: physical', 'colours', colours, 1, 256);
+  if (!isPowerOfTwo(colours)) failMisuse('boot: physical', { colours }, 'colours must be a power of two');
+  return {
+    geometry: { frameClasses: classes, frameColours: colours, frameLists: classes * colours },
+    frameOrder: FRAME_ORDER[oneOf('physical.order', order, ['lowest', 'lastIn', 'firstIn'])],
+    bigFirst: oneOf('physical.segmentOrder', segmentOrder, ['first', 'bigFirst']) === 'bigFirst',
+    segments,
+  };
 }
 
 function oneOf<Choice extends string>(name: string, value: unknown, choices: readonly Choice[]): Choice {

@@ -17,7 +17,7 @@ import { MessageChannel, type Transferable, Worker, type WorkerOptions } from 'n
 import { type CheckReport, fail, InvariantError, VmError } from '../base/index.ts';
 import type { Region } from '../layout/index.ts';
 import { checkPages, type PageCounter, Pages, pageStatistics, recoverPages } from '../page/index.ts';
-import { type Banks, type FrameCounts, Frames } from '../phys/index.ts';
+import { type Banks, type FrameCounts, Frames, PageLists } from '../phys/index.ts';
 import {
   type Attachment,
   Callbacks,
@@ -74,6 +74,8 @@ export class VirtualMemory {
   readonly callbacks: Callbacks;
   readonly arenas: Arenas;
   readonly frames: Frames;
+  /** Frames that meet constraints: contiguous, aligned, inside a window. */
+  readonly pageLists: PageLists;
   readonly pages: Pages;
   readonly vnodes: Vnodes;
   readonly mappings: PageMappings;
@@ -91,6 +93,7 @@ export class VirtualMemory {
     this.callbacks = new Callbacks(region);
     this.arenas = new Arenas(this.thread, this.callbacks);
     this.frames = new Frames(this.thread);
+    this.pageLists = new PageLists(this.frames);
     this.pages = new Pages(this.thread, this.frames);
     this.vnodes = new Vnodes(this.thread, this.pages, banks);
     this.mappings = new PageMappings(this.thread, banks, this.pages, this.vnodes);
@@ -100,6 +103,7 @@ export class VirtualMemory {
       recoverPages,
       recoverVnodes,
       recoverMappings,
+      (_self, dead) => this.pageLists.recover(dead),
       (_self, dead) => this.frames.recover(dead, (first) => this.heap.whatis(first * banks.pageSize) !== null),
     ];
     this.#monitor = monitor;

@@ -1,6 +1,6 @@
 /** A region and a thread without the rest of the system, for tests of single rooms. */
 
-import { GEOMETRY_KEYS, type Geometry, pageGeometry, Region } from '../../src/layout/index.ts';
+import { GEOMETRY_KEYS, type Geometry, pageGeometry, physGeometry, Region } from '../../src/layout/index.ts';
 import { Callbacks, claimSlot, newWatchId, Thread } from '../../src/sync/index.ts';
 
 const SMALL: Partial<Geometry> = {
@@ -26,6 +26,10 @@ const SMALL: Partial<Geometry> = {
   magazines: 256,
   slabs: 256,
   slabBuckets: 64,
+  physSegments: 16,
+  frameClasses: 1,
+  frameColours: 1,
+  frameLists: 1,
 };
 
 /** What a room needs to run in one thread. */
@@ -39,7 +43,12 @@ export interface TestRegion {
 export function testRegion(overrides: Partial<Geometry> = {}, virtualClock = false): TestRegion {
   const zeros = Object.fromEntries(GEOMETRY_KEYS.map((key) => [key, 0])) as Record<string, number>;
   const chosen = { ...zeros, ...SMALL, ...overrides } as Geometry;
-  const geometry = { ...chosen, ...pageGeometry(chosen.frames, chosen.pathBytes), ...overrides };
+  const geometry = {
+    ...chosen,
+    ...pageGeometry(chosen.frames, chosen.pathBytes),
+    ...physGeometry(chosen.frames, chosen.linkFrames > 0),
+    ...overrides,
+  };
   const region = Region.create(geometry, { spinLimit: 100, virtualClock });
   const thread = testThread(region);
   return { region, thread, callbacks: new Callbacks(region) };

@@ -1,0 +1,234 @@
+/**
+ * Frame core: the one place where a frame changes its use.
+ *
+ * PROBLEM     Page cache, runs and page lists share one memory. Each frame has one use, the source knows the free ones, and
+ *             the counts must agree with both whoever dies when.
+ * STRUCTURE   A use for every frame, a source of free ones, and a count for every use, under one lock:
+ *
+ *               use    |page|page|run|rest|rest|free|page|list|absent|absent|
+ *               source                           ^
+ *               counts absent 2, free 1, page 3, run 1, runRest 2, list 1
+ *
+ *             The use also names the slot that took the frame.
+ * INVARIANTS  I1 a frame is in the source iff its use is free.  I2 each count is the number of frames with that use.
+ * LOCKING     One mutex (RANK.frames), innermost but for counters.
+ * COSTS       A frame: one lock pair and about five journaled stores. A run: one store a frame for its use, which is not
+ *             journaled, and a few for every 32 frames.
+ * FAILURE     Assertions.
+ *             Uses of a run are written before the source changes and are not undone: after a death, until the recovery of
+ *             the slot, a free frame may still bear a use with the dead slot's mark. So nobody asks the use whether a
+ *             frame is free, and taking a frame does not look at it.
+ * REJECTED    Journaling the use of every frame of a run: 512 entries for what one line of a hand record says.
+ * REFERENCES  BSD vm_page and vm_phys.
+ */
+
+import type { CheckReport } from '../base/check.ts';
+import { FRAME_ORDER } from '../layout/phys-tables.ts';
+import type { BoundTables } from '../layout/region.ts';
+import { Condition } from '../sync/condvar.ts';
+import { Mutex } from '../sync/mutex.ts';
+import { RANK } from '../sync/ranks.ts';
+import type { SlotIndex, Thread } from '../sync/thread.ts';
+import type { FrameIndex } from './banks.ts';
+import { FrameLists } from './frame-lists.ts';
+import { FrameMap } from './frame-map.ts';
+import type { FrameSource } from './frame-source.ts';
+import { countLane, FRAME_USE, SLOT_SHIFT, USE_MASK } from './frame-uses.ts';
+import { PhysSegments } from './phys-segments.ts';
+
+/** Frames by use. */
+export interface FrameCounts {
+  readonly total: number;
+  readonly absent: number;
+  readonly free: number;
+  readonly page: number;
+  /** Frames in runs. */
+  readonly run: number;
+  /** Frames in page lists. */
+  readonly list: number;
+}
+
+/** Uses, source and counts as one thread sees them. */
+export class FrameCore {
+  readonly thread: Thread;
+  /** Guards everything here. */
+  readonly mutex: Mutex;
+  /** Free frames by address: the source itself, or what lies under it. */
+  readonly map: FrameMap;
+  readonly source: FrameSource;
+  readonly segments: PhysSegments;
+  /** Signalled when frames become free and somebody waits. */
+  readonly freed: Condition;
+  readonly #use: BoundTables['frame']['use'];
+  readonly #counts: BoundTables['framePool']['counts'];
+  readonly #mark: number;
+
+  constructor(thread: Thread) {
+    const { tables } = thread.region;
+    this.thread = thread;
+    this.mutex = new Mutex(thread, tables.framePool.lock.address(0), RANK.frames);
+    this.map = new FrameMap(thread);
+    this.segments = new PhysSegments(thread);
+    const ordered = tables.frameOrder.source.get(0) !== FRAME_ORDER.lowest;
+    this.source = ordered ? new FrameLists(thread, this.map, this.segments) : this.map;
+    this.freed = new Condition(thread, tables.frameReserve.freed.address(0));
+    this.#use = tables.frame.use;
+    this.#counts = tables.framePool.counts;
+    this.#mark = thread.tag << SLOT_SHIFT;
+  }
+
+  /** What a frame is used for: a value of `FRAME_USE`. */
+  useOf(frame: FrameIndex): number {
+    return this.#use.get(frame) & USE_MASK;
+  }
+
+  /** The slot that took a frame, or -1. */
+  takerOf(frame: FrameIndex): SlotIndex {
+    return (this.#use.get(frame) >>> SLOT_SHIFT) - 1;
+  }
+
+  /** Use and taker of a frame in one word. */
+  wordOf(frame: FrameIndex): number {
+    return this.#use.get(frame);
+  }
+
+  /** Frames that are free; a look without the lock is a hint. */
+  get free(): number {
+    return this.#counts.at(0, FRAME_USE.free);
+  }
+
+  /** Frames of a use. */
+  countOf(use: number): number {
+    return this.#counts.at(0, use);
+  }
+
+  /** Frames by use, as they are now. */
+  counts(): FrameCounts {
+    const at = (use: number) => this.#counts.at(0, use);
+    const total = this.thread.region.geometry.frames;
+    const free = at(FRAME_USE.free);
+    const page = at(FRAME_USE.page);
+    const run = at(FRAME_USE.run) + at(FRAME_USE.runRest);
+    const list = at(FRAME_USE.list);
+    return { total, free, page, run, list, absent: total - free - page - run - list };
+  }
+
+  /** Under the lock: takes the frame that comes next; -1 when there is none above the reserve. */
+  takeNext(use: number, reserve = 0): FrameIndex {
+    const frame = this.source.takeNext(reserve);
+    if (frame >= 0) this.#noteTaken(frame, use);
+    return frame;
+  }
+
+  /** Under the lock: takes a certain frame, which the source has. */
+  take(frame: FrameIndex, use: number): void {
+    this.source.take(frame);
+    this.#noteTaken(frame, use);
+  }
+
+  /** Under the lock: an absent frame becomes free. */
+  admit(frame: FrameIndex): void {
+    this.source.give(frame);
+    this.thread.journal.set(this.#use, frame, FRAME_USE.free);
+    this.#count(FRAME_USE.free, 1);
+  }
+
+  /** Under the lock: a frame that is in use becomes free. */
+  give(frame: FrameIndex): void {
+    const before = this.useOf(frame);
+    this.source.give(frame);
+    this.thread.journal.set(this.#use, frame, FRAME_USE.free);
+    this.#count(FRAME_USE.free, 1);
+    this.#count(countLane(before), -1);
+    this.freed.broadcast();
+  }
+
+  /** Under the lock: a frame in use gets another use, and bears this thread's mark. */
+  convert(frame: FrameIndex, use: number): void {
+    this.convertMarked(frame, use | this.#mark);
+  }
+
+  /** Like `convert`, with the mark of another slot. */
+  convertMarked(frame: FrameIndex, marked: number): void {
+    const before = countLane(this.useOf(frame));
+    const after = countLane(marked & USE_MASK);
+    this.thread.journal.set(this.#use, frame, marked);
+    if (before === after) return;
+    this.#count(before, -1);
+    this.#count(after, 1);
+  }
+
+  /**
+   * Under the lock, with nothing logged: takes the free frames `[first, first + count)`; commits piece by piece. A death
+   * leaves a part of them taken: the caller's hand record has said before that they go back.
+   */
+  takeRun(first: FrameIndex, count: number, use: number): void {
+    const { pieceFrames } = this.source;
+    this.stamp(first, count, use);
+    for (let done = 0; done < count; done += pieceFrames) {
+      const piece = Math.min(pieceFrames, count - done);
+      this.source.takeRun(first + done, piece);
+      this.#count(FRAME_USE.free, -piece);
+      this.#count(countLane(use), piece);
+      if (piece < count) this.thread.commit();
+    }
+  }
+
+  /**
+   * Under the lock, with nothing logged: frees `[first, first + count)`, which are all of one use; commits piece by piece.
+   * A death leaves a part of them with that use: the caller's hand record has said before that they go back.
+   */
+  giveRun(first: FrameIndex, count: number, use: number): void {
+    const { pieceFrames } = this.source;
+    for (let done = 0; done < count; done += pieceFrames) {
+      const piece = Math.min(pieceFrames, count - done);
+      this.source.giveRun(first + done, piece);
+      this.#count(FRAME_USE.free, piece);
+      this.#count(countLane(use), -piece);
+      this.thread.commit();
+      this.#use.view.fill(FRAME_USE.free, first + done, first + done + piece);
+    }
+    this.freed.broadcast();
+  }
+
+  /** Writes a use with this thread's mark over frames that nobody else can change; not journaled. */
+  stamp(first: FrameIndex, count: number, use: number): void {
+    this.#use.view.fill(use | this.#mark, first, first + count);
+  }
+
+  /** Under the lock, in recovery: a frame that is free loses the use that a dead slot had written over it. */
+  restamp(frame: FrameIndex, marked: number): void {
+    this.#use.put(frame, marked);
+  }
+
+  /** Compares uses, counts, source and segments. For quiet points. */
+  check(): CheckReport {
+    const problems = [...this.source.problems(), ...this.segments.problems()];
+    const found = new Array<number>(this.#counts.stride).fill(0);
+    const { frames } = this.thread.region.geometry;
+    for (let frame = 0; frame < frames; frame++) {
+      const use = this.useOf(frame);
+      const lane = countLane(use);
+      found[lane] = (found[lane] ?? 0) + 1;
+      if (this.source.has(frame) !== (use === FRAME_USE.free)) {
+        problems.push(`phys/frame-core I1: frame ${frame}, use ${use}`);
+      }
+    }
+    for (const [name, use] of Object.entries(FRAME_USE)) {
+      const count = this.#counts.at(0, use);
+      if (use === FRAME_USE.absent || count === found[use]) continue;
+      problems.push(`phys/frame-core I2: ${name}: count ${count}, found ${found[use]}`);
+    }
+    return { structure: 'phys/frames', checked: frames, problems };
+  }
+
+  #noteTaken(frame: FrameIndex, use: number): void {
+    this.thread.journal.set(this.#use, frame, use | this.#mark);
+    this.#count(FRAME_USE.free, -1);
+    this.#count(countLane(use), 1);
+  }
+
+  #count(lane: number, amount: number): void {
+    this.thread.journal.setAt(this.#counts, 0, lane, this.#counts.at(0, lane) + amount);
+  }
+}

@@ -1,0 +1,31 @@
+/** What frames are used for. */
+
+/** The use of a frame: bits 0-7 of its word. */
+export const FRAME_USE = {
+  /** Not online, or never to be free. */
+  absent: 0,
+  free: 1,
+  /** Holds, or is about to hold, a page of a vnode. */
+  page: 2,
+  /** First frame of a run that somebody owns. */
+  run: 3,
+  /** Any other frame of a run, or a frame of a run that is being put together. */
+  runRest: 4,
+  /** Given out in a page list. */
+  list: 5,
+  /** In the hands of a slot that is putting a page list together; counted as list. */
+  listTaking: 6,
+  /** In the hands of a slot that is giving a page list back; counted as list. */
+  listGiving: 7,
+} as const;
+
+/** The bits of a frame's word that say its use. */
+export const USE_MASK = 0xff;
+
+/** Where the slot that took the frame is noted: slot + 1. */
+export const SLOT_SHIFT = 8;
+
+/** The lane in which frames of a use are counted. */
+export function countLane(use: number): number {
+  return Math.min(use, FRAME_USE.list);
+}

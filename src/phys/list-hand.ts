@@ -1,0 +1,170 @@
+/**
+ * List hand: taking and giving the frames of page lists so that a death leaves no list half taken or half given.
+ *
+ * PROBLEM     A list has more frames than a journal has room for, and they lie anywhere.
+ * STRUCTURE   A record per slot says what it is doing and between which frames; the uses of the frames say the rest:
+ *
+ *               stage      frames of the call                         when the slot dies
+ *               takingRun  exactly [first, first + count), use list   go back
+ *               taking     use listTaking, the slot's mark            go back
+ *               settling   some are list already                      all become list: the list stands
+ *               marking    some are listGiving, the slot's mark       become list again: nothing was given back
+ *               giving     use listGiving, the slot's mark            go back
+ *
+ * INVARIANTS  I1 a frame of use listTaking or listGiving lies between the marks of its slot's record.
+ *             I2 a list is taken as a whole or not at all, and given back as a whole or not at all.
+ * LOCKING     Under the frames' lock. The record is the slot's own.
+ * COSTS       A run: three stores. Scattered frames: a store a frame more.
+ * FAILURE     `EINVAL` for frames that are not in a list, or twice in one: nothing has changed then.
+ * REJECTED    Lists linked through shared memory, as the seed has them: their owner's death would not be any safer, and
+ *             8 bytes a frame would be.
+ * REFERENCES  Robust lists; hand record of phys/frames.ts.
+ */
+
+import { fail } from '../base/errors.ts';
+import { VERIFY } from '../base/verify.ts';
+import type { BoundTables } from '../layout/region.ts';
+import { faultPoint } from '../sync/fault.ts';
+import type { SlotIndex, Thread } from '../sync/thread.ts';
+import type { FrameIndex } from './banks.ts';
+import type { FrameCore } from './frame-core.ts';
+import type { FrameRun, PageList } from './frame-runs.ts';
+import { FRAME_USE, SLOT_SHIFT } from './frame-uses.ts';
+
+/** Stages of a slot's record; see the file's header. */
+export const LIST_STAGE = { empty: 0, takingRun: 1, taking: 2, settling: 3, marking: 4, giving: 5 } as const;
+
+/** This thread's record, and recovery from those of others. */
+export class ListHand {
+  readonly #thread: Thread;
+  readonly #core: FrameCore;
+  readonly #record: BoundTables['pageListSlot'];
+  readonly #frames: number;
+
+  constructor(core: FrameCore) {
+    this.#thread = core.thread;
+    this.#core = core;
+    this.#record = core.thread.region.tables.pageListSlot;
+    this.#frames = core.thread.region.geometry.frames;
+  }
+
+  /** Under the lock, with nothing logged: takes the free frames of a run for good. */
+  takeRun(first: FrameIndex, count: number): void {
+    this.#set(LIST_STAGE.takingRun, first, count);
+    this.#core.takeRun(first, count, FRAME_USE.list);
+    if (VERIFY) faultPoint(this.#thread, 'phys.list.taken');
+    this.#thread.commit();
+    this.#clear();
+  }
+
+  /** Begins to take frames one after another; they lie anywhere. */
+  begin(): void {
+    this.#set(LIST_STAGE.taking, 0, this.#frames);
+  }
+
+  /** Under the lock, with nothing logged, after `begin`: takes free frames. */
+  take(first: FrameIndex, count: number): void {
+    this.#core.takeRun(first, count, FRAME_USE.listTaking);
+    this.#thread.commit();
+    if (VERIFY) faultPoint(this.#thread, 'phys.list.partial');
+  }
+
+  /** What was taken since `begin` becomes a list. */
+  settle(runs: readonly FrameRun[]): void {
+    this.#record.stage.put(this.#thread.slot, LIST_STAGE.settling);
+    for (const { first, count } of runs) this.#core.stamp(first, count, FRAME_USE.list);
+    this.#clear();
+  }
+
+  /** Under the lock, with nothing logged: gives back what was taken since `begin`, in order. */
+  giveUp(runs: readonly FrameRun[]): void {
+    for (const { first, count } of runs) this.#core.giveRun(first, count, FRAME_USE.listTaking);
+    this.#clear();
+  }
+
+  /** Under the lock, with nothing logged: frees a list, in order. Throws `EINVAL` when it is not one. */
+  give(list: PageList): void {
+    const core = this.#core;
+    let low = this.#frames;
+    let high = 0;
+    for (const { first, count } of list.runs) {
+      if (!(Number.isInteger(first) && Number.isInteger(count) && first >= 0 && count > 0))
+        this.#failGive(first, count);
+      if (first + count > this.#frames) this.#failGive(first, count);
+      low = Math.min(low, first);
+      high = Math.max(high, first + count);
+    }
+    this.#set(LIST_STAGE.marking, low, high - low);
+    for (const [index, { first, count }] of list.runs.entries()) {
+      for (let frame = first; frame < first + count; frame++) {
+        if (core.useOf(frame) === FRAME_USE.list) continue;
+        this.#unmark(list.runs.slice(0, index));
+        this.#failGive(frame, 1);
+      }
+      core.stamp(first, count, FRAME_USE.listGiving);
+    }
+    if (VERIFY) faultPoint(this.#thread, 'phys.list.marked');
+    this.#record.stage.put(this.#thread.slot, LIST_STAGE.giving);
+    for (const { first, count } of list.runs) {
+      core.giveRun(first, count, FRAME_USE.listGiving);
+      if (VERIFY) faultPoint(this.#thread, 'phys.list.given');
+    }
+    this.#clear();
+  }
+
+  /** Finishes or undoes what a dead slot was doing. */
+  recover(dead: SlotIndex): void {
+    const record = this.#record;
+    const stage = record.stage.get(dead);
+    if (stage === LIST_STAGE.empty) return;
+    const first = record.first.get(dead);
+    const end = first + record.count.get(dead);
+    const mark = (dead + 1) << SLOT_SHIFT;
+    this.#core.mutex.enter();
+    for (let frame = first; frame < end; frame++) this.#recoverFrame(frame, stage, mark);
+    record.stage.put(dead, LIST_STAGE.empty);
+    this.#core.mutex.exit();
+  }
+
+  #recoverFrame(frame: FrameIndex, stage: number, mark: number): void {
+    const core = this.#core;
+    const word = core.wordOf(frame);
+    const goesBack =
+      (stage === LIST_STAGE.takingRun && word === (mark | FRAME_USE.list)) ||
+      (stage === LIST_STAGE.taking && word === (mark | FRAME_USE.listTaking)) ||
+      (stage === LIST_STAGE.giving && word === (mark | FRAME_USE.listGiving));
+    if (goesBack) {
+      // The use was written before the source changed, or stands after the source has changed.
+      if (core.source.has(frame)) core.restamp(frame, FRAME_USE.free);
+      else core.give(frame);
+      this.#thread.commit();
+    } else if (
+      (stage === LIST_STAGE.settling && word === (mark | FRAME_USE.listTaking)) ||
+      (stage === LIST_STAGE.marking && word === (mark | FRAME_USE.listGiving))
+    ) {
+      core.restamp(frame, mark | FRAME_USE.list);
+    }
+  }
+
+  #unmark(runs: readonly FrameRun[]): void {
+    for (const { first, count } of runs) this.#core.stamp(first, count, FRAME_USE.list);
+    this.#clear();
+  }
+
+  #set(stage: number, first: FrameIndex, count: number): void {
+    const { slot } = this.#thread;
+    const record = this.#record;
+    record.first.put(slot, first);
+    record.count.put(slot, count);
+    record.stage.put(slot, stage);
+  }
+
+  #clear(): void {
+    this.#record.stage.put(this.#thread.slot, LIST_STAGE.empty);
+  }
+
+  #failGive(first: FrameIndex, count: number): never {
+    this.#clear();
+    fail('EINVAL', 'pageList.free', { first, count }, 'these frames are in no page list, or twice in this one');
+  }
+}

@@ -1,0 +1,132 @@
+/**
+ * Requests for page lists: what a caller asks for, checked and turned into frames.
+ *
+ * Two readings exist. The default refuses what can never be right, takes a limit as the last byte that may be used, and
+ * counts frames exactly up to 2^53. `compat: 'seed'` reads sizes and limits as `uvm_pglist.c` does; docs/differences.md
+ * lists where they part.
+ */
+
+import { ADDRESS_MAX, alignUp, failMisuse, isPowerOfTwo, rejectUnknownOptions, requireInteger } from '../base/index.ts';
+import type { CancelToken } from '../sync/cancel.ts';
+import type { FrameIndex } from './banks.ts';
+
+/** How long a request may wait for frames. */
+export interface PageListWait {
+  /** Milliseconds. Default: without limit. */
+  readonly timeoutMs?: number;
+  /** Ends the wait with `ECANCELED`. */
+  readonly token?: CancelToken;
+}
+
+/** What a page list must be. Addresses are physical byte addresses: frame times page size. */
+export interface PageListRequest {
+  /** Bytes; rounded up to whole frames. */
+  readonly size: number;
+  /** Lowest address that may be used. Default 0. */
+  readonly low?: number;
+  /** Highest address that may be used: a frame fits when its last byte is not above it. Default: no limit. */
+  readonly high?: number;
+  /** Every run starts at a multiple of this power of two. Default and least: the page size. */
+  readonly alignment?: number;
+  /** No run crosses a multiple of this power of two. Default 0: no such limit. */
+  readonly boundary?: number;
+  /** Most runs of adjacent frames. Default 1. */
+  readonly segments?: number;
+  /** Wait until the request can be served, while that is possible at all. Default: do not. */
+  readonly wait?: boolean | PageListWait;
+}
+
+const KNOWN: readonly (keyof PageListRequest)[] = ['size', 'low', 'high', 'alignment', 'boundary', 'segments', 'wait'];
+
+/** A request in frames. */
+export interface FrameRequest {
+  readonly count: number;
+  readonly low: FrameIndex;
+  /** Frame behind the last one allowed. */
+  readonly high: FrameIndex;
+  readonly alignment: number;
+  /** 0: none. */
+  readonly boundary: number;
+  readonly segments: number;
+  /** Null: do not wait. */
+  readonly wait: PageListWait | null;
+}
+
+const CALL = 'pageList.alloc';
+
+/** Checks what both readings have in common. */
+function checkCommon(request: PageListRequest): Required<Omit<PageListRequest, 'wait'>> {
+  rejectUnknownOptions(CALL, request, KNOWN);
+  const { size, low = 0, high = ADDRESS_MAX, alignment = 0, boundary = 0, segments = 1 } = request;
+  requireInteger(CALL, 'low', low, 0, ADDRESS_MAX);
+  requireInteger(CALL, 'high', high, 0, ADDRESS_MAX);
+  requireInteger(CALL, 'segments', segments, 0, ADDRESS_MAX);
+  for (const [name, value] of [
+    ['alignment', alignment],
+    ['boundary', boundary],
+  ] as const) {
+    if (value !== 0 && !isPowerOfTwo(value)) {
+      failMisuse(CALL, { [name]: value }, `${name} must be 0 or a power of two`);
+    }
+  }
+  return { size, low, high, alignment, boundary, segments };
+}
+
+function waitOf(request: PageListRequest): PageListWait | null {
+  const { wait = false } = request;
+  if (wait === false) return null;
+  return wait === true ? {} : wait;
+}
+
+/** The default reading. Throws `EINVAL` for a request that breaks a rule, also one that no memory could serve. */
+export function readRequest(request: PageListRequest, pageSize: number, frames: number): FrameRequest {
+  const { size, low, high, alignment, boundary, segments } = checkCommon(request);
+  requireInteger(CALL, 'size', size, 1, ADDRESS_MAX);
+  requireInteger(CALL, 'segments', segments, 1, ADDRESS_MAX);
+  const count = Math.ceil(size / pageSize);
+  if (low > high) failMisuse(CALL, { low, high }, 'low must not be above high');
+  if (boundary !== 0 && Math.ceil(size / boundary) > segments) {
+    failMisuse(CALL, { size, boundary, segments }, 'so many bytes cannot lie in so few runs between such boundaries');
+  }
+  const boundaryFrames = boundary / pageSize;
+  return {
+    count,
+    low: Math.min(frames, Math.ceil(low / pageSize)),
+    high: Math.min(frames, high >= ADDRESS_MAX ? frames : Math.floor((high + 1) / pageSize)),
+    alignment: Math.max(1, alignment / pageSize),
+    // A boundary below the page size can stop no frame: it is one inside every frame.
+    boundary: boundaryFrames < 1 ? 0 : boundaryFrames,
+    segments: Math.min(segments, count),
+    wait: waitOf(request),
+  };
+}
+
+/** A request as the seed reads it; addresses stay bytes where the seed keeps them. */
+export interface SeedRequest {
+  readonly count: number;
+  readonly lowBytes: number;
+  readonly highBytes: number;
+  /** In frames. */
+  readonly alignment: number;
+  readonly boundaryBytes: number;
+  readonly contiguous: boolean;
+  readonly wait: boolean;
+}
+
+/** The seed's reading. Throws `EINVAL` where the seed returns it, and for what it asserts. */
+export function readSeedRequest(request: PageListRequest, pageSize: number): SeedRequest {
+  const { size, low, high, alignment, boundary, segments } = checkCommon(request);
+  requireInteger(CALL, 'size', size, 0, ADDRESS_MAX);
+  const alignmentBytes = Math.max(alignment, pageSize);
+  if (boundary !== 0 && boundary < size) failMisuse(CALL, { size, boundary }, 'boundary must not be below size');
+  const count = Math.ceil(size / pageSize);
+  return {
+    count,
+    lowBytes: alignUp(low, alignmentBytes),
+    highBytes: high,
+    alignment: alignmentBytes / pageSize,
+    boundaryBytes: boundary,
+    contiguous: segments < count || alignmentBytes !== pageSize || boundary !== 0,
+    wait: waitOf(request) !== null,
+  };
+}

@@ -1,0 +1,240 @@
+/**
+ * Page lists: frames that are contiguous, aligned, inside a window, or simply many.
+ *
+ * PROBLEM     Devices, WebAssembly memories and large buffers need frames that meet constraints, all of them or none, and
+ *             whoever asks may wait until there are some, but not for what can never be.
+ * STRUCTURE   request -> read and checked -> search under the lock -> list of runs
+ *                                               | nothing, and the caller waits
+ *                                               v
+ *                              pages are given up where a run could be   |   the pagedaemon frees frames
+ *                                               '------- search again, until the time is up ------'
+ *
+ *             Every frame of a list has use list. Lists are given back whole or in parts, in any order.
+ * INVARIANTS  I1 frames of use list are those of lists that were given out and not given back: the outstanding count.
+ * LOCKING     The frames' lock for every search; nothing is held while frames are reclaimed.
+ * COSTS       A run of a length that exists nowhere is refused by one comparison. See run-tree.ts and bench/phys.ts.
+ * FAILURE     `tryAlloc` null; `alloc` throws `ENOMEM`, `ETIMEDOUT`, `ECANCELED`; `EINVAL` for what breaks a rule, and for
+ *             a request to wait for what no memory of this system could serve.
+ * REJECTED    Keeping frames while waiting for more: two that wait could then hold what the other needs.
+ * REFERENCES  uvm_pglist.c 1.89; docs/differences.md for what differs from it.
+ */
+
+import type { CheckReport } from '../base/check.ts';
+import { fail, failMisuse, VmError } from '../base/errors.ts';
+import { VERIFY } from '../base/verify.ts';
+import { faultPoint } from '../sync/fault.ts';
+import type { SlotIndex, Thread } from '../sync/thread.ts';
+import type { FrameIndex } from './banks.ts';
+import { FitSearch } from './fit-search.ts';
+import type { FrameCore } from './frame-core.ts';
+import { type PageList, singleRun } from './frame-runs.ts';
+import { type FrameSnapshot, takeSnapshot } from './frame-snapshot.ts';
+import { FRAME_USE } from './frame-uses.ts';
+import type { Frames } from './frames.ts';
+import { ListHand } from './list-hand.ts';
+import { type FrameRequest, type PageListRequest, readRequest } from './page-list-request.ts';
+import type { PageListPressure } from './pressure.ts';
+import { RunAssembly } from './run-assembly.ts';
+import { SeedPageLists } from './seed-page-lists.ts';
+
+/** How page lists behave. */
+export interface PageListOptions {
+  /** `'seed'`: exactly as `uvm_pglist.c`, with what it misses. */
+  readonly compat?: 'seed';
+}
+
+/** Longest sleep between two looks for frames: a wake-up may be taken by somebody else. */
+const LOOK_AGAIN_MS = 50;
+
+/** Page lists as one thread sees them. */
+export class PageLists {
+  readonly #thread: Thread;
+  readonly #frames: Frames;
+  readonly #core: FrameCore;
+  readonly #hand: ListHand;
+  readonly #search: FitSearch;
+  readonly #assembly: RunAssembly;
+  readonly #seed: SeedPageLists | null;
+  #pressure: PageListPressure | null = null;
+
+  constructor(frames: Frames, options: PageListOptions = {}) {
+    const { core } = frames;
+    this.#thread = core.thread;
+    this.#frames = frames;
+    this.#core = core;
+    this.#hand = new ListHand(core);
+    this.#search = new FitSearch(core);
+    this.#assembly = new RunAssembly(core, this.#hand);
+    if (options.compat !== undefined && options.compat !== 'seed') {
+      failMisuse('new PageLists', { compat: options.compat }, "compat must be 'seed' or left out");
+    }
+    this.#seed = options.compat === 'seed' ? new SeedPageLists(core, this.#hand) : null;
+  }
+
+  /** Who frees frames for those who wait. */
+  setPressure(pressure: PageListPressure): void {
+    this.#pressure = pressure;
+  }
+
+  /** Sets how many frames are kept for the pagedaemon, and for the system and the pagedaemon. */
+  setReserves(pagedaemon: number, kernel: number): void {
+    const { frameReserve } = this.#thread.region.tables;
+    this.#core.mutex.enter();
+    this.#thread.journal.set(frameReserve.pagedaemon, 0, pagedaemon);
+    this.#thread.journal.set(frameReserve.kernel, 0, kernel);
+    this.#core.mutex.exit();
+  }
+
+  /** Frames in lists. */
+  get outstanding(): number {
+    return this.#core.countOf(FRAME_USE.list);
+  }
+
+  /** Takes a page list. Throws `ENOMEM` when the request cannot be served now, or in time. See `PageListRequest`. */
+  alloc(request: PageListRequest): PageList {
+    const list = this.tryAlloc(request);
+    if (list !== null) return list;
+    return fail('ENOMEM', 'pageList.alloc', { ...request, free: this.#core.free }, 'no such frames are free');
+  }
+
+  /** Takes a page list; null when the request cannot be served now. A request that waits throws instead. */
+  tryAlloc(given: PageListRequest): PageList | null {
+    if (this.#seed !== null) return this.#seed.tryAlloc(given, this.#pressure);
+    const { pageSize, frames } = this.#thread.region.geometry;
+    const request = readRequest(given, pageSize, frames);
+    const list = this.#takeNow(request);
+    if (list !== null || request.wait === null) {
+      if (list === null || FitSearch.isSimple(request)) this.#pressure?.kick();
+      return list;
+    }
+    return this.#wait(given, request);
+  }
+
+  /** Gives a list back, or any part of one. Throws `EINVAL`, with nothing changed, for frames that are in no list. */
+  free(list: PageList): void {
+    this.#core.mutex.enter();
+    try {
+      this.#hand.give(list);
+    } finally {
+      this.#core.mutex.exit();
+    }
+  }
+
+  /** Takes a single frame, in the order of the page source; -1 when there is none above the kernel's reserve. */
+  tryTakeFrame(): FrameIndex {
+    this.#core.mutex.enter();
+    const reserve = this.#thread.region.tables.frameReserve.kernel.get(0);
+    const frame = this.#core.takeNext(FRAME_USE.list, reserve);
+    this.#core.mutex.exit();
+    return frame;
+  }
+
+  /** Gives a single frame back. Throws `EINVAL` for one that is in no list. */
+  giveFrame(frame: FrameIndex): void {
+    this.#core.mutex.enter();
+    const { frames } = this.#thread.region.geometry;
+    const known = Number.isInteger(frame) && frame >= 0 && frame < frames && this.#core.useOf(frame) === FRAME_USE.list;
+    if (known) this.#core.give(frame);
+    this.#core.mutex.exit();
+    if (!known) failMisuse('pageList.giveFrame', { frame }, 'the frame is in no page list');
+  }
+
+  /** Finishes or undoes what a dead slot was doing. */
+  recover(dead: SlotIndex): void {
+    this.#hand.recover(dead);
+  }
+
+  /** What is free and where searches of the seed start. For quiet points. */
+  snapshot(): FrameSnapshot {
+    return takeSnapshot(this.#core);
+  }
+
+  /** Checks uses, counts, source and segments. For quiet points. */
+  check(): CheckReport {
+    return this.#core.check();
+  }
+
+  /** One search. */
+  #takeNow(request: FrameRequest): PageList | null {
+    const { mutex } = this.#core;
+    mutex.enter();
+    let list: PageList | null = null;
+    if (this.#gateOpen(request.count)) {
+      const first = FitSearch.isSimple(request) && request.count > 1 ? -1 : this.#search.oneRun(request);
+      if (first >= 0) {
+        this.#hand.takeRun(first, request.count);
+        list = singleRun(first, request.count);
+      } else if (request.segments > 1) {
+        list = this.#takeRuns(request);
+      }
+    }
+    mutex.exit();
+    return list;
+  }
+
+  #takeRuns(request: FrameRequest): PageList | null {
+    const runs = FitSearch.isSimple(request) ? this.#search.anyFrames(request) : this.#search.fewRuns(request);
+    if (runs === null) return null;
+    this.#hand.begin();
+    for (const { first, count } of runs) this.#hand.take(first, count);
+    this.#hand.settle(runs);
+    return { runs, frameCount: request.count };
+  }
+
+  /** A request leaves the reserves as they are. */
+  #gateOpen(count: number): boolean {
+    const { pagedaemon, kernel } = this.#thread.region.tables.frameReserve;
+    return this.#core.free - count >= pagedaemon.get(0) + kernel.get(0);
+  }
+
+  #wait(given: PageListRequest, request: FrameRequest): PageList {
+    const { timeoutMs = Number.POSITIVE_INFINITY, token } = request.wait ?? {};
+    const { clock } = this.#thread;
+    const deadline = clock.now() + timeoutMs;
+    this.#core.mutex.enter();
+    const { pagedaemon, kernel } = this.#thread.region.tables.frameReserve;
+    const { list, run, absent, total } = this.#core.counts();
+    const mostFrames = total - absent - pagedaemon.get(0) - kernel.get(0);
+    const possible = request.count <= mostFrames && this.#search.isPossible(request);
+    this.#core.mutex.exit();
+    if (!possible)
+      failMisuse('pageList.alloc', { ...given, list, run }, 'waiting cannot help: memory is not made that way');
+    for (;;) {
+      token?.throwIfCancelled('pageList.alloc');
+      const found = this.#takeNow(request) ?? this.#assemble(request);
+      if (found !== null) return found;
+      const remaining = deadline - clock.now();
+      if (remaining <= 0) {
+        throw new VmError('ETIMEDOUT', `pageList.alloc: no such frames became free in ${timeoutMs} ms`);
+      }
+      if (VERIFY) faultPoint(this.#thread, 'phys.list.waiting');
+      this.#sleep(request, Math.min(remaining, LOOK_AGAIN_MS));
+    }
+  }
+
+  /** Asks for frames, and sleeps until some are given back or the time is up. */
+  #sleep(request: FrameRequest, timeoutMs: number): void {
+    const pressure = this.#pressure;
+    if (pressure?.reclaimable()) {
+      pressure.reclaim();
+      return;
+    }
+    const { mutex, freed } = this.#core;
+    mutex.enter();
+    try {
+      // Looked at under the lock, so that what is given back from here on wakes this thread.
+      if (!this.#gateOpen(request.count) || pressure === null) freed.wait(mutex, timeoutMs, request.wait?.token);
+    } finally {
+      if (mutex.held) mutex.exit();
+    }
+  }
+
+  /** Takes the frames of a request out of free ones and of pages that are given up. */
+  #assemble(request: FrameRequest): PageList | null {
+    const { reclaimer } = this.#frames;
+    if (reclaimer === null || !this.#gateOpen(0)) return null;
+    return FitSearch.isSimple(request)
+      ? this.#assembly.any(request, reclaimer)
+      : this.#assembly.run(request, reclaimer);
+  }
+}

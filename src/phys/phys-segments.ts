@@ -1,0 +1,207 @@
+/**
+ * Physical segments: ranges of frames with a class, a part that can be free, and a place in the order of searches.
+ *
+ * PROBLEM     Memory comes in pieces that differ: some must be kept for those who can use no other (low addresses, one
+ *             bank), some have holes at their ends, some come while the system runs.
+ * STRUCTURE   A row per segment, never removed; `walk` lists the rows in the order in which searches visit them:
+ *
+ *               row 0   start ... |availableStart  ......  availableEnd| ... end     class 1
+ *               row 1   ...                                                          class 0
+ *               walk    1, 0         first: by address; bigFirst: smallest first, later ones first among equals
+ *
+ *             Adjacent available ranges of one bank form a stretch: what a run may span.
+ * INVARIANTS  I1 segments do not overlap.  I2 start <= availableStart <= availableEnd <= end.  I3 `walk` is a permutation.
+ * LOCKING     Rows are added under the frames' lock; the generation tells other threads to read them again.
+ * COSTS       Classes of single frames: a scan over the rows, cached per thread.
+ * FAILURE     `EINVAL` for a segment that overlaps another or lies outside; `ENOMEM` when the rows are used up.
+ * REJECTED    Sorting rows themselves: their numbers are names that others keep.
+ * REFERENCES  uvm_physseg.c and its three strategies.
+ */
+
+import { fail, failMisuse, requireInteger } from '../base/errors.ts';
+import type { BoundTables } from '../layout/region.ts';
+import { load } from '../sync/atomics.ts';
+import type { Thread } from '../sync/thread.ts';
+import type { FrameIndex } from './banks.ts';
+
+/** What a segment is made of; in frames. */
+export interface PhysSegmentOptions {
+  readonly start: FrameIndex;
+  readonly end: FrameIndex;
+  /** First frame that can be free. Default: `start`. */
+  readonly availableStart?: FrameIndex;
+  /** Frame behind the last one that can be free. Default: `end`. */
+  readonly availableEnd?: FrameIndex;
+  /** Class: frames of lower classes are used first. Default 0. */
+  readonly freeList?: number;
+}
+
+/** A range of frames that a run may span. */
+export interface Stretch {
+  readonly low: FrameIndex;
+  readonly high: FrameIndex;
+}
+
+/** The segments as one thread sees them. */
+export class PhysSegments {
+  readonly #thread: Thread;
+  readonly #rows: BoundTables['physSegment'];
+  readonly #all: BoundTables['physSegments'];
+  #generation = -1;
+  #byClass: Stretch[][] = [];
+  #joined: Stretch[] = [];
+  #lastRow = 0;
+
+  constructor(thread: Thread) {
+    this.#thread = thread;
+    this.#rows = thread.region.tables.physSegment;
+    this.#all = thread.region.tables.physSegments;
+  }
+
+  /** Segments. */
+  get count(): number {
+    return this.#all.count.get(0);
+  }
+
+  /** The columns, for searches that keep hints. */
+  get rows(): BoundTables['physSegment'] {
+    return this.#rows;
+  }
+
+  /** The row at a position of the order of searches. */
+  rowAt(position: number): number {
+    return this.#rows.walk.get(position);
+  }
+
+  /** Under the frames' lock, with nothing logged: adds a segment, whose frames stay absent. Returns its row. */
+  add(options: PhysSegmentOptions): number {
+    const { frames, frameClasses } = this.#thread.region.geometry;
+    const { start, end, availableStart = start, availableEnd = end, freeList = 0 } = options;
+    requireInteger('physSegments.add', 'start', start, 0, frames);
+    requireInteger('physSegments.add', 'end', end, start + 1, frames);
+    requireInteger('physSegments.add', 'availableStart', availableStart, start, end);
+    requireInteger('physSegments.add', 'availableEnd', availableEnd, availableStart, end);
+    requireInteger('physSegments.add', 'freeList', freeList, 0, frameClasses - 1);
+    const { count } = this;
+    const rows = this.#rows;
+    for (let row = 0; row < count; row++) {
+      if (start < rows.end.get(row) && rows.start.get(row) < end) {
+        failMisuse('physSegments.add', { start, end }, `the frames overlap with segment ${row}`);
+      }
+    }
+    if (count === rows.rowCount)
+      fail('ENOMEM', 'physSegments.add', { start, end }, `there are ${count} segments already`);
+    const { journal } = this.#thread;
+    journal.set(rows.start, count, start);
+    journal.set(rows.end, count, end);
+    journal.set(rows.availableStart, count, availableStart);
+    journal.set(rows.availableEnd, count, availableEnd);
+    journal.set(rows.freeList, count, freeList);
+    journal.set(rows.hint, count, 0);
+    let position = count;
+    for (; position > 0 && this.#before(count, rows.walk.get(position - 1)); position--) {
+      journal.set(rows.walk, position, rows.walk.get(position - 1));
+    }
+    journal.set(rows.walk, position, count);
+    journal.set(this.#all.count, 0, count + 1);
+    journal.set(this.#all.generation, 0, this.#all.generation.get(0) + 1);
+    return count;
+  }
+
+  /** The class of a frame; 0 for a frame of no segment. */
+  classOf(frame: FrameIndex): number {
+    const rows = this.#rows;
+    if (frame >= rows.start.get(this.#lastRow) && frame < rows.end.get(this.#lastRow)) {
+      return rows.freeList.get(this.#lastRow);
+    }
+    const { count } = this;
+    for (let row = 0; row < count; row++) {
+      if (frame < rows.start.get(row) || frame >= rows.end.get(row)) continue;
+      this.#lastRow = row;
+      return rows.freeList.get(row);
+    }
+    return 0;
+  }
+
+  /** The row whose available range has the frame, or -1. */
+  rowOf(frame: FrameIndex): number {
+    const { count } = this;
+    for (let row = 0; row < count; row++) {
+      if (frame >= this.#rows.availableStart.get(row) && frame < this.#rows.availableEnd.get(row)) return row;
+    }
+    return -1;
+  }
+
+  /** Stretches of one class, in the order of searches. */
+  stretches(freeList: number): readonly Stretch[] {
+    this.#refresh();
+    return this.#byClass[freeList] ?? [];
+  }
+
+  /** Stretches of any classes together, by address. */
+  joined(): readonly Stretch[] {
+    this.#refresh();
+    return this.#joined;
+  }
+
+  /** Broken invariants, for `check()`. */
+  problems(): string[] {
+    const found: string[] = [];
+    const rows = this.#rows;
+    const { count } = this;
+    const seen = new Set<number>();
+    for (let row = 0; row < count; row++) {
+      seen.add(rows.walk.get(row));
+      const marks = [rows.start.get(row), rows.availableStart.get(row), rows.availableEnd.get(row), rows.end.get(row)];
+      if (marks.some((mark, at) => at > 0 && mark < (marks[at - 1] as number))) {
+        found.push(`phys/phys-segments I2: segment ${row}: ${marks.join(' ')}`);
+      }
+      for (let other = 0; other < row; other++) {
+        if (rows.start.get(row) < rows.end.get(other) && rows.start.get(other) < rows.end.get(row)) {
+          found.push(`phys/phys-segments I1: segments ${other} and ${row}`);
+        }
+      }
+    }
+    for (let row = 0; row < count; row++) if (!seen.has(row)) found.push(`phys/phys-segments I3: segment ${row}`);
+    return found;
+  }
+
+  #before(row: number, other: number): boolean {
+    const rows = this.#rows;
+    if (this.#all.bigFirst.get(0) === 0) return rows.start.get(row) < rows.start.get(other);
+    // Later rows come first among equals.
+    return rows.end.get(row) - rows.start.get(row) <= rows.end.get(other) - rows.start.get(other);
+  }
+
+  #refresh(): void {
+    const generation = load(this.#thread.words, this.#all.generation.address(0));
+    if (generation === this.#generation) return;
+    const { frameClasses } = this.#thread.region.geometry;
+    const byAddress = Array.from({ length: this.count }, (_, row) => row);
+    byAddress.sort((a, b) => this.#rows.start.get(a) - this.#rows.start.get(b));
+    this.#joined = this.#join(byAddress);
+    this.#byClass = Array.from({ length: frameClasses }, (_, freeList) => {
+      const list = this.#join(byAddress.filter((row) => this.#rows.freeList.get(row) === freeList));
+      if (this.#all.bigFirst.get(0) === 1) list.sort((a, b) => a.high - a.low - (b.high - b.low));
+      return list;
+    });
+    this.#generation = generation;
+  }
+
+  #join(rowsByAddress: readonly number[]): Stretch[] {
+    const { bankFrames } = this.#thread.region.geometry;
+    const list: { low: number; high: number }[] = [];
+    for (const row of rowsByAddress) {
+      let low = this.#rows.availableStart.get(row);
+      const high = this.#rows.availableEnd.get(row);
+      const last = list[list.length - 1];
+      while (low < high) {
+        const end = Math.min(high, (Math.floor(low / bankFrames) + 1) * bankFrames);
+        if (last !== undefined && last.high === low && low % bankFrames !== 0) last.high = end;
+        else list.push({ low, high: end });
+        low = end;
+      }
+    }
+    return list;
+  }
+}

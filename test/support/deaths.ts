@@ -1,0 +1,65 @@
+/**
+ * Deaths at every step: an operation is stopped before each of its shared operations and journaled stores in turn, as a
+ * terminated thread would be, and what a takeover leaves is looked at.
+ *
+ * A stop is made by copying the region when the step comes and putting the copy back when the operation has ended: that is
+ * what other threads would see of a thread that never ran on.
+ */
+
+import type { Region } from '../../src/layout/index.ts';
+import { type SlotRecoverer, setSeam, type Thread, takeOver } from '../../src/sync/index.ts';
+
+/** What to stop, and how to look at what is left. */
+export interface DeathPlan {
+  readonly region: Region;
+  /** Does the takeovers. */
+  readonly self: Thread;
+  /** Runs the operation and dies. */
+  readonly victim: Thread;
+  readonly recoverers: readonly SlotRecoverer[];
+  /** The operation; everything it changes lies in the region. */
+  readonly operation: () => void;
+  /** Called after each takeover with the number of the step. */
+  readonly verify: (step: number) => void;
+}
+
+/** Stops the operation before every step, one run each; the region is at the end as it was. Returns the steps. */
+export function dieAtEveryStep(plan: DeathPlan): number {
+  const { region, self, victim, recoverers, operation, verify } = plan;
+  const bytes = new Uint8Array(region.buffer);
+  const before = Uint8Array.from(bytes);
+  const { journal } = victim;
+  const log1 = journal.log1.bind(journal);
+  const logRange = journal.logRange.bind(journal);
+  for (let stop = 0; ; stop++) {
+    bytes.set(before);
+    let step = 0;
+    let stopped: Uint8Array | null = null;
+    const count = () => {
+      if (step++ === stop) stopped = Uint8Array.from(bytes);
+    };
+    journal.log1 = (address) => {
+      count();
+      log1(address);
+    };
+    journal.logRange = (address, words) => {
+      count();
+      logRange(address, words);
+    };
+    const hook = setSeam(count);
+    try {
+      operation();
+    } finally {
+      setSeam(hook);
+      journal.log1 = log1;
+      journal.logRange = logRange;
+    }
+    if (stopped === null) {
+      bytes.set(before);
+      return stop;
+    }
+    bytes.set(stopped);
+    takeOver(self, victim.slot, recoverers);
+    verify(stop);
+  }
+}

@@ -15,6 +15,7 @@
 
 import { InvariantError } from '../../base/index.ts';
 import { heapReplayer } from './heap.ts';
+import { pglistReplayer } from './pglist.ts';
 import { readTrace, TraceError, type TraceHeader } from './trace.ts';
 import { vmemReplayer } from './vmem.ts';
 
@@ -67,7 +68,7 @@ export interface ReplayResult {
   readonly summary: string;
 }
 
-const REPLAYERS: readonly Replayer[] = [vmemReplayer, heapReplayer];
+const REPLAYERS: readonly Replayer[, pglistReplayer] = [vmemReplayer, heapReplayer, pglistReplayer];
 
 /** Replays a file. Throws `TraceError` when it cannot be replayed at all. */
 export function replayFile(file: string): ReplayResult {

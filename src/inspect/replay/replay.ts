@@ -68,7 +68,7 @@ export interface ReplayResult {
   readonly summary: string;
 }
 
-const REPLAYERS: readonly Replayer[, pglistReplayer] = [vmemReplayer, heapReplayer, pglistReplayer];
+const REPLAYERS: readonly Replayer[] = [vmemReplayer, heapReplayer, pglistReplayer];
 
 /** Replays a file. Throws `TraceError` when it cannot be replayed at all. */
 export function replayFile(file: string): ReplayResult {

@@ -49,6 +49,7 @@ export const slotTable = table('slot', 'slots', 'columns', {
 /** Cancel tokens: each slot makes its own, any thread may cancel them. */
 export const cancelTable = table('cancel', 'slots', 'columns', {
   state: i32('A', 'bit 0 in use, bit 1 cancelled, generation above', { lanes: CANCEL_LANES, padded: true }),
+  inUse: i32('W', 'tokens of the slot that are in use'),
 });
 
 /** The undo journal of each slot. */

@@ -59,10 +59,11 @@ export class CancelToken {
 
   /** Makes a token. It ends with `release`, and counts as cancelled when this thread ends. `ENOMEM` when 64 are in use. */
   static create(thread: Thread): CancelToken {
-    const { state } = thread.region.tables.cancel;
+    const { state, inUse } = thread.region.tables.cancel;
     for (let lane = 0; lane < CANCEL_LANES; lane++) {
       const word = state.at(thread.slot, lane);
       if ((word & IN_USE) !== 0) continue;
+      inUse.put(thread.slot, inUse.get(thread.slot) + 1);
       const next = ((word + GENERATION_STEP) & ~CANCELLED) | IN_USE;
       store(thread.words, state.address(thread.slot, lane), next);
       return new CancelToken(thread.region, thread.slot * CANCEL_LANES + lane, next);
@@ -102,18 +103,17 @@ export class CancelToken {
     wakeTokenWaiters(this.#region, this.number);
   }
 
-  /** Ends the token. Waits that still use it end as if cancelled. */
-  release(): void {
-    const { words } = this.#region;
+  /** Ends the token: waits that still use it end as if cancelled. Throws `EINVAL` in another thread than its maker's. */
+  release(thread: Thread): void {
+    const { words, tables } = this.#region;
+    if (Math.floor(this.number / CANCEL_LANES) !== thread.slot) {
+      failMisuse('CancelToken.release', { token: this.number, slot: thread.slot }, 'only the thread that made it may');
+    }
     const word = load(words, this.#address);
     if ((word & ~CANCELLED) !== this.#state) return;
     store(words, this.#address, word & ~IN_USE);
+    tables.cancel.inUse.put(thread.slot, tables.cancel.inUse.get(thread.slot) - 1);
     if (word === this.#state) wakeTokenWaiters(this.#region, this.number);
-  }
-
-  /** Same as `release`. */
-  [Symbol.dispose](): void {
-    this.release();
   }
 }
 
@@ -135,7 +135,8 @@ function wakeTokenWaiters(region: Region, number: number): void {
 
 /** Ends the tokens of a slot that is given back or whose thread has ended. */
 export function endTokens(region: Region, slot: SlotIndex): void {
-  const { state } = region.tables.cancel;
+  const { state, inUse } = region.tables.cancel;
+  if (inUse.get(slot) === 0) return;
   for (let lane = 0; lane < CANCEL_LANES; lane++) {
     // Only its slot sets the bit, so a plain look will do.
     if ((state.at(slot, lane) & IN_USE) === 0) continue;
@@ -144,4 +145,5 @@ export function endTokens(region: Region, slot: SlotIndex): void {
     store(region.words, address, word & ~IN_USE);
     if ((word & CANCELLED) === 0) wakeTokenWaiters(region, slot * CANCEL_LANES + lane);
   }
+  inUse.put(slot, 0);
 }

@@ -77,9 +77,9 @@ function sleepInSlices(
     thread.checkPoison();
     if (result !== 'timed-out' || remaining <= thread.sliceMs) return result;
     const beat = load(thread.words, heartbeat);
-    silentSlices = beat === lastBeat ? silentSlices + 1 : 0;
+    silentSlices = beat === lastBeat && beat !== 0 ? silentSlices + 1 : 0;
     lastBeat = beat;
-    if (beat !== 0 && silentSlices === SILENT_SLICES_MAX) {
+    if (silentSlices === SILENT_SLICES_MAX) {
       poisonRegion(thread.region, 'the monitor has stopped: the thread that booted the system has ended');
       thread.checkPoison();
     }

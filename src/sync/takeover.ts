@@ -52,7 +52,7 @@ export function takeOver(
   self: Thread,
   dead: SlotIndex,
   recoverers: readonly SlotRecoverer[],
-  watchId: number = load(self.words, self.region.tables.slot.claim.address(dead)),
+  watchId?: number,
 ): TakeoverReport | null {
   const report = releaseDead(self, dead, watchId);
   if (report !== null) finishTakeover(self, dead, recoverers);
@@ -61,15 +61,17 @@ export function takeOver(
 
 /**
  * Steps 1 to 4: undoes what the slot had half done and frees its locks. Takes no lock. Null when the slot is free, another
- * takeover has it, or it is no longer claimed by `watchId`, the watch id of the thread that has ended.
+ * takeover has it, or it is no longer claimed by `watchId`, the watch id of the thread that has ended (by default whoever
+ * claims the slot now).
  */
-export function releaseDead(self: Thread, dead: SlotIndex, watchId: number): TakeoverReport | null {
+export function releaseDead(self: Thread, dead: SlotIndex, watchId?: number): TakeoverReport | null {
   const { region } = self;
   if (dead === self.slot) fail('EINVAL', 'takeOver', { dead }, 'a thread cannot take itself over');
   const claim = region.tables.slot.claim.address(dead);
   // 1.
-  if (watchId === 0 || watchId === RECOVERING) return null;
-  if (compareExchange(region.words, claim, watchId, RECOVERING) !== watchId) return null;
+  const ended = watchId ?? load(region.words, claim);
+  if (ended === 0 || ended === RECOVERING) return null;
+  if (compareExchange(region.words, claim, ended, RECOVERING) !== ended) return null;
   // 2.
   const undone = undoJournal(region, dead);
   // 3-4.

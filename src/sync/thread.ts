@@ -45,12 +45,11 @@ export function isAttached(region: Region, attachment: Attachment): boolean {
   const { slot: slots } = region.tables;
   const slot = slotOfAttachment(attachment);
   if (slot < 0 || slot >= slots.rowCount || load(region.words, slots.claim.address(slot)) === 0) return false;
-  return attachmentOf(region, slot) === attachment;
+  return attachmentOf(load(region.words, slots.generation.address(slot)), slot) === attachment;
 }
 
-function attachmentOf(region: Region, slot: SlotIndex): Attachment {
-  const generation = load(region.words, region.tables.slot.generation.address(slot)) & ATTACHMENT_GENERATIONS;
-  return generation * (ATTACHMENT_SLOT + 1) + slot + 1;
+function attachmentOf(generation: number, slot: SlotIndex): Attachment {
+  return (generation & ATTACHMENT_GENERATIONS) * (ATTACHMENT_SLOT + 1) + slot + 1;
 }
 
 const ATTACHMENT_SLOT = 0x7f;
@@ -101,7 +100,8 @@ export class Thread {
     this.words = region.words;
     this.slot = slot;
     this.tag = slot + 1;
-    this.attachment = attachmentOf(region, slot);
+    // While the slot is ours nobody changes its generation.
+    this.attachment = attachmentOf(region.tables.slot.generation.get(slot), slot);
     this.bitLane = slot >>> 5;
     this.bit = 1 << (slot & 31);
     this.spinLimit = region.tables.header.spinLimit.get(0);

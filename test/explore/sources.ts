@@ -1,0 +1,100 @@
+/**
+ * Loads the shipped sources, transformed, as modules of this process.
+ *
+ * A `Mutation` replaces one piece of a source before it is transformed: a seeded bug. It must occur exactly once, so a
+ * test whose mutation no longer fits the code fails instead of proving nothing.
+ */
+
+import { createRequire } from 'node:module';
+import { dirname, join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import ts from 'typescript';
+import { hooks } from './runtime.ts';
+import { Transformer } from './transform.ts';
+
+/** A seeded bug: in the file, `find` becomes `replace`. */
+export interface Mutation {
+  /** Path below the repository, for example `src/sync/mutex.ts`. */
+  readonly file: string;
+  readonly find: string;
+  readonly replace: string;
+}
+
+const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), '../..');
+const OPTIONS: ts.CompilerOptions = {
+  target: ts.ScriptTarget.ES2022,
+  lib: ['lib.es2023.d.ts', 'lib.esnext.disposable.d.ts'],
+  types: [],
+  module: ts.ModuleKind.CommonJS,
+  moduleResolution: ts.ModuleResolutionKind.Bundler,
+  strict: true,
+  noEmitOnError: false,
+  skipLibCheck: true,
+  isolatedModules: true,
+  rewriteRelativeImportExtensions: true,
+  allowImportingTsExtensions: true,
+  rootDir: ROOT,
+  outDir: '/explored',
+  noLib: false,
+};
+
+const parsed = new Map<string, ts.SourceFile>();
+let previous: ts.Program | undefined;
+
+function compile(entry: string, mutations: readonly Mutation[]): Map<string, string> {
+  const host = ts.createCompilerHost(OPTIONS);
+  const read = host.getSourceFile.bind(host);
+  const used = new Set<Mutation>();
+  host.getSourceFile = (fileName, languageVersion, onError, shouldCreate) => {
+    const changes = mutations.filter((mutation) => join(ROOT, mutation.file) === fileName);
+    if (changes.length === 0) {
+      let file = parsed.get(fileName);
+      if (file === undefined) {
+        file = read(fileName, languageVersion, onError, shouldCreate);
+        if (file !== undefined) parsed.set(fileName, file);
+      }
+      return file;
+    }
+    let text = host.readFile(fileName) ?? '';
+    for (const change of changes) {
+      if (text.split(change.find).length !== 2) {
+        throw new Error(`${change.file}: a mutation must fit exactly once: ${change.find}`);
+      }
+      text = text.replace(change.find, () => change.replace);
+      used.add(change);
+    }
+    return ts.createSourceFile(fileName, text, languageVersion, true);
+  };
+  const program = ts.createProgram([join(ROOT, entry)], OPTIONS, host, previous);
+  if (mutations.length === 0) previous = program;
+  for (const mutation of mutations) {
+    if (!used.has(mutation)) throw new Error(`${mutation.file}: the mutated file is not part of the exploration`);
+  }
+  const transformer = new Transformer(program, (file) => !file.isDeclarationFile && file.fileName.startsWith(ROOT));
+  const modules = new Map<string, string>();
+  program.emit(undefined, (fileName, text) => modules.set(fileName.replace('/explored/', ''), text), undefined, false, {
+    before: [transformer.factory()],
+  });
+  return modules;
+}
+
+/** Compiles an entry with everything it imports and returns its exports. `mutations` seed bugs. */
+export function loadExplored(entry: string, mutations: readonly Mutation[] = []): Record<string, unknown> {
+  const modules = compile(entry, mutations);
+  const builtin = createRequire(import.meta.url);
+  const loaded = new Map<string, Record<string, unknown>>();
+  const load = (name: string): Record<string, unknown> => {
+    const known = loaded.get(name);
+    if (known !== undefined) return known;
+    const text = modules.get(name);
+    if (text === undefined) throw new Error(`exploration: no module ${name}`);
+    const exports: Record<string, unknown> = {};
+    loaded.set(name, exports);
+    const require = (target: string) => (target.startsWith('.') ? load(join(dirname(name), target)) : builtin(target));
+    const timer = () => 0;
+    const body = new Function('exports', 'require', '$', '__VERIFY__', 'setInterval', 'clearInterval', text);
+    body(exports, require, hooks, false, timer, timer);
+    return exports;
+  };
+  return load(entry.replace(/\.ts$/, '.js'));
+}

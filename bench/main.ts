@@ -1,6 +1,6 @@
 /** `npm run bench -- NAME...`: runs benches by name. */
 
-import { type Bench, checksum, Harness, parseBenchArguments } from './harness.ts';
+import { type Bench, Harness, parseBenchArguments } from './harness.ts';
 import { vmemBench } from './vmem.ts';
 
 const BENCHES: readonly Bench[] = [vmemBench];
@@ -21,5 +21,4 @@ if ('text' in parsed) {
     harness.note(`${name}: ${bench.about}; Node.js ${process.version}, seed ${parsed.options.seed}`);
     await bench.run(harness);
   }
-  if (!parsed.options.json) console.log(`checksum ${checksum().toString(16)}`);
 }

@@ -29,18 +29,20 @@ export class Pairs {
     this.#state = seed >>> 0;
   }
 
-  /** Allocates all blocks. False when the deadline passes first. */
-  fill(deadline = Number.POSITIVE_INFINITY): boolean {
+  /** Allocates all blocks; returns a checksum of the requests, or null when the deadline passes first. */
+  fill(deadline = Number.POSITIVE_INFINITY): number | null {
     const live = this.#addresses.length;
+    let sum = 0;
     for (let index = 0; index < live; index++) {
-      if ((index & 63) === 0 && performance.now() > deadline) return false;
+      if ((index & 63) === 0 && performance.now() > deadline) return null;
       const size = this.#size(this.#next());
       const address = this.#subject.alloc(size);
       if (!(address >= 0)) throw new Error(`no space for block ${index} of ${live}`);
       this.#addresses[index] = address;
       this.#lengths[index] = size;
+      sum = (Math.imul(sum, 31) + size) | 0;
     }
-    return true;
+    return sum;
   }
 
   /** `count` pairs; returns a checksum of the operations. */

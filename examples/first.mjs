@@ -1,19 +1,13 @@
 // Two workers allocate from one arena and read one file through one page cache.
 // In the repository: npm ci && npm run build && node examples/first.mjs
-import { once } from 'node:events';
 import { isMainThread, workerData } from 'node:worker_threads';
-import { attach, boot, shutDown } from 'pagewright';
+import { attach, boot } from 'pagewright';
 
+const vm = isMainThread ? boot({ memory: '16 MiB' }) : attach(workerData.vm);
 if (isMainThread) {
-  const vm = boot({ memory: '16 MiB' });
-  vm.createArena('ids', { base: 1, size: 1000 });
-  await Promise.all([1, 2].map(() => once(vm.spawn(new URL(import.meta.url)), 'exit')));
-  await shutDown(vm);
+  for (const worker of [1, 2]) vm.spawn(new URL(import.meta.url), { name: `worker ${worker}` });
 } else {
-  const vm = attach(workerData.vm);
-  const id = vm.arena('ids').alloc(1); // a number that the other worker cannot get
-  const address = vm.heap.alloc(64); // bytes of the memory that both share
+  const address = vm.heap.alloc(64); // bytes that every thread can reach
   const length = vm.open('package.json').readTo(0, address, 64); // read from disk once, for both
-  console.log(`worker ${id}: ${length} bytes at ${address}: ${Buffer.from(vm.banks.view(address, 20)).toString()}`);
-  vm.detach();
+  console.log(`slot ${vm.slot}, address ${address}: ${Buffer.from(vm.banks.view(address, length))}`);
 }

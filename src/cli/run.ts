@@ -5,7 +5,7 @@ import { VmError } from '../base/index.ts';
 import { boot, shutDown, type VirtualMemory } from '../system/index.ts';
 import type { Arena } from '../vmem/index.ts';
 import type { RunArguments } from './arguments.ts';
-import { type FileList, listFiles } from './file-list.ts';
+import { type FileList, findChanged, listFiles } from './file-list.ts';
 import { Progress, progressMode } from './progress.ts';
 import { Job } from './run-job.ts';
 import { BUFFER_ARENA } from './run-messages.ts';
@@ -44,6 +44,8 @@ export async function runCommand(args: RunArguments, stop: StopRequest): Promise
   let result: RunResult;
   try {
     await job.run(new URL('./run-worker.js', import.meta.url));
+    // What was read may have matched although the file went on growing behind it.
+    for (const file of await findChanged(list.files)) job.counts.changed.add(file);
     result = { args, list, workers, job, vm, seconds: (performance.now() - start) / 1000 };
   } finally {
     progress.end();

@@ -51,6 +51,7 @@ export const arenaStateTable = table('arenaState', 'arenas', 'records', {
   changes: i32('L', 'sections that changed the segment list, wrapping'),
   stampNext: i32('L', 'stamp of the next tag put on a free list, wrapping'),
   spanCount: i32('L', 'spans'),
+  idleHead: i32('L', 'first imported span without allocations'),
   spanRoot: i32('L', 'root of the tree of spans by address'),
   bucketBase: i32('L', 'first bucket of the allocation hash'),
   bucketCount: i32('L', 'buckets, a power of two'),
@@ -79,19 +80,20 @@ export const ARENA_WORD = {
   changes: 60,
   stampNext: 61,
   spanCount: 62,
-  spanRoot: 63,
-  bucketBase: 64,
-  bucketCount: 65,
-  growAt: 66,
-  shrinkAt: 67,
-  oldBucketBase: 68,
-  oldBucketCount: 69,
-  rehashNext: 70,
-  freeHead: 71,
+  idleHead: 63,
+  spanRoot: 64,
+  bucketBase: 65,
+  bucketCount: 66,
+  growAt: 67,
+  shrinkAt: 68,
+  oldBucketBase: 69,
+  oldBucketCount: 70,
+  rehashNext: 71,
+  freeHead: 72,
 } as const;
 
-/** The words from `sizeTotal` to `spanCount`: what nearly every operation changes, logged together. */
-export const ARENA_HEADER_WORDS = 15;
+/** The words from `sizeTotal` to `idleHead`: what nearly every operation changes, logged together. */
+export const ARENA_HEADER_WORDS = 16;
 
 /**
  * One record per boundary tag: a cache line, because allocations touch tags at random. A tag is named by its record's
@@ -109,8 +111,8 @@ export const tagTable = table('tag', 'tags', 'records', {
   owner: i32('L', 'attachment that allocated, -1 - arena for an import, 0 unknown'),
   spareNext: i32('L', 'tag: reserve or pool'),
   arena: i32('L', 'arena + 1 for a live tag'),
-  binPrevious: i32('L', 'tag: size bin'),
-  binNext: i32('L', 'tag: size bin'),
+  binPrevious: i32('L', 'tag: idle spans'),
+  binNext: i32('L', 'tag: idle spans'),
   ownerGeneration: i32('L', 'generation of the owning slot'),
 });
 

@@ -1,8 +1,8 @@
 /**
  * Allocating from an arena.
  *
- * STRUCTURE   1 tags and hash are made ready   2 search   3 nothing found: import a span and search again with `best`
- *             4 carve: the front of the chosen segment stays free, the allocation is its low part behind that, the rest
+ * STRUCTURE   1 tags and hash are made ready   2 search   3 nothing found: import a span, or take back
+ *             what importers keep idle, and search again with `best`   4 carve: the front of the chosen segment stays free, the allocation is its low part behind that, the rest
  *             stays free; remainders go to the heads of their lists, front first
  * LOCKING     The arena's lock, left and taken again while a source is asked for a span.
  * COSTS       Unconstrained, instant: about ten tags' worth of words, whatever the number of allocations.
@@ -25,7 +25,8 @@ import { hashInsert, hashNeedsCare, maintainHash } from './allocation-hash.ts';
 import type { ArenaCore } from './arena-core.ts';
 import { type Constraints, fitSegment } from './fit.ts';
 import { freeListInsert, freeListRemove } from './free-lists.ts';
-import { importSpan } from './import.ts';
+import { idleRemove, wholeSpanOf } from './idle-spans.ts';
+import { importSpan, reclaimIdle } from './import.ts';
 import { ARENA_COUNTER, type ArenaIndex, STRATEGY, TAG_KIND, type TagIndex } from './kinds.ts';
 import { searchBest, searchInstant } from './search.ts';
 import { segmentInsertBefore } from './segment-list.ts';
@@ -62,7 +63,7 @@ export function allocate(
       address = carve(core, tag, size, constraints, importer);
       break;
     }
-    if (!importSpan(core, size, strategy, constraints, attempt)) break;
+    if (!importSpan(core, size, strategy, constraints, attempt) && !reclaimIdle(core, attempt)) break;
   }
   if (address < 0) core.count(ARENA_COUNTER.failures);
   core.exit();
@@ -97,6 +98,7 @@ function carve(
   assert(front >= 0 && rear >= 0, 'vmem/allocate: the chosen segment holds the request');
   if ((words[base + ARENA_WORD.spareCount] as number) < (front > 0 ? 1 : 0) + (rear > 0 ? 1 : 0)) return -1;
   saveHeader(core);
+  if (words[base + ARENA_WORD.idleHead] !== 0) leaveIdle(core, segment);
   freeListRemove(core, segment);
   core.journal.logRange(segment << TAG_SHIFT, TAG_WORDS);
   if (front > 0) {
@@ -129,4 +131,10 @@ function carve(
   if (VERIFY) faultPoint(core.thread, 'vmem.alloc.busy');
   if (importer !== NO_IMPORTER) recordImport(core, address, size);
   return address;
+}
+
+/** A span that an allocation is made from is idle no longer. */
+function leaveIdle(core: ArenaCore, segment: TagIndex): void {
+  const span = wholeSpanOf(core, segment);
+  if (span !== 0) idleRemove(core, span);
 }

@@ -26,7 +26,7 @@ import { ARENA_DOUBLE, ARENA_WORD } from '../layout/index.ts';
 import { type Journal, mutexEnter, mutexExit, RANK, type Thread } from '../sync/index.ts';
 import type { ArenaCores } from './arena-cores.ts';
 import { ArenaSlabs } from './arena-slabs.ts';
-import { type ArenaIndex, STRATEGY } from './kinds.ts';
+import { ARENA_FLAG, type ArenaIndex, STRATEGY } from './kinds.ts';
 import { QuantumCaches, slabSizeOf } from './quantum-caches.ts';
 
 /** See the file's header. */
@@ -65,6 +65,8 @@ export class ArenaCore {
   readonly importArena: ArenaIndex;
   /** Callback that spans come from, or -1. */
   readonly importCallback: number;
+  /** Imported spans go back to their source. */
+  readonly releases: boolean;
   /** Imports are rounded up to a multiple of this; 0 not at all. */
   readonly importUnit: number;
   /** The caches of small sizes, or null. */
@@ -95,14 +97,21 @@ export class ArenaCore {
     this.flags = arena.flags.get(row);
     this.importArena = arena.importArena.get(row) - 1;
     this.importCallback = arena.importCallback.get(row) - 1;
+    const importing = this.importArena >= 0 || this.importCallback >= 0;
+    this.releases = importing && (this.flags & ARENA_FLAG.keepSpans) === 0;
     this.importUnit = arena.importUnit.get(row);
     const slabSize = slabSizeOf(thread.region, row);
     this.caches = slabSize === 0 ? null : new QuantumCaches(thread, row, this.quantum, new ArenaSlabs(this, slabSize));
   }
 
-  /** True when spans can be had from a source, and are given back to it. */
+  /** True when spans can be had from a source. */
   get imports(): boolean {
     return this.importArena >= 0 || this.importCallback >= 0;
+  }
+
+  /** True when the arena behaves like the original source wherever the two differ. */
+  get seed(): boolean {
+    return (this.flags & ARENA_FLAG.compatSeed) !== 0;
   }
 
   /** Takes the lock. Throws `ESTALE`, without the lock, when the arena was destroyed. */

@@ -1,10 +1,11 @@
 /** Options of a new arena, and what they become in its row. */
 
-import { ADDRESS_MAX, failMisuse, isPowerOfTwo, rejectUnknownOptions, requireInteger } from '../base/index.ts';
+import { ADDRESS_MAX, failMisuse, isPowerOfTwo, rejectUnknownOptions, requireInteger, VmError } from '../base/index.ts';
 import { ByteColumn } from '../layout/index.ts';
 import type { CallbackReference, Callbacks } from '../sync/index.ts';
 import { Arena } from './arena.ts';
 import { ARENA_FLAG, type ArenaIndex, STRATEGY, type Strategy, strategyCode } from './kinds.ts';
+import type { SpanSource } from './transfer.ts';
 
 /** Where an arena gets spans from when it has no free segment for a request. */
 export interface ImportOptions {
@@ -107,5 +108,17 @@ function planImport(name: string, quantum: number, options: ImportOptions | unde
   if (typeof from !== 'object' || from === null || typeof from.export !== 'string') {
     failMisuse(CALL, { name, from }, 'import.from must be an Arena or { module, export }');
   }
-  return { flags, importArena: -1, importCallback: callbacks.intern(from), importUnit };
+  const importCallback = callbacks.intern(from);
+  const keep = hasNoRelease(callbacks, importCallback) ? ARENA_FLAG.keepSpans : 0;
+  return { flags: flags | keep, importArena: -1, importCallback, importUnit };
+}
+
+/** True when the import functions are known in this thread and there is none that takes spans back. */
+function hasNoRelease(callbacks: Callbacks, callback: number): boolean {
+  try {
+    return callbacks.resolve<SpanSource>(callback).release === undefined;
+  } catch (error) {
+    if (error instanceof VmError && error.code === 'ENOENT') return false;
+    throw error;
+  }
 }

@@ -15,6 +15,7 @@ import type { ArenaCore } from './arena-core.ts';
 import { checkArena } from './check.ts';
 import { type ConstraintOptions, type Constraints, checkConstraints } from './fit.ts';
 import { freeAll } from './free-all.ts';
+import { releaseIdle } from './import.ts';
 import { type ArenaIndex, STRATEGY_NAME, type Strategy, strategyCode, TAG_KIND } from './kinds.ts';
 import { destroyArena } from './lifecycle.ts';
 import { freeTag } from './release.ts';
@@ -22,7 +23,7 @@ import { type ArenaSnapshot, describeTag, type Segment, showSnapshot, takeSnapsh
 import { spanContaining } from './span-tree.ts';
 import { insertSpan, requireNoOverlap, requireRange } from './spans.ts';
 import { type ArenaStatistics, readStatistics } from './statistics.ts';
-import { refillReserve, TAGS_PER_OPERATION } from './tag-pool.ts';
+import { refillReserve, TAGS_PER_OPERATION, trimReserve } from './tag-pool.ts';
 import { returnInFlight } from './transfer.ts';
 
 /** What an address is in an arena. */
@@ -144,6 +145,14 @@ export class Arena {
       failMisuse('arena.xfreeAll', { arena: this.#core.name }, 'an arena with quantum caches cannot be freed at once');
     }
     freeAll(this.#core);
+  }
+
+  /** Gives back what the arena keeps for later: an idle imported span, and boundary tags that it does not need. */
+  trim(): void {
+    releaseIdle(this.#core);
+    this.#core.enter();
+    trimReserve(this.#core, TAGS_PER_OPERATION);
+    this.#core.exit();
   }
 
   /** Adds a span. Throws `EINVAL` when it overlaps another one, `ENOMEM` without a boundary tag. */

@@ -17,6 +17,7 @@ import {
 import { hashFind } from './allocation-hash.ts';
 import type { ArenaCore } from './arena-core.ts';
 import { orderOf } from './free-lists.ts';
+import { wholeSpanOf } from './idle-spans.ts';
 import { TAG_KIND, type TagIndex } from './kinds.ts';
 import { rowOfTag } from './tag-pool.ts';
 
@@ -73,6 +74,7 @@ export function checkArena(core: ArenaCore): CheckReport {
   checkSpanTree(check);
   checkFreeLists(check);
   checkHash(check);
+  checkIdleSpans(check);
   checkReserve(check);
   checkTotals(check);
   core.exit();
@@ -189,6 +191,15 @@ function checkHash(check: Check): void {
   }
   const counted = `${chained} chained, ${check.busy} busy`;
   check.expect(chained === check.busy, 'allocation-hash I1: in exactly one chain', 0, counted);
+}
+
+function checkIdleSpans(check: Check): void {
+  let listed = 0;
+  for (let span = check.arena('idleHead'); span !== 0 && listed <= check.spans.length; listed++) {
+    const whole = wholeSpanOf(check.core, check.word(span, 'segmentNext')) === span;
+    check.expect(whole && check.seen.has(span), 'idle-spans I1: an imported span with one free segment', span);
+    span = check.word(span, 'binNext');
+  }
 }
 
 function checkReserve(check: Check): void {

@@ -1,25 +1,56 @@
 /**
- * Importing a span from the arena's source.
+ * Importing spans from the arena's source.
  *
- * STRUCTURE   1 how much to ask for   2 leave the lock, ask the source   3 take the lock, make a span of it; a range that
- *             cannot become one goes back at once
- * LOCKING     Entered and left with the arena's lock; dropped in step 2. At every moment the range is recorded: see
- *             transfer.ts.
+ * PROBLEM     An arena without a free segment for a request gets one from its source: an amount that makes the next imports
+ *             rarer, at a place that satisfies the request, and without draining the source for requests that cannot be
+ *             satisfied.
+ * STRUCTURE   plain request         16 times the size if that is wished, else or then the size
+ *             constrained request   the same constraints are handed to the source, in the source's quanta, so that the start
+ *                                   of the range is the place; then, if its quanta are too coarse for that, a range with
+ *                                   room for any place
+ *
+ *             Each ask: 1 leave the lock, ask   2 take the lock, make a span of the answer, or give it back when it does
+ *             not help. When the source is out of space, it takes back what its importers keep idle.
+ * INVARIANTS  I1 at every moment the range is recorded: see transfer.ts.
+ *             I2 a range that cannot hold the request never becomes a span.
+ * LOCKING     Entered and left with the arena's lock; dropped while the source is asked.
+ * COSTS       Two asks of the source at most.
  * FAILURE     False: the source has nothing, or there is no tag for the span. Throws `ESTALE` without the lock when the
- *             arena was destroyed meanwhile, `EINVAL` for a span that a function should not have returned.
+ *             arena was destroyed meanwhile, `EINVAL` for a span that a function should not have returned. With
+ *             `compat: 'seed'` constrained requests do not import, `min` and `max` do not count, and there is no second ask.
+ * REJECTED    Trying larger and larger imports for a constrained request: it empties the source for nothing.
+ * REFERENCES  docs/differences.md: imports.
  */
 
-import { ADDRESS_MAX, fail, failMisuse, VERIFY } from '../base/index.ts';
-import { ARENA_WORD } from '../layout/index.ts';
+import { ADDRESS_MAX, alignDown, alignUp, fail, failMisuse, VERIFY } from '../base/index.ts';
+import { ARENA_WORD, TAG_SHIFT, TAG_WORD, TAG_WORDS } from '../layout/index.ts';
 import { faultPoint } from '../sync/index.ts';
 import { allocate } from './allocate.ts';
 import type { ArenaCore } from './arena-core.ts';
-import type { Constraints } from './fit.ts';
-import { ARENA_COUNTER, ARENA_FLAG, LARGE_IMPORT_FACTOR, STRATEGY, TAG_KIND } from './kinds.ts';
+import { type Constraints, fitSegment } from './fit.ts';
+import { freeListRemove } from './free-lists.ts';
+import { idleInsert, idleRemove } from './idle-spans.ts';
+import { ARENA_COUNTER, ARENA_FLAG, ARENA_STATE, LARGE_IMPORT_FACTOR, STRATEGY, TAG_KIND } from './kinds.ts';
+import { releaseSpan } from './release.ts';
 import { spanOverlap } from './span-tree.ts';
-import { insertSpan } from './spans.ts';
+import { insertSpan, saveHeader } from './spans.ts';
 import { refillReserve, TAGS_PER_OPERATION } from './tag-pool.ts';
 import { clearTransfer, recordFunctionImport, returnInFlight, spanSource } from './transfer.ts';
+
+/** Imports that one request may make: more than one only when other threads take what it imported. */
+const ATTEMPTS_MAX = 4;
+
+/** What is asked of the source, and for which request. */
+interface Ask {
+  /** Size of the range. */
+  readonly wanted: number;
+  readonly strategy: number;
+  /** What the source must keep to. */
+  readonly place: Constraints | null;
+  /** The request that the range must be able to hold. */
+  readonly size: number;
+  readonly constraints: Constraints | null;
+}
 
 /** Brings in a span for a request of `size`. See the file's header. */
 export function importSpan(
@@ -29,21 +60,70 @@ export function importSpan(
   constraints: Constraints | null,
   attempt: number,
 ): boolean {
-  if (!core.imports || !mayImport(core, constraints, attempt)) return false;
+  if (!core.imports) return false;
+  const large = (core.flags & ARENA_FLAG.largeImport) !== 0;
+  const asked = core.importUnit === 0 ? strategy : STRATEGY.instant;
+  const plain = { strategy: asked, place: null, size, constraints: null };
+  if (core.seed) {
+    if (constraints !== null && !onlyLimits(core, constraints)) return false;
+    return importRange(core, { ...plain, wanted: inUnits(core, large ? size * LARGE_IMPORT_FACTOR : size) });
+  }
+  if (attempt >= ATTEMPTS_MAX) return false;
+  if (constraints !== null) return importConstrained(core, size, asked, constraints);
+  if (large && importRange(core, { ...plain, wanted: inUnits(core, size * LARGE_IMPORT_FACTOR) })) return true;
+  return importRange(core, { ...plain, wanted: inUnits(core, size) });
+}
+
+/** True for constraints that the original source lets import: `min` and `max`. */
+function onlyLimits(core: ArenaCore, constraints: Constraints): boolean {
+  return constraints.align === core.quantum && constraints.phase === 0 && constraints.nocross === 0;
+}
+
+function inUnits(core: ArenaCore, size: number): number {
+  return core.importUnit === 0 ? size : Math.ceil(size / core.importUnit) * core.importUnit;
+}
+
+function importConstrained(core: ArenaCore, size: number, strategy: number, constraints: Constraints): boolean {
+  const unit = core.importArena >= 0 ? core.cores.at(core.importArena).quantum : core.quantum;
+  const { align, phase, nocross, min, max } = constraints;
+  const wanted = alignUp(inUnits(core, size), unit);
+  // What the range has behind the request may lie above max.
+  const highest = Math.min(ADDRESS_MAX, max + (wanted - size));
+  const boundary = nocross > unit && nocross >= wanted ? nocross : 0;
+  const fine = phase % unit === 0 && (nocross === 0 || boundary !== 0 || phase === 0);
+  if (fine) {
+    const place = { align: Math.max(align, unit), phase, nocross: boundary, min, max: highest };
+    if (importRange(core, { wanted, strategy, place, size, constraints })) return true;
+  }
+  // The source's quanta are coarser than the request: a range with room for every place that it may need.
+  if (fine && min % unit === 0 && (max + 1) % unit === 0) return false;
+  const room = alignUp(inUnits(core, size + align + (nocross > unit ? nocross : 0)), unit);
+  const place = {
+    align: unit,
+    phase: 0,
+    nocross: 0,
+    min: alignDown(min, unit),
+    max: Math.min(ADDRESS_MAX, alignUp(max + 1, unit) - 1),
+  };
+  return (
+    (wanted !== room && importRange(core, { wanted, strategy, place, size, constraints })) ||
+    importRange(core, { wanted: room, strategy, place, size, constraints })
+  );
+}
+
+/** Asks once. */
+function importRange(core: ArenaCore, ask: Ask): boolean {
+  if (ask.wanted > ADDRESS_MAX) return false;
   // 1.
-  let wanted = core.flags & ARENA_FLAG.largeImport ? size * LARGE_IMPORT_FACTOR : size;
-  if (core.importUnit !== 0) wanted = Math.ceil(wanted / core.importUnit) * core.importUnit;
-  if (wanted > ADDRESS_MAX) return false;
-  // 2.
   core.exit();
   if (VERIFY && faultPoint(core.thread, 'vmem.import.start')) {
     core.enter();
     return false;
   }
-  const start = core.importArena >= 0 ? askArena(core, wanted, strategy) : askFunction(core, wanted);
-  const received = core.tables.transfer.size.get(core.thread.slot);
+  const start = core.importArena >= 0 ? askArena(core, ask) : askFunction(core, ask);
+  const received = core.importArena >= 0 ? ask.wanted : core.tables.transfer.size.get(core.thread.slot);
   if (VERIFY) faultPoint(core.thread, 'vmem.import.received');
-  // 3.
+  // 2.
   try {
     core.enter();
   } catch (error) {
@@ -54,26 +134,20 @@ export function importSpan(
     core.count(ARENA_COUNTER.importFailures);
     return false;
   }
-  return recordSpan(core, start, core.importArena >= 0 ? wanted : received);
+  return recordSpan(core, start, received, ask);
 }
 
-/** What constraints a source can be asked for. */
-function mayImport(core: ArenaCore, constraints: Constraints | null, attempt: number): boolean {
-  if (constraints === null) return true;
-  if (constraints.align !== core.quantum || constraints.phase !== 0 || constraints.nocross !== 0) return false;
-  return attempt === 0 || (core.flags & ARENA_FLAG.compatSeed) !== 0;
-}
-
-function askArena(core: ArenaCore, wanted: number, strategy: number): number {
+function askArena(core: ArenaCore, ask: Ask): number {
   const source = core.cores.at(core.importArena);
-  const rounded = Math.ceil(wanted / source.quantum) * source.quantum;
+  const rounded = Math.ceil(ask.wanted / source.quantum) * source.quantum;
   if (rounded > ADDRESS_MAX) return -1;
-  return allocate(source, rounded, core.importUnit !== 0 ? STRATEGY.instant : strategy, null, core.row);
+  return allocate(source, rounded, ask.strategy, ask.place, core.row);
 }
 
-function askFunction(core: ArenaCore, wanted: number): number {
+function askFunction(core: ArenaCore, ask: Ask): number {
+  const { wanted } = ask;
   const source = spanSource(core.cores, core);
-  const answer = source.import(wanted);
+  const answer = ask.constraints === null ? source.import(wanted) : source.import(wanted, ask.constraints);
   const start = typeof answer === 'number' ? answer : answer.start;
   const size = typeof answer === 'number' ? wanted : answer.size;
   if (start === -1) return -1;
@@ -91,13 +165,14 @@ function askFunction(core: ArenaCore, wanted: number): number {
   return start;
 }
 
-/** Makes a span of the range in flight. */
-function recordSpan(core: ArenaCore, start: number, size: number): boolean {
+/** Makes a span of the range in flight, or gives it back. */
+function recordSpan(core: ArenaCore, start: number, size: number, ask: Ask): boolean {
   const overlapped = spanOverlap(core, start, size) !== 0;
+  const helps = ask.constraints === null || fitSegment(start, size, ask.size, ask.constraints) >= 0;
   const enough =
     (core.words[core.base + ARENA_WORD.spareCount] as number) >= TAGS_PER_OPERATION ||
     refillReserve(core, TAGS_PER_OPERATION);
-  if (overlapped || !enough) {
+  if (overlapped || !enough || !helps) {
     core.exit();
     returnInFlight(core.cores, core.thread.slot);
     if (overlapped) {
@@ -106,10 +181,59 @@ function recordSpan(core: ArenaCore, start: number, size: number): boolean {
     core.enter();
     return false;
   }
-  insertSpan(core, start, size, TAG_KIND.spanImported);
+  const span = insertSpan(core, start, size, TAG_KIND.spanImported);
+  if (core.releases && !core.seed) idleInsert(core, span);
   clearTransfer(core);
   core.count(ARENA_COUNTER.imports);
   if (VERIFY) faultPoint(core.thread, 'vmem.import.recorded');
   core.thread.commit();
   return true;
+}
+
+/** Gives the spans that an arena keeps idle back to its source. False when there are none. Called without the lock. */
+export function releaseIdle(core: ArenaCore): boolean {
+  const { words, base } = core;
+  let released = false;
+  for (;;) {
+    core.enterAnyway();
+    const span = words[base + ARENA_WORD.idleHead] as number;
+    if (span === 0) break;
+    const segment = words[(span << TAG_SHIFT) + TAG_WORD.segmentNext] as number;
+    saveHeader(core);
+    idleRemove(core, span);
+    freeListRemove(core, segment);
+    core.journal.logRange(segment << TAG_SHIFT, TAG_WORDS);
+    releaseSpan(core, span, segment);
+    core.exit();
+    returnInFlight(core.cores, core.thread.slot);
+    released = true;
+  }
+  core.exit();
+  return released;
+}
+
+/** Takes back what the importers of this arena keep idle. Entered and left with the lock. */
+export function reclaimIdle(core: ArenaCore, attempt: number): boolean {
+  const { arena } = core.tables;
+  if (core.seed || attempt >= ATTEMPTS_MAX) return false;
+  let importers = 0;
+  for (let row = 0; row < arena.rowCount; row++) if (arena.importArena.get(row) === core.row + 1) importers++;
+  if (importers === 0) return false;
+  core.exit();
+  const reclaimed = reclaimBelow(core);
+  core.enter();
+  return reclaimed;
+}
+
+/** The same without the lock: importers of importers first, so that what they release can move up. */
+function reclaimBelow(core: ArenaCore): boolean {
+  const { arena, arenaState } = core.tables;
+  let reclaimed = false;
+  for (let row = 0; row < arena.rowCount; row++) {
+    if (arena.importArena.get(row) !== core.row + 1 || arena.state.get(row) !== ARENA_STATE.ready) continue;
+    const importer = core.cores.at(row);
+    reclaimed = reclaimBelow(importer) || reclaimed;
+    if (arenaState.idleHead.get(row) !== 0) reclaimed = releaseIdle(importer) || reclaimed;
+  }
+  return reclaimed;
 }

@@ -48,6 +48,8 @@ export const ARENA_FLAG = {
   largeImport: 1,
   /** Behaves like the original source wherever the two differ. */
   compatSeed: 2,
+  /** Spans cannot be given back: the import function has no release function. */
+  keepSpans: 4,
 } as const;
 
 /** How many times the size of a request a large import asks for. */

@@ -193,9 +193,11 @@ function dropFirstSpan(core: ArenaCore): void {
   const free = words[(segment << TAG_SHIFT) + TAG_WORD.kind] === TAG_KIND.free;
   assert(free, 'vmem/lifecycle I2: an arena without allocations is one free segment per span');
   saveHeader(core);
+  // Spans of an arena that ends are all idle; the list itself is not needed any more.
+  words[base + ARENA_WORD.idleHead] = 0;
   freeListRemove(core, segment);
   core.journal.logRange(segment << TAG_SHIFT, TAG_WORDS);
-  if (core.imports && words[(span << TAG_SHIFT) + TAG_WORD.kind] === TAG_KIND.spanImported) {
+  if (core.releases && words[(span << TAG_SHIFT) + TAG_WORD.kind] === TAG_KIND.spanImported) {
     releaseSpan(core, span, segment);
     core.exit();
     returnInFlight(core.cores, core.thread.slot);

@@ -2,7 +2,8 @@
  * Giving an allocation back to its arena.
  *
  * STRUCTURE   1 out of the hash   2 join the free neighbour behind   3 join the free neighbour in front   4 an imported span
- *             that is one free segment again is removed and put in flight to its source; anything else goes on its list
+ *             that is one free segment again is removed and put in flight to its source, unless it is the only such one:
+ *             one is kept, so that a load that comes and goes does not import each time; anything else goes on its list
  * LOCKING     The arena's lock.
  * COSTS       At most two neighbours.
  */
@@ -21,6 +22,7 @@ import { faultPoint } from '../sync/index.ts';
 import { hashRemove } from './allocation-hash.ts';
 import type { ArenaCore } from './arena-core.ts';
 import { freeListInsert, freeListRemove } from './free-lists.ts';
+import { idleInsert, wholeSpanOf } from './idle-spans.ts';
 import { ARENA_COUNTER, TAG_KIND, type TagIndex } from './kinds.ts';
 import { segmentRemove } from './segment-list.ts';
 import { removeSpan, saveHeader } from './spans.ts';
@@ -57,15 +59,13 @@ export function freeTag(core: ArenaCore, at: number): boolean {
   }
   if (VERIFY) faultPoint(core.thread, 'vmem.free.coalesced');
   // 4.
-  if (core.imports) {
-    const span = words[record + TAG_WORD.segmentPrevious] as number;
-    if (
-      words[(span << TAG_SHIFT) + TAG_WORD.kind] === TAG_KIND.spanImported &&
-      doubles[(span << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size] === doubles[sizeAt]
-    ) {
+  const span = core.releases ? wholeSpanOf(core, tag) : 0;
+  if (span !== 0) {
+    if (core.seed || words[base + ARENA_WORD.idleHead] !== 0) {
       releaseSpan(core, span, tag);
       return true;
     }
+    idleInsert(core, span);
   }
   freeListInsert(core, tag);
   return false;

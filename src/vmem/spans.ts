@@ -52,8 +52,8 @@ export function requireNoOverlap(core: ArenaCore, call: string, start: number, s
   fail('EINVAL', call, { arena: core.name, start, size }, `overlaps the span ${spanStart}, size ${spanSize}`);
 }
 
-/** Brings in a checked span of the given kind. Under the lock, with two tags in the reserve. */
-export function insertSpan(core: ArenaCore, start: number, size: number, kind: number): void {
+/** Brings in a checked span of the given kind; returns its tag. Under the lock, with two tags in the reserve. */
+export function insertSpan(core: ArenaCore, start: number, size: number, kind: number): TagIndex {
   const { words, doubles, base, baseDouble } = core;
   saveHeader(core);
   const span = freshTag(core, start, size, kind);
@@ -66,6 +66,7 @@ export function insertSpan(core: ArenaCore, start: number, size: number, kind: n
   words[base + ARENA_WORD.spanCount]!++;
   words[base + ARENA_WORD.changes]!++;
   doubles[baseDouble + ARENA_DOUBLE.sizeTotal]! += size;
+  return span;
 }
 
 /** Takes away a span whose one free segment, in no list, is `segment`. Under the lock; header and segment are logged. */

@@ -26,12 +26,16 @@ import type { SlotIndex } from '../sync/index.ts';
 import { hashFind } from './allocation-hash.ts';
 import type { ArenaCore } from './arena-core.ts';
 import type { ArenaCores } from './arena-cores.ts';
+import type { Constraints } from './fit.ts';
 import { freeTag } from './release.ts';
 
 /** A source of spans that is no arena. Both functions run without any lock of an arena. */
 export interface SpanSource {
-  /** A range of at least `size`: its first address, or address and size, or -1 when there is none. */
-  import(size: number): number | { readonly start: number; readonly size: number };
+  /**
+   * A range of at least `size`: its first address, or address and size, or -1 when there is none. A request with
+   * constraints hands them on: a range that holds no place for it goes back at once.
+   */
+  import(size: number, constraints?: Constraints): number | { readonly start: number; readonly size: number };
   /** Takes a range back. Without this function imported spans are kept. */
   release?(start: number, size: number): void;
 }

@@ -1,0 +1,68 @@
+/**
+ * Imported spans without any allocation.
+ *
+ * PROBLEM     A load that comes and goes must not import and release a span each time, and a span that was imported for a
+ *             request whose thread died must not be lost.
+ * STRUCTURE   A list through `binPrevious` and `binNext` of the span tags. A span is on it from its import to the first
+ *             allocation from it, and again when its last allocation is freed, if no other span is on the list then:
+ *             otherwise it goes back to the source at once.
+ * INVARIANTS  I1 the list holds imported spans, each with one free segment.   I2 it is empty in arenas that release at once
+ *             (`compat: 'seed'`).
+ * LOCKING     The arena's lock. The header is logged by the caller.
+ * COSTS       Three tags a change; an arena that does not import pays one comparison.
+ * FAILURE     A broken link is an `InvariantError`.
+ * REJECTED    A time limit for idle spans: the source takes them back when it needs them.
+ * REFERENCES  docs/differences.md: imports.
+ */
+
+import { assert } from '../base/index.ts';
+import { ARENA_WORD, TAG_DOUBLE, TAG_DOUBLE_SHIFT, TAG_SHIFT, TAG_WORD } from '../layout/index.ts';
+import type { ArenaCore } from './arena-core.ts';
+import { TAG_KIND, type TagIndex } from './kinds.ts';
+
+/** The imported span that a free segment is all of, or 0. */
+export function wholeSpanOf(core: ArenaCore, segment: TagIndex): TagIndex {
+  const { words, doubles } = core;
+  const span = words[(segment << TAG_SHIFT) + TAG_WORD.segmentPrevious] as number;
+  const imported = words[(span << TAG_SHIFT) + TAG_WORD.kind] === TAG_KIND.spanImported;
+  const spanSize = doubles[(span << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size];
+  return imported && spanSize === doubles[(segment << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size] ? span : 0;
+}
+
+/** Puts a span on the list. */
+export function idleInsert(core: ArenaCore, span: TagIndex): void {
+  const { words, journal, base } = core;
+  const record = span << TAG_SHIFT;
+  const head = words[base + ARENA_WORD.idleHead] as number;
+  journal.log2(record + TAG_WORD.binPrevious, record + TAG_WORD.binNext);
+  words[record + TAG_WORD.binPrevious] = 0;
+  words[record + TAG_WORD.binNext] = head;
+  if (head !== 0) {
+    const backAt = (head << TAG_SHIFT) + TAG_WORD.binPrevious;
+    journal.log1(backAt);
+    words[backAt] = span;
+  }
+  words[base + ARENA_WORD.idleHead] = span;
+}
+
+/** Takes a span off the list. */
+export function idleRemove(core: ArenaCore, span: TagIndex): void {
+  const { words, journal, base } = core;
+  const record = span << TAG_SHIFT;
+  const previous = words[record + TAG_WORD.binPrevious] as number;
+  const next = words[record + TAG_WORD.binNext] as number;
+  if (next !== 0) {
+    const backAt = (next << TAG_SHIFT) + TAG_WORD.binPrevious;
+    assert(words[backAt] === span, 'vmem/idle-spans: the successor points back');
+    journal.log1(backAt);
+    words[backAt] = previous;
+  }
+  if (previous === 0) {
+    assert(words[base + ARENA_WORD.idleHead] === span, 'vmem/idle-spans: a span without predecessor is the head');
+    words[base + ARENA_WORD.idleHead] = next;
+  } else {
+    const forwardAt = (previous << TAG_SHIFT) + TAG_WORD.binNext;
+    journal.log1(forwardAt);
+    words[forwardAt] = next;
+  }
+}

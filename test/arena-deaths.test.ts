@@ -1,0 +1,162 @@
+/**
+ * A thread ends at every single step of every arena operation: before each logged store and before each atomic operation.
+ * The takeover must leave sound arenas, in the state before or after the operation, and nothing may leak.
+ */
+
+import { afterEach, describe, expect, it } from 'vitest';
+import { Callbacks, Journal, setSeam, type Thread, takeOver } from '../src/sync/index.ts';
+import { type Arena, Arenas } from '../src/vmem/index.ts';
+import { testRegion, testThread } from './support/region.ts';
+
+/** Thrown instead of a step that the victim does not live to take. */
+class Death extends Error {}
+
+let stepsLeft = Number.POSITIVE_INFINITY;
+
+function step(): void {
+  if (stepsLeft-- <= 0) throw new Death();
+}
+
+/** Runs something that dies after so many steps; true when it lived to its end. */
+function liveFor(steps: number, victim: Thread, run: () => void): boolean {
+  const names = ['log1', 'log2', 'log3', 'logRange'] as const;
+  const originals = names.map((name) => Journal.prototype[name]);
+  const journal = victim.journal as unknown as Record<string, unknown>;
+  for (const [index, name] of names.entries()) {
+    journal[name] = function stepped(this: Journal, ...values: [number, number, number]) {
+      step();
+      (originals[index] as (...values: number[]) => void).apply(this, values);
+    };
+  }
+  stepsLeft = steps;
+  setSeam(step);
+  try {
+    run();
+    return true;
+  } catch (error) {
+    if (!(error instanceof Death)) throw error;
+    return false;
+  } finally {
+    setSeam(undefined);
+    for (const name of names) delete journal[name];
+  }
+}
+
+afterEach(() => setSeam(undefined));
+
+interface World {
+  readonly arenas: Arenas;
+  readonly leaves: readonly string[];
+}
+
+/** A heap with holes, children that import from it, and an arena with spans of its own. */
+function populate(arenas: Arenas): World {
+  const heap = arenas.create('heap', { base: 4096, size: 65536, quantum: 16 });
+  const plain = arenas.create('plain', { import: { from: heap } });
+  const middle = arenas.create('middle', { quantum: 8, import: { from: heap, large: true } });
+  const leaf = arenas.create('leaf', { import: { from: middle } });
+  const own = arenas.create('own', { size: 100 });
+  own.add(300, 100);
+  own.add(200, 50);
+  for (const arena of [plain, leaf, own]) {
+    const addresses = [10, 20, 5, 16, 7].map((size) => [arena.alloc(size), size] as const);
+    for (const index of [0, 2, 3]) arena.free(...(addresses[index] as readonly [number, number]));
+  }
+  return { arenas, leaves: ['plain', 'leaf', 'own'] };
+}
+
+function busyOf(arena: Arena, kind = 'busy'): { start: number; size: number }[] {
+  return arena.snapshot().segments.filter((segment) => segment.kind === kind);
+}
+
+const OPERATIONS: readonly (readonly [string, (arenas: Arenas) => void])[] = [
+  ['alloc with a rear remainder', (arenas) => arenas.open('own').alloc(3)],
+  ['alloc with front and rear remainders', (arenas) => arenas.open('own').xalloc(3, { align: 16, phase: 5 })],
+  [
+    'alloc that takes all of a segment',
+    (arenas) => arenas.open('own').alloc(busyOf(arenas.open('own'), 'free')[0]?.size ?? 1),
+  ],
+  ['alloc that imports', (arenas) => arenas.open('plain').alloc(4000)],
+  ['alloc that imports twice', (arenas) => arenas.open('leaf').alloc(3000)],
+  ['alloc that imports under constraints', (arenas) => arenas.open('leaf').xalloc(300, { align: 1024 })],
+  ['alloc that fails', (arenas) => arenas.open('leaf').tryAlloc(1 << 20)],
+  ['free of everything, one by one', (arenas) => arenas.open('own').xfreeAll()],
+  ['free that releases spans', (arenas) => arenas.open('plain').xfreeAll()],
+  ['free that releases through two levels', (arenas) => arenas.open('leaf').xfreeAll()],
+  ['add', (arenas) => arenas.open('own').add(1000, 10)],
+  ['rehash', (arenas) => arenas.open('own').rehash(64)],
+  ['create and destroy', (arenas) => arenas.create('new', { size: 10 }).destroy()],
+  ['create', (arenas) => arenas.create('new', { import: { from: arenas.open('heap') } })],
+  ['trim', (arenas) => arenas.open('leaf').trim()],
+  [
+    'destroy of an arena with imported spans',
+    (arenas) => {
+      const arena = arenas.create('short', { import: { from: arenas.open('heap') } });
+      arena.free(arena.alloc(100), 100);
+      arena.destroy();
+    },
+  ],
+  [
+    'many small allocations, with refills and rehashes',
+    (arenas) => {
+      const own = arenas.open('own');
+      for (let count = 0; count < 40; count++) own.alloc(1);
+    },
+  ],
+];
+
+describe('a death at every step', () => {
+  it.each(OPERATIONS)('%s', (_title, operate) => {
+    let deaths = 0;
+    for (let steps = 0; ; steps++) {
+      const { region, thread, callbacks } = testRegion();
+      const { arenas, leaves } = populate(new Arenas(thread, callbacks));
+      const victim = testThread(region);
+      const theirs = new Arenas(victim, new Callbacks(region));
+      const before = new Map(arenas.list().map((arena) => [arena.name, busyOf(arena)]));
+      const lived = liveFor(steps, victim, () => operate(theirs));
+      expect(takeOver(thread, victim.slot, [(_self, dead) => arenas.recover(dead)])).not.toBeNull();
+      if (!lived) deaths++;
+      // Sound, and what others had is still theirs.
+      for (const { structure, problems } of arenas.check()) expect([structure, ...problems]).toEqual([structure]);
+      expect(before.size).toBeLessThanOrEqual(arenas.list().length);
+      // Nothing has leaked: everything can be freed, taken in one piece, and given back.
+      for (const name of leaves) {
+        const arena = arenas.open(name);
+        arena.xfreeAll();
+        arena.trim();
+      }
+      for (const name of ['new', 'short']) {
+        if (!arenas.list().some((arena) => arena.name === name)) continue;
+        arenas.open(name).xfreeAll();
+        arenas.destroy(name);
+      }
+      arenas.open('middle').trim();
+      expect([arenas.open('heap').size('allocated'), steps]).toEqual([0, steps]);
+      const heap = arenas.open('heap');
+      heap.free(heap.alloc(65536), 65536);
+      for (const name of ['leaf', 'plain', 'middle', 'own', 'heap']) arenas.destroy(name);
+      const { tags, unusedTags } = arenas.stats();
+      expect(unusedTags).toBe(tags);
+      if (lived) break;
+    }
+    expect(deaths).toBeGreaterThan(3);
+    console.log(`${_title}: ${deaths} places to die`);
+  });
+
+  it('leaves a single-arena operation undone or done, nothing between', () => {
+    for (const [title, operate] of OPERATIONS.slice(0, 3)) {
+      const states = new Set<string>();
+      for (let steps = 0; ; steps++) {
+        const { region, thread, callbacks } = testRegion();
+        const { arenas } = populate(new Arenas(thread, callbacks));
+        const victim = testThread(region);
+        const lived = liveFor(steps, victim, () => operate(new Arenas(victim, new Callbacks(region))));
+        takeOver(thread, victim.slot, [(_self, dead) => arenas.recover(dead)]);
+        states.add(arenas.open('own').dump());
+        if (lived) break;
+      }
+      expect([title, states.size]).toEqual([title, 2]);
+    }
+  });
+});

@@ -1,0 +1,196 @@
+/**
+ * A naive model of an arena: plain arrays, linear searches, arithmetic on BigInt. Slow and obviously right; the shipped
+ * arena must agree with it in every address and every list.
+ */
+
+/** One tag of the model. */
+export interface ModelTag {
+  kind: 'static' | 'span' | 'free' | 'busy';
+  start: number;
+  size: number;
+}
+
+/** What a request asks for; all fields given. */
+export interface ModelRequest {
+  readonly size: number;
+  readonly best: boolean;
+  readonly align: number;
+  readonly phase: number;
+  readonly nocross: number;
+  readonly min: number;
+  readonly max: number;
+}
+
+/** A request without constraints. */
+export function plainRequest(size: number, best: boolean): ModelRequest {
+  return { size, best, align: 0, phase: 0, nocross: 0, min: 0, max: Number.MAX_SAFE_INTEGER };
+}
+
+/** See the file's header. */
+export class ArenaModel {
+  readonly quantum: number;
+  readonly source: ArenaModel | null;
+  readonly large: boolean;
+  readonly roundTo: number;
+  readonly segments: ModelTag[] = [];
+  /** Lists of free tags, newest first. */
+  readonly lists: ModelTag[][] = Array.from({ length: 53 }, () => []);
+
+  constructor(quantum: number, source: ArenaModel | null = null, large = false, roundTo = 0) {
+    this.quantum = quantum;
+    this.source = source;
+    this.large = large;
+    this.roundTo = roundTo;
+  }
+
+  round(size: number): number {
+    const quantum = BigInt(this.quantum);
+    return Number(((BigInt(size) + quantum - 1n) / quantum) * quantum);
+  }
+
+  add(start: number, size: number, kind: 'static' | 'span' = 'static'): void {
+    const free: ModelTag = { kind: 'free', start, size };
+    this.segments.push({ kind, start, size }, free);
+    this.#list(size).unshift(free);
+  }
+
+  overlaps(start: number, size: number): boolean {
+    return this.segments.some(
+      (tag) =>
+        (tag.kind === 'static' || tag.kind === 'span') && tag.start < start + size && start < tag.start + tag.size,
+    );
+  }
+
+  alloc(request: ModelRequest): number {
+    const rounded = { ...request, size: this.round(request.size), align: request.align || this.quantum };
+    let best = request.best;
+    for (;;) {
+      let found = best ? null : this.#instant(rounded);
+      if (found === null) {
+        best = true;
+        found = this.#best(rounded);
+      }
+      if (found !== null) return this.#carve(found, rounded);
+      if (!this.#import(rounded)) return -1;
+    }
+  }
+
+  free(start: number): void {
+    const index = this.segments.findIndex((tag) => tag.kind === 'busy' && tag.start === start);
+    const tag = this.segments[index] as ModelTag;
+    tag.kind = 'free';
+    const next = this.segments[index + 1];
+    if (next?.kind === 'free') {
+      this.#unlist(next);
+      this.segments.splice(index + 1, 1);
+      tag.size += next.size;
+    }
+    const previous = this.segments[index - 1] as ModelTag;
+    if (previous.kind === 'free') {
+      this.#unlist(previous);
+      this.segments.splice(index - 1, 1);
+      tag.size += previous.size;
+      tag.start = previous.start;
+    }
+    const at = this.segments.indexOf(tag);
+    const span = this.segments[at - 1] as ModelTag;
+    if (this.source !== null && span.kind === 'span' && span.size === tag.size) {
+      this.segments.splice(at - 1, 2);
+      this.source.free(span.start);
+    } else {
+      this.#list(tag.size).unshift(tag);
+    }
+  }
+
+  freeAll(): void {
+    for (;;) {
+      const busy = this.segments.find((tag) => tag.kind === 'busy');
+      if (busy === undefined) return;
+      this.free(busy.start);
+    }
+  }
+
+  /** Allocations: first address to size. */
+  busy(): ModelTag[] {
+    return this.segments.filter((tag) => tag.kind === 'busy');
+  }
+
+  /** Lowest place for a request in a segment by the definition, or -1. */
+  static fit(tag: ModelTag, request: ModelRequest): number {
+    const size = BigInt(request.size);
+    const last = BigInt(tag.start + tag.size - 1);
+    const high = last < BigInt(request.max) ? last : BigInt(request.max);
+    const low = BigInt(Math.max(tag.start, request.min));
+    const align = BigInt(request.align);
+    const nocross = BigInt(request.nocross);
+    let at = low + ((((BigInt(request.phase) - low) % align) + align) % align);
+    for (; at + size - 1n <= high; at += align) {
+      if (nocross === 0n || at / nocross === (at + size - 1n) / nocross) return Number(at);
+      // Every place before the boundary crosses it.
+      const boundary = ((at + size - 1n) / nocross) * nocross;
+      const next = boundary + ((((BigInt(request.phase) - boundary) % align) + align) % align);
+      at = next - align > at ? next - align : at;
+    }
+    return -1;
+  }
+
+  #instant(request: ModelRequest): ModelTag | null {
+    const quanta = request.size / this.quantum;
+    const floor = this.#order(request.size);
+    for (let order = 2 ** floor === quanta ? floor : floor + 1; order < this.lists.length; order++) {
+      const head = this.lists[order]?.[0];
+      if (head !== undefined && ArenaModel.fit(head, request) >= 0) return head;
+    }
+    return null;
+  }
+
+  #best(request: ModelRequest): ModelTag | null {
+    for (let order = this.#order(request.size); order < this.lists.length; order++) {
+      for (const tag of this.lists[order] as ModelTag[]) {
+        if (tag.size >= request.size && ArenaModel.fit(tag, request) >= 0) return tag;
+      }
+    }
+    return null;
+  }
+
+  #carve(tag: ModelTag, request: ModelRequest): number {
+    const start = ArenaModel.fit(tag, request);
+    const front = start - tag.start;
+    const rear = tag.size - front - request.size;
+    this.#unlist(tag);
+    const parts: ModelTag[] = [];
+    if (front > 0) parts.push({ kind: 'free', start: tag.start, size: front });
+    parts.push({ kind: 'busy', start, size: request.size });
+    if (rear > 0) parts.push({ kind: 'free', start: start + request.size, size: rear });
+    for (const part of parts) if (part.kind === 'free') this.#list(part.size).unshift(part);
+    this.segments.splice(this.segments.indexOf(tag), 1, ...parts);
+    return start;
+  }
+
+  #import(request: ModelRequest): boolean {
+    if (this.source === null) return false;
+    if (request.align !== this.quantum || request.phase !== 0 || request.nocross !== 0) return false;
+    let wanted = this.large ? request.size * 16 : request.size;
+    if (this.roundTo !== 0) wanted = Math.ceil(wanted / this.roundTo) * this.roundTo;
+    const best = this.roundTo === 0 && request.best;
+    const start = this.source.alloc(plainRequest(wanted, best));
+    if (start < 0) return false;
+    this.add(start, wanted, 'span');
+    return true;
+  }
+
+  #order(size: number): number {
+    let order = 0;
+    for (let quanta = BigInt(size) / BigInt(this.quantum); quanta > 1n; quanta >>= 1n) order++;
+    return order;
+  }
+
+  #list(size: number): ModelTag[] {
+    return this.lists[this.#order(size)] as ModelTag[];
+  }
+
+  #unlist(tag: ModelTag): void {
+    const list = this.#list(tag.size);
+    list.splice(list.indexOf(tag), 1);
+  }
+}

@@ -147,8 +147,9 @@ export class Arena {
     freeAll(this.#core);
   }
 
-  /** Gives back what the arena keeps for later: an idle imported span, and boundary tags that it does not need. */
+  /** Gives back what the arena keeps for later: cached objects, an idle imported span, boundary tags. */
   trim(): void {
+    this.drain();
     releaseIdle(this.#core);
     this.#core.enter();
     trimReserve(this.#core, TAGS_PER_OPERATION);

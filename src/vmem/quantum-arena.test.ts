@@ -89,7 +89,7 @@ describe('an arena with quantum caches', () => {
       }
     }
     for (const [address, size] of live) child.free(address, size);
-    child.drain();
+    child.trim();
     expect(child.check().problems).toEqual([]);
     expect(parent.size('allocated')).toBe(0);
     child.destroy();

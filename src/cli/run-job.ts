@@ -37,6 +37,9 @@ export interface JobCounts {
   fsMs: number;
   /** Worker milliseconds spent on buffers. */
   bufferMs: number;
+  /** Lock entries of the workers that met another owner, and sleeps. */
+  contended: number;
+  slept: number;
   readonly changed: Set<number>;
   readonly unreadable: Set<number>;
   readonly mismatches: Trouble[];
@@ -62,6 +65,8 @@ interface Member {
   readonly worker: Worker;
   batches: number;
   fsFirst: boolean;
+  /** Was told to end. */
+  leaving: boolean;
 }
 
 /** Runs the job to its end. Use one object for one run. */
@@ -72,6 +77,8 @@ export class Job {
     cacheMs: 0,
     fsMs: 0,
     bufferMs: 0,
+    contended: 0,
+    slept: 0,
     changed: new Set(),
     unreadable: new Set(),
     mismatches: [],
@@ -87,7 +94,6 @@ export class Job {
   #wake: (() => void) | null = null;
   #checked: ((results: readonly CheckResult[]) => void) | null = null;
   #failed: Error | null = null;
-  #ending = false;
 
   constructor(options: JobOptions) {
     this.#options = options;
@@ -125,22 +131,26 @@ export class Job {
       if (this.#failed !== null) throw this.#failed;
       await this.#end();
     } finally {
-      this.#ending = true;
+      for (const member of this.#members) member.leaving = true;
       await Promise.all(this.#members.map(({ worker }) => worker.terminate()));
     }
   }
 
   #start(worker: Worker): Promise<void> {
-    const member: Member = { worker, batches: 0, fsFirst: this.#members.length % 2 === 0 };
+    const member: Member = { worker, batches: 0, fsFirst: this.#members.length % 2 === 0, leaving: false };
     this.#members.push(member);
     return new Promise((resolve, reject) => {
       worker.on('message', (reply: Reply) => {
         if (reply.kind === 'ready') resolve();
         else if (reply.kind === 'read') this.#take(member, reply);
-        else this.#checked?.(reply.results);
+        else if (reply.kind === 'check') this.#checked?.(reply.results);
+        else {
+          this.counts.contended += reply.contended;
+          this.counts.slept += reply.slept;
+        }
       });
       const fail = (error: Error) => {
-        if (this.#ending) return;
+        if (member.leaving) return;
         this.#failed ??= error;
         reject(error);
         this.#checked?.([]);
@@ -199,30 +209,34 @@ export class Job {
     this.#wake?.();
   }
 
-  async #checkAll(): Promise<void> {
+  async #checkAll(last = false): Promise<void> {
     if (this.#failed !== null) throw this.#failed;
     const results = await new Promise<readonly CheckResult[]>((resolve) => {
       this.#checked = resolve;
-      this.#members[0]?.worker.postMessage({ kind: 'check' } satisfies Request);
+      this.#members[0]?.worker.postMessage({ kind: 'check', last } satisfies Request);
     });
     this.#checked = null;
     this.checks.push(...results);
     if (this.#failed !== null) throw this.#failed;
   }
 
-  /** Ends the workers. The last check is made here, when they have let go of everything. */
+  /** Ends the workers. The last check is made by the last one of them, when all files are closed. */
   async #end(): Promise<void> {
-    this.#ending = true;
-    const exits = this.#members.map(({ worker }) => new Promise((resolve) => worker.once('exit', resolve)));
-    for (const { worker } of this.#members) worker.postMessage({ kind: 'end' } satisfies Request);
-    await Promise.all(exits);
-    const { vm, buffers } = this.#options;
-    this.checks.push(...vm.check());
-    const left = buffers.size('allocated');
-    this.checks.push({
-      structure: 'run/buffers',
-      checked: this.counts.pieces,
-      problems: left === 0 ? [] : [`${left} bytes of buffers did not come back`],
-    });
+    const [first, ...others] = this.#members;
+    await Promise.all(others.map(leave));
+    await this.#checkAll(true);
+    if (first !== undefined) await leave(first);
+    const left = this.#options.buffers.size('allocated');
+    const problems = left === 0 ? [] : [`${left} bytes of buffers did not come back`];
+    this.checks.push({ structure: 'run/buffers', checked: this.counts.pieces, problems });
   }
+}
+
+/** Tells a worker to end, and waits until it has. */
+async function leave(member: Member): Promise<void> {
+  const { worker } = member;
+  member.leaving = true;
+  const exit = new Promise((resolve) => worker.once('exit', resolve));
+  worker.postMessage({ kind: 'end' } satisfies Request);
+  await exit;
 }

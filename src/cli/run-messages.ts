@@ -25,8 +25,8 @@ export interface Piece {
 export type Request =
   /** Read these, plain fs first for every other one, starting with the first or not. */
   | { readonly kind: 'read'; readonly pieces: readonly Piece[]; readonly fsFirst: boolean }
-  /** Check every structure; the other workers are at rest. */
-  | { readonly kind: 'check' }
+  /** Check every structure; the other workers are at rest. The last time they have ended, and this one closes its files. */
+  | { readonly kind: 'check'; readonly last: boolean }
   /** Close everything, leave the system and end. */
   | { readonly kind: 'end' };
 
@@ -66,4 +66,6 @@ export interface CheckResult {
 export type Reply =
   | { readonly kind: 'ready' }
   | ReadReport
+  /** The last message: how often this worker met another at a lock, and how often it slept. */
+  | { readonly kind: 'left'; readonly contended: number; readonly slept: number }
   | { readonly kind: 'check'; readonly results: readonly CheckResult[] };

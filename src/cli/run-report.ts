@@ -85,6 +85,8 @@ export function renderJson(result: RunResult): string {
     listedBytes,
     pieces: counts.pieces,
     bufferNs: Math.round((counts.bufferMs * 1e6) / Math.max(1, counts.pieces)),
+    contended: counts.contended,
+    slept: counts.slept,
     hits: pages.hits,
     misses: pages.misses,
     changed: counts.changed.size,
@@ -148,6 +150,7 @@ export function renderReport(result: RunResult): string {
   text += row('plain fs', `${fsMbPerSecond} MB/s, same workers, same pieces`);
   const bufferUs = (counts.bufferMs * 1000) / Math.max(1, counts.pieces);
   text += row('buffers', `${bufferUs.toFixed(1)} us for one taken from its arena and given back`);
+  text += row('contention', `${counts.contended} lock entries met another owner, ${counts.slept} slept`);
   text += arenaTable(vm);
   text += picture(vm);
   text += '\n  Checks\n';
@@ -188,9 +191,7 @@ function arenaTable(vm: VirtualMemory): string {
     const widths = [12, 12, 8, 12, 12, 10, 13];
     text += `    ${name.padEnd(14)}${cells.map((cell, index) => String(cell).padStart(widths[index] as number)).join('')}\n`;
   }
-  const { slots } = vm.statistics();
-  const contended = slots.reduce((sum, slot) => sum + slot.contended, 0);
-  return `${text}    lock entries that met another owner, all locks of this thread: ${contended}\n`;
+  return text;
 }
 
 function picture(vm: VirtualMemory): string {

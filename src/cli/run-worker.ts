@@ -23,7 +23,7 @@ import {
 } from './run-messages.ts';
 import { firstLine } from './usage.ts';
 
-const OPEN_MAX = 32;
+const OPEN_MAX = 64;
 
 /** Stands for the checksum of a piece that the file is too short for. */
 const SHORT = -1;
@@ -161,9 +161,12 @@ if (parentPort !== null) {
     if (request.kind === 'read') {
       reply(comparer.read(request.pieces, request.fsFirst));
     } else if (request.kind === 'check') {
+      if (request.last) comparer.close();
       reply({ kind: 'check', results: vm.check() });
     } else {
       comparer.close();
+      const { contended, slept } = vm.region.tables.slot;
+      reply({ kind: 'left', contended: contended.get(vm.slot), slept: slept.get(vm.slot) });
       vm.detach();
       port.close();
     }

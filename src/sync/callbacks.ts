@@ -17,9 +17,9 @@
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { fail, VmError } from '../base/errors.ts';
-import { ByteColumn } from '../layout/column.ts';
+import { ByteColumn, type WordAddress } from '../layout/column.ts';
 import type { Region } from '../layout/region.ts';
-import { compareExchange, load, store } from './atomics.ts';
+import { ALL_WAITERS, compareExchange, load, notify, store, wait } from './atomics.ts';
 
 /** A function or object that threads find by module and export name. */
 export interface CallbackReference {
@@ -33,6 +33,9 @@ export interface CallbackReference {
 export type CallbackIndex = number & { readonly __unit?: 'callback' };
 
 const STATE = { free: 0, writing: 1, ready: 2 } as const;
+
+/** A row that is longer being written belongs to a thread that died. */
+const WRITING_MS = 20;
 
 /** One thread's view of the region's callbacks. */
 export class Callbacks {
@@ -62,7 +65,7 @@ export class Callbacks {
       fail('EINVAL', 'callbacks.intern', { module, export: reference.export }, 'module or export name is too long');
     }
     for (let row = 0; row < table.rowCount; row++) {
-      const state = load(words, table.state.address(row));
+      const state = settledState(words, table.state.address(row));
       if (state === STATE.ready && this.#matches(row, module, reference.export)) return row;
       if (state !== STATE.free) continue;
       if (compareExchange(words, table.state.address(row), STATE.free, STATE.writing) !== STATE.free) {
@@ -72,6 +75,7 @@ export class Callbacks {
       table.module.putText(row, module);
       table.exportName.putText(row, reference.export);
       store(words, table.state.address(row), STATE.ready);
+      notify(words, table.state.address(row), ALL_WAITERS);
       return row;
     }
     return fail('ENOMEM', 'callbacks.intern', { module, export: reference.export }, 'boot with a larger `callbacks`');
@@ -97,6 +101,14 @@ export class Callbacks {
     const { callback: table } = this.#region.tables;
     return table.exportName.text(row) === name && table.module.text(row) === module;
   }
+}
+
+/** State of a row; one that is being written is waited for, so that a pair is not stored twice. */
+function settledState(words: Int32Array, address: WordAddress): number {
+  const state = load(words, address);
+  if (state !== STATE.writing) return state;
+  wait(words, address, STATE.writing, WRITING_MS);
+  return load(words, address);
 }
 
 function loadExport(module: string, name: string): unknown {

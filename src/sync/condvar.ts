@@ -25,9 +25,11 @@
  * REFERENCES  Birrell, Implementing condition variables with semaphores; glibc's older sequence-based design.
  */
 
+import { VERIFY } from '../base/verify.ts';
 import type { WordAddress } from '../layout/column.ts';
 import { ALL_WAITERS, add, and, FOREVER, load, notify, or } from './atomics.ts';
 import type { CancelToken } from './cancel.ts';
+import { faultPoint } from './fault.ts';
 import { type Mutex, mutexReenter, mutexRelease } from './mutex.ts';
 import { type AsyncWaitOptions, openAsyncWait, sleepAsync, throwIfAborted } from './mutex-async.ts';
 import { deadlineOf, remainingMs, requireTimeout, type SleepResult, sleepOn } from './sleep.ts';
@@ -69,8 +71,10 @@ export class Condition {
     thread.setHeldDetail(record, this.address + 1);
     or(words, bits, thread.bit);
     const sequence = load(words, this.address);
+    if (VERIFY) faultPoint(thread, 'sync.condition.announced');
     // 4-5.
     mutexRelease(thread, mutex.address);
+    if (VERIFY) faultPoint(thread, 'sync.condition.released');
     let result: SleepResult;
     try {
       result = sleepOn(thread, this.address, sequence, timeoutMs, token);
@@ -80,6 +84,7 @@ export class Condition {
       thread.dropHeld(record);
       throw error;
     }
+    if (VERIFY) faultPoint(thread, 'sync.condition.woken');
     // 6. A cancellation may have come together with a signal: it is reported by the next wait, which has none to lose.
     and(words, bits, ~thread.bit);
     thread.clearWait();

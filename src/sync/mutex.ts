@@ -27,6 +27,7 @@ import { VERIFY } from '../base/verify.ts';
 import type { WordAddress } from '../layout/column.ts';
 import { ALL_WAITERS, compareExchange, exchange, FOREVER, load, notify } from './atomics.ts';
 import type { CancelToken } from './cancel.ts';
+import { faultPoint } from './fault.ts';
 import { type AsyncWaitOptions, mutexEnterAsync } from './mutex-async.ts';
 import { deadlineOf, remainingMs, requireTimeout, type SleepResult, sleepOn } from './sleep.ts';
 import { HELD_KIND, type Thread } from './thread.ts';
@@ -43,7 +44,9 @@ export const LOCK_ASYNC = 0x200;
 /** Takes the lock, sleeping as long as it takes. Throws `EDEADLK` when this slot holds it. */
 export function mutexEnter(thread: Thread, address: WordAddress, rank: number): void {
   thread.pushHeld(address, HELD_KIND.exclusive, rank, true);
+  if (VERIFY) faultPoint(thread, 'sync.mutex.recorded');
   if (compareExchange(thread.words, address, 0, thread.tag) !== 0) mutexEnterSlow(thread, address, FOREVER);
+  if (VERIFY) faultPoint(thread, 'sync.mutex.taken');
 }
 
 /** Takes the lock within `timeoutMs`; false when the time ran out. Throws `ECANCELED` when the token is cancelled. */
@@ -81,6 +84,7 @@ export function mutexExit(thread: Thread, address: WordAddress): void {
 /** Gives the lock back but keeps its record: for a condition variable, which takes the lock again. */
 export function mutexRelease(thread: Thread, address: WordAddress): void {
   const word = exchange(thread.words, address, 0);
+  if (VERIFY) faultPoint(thread, 'sync.mutex.released');
   if (word !== thread.tag) notify(thread.words, address, (word & LOCK_ASYNC) !== 0 ? ALL_WAITERS : 1);
 }
 
@@ -135,6 +139,7 @@ function sleepUntilOwner(thread: Thread, address: WordAddress, timeoutMs: number
     const marked = word | LOCK_WAITERS;
     if (word !== marked && compareExchange(words, address, word, marked) !== word) continue;
     const result = sleepOn(thread, address, marked, remaining, token);
+    if (VERIFY) faultPoint(thread, 'sync.mutex.woken');
     if (result === 'timed-out' || result === 'cancelled') return result;
   }
   thread.clearWait();

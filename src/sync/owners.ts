@@ -16,7 +16,7 @@ import { assert } from '../base/assert.ts';
 import { fail, requireInteger, showCall, VmError } from '../base/errors.ts';
 import { ByteColumn } from '../layout/column.ts';
 import type { Region } from '../layout/region.ts';
-import { compareExchange, load } from './atomics.ts';
+import { ALL_WAITERS, compareExchange, load, notify, store, wait } from './atomics.ts';
 import type { Thread } from './thread.ts';
 
 /** Resources that owners are charged for; the value is the lane. */
@@ -44,6 +44,11 @@ export interface OwnerUsage {
   readonly resources: Readonly<Record<OwnerResource, { used: number; peak: number; limit: number | null }>>;
 }
 
+const STATE = { free: 0, inUse: 1, writing: 2 } as const;
+
+/** A row that is longer being written belongs to a thread that died. */
+const WRITING_MS = 20;
+
 const NO_LIMIT = 0x7fffffff;
 const NAME_BYTES_MAX = 63;
 
@@ -54,19 +59,28 @@ export function createOwner(region: Region, name: string, limits: OwnerLimits = 
     fail('EINVAL', 'createOwner', { name }, `a name has 1 to ${NAME_BYTES_MAX} bytes`);
   }
   for (const [resource, limit] of Object.entries(limits)) {
-    if (!(resource in OWNER_RESOURCE)) {
+    if (!Object.hasOwn(OWNER_RESOURCE, resource)) {
       fail('EINVAL', 'createOwner', { resource }, `known resources: ${Object.keys(OWNER_RESOURCE).join(', ')}`);
     }
     requireInteger('createOwner', `limits.${resource}`, limit, 0, NO_LIMIT);
   }
-  if (findOwner(region, name) >= 0) fail('EEXIST', 'createOwner', { name }, 'an owner of this name exists');
+  const { words } = region;
   for (let row = 0; row < owners.rowCount; row++) {
-    if (compareExchange(region.words, owners.state.address(row), 0, 2) !== 0) continue;
+    const address = owners.state.address(row);
+    // Another thread that registers is waited for, so that a name is not given twice.
+    if (load(words, address) === STATE.writing) wait(words, address, STATE.writing, WRITING_MS);
+    if (compareExchange(words, address, STATE.free, STATE.writing) !== STATE.free) {
+      if (load(words, address) === STATE.inUse && owners.name.text(row) === name) {
+        fail('EEXIST', 'createOwner', { name }, 'an owner of this name exists');
+      }
+      continue;
+    }
     owners.name.putText(row, name);
     for (const [resource, lane] of Object.entries(OWNER_RESOURCE)) {
       owners.limit.putAt(row, lane, limits[resource as OwnerResource] ?? NO_LIMIT);
     }
-    compareExchange(region.words, owners.state.address(row), 2, 1);
+    store(words, address, STATE.inUse);
+    notify(words, address, ALL_WAITERS);
     return row;
   }
   return fail(
@@ -81,7 +95,7 @@ export function createOwner(region: Region, name: string, limits: OwnerLimits = 
 export function findOwner(region: Region, name: string): OwnerIndex {
   const { owner: owners } = region.tables;
   for (let row = 0; row < owners.rowCount; row++) {
-    if (load(region.words, owners.state.address(row)) === 1 && owners.name.text(row) === name) return row;
+    if (load(region.words, owners.state.address(row)) === STATE.inUse && owners.name.text(row) === name) return row;
   }
   return -1;
 }
@@ -132,7 +146,7 @@ export function ownerUsage(region: Region): OwnerUsage[] {
   const { owner: owners } = region.tables;
   const list: OwnerUsage[] = [];
   for (let row = 0; row < owners.rowCount; row++) {
-    if (load(region.words, owners.state.address(row)) !== 1) continue;
+    if (load(region.words, owners.state.address(row)) !== STATE.inUse) continue;
     const resources = {} as Record<OwnerResource, { used: number; peak: number; limit: number | null }>;
     for (const [resource, lane] of Object.entries(OWNER_RESOURCE)) {
       const limit = owners.limit.at(row, lane);

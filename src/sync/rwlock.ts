@@ -24,9 +24,11 @@
  */
 
 import { fail } from '../base/errors.ts';
+import { VERIFY } from '../base/verify.ts';
 import type { WordAddress } from '../layout/column.ts';
 import { ALL_WAITERS, and, compareExchange, exchange, FOREVER, load, notify, or } from './atomics.ts';
 import type { CancelToken } from './cancel.ts';
+import { faultPoint } from './fault.ts';
 import { LOCK_OWNER, LOCK_WAITERS } from './mutex.ts';
 import { deadlineOf, remainingMs, sleepOn } from './sleep.ts';
 import type { Thread } from './thread.ts';
@@ -36,6 +38,7 @@ export function trySharedHold(thread: Thread, address: WordAddress): boolean {
   const { words, bit } = thread;
   const bits = address + 1 + thread.bitLane;
   or(words, bits, bit);
+  if (VERIFY) faultPoint(thread, 'sync.rwlock.shared');
   if ((load(words, address) & LOCK_OWNER) === 0) return true;
   sharedRelease(thread, address);
   return false;
@@ -46,6 +49,7 @@ export function sharedRelease(thread: Thread, address: WordAddress): void {
   const { words, bit } = thread;
   const bits = address + 1 + thread.bitLane;
   const before = and(words, bits, ~bit);
+  if (VERIFY) faultPoint(thread, 'sync.rwlock.sharedReleased');
   if ((before & ~bit) === 0 && (load(words, address) & LOCK_OWNER) !== 0) notify(words, bits, ALL_WAITERS);
 }
 
@@ -91,6 +95,7 @@ export function exclusiveHold(
   if ((load(words, address + 1 + thread.bitLane) & thread.bit) !== 0) failOwn(thread, address, 'exclusive', 'shared');
   const deadline = deadlineOf(thread, timeoutMs);
   if (compareExchange(words, address, 0, tag) !== 0 && !takeWord(thread, address, deadline, token)) return false;
+  if (VERIFY) faultPoint(thread, 'sync.rwlock.owner');
   let drained = false;
   try {
     drained = drainReaders(thread, address, deadline, token);
@@ -98,6 +103,7 @@ export function exclusiveHold(
     thread.clearWait();
     if (!drained) exclusiveRelease(thread, address);
   }
+  if (VERIFY) faultPoint(thread, 'sync.rwlock.exclusive');
   return drained;
 }
 
@@ -118,6 +124,7 @@ export function exclusiveRelease(thread: Thread, address: WordAddress): void {
 /** From exclusive to shared without a gap in which another writer could come in. */
 export function downgradeHold(thread: Thread, address: WordAddress): void {
   or(thread.words, address + 1 + thread.bitLane, thread.bit);
+  if (VERIFY) faultPoint(thread, 'sync.rwlock.downgraded');
   exclusiveRelease(thread, address);
 }
 

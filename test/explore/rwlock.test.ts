@@ -50,7 +50,8 @@ describe('seeded bugs in the readers/writer lock', () => {
   };
 
   it('finds a reader that looks for the writer before it sets its bit', () => {
-    const set = '  or(words, bits, bit);\n  if ((load(words, address) & LOCK_OWNER) === 0) return true;\n';
+    const fault = "  if (VERIFY) faultPoint(thread, 'sync.rwlock.shared');\n";
+    const set = `  or(words, bits, bit);\n${fault}  if ((load(words, address) & LOCK_OWNER) === 0) return true;\n`;
     const swapped =
       '  const owner = load(words, address) & LOCK_OWNER;\n  or(words, bits, bit);\n  if (owner === 0) return true;\n';
     const make = seeded('rwlock.ts', [set, swapped]);
@@ -64,7 +65,8 @@ describe('seeded bugs in the readers/writer lock', () => {
   });
 
   it('finds a downgrade that gives the lock back before it sets its bit', () => {
-    const set = '  or(thread.words, address + 1 + thread.bitLane, thread.bit);\n';
+    const fault = "  if (VERIFY) faultPoint(thread, 'sync.rwlock.downgraded');\n";
+    const set = `  or(thread.words, address + 1 + thread.bitLane, thread.bit);\n${fault}`;
     const give = '  exclusiveRelease(thread, address);\n';
     const make = seeded('rwlock.ts', [set + give, give + set]);
     expose('downgrade with a gap', make([], 'd', 'w'), {}, /beside a writer|change under|inside|disagree/);

@@ -38,6 +38,10 @@ export const GEOMETRY_KEYS = [
   'runNodes',
   'runDirtyWords',
   'runDirtyGroups',
+  'pagelockBuckets',
+  'pagelockEntries',
+  'pagelockOwners',
+  'pagelockPins',
 ] as const;
 
 /** Name of one capacity. */

@@ -4,6 +4,7 @@ export * from './page-tables.ts';
 export * from './phys-tables.ts';
 export * from './quantum-tables.ts';
 export * from './region.ts';
+export * from './seg-tables.ts';
 export * from './system-tables.ts';
 export * from './table.ts';
 export * from './tables.ts';

@@ -37,6 +37,14 @@ import {
   slabPoolTable,
   slabTable,
 } from './quantum-tables.ts';
+import {
+  pagelockBucketTable,
+  pagelockEntryTable,
+  pagelockOwnerTable,
+  pagelockPinTable,
+  pagelockSlotTable,
+  pagelockTable,
+} from './seg-tables.ts';
 import { callbackTable, cancelTable, headerTable, journalTable, ownerTable, slotTable } from './system-tables.ts';
 import { arenaStateTable, arenaTable, bucketTable, tagPoolTable, tagTable, transferTable } from './vmem-tables.ts';
 
@@ -85,6 +93,12 @@ export const TABLES = {
   frameLink: frameLinkTable,
   frameReserve: frameReserveTable,
   pageListSlot: pageListSlotTable,
+  pagelock: pagelockTable,
+  pagelockBucket: pagelockBucketTable,
+  pagelockEntry: pagelockEntryTable,
+  pagelockOwner: pagelockOwnerTable,
+  pagelockPin: pagelockPinTable,
+  pagelockSlot: pagelockSlotTable,
 } as const;
 
 /** The type of `TABLES`. */

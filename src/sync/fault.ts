@@ -63,6 +63,20 @@ export const FAULT_POINTS = [
   'vnode.read.short',
   'vnode.read.error',
   'vnode.recycle.dropped',
+  'seg.insertCheck.refuse',
+  'seg.insert.refuse',
+  'seg.insert.charged',
+  'seg.insert.linked',
+  'seg.insert.committed',
+  'seg.lookup.counted',
+  'seg.release.counted',
+  'seg.unlink.unchained',
+  'seg.unlink.pending',
+  'seg.reclaim.called',
+  'seg.reclaim.dropped',
+  'seg.reap.walking',
+  'seg.merge.joined',
+  'seg.disable.waiting',
 ] as const;
 
 /** Name of one fault point. */

@@ -16,6 +16,10 @@ export const RANK = {
   addressSpace: 200,
   /** Segments and anon map lists. */
   segment: 300,
+  /** A bucket of the pagelock cache. */
+  pagelockBucket: 320,
+  /** Counters, lists of active buckets and pools of the pagelock cache. */
+  pagelock: 340,
   /** The vnode table and its hash. */
   vnodeTable: 400,
   /** One vnode. */

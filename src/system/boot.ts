@@ -9,6 +9,7 @@ import { basename } from 'node:path';
 import { MessageChannel, parentPort, type Transferable, Worker } from 'node:worker_threads';
 import { Region } from '../layout/index.ts';
 import { Banks } from '../phys/banks.ts';
+import { createPagelock } from '../seg/index.ts';
 import { claimSlot, createOwner, newWatchId, poisonRegion, refusePoisoned } from '../sync/index.ts';
 import { type Handle, unwrapHandle } from './handle.ts';
 import { HEAP, heapOptions } from './heap.ts';
@@ -35,6 +36,7 @@ export function boot(options: BootOptions): VirtualMemory {
   createOwner(region, 'default', plan.limits);
   region.tables.frameOrder.source.put(0, plan.frameOrder);
   region.tables.physSegments.bigFirst.put(0, plan.bigFirst ? 1 : 0);
+  createPagelock(region, plan.pagelock);
   const slot = claimSlot(region, newWatchId(region));
   if (plan.services === 'manual') return begin(new VirtualMemory(region, banks, slot, null), plan);
   const handle: Handle = { pagewright: 'handle', region: region.buffer, memories: banks.memories };

@@ -1,9 +1,10 @@
 /**
- * The daemon worker: gives back what dead threads owned.
+ * The daemon worker: gives back what dead threads owned, and reaps the pagelock cache.
  *
  * PROBLEM     Recovering what a thread owned takes locks, which may take time and may belong to other threads that die just
  *             then. The monitor must stay free to notice those.
  * STRUCTURE   monitor: locks of the dead thread are free  ->  message  ->  recoverers of the rooms  ->  the slot is free
+ *             once a second, and when kicked           ->  pagelock.reap
  * INVARIANTS  I1 slots are recovered one after another, in the order in which their threads were found dead.
  * LOCKING     Has a slot of its own for what recoverers lock.
  * COSTS       What the rooms own; see their recoverers.
@@ -21,3 +22,14 @@ const vm = attachService(data);
 data.monitor.on('message', (message: unknown) => {
   if (isRecoverRequest(message)) vm.finishRecovery(message.recover);
 });
+
+/** The reaper's loop. It ends with the system, or at once when the cache is off. */
+async function reapForEver(): Promise<void> {
+  try {
+    while (await vm.pagelock.reapWhenKickedAsync());
+  } catch (error) {
+    if (vm.poisoned === null) throw error;
+  }
+}
+
+void reapForEver();

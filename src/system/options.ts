@@ -15,6 +15,7 @@ import {
 import { FRAME_ORDER, type Geometry, pageGeometry, physGeometry, type RegionSettings } from '../layout/index.ts';
 import { BANK_BYTES_MAX, WASM_PAGE_BYTES } from '../phys/banks.ts';
 import type { PhysSegmentOptions } from '../phys/phys-segments.ts';
+import { type PagelockOptions, sizePagelock } from '../seg/pagelock-options.ts';
 import type { OwnerLimits } from '../sync/owners.ts';
 
 /** Options of `boot`. Sizes are bytes or text such as `'64 MiB'`. */
@@ -41,6 +42,8 @@ export interface BootOptions {
   readonly owners?: number;
   /** Callbacks that can be known at a time. Default 64. */
   readonly callbacks?: number;
+  /** Sizes and tunables of the pagelock cache. */
+  readonly pagelock?: PagelockOptions;
   /** Limits of the default owner. Default: none. */
   readonly limits?: OwnerLimits;
   /** Polls of a held mutex before its waiter sleeps. Default 100. */
@@ -75,6 +78,7 @@ export interface BootPlan {
   readonly frameOrder: number;
   readonly bigFirst: boolean;
   readonly limits: OwnerLimits;
+  readonly pagelock: PagelockOptions;
   readonly services: 'threads' | 'manual';
 }
 
@@ -90,6 +94,7 @@ const KNOWN_OPTIONS: readonly (keyof BootOptions)[] = [
   'vnodes',
   'owners',
   'callbacks',
+  'pagelock',
   'limits',
   'spinLimit',
   'clock',
@@ -144,6 +149,7 @@ export function planBoot(options: BootOptions): BootPlan {
     physSegments: 64,
     ...physical.geometry,
     ...physGeometry(frames, physical.frameOrder !== FRAME_ORDER.lowest),
+    ...pagelockGeometry(frames, pageSize, options.pagelock ?? {}),
   };
   const spinLimit = integer('spinLimit', 100, 0, 1_000_000);
   const clock = oneOf('clock', options.clock ?? 'real', ['real', 'virtual']);
@@ -156,7 +162,22 @@ export function planBoot(options: BootOptions): BootPlan {
     frameOrder: physical.frameOrder,
     bigFirst: physical.bigFirst,
     limits: options.limits ?? {},
+    pagelock: options.pagelock ?? {},
     services,
+  };
+}
+
+/** Capacities of the pagelock cache: its hash tables as it sizes them, and a range per 32 pages. */
+function pagelockGeometry(frames: number, pageSize: number, options: PagelockOptions) {
+  const { memoryPages = frames, windowBuckets: window = 0, wiredBuckets: wired = 0 } = options;
+  const chosen = { windowBuckets: window, wiredBuckets: wired, maxWindow: 0 };
+  const { windowBuckets, wiredBuckets } = sizePagelock(memoryPages, memoryPages, chosen, pageSize);
+  const entries = Math.max(1024, Math.ceil(memoryPages / 32));
+  return {
+    pagelockBuckets: windowBuckets + wiredBuckets,
+    pagelockEntries: entries,
+    pagelockOwners: entries,
+    pagelockPins: entries,
   };
 }
 

@@ -18,6 +18,7 @@ import { type CheckReport, fail, InvariantError, VmError } from '../base/index.t
 import type { Region } from '../layout/index.ts';
 import { checkPages, type PageCounter, Pages, pageStatistics, recoverPages } from '../page/index.ts';
 import { type Banks, type FrameCounts, Frames, PageLists } from '../phys/index.ts';
+import { type CacheStatistics, PagelockCache } from '../seg/index.ts';
 import {
   type Attachment,
   Callbacks,
@@ -40,6 +41,7 @@ import {
 import { type Arena, type ArenaOptions, Arenas } from '../vmem/index.ts';
 import { recoverVnodes, Vnodes } from '../vnode/index.ts';
 import { type File, openFile, PageMappings, recoverMappings } from '../vpm/index.ts';
+import { frameGauges } from './frame-gauges.ts';
 import type { AdoptMessage, Handle, Watch } from './handle.ts';
 import { HEAP, registerHeap } from './heap.ts';
 import type { WatchRequest } from './service-messages.ts';
@@ -64,6 +66,8 @@ export interface SystemStatistics {
   readonly frames: FrameCounts;
   /** What all slots together did with pages. */
   readonly pages: Readonly<Record<PageCounter, number>>;
+  /** The pagelock cache. */
+  readonly pagelock: CacheStatistics;
 }
 
 /** One thread's attachment to a system. Made by `boot` and `attach`. */
@@ -79,6 +83,8 @@ export class VirtualMemory {
   readonly pages: Pages;
   readonly vnodes: Vnodes;
   readonly mappings: PageMappings;
+  /** The cache of ranges whose pages stay locked; see seg/pagelock-cache.ts. */
+  readonly pagelock: PagelockCache;
   /** Gives back, in this order, what a dead slot owned in each room. */
   readonly recoverers: readonly SlotRecoverer[];
   #monitor: MonitorLink | null;
@@ -97,6 +103,7 @@ export class VirtualMemory {
     this.pages = new Pages(this.thread, this.frames);
     this.vnodes = new Vnodes(this.thread, this.pages, banks);
     this.mappings = new PageMappings(this.thread, banks, this.pages, this.vnodes);
+    this.pagelock = new PagelockCache(this.thread, this.callbacks, frameGauges(this.frames));
     registerHeap(this.callbacks, this.frames, banks.pageSize);
     this.recoverers = [
       (_self, dead) => this.arenas.recover(dead),
@@ -104,6 +111,7 @@ export class VirtualMemory {
       recoverVnodes,
       recoverMappings,
       (_self, dead) => this.pageLists.recover(dead),
+      (_self, dead) => this.pagelock.recover(dead),
       (_self, dead) => this.frames.recover(dead, (first) => this.heap.whatis(first * banks.pageSize) !== null),
     ];
     this.#monitor = monitor;
@@ -196,7 +204,8 @@ export class VirtualMemory {
   /** Checks every structure; an empty list of problems everywhere means sound. Call it at quiet points. */
   check(): CheckReport[] {
     this.#requireAttached('check');
-    return [...this.arenas.check(), this.frames.check(), checkPages(this.thread), this.vnodes.check()];
+    const pages = checkPages(this.thread);
+    return [...this.arenas.check(), this.frames.check(), pages, this.vnodes.check(), this.pagelock.check()];
   }
 
   /** Slots and owners as they are now. */
@@ -207,6 +216,7 @@ export class VirtualMemory {
       owners: ownerUsage(region),
       frames: this.frames.counts(),
       pages: pageStatistics(region),
+      pagelock: this.pagelock.statistics(),
     };
   }
 

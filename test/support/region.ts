@@ -30,6 +30,10 @@ const SMALL: Partial<Geometry> = {
   frameClasses: 1,
   frameColours: 1,
   frameLists: 1,
+  pagelockBuckets: 1024 + 64,
+  pagelockEntries: 4096,
+  pagelockOwners: 256,
+  pagelockPins: 4096,
 };
 
 /** What a room needs to run in one thread. */

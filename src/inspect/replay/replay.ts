@@ -15,6 +15,8 @@
 
 import { InvariantError } from '../../base/index.ts';
 import { heapReplayer } from './heap.ts';
+import { pcacheReplayer } from './pcache.ts';
+import { pcacheInitReplayer } from './pcache-init.ts';
 import { pglistReplayer } from './pglist.ts';
 import { readTrace, TraceError, type TraceHeader } from './trace.ts';
 import { vmemReplayer } from './vmem.ts';
@@ -68,7 +70,7 @@ export interface ReplayResult {
   readonly summary: string;
 }
 
-const REPLAYERS: readonly Replayer[] = [vmemReplayer, heapReplayer, pglistReplayer];
+const REPLAYERS: readonly Replayer[] = [vmemReplayer, heapReplayer, pglistReplayer, pcacheReplayer, pcacheInitReplayer];
 
 /** Replays a file. Throws `TraceError` when it cannot be replayed at all. */
 export function replayFile(file: string): ReplayResult {

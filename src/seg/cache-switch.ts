@@ -1,0 +1,120 @@
+/**
+ * Disabling and enabling the cache, around the removal of memory.
+ *
+ * PROBLEM     Before memory goes, cached ranges must release their pages, and no new ones may come. Pinned ranges cannot be
+ *             taken; whoever waits for them must not wait for something that cannot happen.
+ * STRUCTURE   `disabled` counts disables. From then on nothing is cached, and every range goes with its last pin.
+ *
+ *               original rules   flush, pause a quarter of a second, until nothing is left or 101 flushes in a row were in vain
+ *               our rules        flush, sleep until pages leave, until nothing is left, the time is over, or all that is left
+ *                                is pinned by the calling slot itself, which cannot release while it sleeps
+ *
+ * INVARIANTS  I1 nothing is linked while `disabled` is above 0: both are looked at under the cache's lock.
+ * LOCKING     `disabled` changes under the cache's lock.
+ * COSTS       Those of the flush.
+ * FAILURE     False: pinned ranges are left, and the cache stays disabled. `EINVAL` for an enable without a disable.
+ * REJECTED    Enabling again after a failure: the removal may still succeed when other callbacks have run.
+ * REFERENCES  illumos vm_seg.c: seg_p_disable, seg_p_enable.
+ */
+
+import { fail } from '../base/index.ts';
+import { VERIFY } from '../base/verify.ts';
+import { faultPoint, load, pause, sleepOn } from '../sync/index.ts';
+import type { CacheReaper } from './cache-reaper.ts';
+import type { PagelockCore } from './pagelock-core.ts';
+
+/** Milliseconds between two flushes under the rules of the original source. */
+const SEED_PAUSE_MS = 250;
+
+/** Longest sleep under our rules: ranges of owners that were busy are tried again. */
+const SLICE_MS = 20;
+
+/** Milliseconds that a disable waits for pinned ranges when it is not told. */
+const DISABLE_WAIT_MS = 1000;
+
+/** One thread's view of the switch. */
+export class CacheSwitch {
+  readonly #core: PagelockCore;
+  readonly #reaper: CacheReaper;
+
+  constructor(core: PagelockCore, reaper: CacheReaper) {
+    this.#core = core;
+    this.#reaper = reaper;
+  }
+
+  /** Disables the cache and empties it; see the public class. */
+  disable(timeoutMs: number = DISABLE_WAIT_MS): boolean {
+    this.#change(1);
+    return this.#core.seedRules ? this.#drainStubbornly() : this.#drainPromptly(timeoutMs);
+  }
+
+  /** Takes one disable back. */
+  enable(): void {
+    const { control, lock } = this.#core;
+    lock.enter();
+    const nested = control.disabled.get(0);
+    lock.exit();
+    if (nested === 0) fail('EINVAL', 'pagelock.enable', {}, 'the cache is not disabled');
+    this.#change(-1);
+  }
+
+  #change(step: number): void {
+    const { control, lock, thread } = this.#core;
+    lock.enter();
+    thread.journal.set(control.disabled, 0, control.disabled.get(0) + step);
+    lock.exit();
+  }
+
+  #drainStubbornly(): boolean {
+    const { control, thread } = this.#core;
+    const threshold = control.stallThreshold.get(0);
+    let stalls = 0;
+    while (control.lockedPages.get(0) !== 0) {
+      const before = control.lockedPages.get(0);
+      this.#reaper.flush();
+      if (control.lockedPages.get(0) !== before) stalls = 0;
+      else if (stalls++ > threshold) return false;
+      if (control.lockedPages.get(0) !== 0) pause(thread, SEED_PAUSE_MS);
+    }
+    return true;
+  }
+
+  #drainPromptly(timeoutMs: number): boolean {
+    const { control, thread, pins } = this.#core;
+    const drained = control.drained.address(0);
+    const deadline = thread.clock.now() + timeoutMs;
+    for (;;) {
+      const seen = load(thread.words, drained);
+      this.#reaper.flush();
+      if (load(thread.words, control.lockedPages.address(0)) === 0) return true;
+      if (VERIFY) faultPoint(thread, 'seg.disable.waiting');
+      const remaining = deadline - thread.clock.now();
+      if (remaining <= 0 || !this.#canChange(pins.othersPin())) return false;
+      if (thread.clock.isVirtual) pause(thread, Math.min(remaining, SLICE_MS));
+      else sleepOn(thread, drained, seen, Math.min(remaining, SLICE_MS));
+      thread.clearWait();
+    }
+  }
+
+  /** True while a thread other than this one may still give pages back. */
+  #canChange(othersPin: boolean): boolean {
+    const { slots, thread, control } = this.#core;
+    if (othersPin || control.reaper.get(0) !== 0) return true;
+    for (let slot = 0; slot < slots.rowCount; slot++) {
+      if (slot === thread.slot) continue;
+      if (slots.pendingHead.get(slot) !== 0 || slots.reserved.get(slot) !== 0) return true;
+    }
+    // What remains is idle behind an owner's lock that somebody holds, pinned by this slot, or an orphan without a driver.
+    return this.#someIdle();
+  }
+
+  #someIdle(): boolean {
+    const { buckets, entries } = this.#core;
+    for (let bucket = 0; bucket < buckets.rowCount; bucket++) {
+      for (let link = buckets.head.get(bucket); link !== 0; link = entries.chainNext.get(link - 1)) {
+        if (entries.active.get(link - 1) === 0) return true;
+      }
+    }
+    return false;
+  }
+}

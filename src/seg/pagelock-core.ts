@@ -1,0 +1,264 @@
+/**
+ * The pagelock cache's structure: entries on chains, owner lists and lists of active buckets, and what they are charged.
+ *
+ * PROBLEM     Locking pages for a device or a foreign runtime is expensive, so locked ranges stay cached when their last
+ *             user leaves. Hits must cost two short locks; ranges must be found by key, by owner, and by age.
+ * STRUCTURE   An entry is on up to three structures, or in flight:
+ *
+ *               bucket -> entry -> entry            chain, newest first          lookup
+ *               owner  -> entry -> entry            list, newest first           purge of a segment or an anon map
+ *               list   -> bucket -> bucket          active buckets               reaper
+ *               slot   -> entry -> entry            pending: unlinked, reclaim due
+ *
+ *             Entries with no place in these are in the pool. Everything an entry was charged for stays charged until its
+ *             reclaim has run.
+ * INVARIANTS  I1 an entry in use is on the chain of its bucket, or pending of one slot, reserved by one, or an orphan.
+ *             I2 a chained entry is on the list of its owner (under the rules of the original source unless wired).
+ *             I3 `lockedPages` is the sum over entries in use, `windowPages` that over those that are not wired.
+ *             I4 `claims` of an owner counts its entries in use.
+ *             I5 a pending entry has no pins.
+ * LOCKING     Owner, then bucket, then the cache's lock, which guards counters, lists of active buckets and pools. Every change
+ *             is one transaction: inner locks are taken before anything is logged.
+ * COSTS       Unlinking logs 10 to 20 words.
+ * FAILURE     `takeEntry` is -1 when the table is full.
+ * REJECTED    The cache's lock alone: hits of different threads would meet. Links through byte offsets cast to entries, as
+ *             the original has them: undefined behaviour there, no gain here.
+ * REFERENCES  illumos vm_seg.c; docs/differences.md.
+ */
+
+import { assert } from '../base/assert.ts';
+import { VERIFY } from '../base/verify.ts';
+import type { BoundTables } from '../layout/region.ts';
+import { faultPoint, Mutex, mutexEnter, mutexExit, mutexTryEnter, RANK, type Thread } from '../sync/index.ts';
+import { ActiveBuckets } from './active-buckets.ts';
+import { CachePins } from './cache-pins.ts';
+import {
+  type BucketIndex,
+  type CacheOwner,
+  DRIVER_POSITION,
+  ENTRY_FLAG,
+  type EntryIndex,
+  PIN,
+  PIN_SHIFT_POSITION,
+  UNLIST,
+} from './pagelock-kinds.ts';
+
+/** One thread's view of the structure. The rules for using it are in range-cache.ts and seed-cache.ts. */
+export class PagelockCore {
+  readonly thread: Thread;
+  /** True under the rules of the original source. */
+  readonly seedRules: boolean;
+  /** True when the cache is configured at all. */
+  readonly enabled: boolean;
+  readonly pageSize: number;
+  readonly inversePageSize: number;
+  readonly windowBuckets: number;
+  readonly windowMask: number;
+  readonly wiredMask: number;
+  readonly maxWindow: number;
+  readonly control: BoundTables['pagelock'];
+  readonly buckets: BoundTables['pagelockBucket'];
+  readonly entries: BoundTables['pagelockEntry'];
+  readonly owners: BoundTables['pagelockOwner'];
+  readonly slots: BoundTables['pagelockSlot'];
+  readonly lists: ActiveBuckets;
+  readonly pins: CachePins;
+  readonly lock: Mutex;
+
+  constructor(thread: Thread) {
+    const { tables, geometry } = thread.region;
+    this.thread = thread;
+    this.control = tables.pagelock;
+    this.buckets = tables.pagelockBucket;
+    this.entries = tables.pagelockEntry;
+    this.owners = tables.pagelockOwner;
+    this.slots = tables.pagelockSlot;
+    this.seedRules = this.control.seedRules.get(0) === 1;
+    this.windowBuckets = this.control.windowBuckets.get(0);
+    this.enabled = this.windowBuckets !== 0;
+    this.windowMask = this.windowBuckets - 1;
+    this.wiredMask = this.control.wiredBuckets.get(0) - 1;
+    this.maxWindow = this.control.maxWindow.get(0);
+    this.pageSize = geometry.pageSize;
+    this.inversePageSize = 1 / geometry.pageSize;
+    this.lists = new ActiveBuckets(thread);
+    this.pins = new CachePins(thread);
+    this.lock = new Mutex(thread, this.control.lock.address(0), RANK.pagelock);
+  }
+
+  /** True while nothing may be cached. A hint without the cache's lock. */
+  get disabled(): boolean {
+    return this.control.disabled.get(0) !== 0;
+  }
+
+  lockBucket(bucket: BucketIndex): void {
+    mutexEnter(this.thread, this.buckets.lock.address(bucket), RANK.pagelockBucket);
+  }
+
+  unlockBucket(bucket: BucketIndex): void {
+    mutexExit(this.thread, this.buckets.lock.address(bucket));
+  }
+
+  lockOwner(owner: CacheOwner): void {
+    mutexEnter(this.thread, this.owners.lock.address(owner), RANK.segment);
+  }
+
+  tryLockOwner(owner: CacheOwner): boolean {
+    return mutexTryEnter(this.thread, this.owners.lock.address(owner), RANK.segment);
+  }
+
+  unlockOwner(owner: CacheOwner): void {
+    mutexExit(this.thread, this.owners.lock.address(owner));
+  }
+
+  /** Adds to a counter of this slot. */
+  count(counter: number, amount: number): void {
+    const { counters } = this.slots;
+    const { slot } = this.thread;
+    counters.putAt(slot, counter, counters.at(slot, counter) + amount);
+  }
+
+  /** Bucket of a key under the rules of the original source: no mixing, and the page shift is part of it. */
+  seedBucket(owner: CacheOwner, address: number, flags: number): BucketIndex {
+    const tag = this.owners.tag.get(owner);
+    if ((flags & PIN.wired) !== 0) return this.windowBuckets + (Math.floor(tag / 64) & this.wiredMask);
+    const pages = Math.floor(address / 2 ** (flags >> PIN_SHIFT_POSITION));
+    return (Math.floor(tag / 8) ^ pages) & this.windowMask;
+  }
+
+  /** True when an entry is linked to its owner. */
+  isOwned(entry: EntryIndex): boolean {
+    return !this.seedRules || (this.entries.flags.get(entry) & ENTRY_FLAG.wired) === 0;
+  }
+
+  /** Number of an entry's driver. */
+  driverOf(entry: EntryIndex): number {
+    return this.entries.flags.get(entry) >>> DRIVER_POSITION;
+  }
+
+  /** Now in ticks, as entries remember it under the rules of the original source. */
+  ticks(): number {
+    return Math.floor(this.thread.clock.now() / this.control.tickMs.get(0)) | 0;
+  }
+
+  /** Journaled: an entry of the pool, or -1. Needs the cache's lock. */
+  takeEntry(): EntryIndex {
+    const { journal } = this.thread;
+    const { control, entries } = this;
+    let entry = control.entryHead.get(0) - 1;
+    if (entry >= 0) journal.set(control.entryHead, 0, entries.chainNext.get(entry));
+    else {
+      entry = control.entryFresh.get(0);
+      if (entry === entries.rowCount) return -1;
+      journal.set(control.entryFresh, 0, entry + 1);
+    }
+    journal.set(control.entryCount, 0, control.entryCount.get(0) + 1);
+    return entry;
+  }
+
+  /** Plain stores into an entry that nobody can reach yet. Puts it into use. */
+  fillEntry(entry: EntryIndex, owner: CacheOwner, address: number, pages: number, shadow: number, flags: number): void {
+    const { entries } = this;
+    entries.address.put(entry, address);
+    entries.shadow.put(entry, shadow);
+    entries.pages.put(entry, pages);
+    entries.writablePages.put(entry, pages);
+    entries.active.put(entry, 1);
+    entries.flags.put(entry, flags);
+    entries.lastUse.put(entry, 0);
+    entries.owner.put(entry, owner + 1);
+  }
+
+  /** Journaled: charges an entry's pages and its owner. Needs the cache's lock. */
+  charge(entry: EntryIndex, sign: 1 | -1): void {
+    const { journal } = this.thread;
+    const { control, entries, owners } = this;
+    const pages = sign * entries.pages.get(entry);
+    const owner = entries.owner.get(entry) - 1;
+    journal.set(control.lockedPages, 0, control.lockedPages.get(0) + pages);
+    if ((entries.flags.get(entry) & ENTRY_FLAG.wired) === 0) {
+      journal.set(control.windowPages, 0, control.windowPages.get(0) + pages);
+    }
+    journal.set(owners.claims, owner, owners.claims.get(owner) + sign);
+  }
+
+  /** Journaled: gives an entry back to the pool. Needs the cache's lock. */
+  freeEntry(entry: EntryIndex): void {
+    const { journal } = this.thread;
+    const { control, entries } = this;
+    journal.set(entries.owner, entry, 0);
+    journal.set(entries.chainNext, entry, control.entryHead.get(0));
+    journal.set(control.entryHead, 0, entry + 1);
+    journal.set(control.entryCount, 0, control.entryCount.get(0) - 1);
+  }
+
+  /** Journaled: makes an entry the newest of its bucket and its owner. Needs the locks of both. */
+  link(entry: EntryIndex, bucket: BucketIndex): void {
+    const { journal } = this.thread;
+    const { entries, buckets, owners } = this;
+    const older = buckets.head.get(bucket);
+    entries.bucket.put(entry, bucket);
+    entries.chainNext.put(entry, older);
+    entries.chainPrevious.put(entry, 0);
+    if (older !== 0) journal.set(entries.chainPrevious, older - 1, entry + 1);
+    journal.set(buckets.head, bucket, entry + 1);
+    if (!this.isOwned(entry)) return;
+    const owner = entries.owner.get(entry) - 1;
+    const first = owners.head.get(owner);
+    entries.ownerNext.put(entry, first);
+    entries.ownerPrevious.put(entry, 0);
+    if (first !== 0) journal.set(entries.ownerPrevious, first - 1, entry + 1);
+    journal.set(owners.head, owner, entry + 1);
+    journal.set(owners.count, owner, owners.count.get(owner) + 1);
+  }
+
+  /**
+   * One transaction: unlinks an entry and makes it pending of this slot, newest first; with `pin`, the row of its last pin
+   * is given back. Needs the locks of its bucket and, if it is owned, of its owner, with nothing logged under them.
+   */
+  unlink(entry: EntryIndex, unlist: number, pin = -1): void {
+    const { thread, entries } = this;
+    const { journal, slot } = thread;
+    const bucket = entries.bucket.get(entry);
+    const lone = this.buckets.head.get(bucket) === entry + 1 && entries.chainNext.get(entry) === 0;
+    const leaves = lone && unlist !== UNLIST.never && this.buckets.listed.get(bucket) !== 0;
+    assert(entries.active.get(entry) === (pin < 0 ? 0 : 1), 'seg/pagelock-core I5: an entry with pins stays');
+    if (leaves) this.lock.enter();
+    if (pin >= 0) {
+      journal.set(entries.active, entry, 0);
+      this.pins.give(pin);
+    }
+    this.unchain(entry);
+    if (VERIFY) faultPoint(thread, 'seg.unlink.unchained');
+    journal.set(entries.chainNext, entry, this.slots.pendingHead.get(slot));
+    journal.set(this.slots.pendingHead, slot, entry + 1);
+    if (VERIFY) faultPoint(thread, 'seg.unlink.pending');
+    if (leaves) {
+      this.lists.leave(bucket, unlist === UNLIST.walker);
+      this.lock.exit();
+    } else {
+      thread.commit();
+    }
+  }
+
+  /** Journaled: takes an entry off its chain and its owner's list. */
+  unchain(entry: EntryIndex): void {
+    const { journal } = this.thread;
+    const { entries, buckets, owners } = this;
+    const older = entries.chainNext.get(entry);
+    const newer = entries.chainPrevious.get(entry);
+    if (newer === 0) journal.set(buckets.head, entries.bucket.get(entry), older);
+    else journal.set(entries.chainNext, newer - 1, older);
+    if (older !== 0) journal.set(entries.chainPrevious, older - 1, newer);
+    if (!this.isOwned(entry)) return;
+    const owner = entries.owner.get(entry) - 1;
+    const next = entries.ownerNext.get(entry);
+    const previous = entries.ownerPrevious.get(entry);
+    if (previous === 0) journal.set(owners.head, owner, next);
+    else journal.set(entries.ownerNext, previous - 1, next);
+    if (next !== 0) journal.set(entries.ownerPrevious, next - 1, previous);
+    const left = owners.count.get(owner) - 1;
+    journal.set(owners.count, owner, left);
+    if (left === 0) journal.set(owners.classes, owner, 0);
+  }
+}

@@ -1,0 +1,251 @@
+/**
+ * The pagelock cache under our rules.
+ *
+ * PROBLEM     The rules of the original source miss requests inside a cached range, cache overlapping ranges twice, stop purges
+ *             at a pinned range, and lose races with a disable.
+ * STRUCTURE   lookup   a range that covers the request, wherever it starts; ranges that are doomed are passed over
+ *             insert   1 nothing if a range covers it   2 idle ranges inside it go, pinned ones are doomed   3 look at
+ *                      the window, charge and link in one transaction
+ *             release  a doomed range goes with its last pin, as does every range while the cache is disabled
+ *             purge    every idle range of the owner goes, pinned ones are doomed
+ * INVARIANTS  Those of pagelock-core.ts and range-search.ts.
+ *             I1 insertions of one owner follow one another.   I2 nothing is linked while the cache is disabled.
+ *             I3 a doomed range has pins.
+ * LOCKING     Owner, bucket, cache. A hit needs the bucket only.
+ * COSTS       A hit locks one bucket; its release the same one.
+ * FAILURE     -1, `INSERT_...`; `EINVAL` for a pin that is not in use.
+ * REJECTED    Keeping ranges that a longer one covers: their pages would be charged twice.
+ * REFERENCES  docs/differences.md, the pagelock cache.
+ */
+
+import { fail } from '../base/index.ts';
+import { VERIFY } from '../base/verify.ts';
+import { faultPoint } from '../sync/index.ts';
+import { OWNER_JOINS } from './cache-owners.ts';
+import type { PagelockCore } from './pagelock-core.ts';
+import {
+  type BucketIndex,
+  type CacheOwner,
+  DRIVER_POSITION,
+  ENTRY_FLAG,
+  type EntryIndex,
+  INSERT_COVERED,
+  INSERT_REFUSED,
+  PAGELOCK_COUNTER,
+  PIN,
+  type Pin,
+  UNLIST,
+} from './pagelock-kinds.ts';
+import { classOf, type RangeSearch } from './range-search.ts';
+import type { Reclaimer } from './reclaimer.ts';
+
+/** One thread's view. */
+export class RangeCache {
+  readonly #core: PagelockCore;
+  readonly #search: RangeSearch;
+  readonly #reclaimer: Reclaimer;
+
+  constructor(core: PagelockCore, search: RangeSearch, reclaimer: Reclaimer) {
+    this.#core = core;
+    this.#search = search;
+    this.#reclaimer = reclaimer;
+  }
+
+  /** A pin on a range that covers the request, or -1. */
+  lookup(owner: CacheOwner, address: number, pages: number, flags: number): Pin {
+    const core = this.#core;
+    if (core.disabled || !core.pins.ensure()) return -1;
+    const write = (flags & PIN.write) !== 0;
+    const page = address * core.inversePageSize;
+    const entry = this.#search.lockCovering(owner, page, pages, write, (flags & PIN.wired) !== 0);
+    if (entry < 0) return -1;
+    const { entries, thread } = core;
+    thread.journal.set(entries.active, entry, entries.active.get(entry) + 1);
+    const known = entries.flags.get(entry);
+    if (write && (known & ENTRY_FLAG.write) === 0) thread.journal.set(entries.flags, entry, known | ENTRY_FLAG.write);
+    if (VERIFY) faultPoint(thread, 'seg.lookup.counted');
+    const pin = core.pins.take(entry);
+    core.unlockBucket(entries.bucket.get(entry));
+    return pin;
+  }
+
+  /** A pin on the new range, or `INSERT_...`. */
+  insert(owner: CacheOwner, address: number, pages: number, shadow: number, flags: number, writable: number): Pin {
+    const core = this.#core;
+    const wired = (flags & PIN.wired) !== 0;
+    const page = address * core.inversePageSize;
+    for (;;) {
+      if (core.disabled || !core.pins.ensure()) return INSERT_REFUSED;
+      core.lockOwner(owner);
+      // 1. Another thread may have been faster.
+      const covering = this.#search.lockCovering(owner, page, pages, (flags & PIN.write) !== 0, wired);
+      if (covering >= 0) {
+        core.unlockBucket(core.entries.bucket.get(covering));
+        core.unlockOwner(owner);
+        return INSERT_COVERED;
+      }
+      // 2. What this range covers is not needed any more. Its pages leave the window before this one enters it.
+      if (core.owners.count.get(owner) === 0 || this.#dropInside(owner, page, pages, wired) === 0) break;
+      core.unlockOwner(owner);
+      this.#reclaimer.run(false);
+    }
+    // 3.
+    const bucket = this.#search.ownBucket(owner, page, pages, wired);
+    const pin = this.#link(owner, address, pages, shadow, flags, writable, bucket);
+    core.unlockOwner(owner);
+    return pin;
+  }
+
+  /** Takes a pin back. Returns the entry if its release makes it due for a merge, else -1. */
+  release(pin: Pin): EntryIndex {
+    const core = this.#core;
+    const { entries, pins, thread } = core;
+    const row = pins.rowOf(pin, 'pagelock.release');
+    const entry = pins.entryOf(row);
+    const bucket = entries.bucket.get(entry);
+    core.lockBucket(bucket);
+    if (!pins.isCurrent(row, pin)) {
+      core.unlockBucket(bucket);
+      fail('EINVAL', 'pagelock.release', { pin }, 'another thread has released it');
+    }
+    const active = entries.active.get(entry) - 1;
+    const flags = entries.flags.get(entry);
+    if (active === 0) {
+      if ((flags & ENTRY_FLAG.doomed) !== 0 || core.disabled) {
+        core.unlockBucket(bucket);
+        this.#releaseLast(entry, row, bucket);
+        return -1;
+      }
+      thread.journal.set(entries.flags, entry, (flags | ENTRY_FLAG.referenced) & ~ENTRY_FLAG.mergeDue);
+      thread.journal.set(entries.lastUse, entry, core.control.epoch.get(0));
+    }
+    thread.journal.set(entries.active, entry, active);
+    if (VERIFY) faultPoint(thread, 'seg.release.counted');
+    pins.give(row);
+    core.unlockBucket(bucket);
+    return active === 0 && (flags & ENTRY_FLAG.mergeDue) !== 0 ? entry : -1;
+  }
+
+  /** Like `release` for the pin of a thread that has died: what has to go becomes pending of this slot. */
+  releaseRow(row: number): void {
+    const core = this.#core;
+    const { entries, pins } = core;
+    const entry = pins.entryOf(row);
+    this.#releaseLast(entry, row, entries.bucket.get(entry));
+  }
+
+  /** Drops all idle ranges of an owner, of a shadow list if one is given, and dooms pinned ones. Returns how many of these. */
+  drop(owner: CacheOwner, shadow = -1): number {
+    const core = this.#core;
+    const { entries, thread } = core;
+    let pinned = 0;
+    core.lockOwner(owner);
+    for (let link = core.owners.head.get(owner); link !== 0; ) {
+      const entry = link - 1;
+      link = entries.ownerNext.get(entry);
+      if (shadow !== -1 && entries.shadow.get(entry) !== shadow) continue;
+      const bucket = entries.bucket.get(entry);
+      core.lockBucket(bucket);
+      if (entries.active.get(entry) === 0) core.unlink(entry, UNLIST.normal);
+      else {
+        thread.journal.set(entries.flags, entry, entries.flags.get(entry) | ENTRY_FLAG.doomed);
+        pinned++;
+      }
+      core.unlockBucket(bucket);
+    }
+    core.unlockOwner(owner);
+    return pinned;
+  }
+
+  /** Unlinks idle ranges inside a range and dooms pinned ones. Returns how many were unlinked. Needs the owner's lock. */
+  #dropInside(owner: CacheOwner, page: number, pages: number, wired: boolean): number {
+    const core = this.#core;
+    const { entries, buckets, thread } = core;
+    const first = page * core.pageSize;
+    const end = (page + pages) * core.pageSize;
+    let dropped = 0;
+    this.#search.forEachBucketInside(owner, page, pages, wired, (bucket) => {
+      core.lockBucket(bucket);
+      for (let link = buckets.head.get(bucket); link !== 0; ) {
+        const entry = link - 1;
+        link = entries.chainNext.get(entry);
+        const start = entries.address.get(entry);
+        if (entries.owner.get(entry) !== owner + 1 || start < first) continue;
+        if (start + entries.pages.get(entry) * core.pageSize > end) continue;
+        if (entries.active.get(entry) === 0) {
+          core.unlink(entry, UNLIST.normal);
+          dropped++;
+        } else {
+          thread.journal.set(entries.flags, entry, entries.flags.get(entry) | ENTRY_FLAG.doomed);
+          thread.commit();
+        }
+      }
+      core.unlockBucket(bucket);
+    });
+    return dropped;
+  }
+
+  /** Step 3 of an insertion: one transaction under all three locks. */
+  #link(
+    owner: CacheOwner,
+    address: number,
+    pages: number,
+    shadow: number,
+    flags: number,
+    writable: number,
+    bucket: BucketIndex,
+  ): Pin {
+    const core = this.#core;
+    const { control, thread, entries, owners } = core;
+    const { journal } = thread;
+    const wired = (flags & PIN.wired) !== 0;
+    let pin: Pin = INSERT_REFUSED;
+    core.lockBucket(bucket);
+    core.lock.enter();
+    const fits = wired || control.windowPages.get(0) + pages <= core.maxWindow;
+    const entry = fits && !core.disabled ? core.takeEntry() : -1;
+    if (entry >= 0) {
+      const state = owners.state.get(owner);
+      const driver = (state >> 1) - 1;
+      const bits =
+        (wired ? ENTRY_FLAG.wired : 0) |
+        ((flags & PIN.write) !== 0 ? ENTRY_FLAG.write : 0) |
+        ((state & OWNER_JOINS) !== 0 ? ENTRY_FLAG.joinable | ENTRY_FLAG.mergeDue : 0) |
+        (driver << DRIVER_POSITION);
+      core.fillEntry(entry, owner, address, pages, shadow, bits);
+      entries.writablePages.put(entry, writable);
+      core.charge(entry, 1);
+      const alone = core.buckets.head.get(bucket) === 0;
+      core.link(entry, bucket);
+      if (VERIFY) faultPoint(thread, 'seg.insert.linked');
+      if (alone) core.lists.join(bucket);
+      const classes = owners.classes.get(owner);
+      const bit = 1 << classOf(pages);
+      if ((classes & bit) === 0) journal.set(owners.classes, owner, classes | bit);
+      pin = core.pins.take(entry);
+    }
+    core.lock.exit();
+    core.unlockBucket(bucket);
+    if (VERIFY) faultPoint(thread, 'seg.insert.committed');
+    core.count(pin >= 0 ? PAGELOCK_COUNTER.inserts : PAGELOCK_COUNTER.refused, 1);
+    return pin;
+  }
+
+  /** Rare: the last pin of a range that has to go. Both locks are taken anew, in their order; the pin keeps the entry. */
+  #releaseLast(entry: EntryIndex, row: number, bucket: BucketIndex): void {
+    const core = this.#core;
+    const { entries, pins, thread } = core;
+    const owner = entries.owner.get(entry) - 1;
+    core.lockOwner(owner);
+    core.lockBucket(bucket);
+    const active = entries.active.get(entry) - 1;
+    const goes = (entries.flags.get(entry) & ENTRY_FLAG.doomed) !== 0 || core.disabled;
+    if (active === 0 && goes) core.unlink(entry, UNLIST.normal, row);
+    else {
+      thread.journal.set(entries.active, entry, active);
+      pins.give(row);
+    }
+    core.unlockBucket(bucket);
+    core.unlockOwner(owner);
+  }
+}

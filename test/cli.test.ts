@@ -2,10 +2,20 @@
 
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { appendFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { gunzipSync } from 'node:zlib';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Prng } from '../src/base/index.ts';
 
@@ -229,5 +239,52 @@ describe('run', () => {
     const { code, stderr } = await outcome(child);
     expect(stderr).toBe('');
     expect(code).not.toBeNull();
+  });
+});
+
+describe('replay', () => {
+  const trace = fileURLToPath(new URL('golden/vmem/unittest-s101.jsonl.gz', import.meta.url));
+
+  it('prints a line for each file', async () => {
+    const plain = join(folder, 'plain.jsonl');
+    writeFileSync(plain, gunzipSync(readFileSync(trace)));
+    const { code, stdout, stderr } = await command('replay', trace, plain);
+    expect(stderr).toBe('');
+    expect(stdout.split('\n')).toEqual([
+      expect.stringMatching(/^unittest-s101: \d+ operations, 0 mismatches/),
+      expect.stringMatching(/^plain \(unittest\): \d+ operations, 0 mismatches/),
+      '',
+    ]);
+    expect(code).toBe(0);
+  });
+
+  it('says where a result differs, what was expected, what came, and what the state is', async () => {
+    const file = join(folder, 'differs.jsonl');
+    const lines = gunzipSync(readFileSync(trace)).toString().split('\n');
+    const at = lines.findIndex((line, index) => index > 20 && line.includes('"rc":0,"addr":'));
+    lines[at] = (lines[at] as string).replace(/"addr":\d+/, '"addr":123456789');
+    writeFileSync(file, lines.join('\n'));
+    const { code, stdout } = await command('replay', file, trace);
+    expect(code).toBe(1);
+    expect(stdout).toContain(`line ${at + 1}: `);
+    expect(stdout).toContain('expected: 123456789');
+    expect(stdout).toMatch(/got: +\d+/);
+    expect(stdout).toContain('arena "test"');
+    expect(stdout).toMatch(/unittest-s101: \d+ operations, 0 mismatches/);
+  });
+
+  it.each([
+    ['{"trace":"dance","version":1}', /unknown kind of trace "dance"/],
+    ['{"trace":"vmem","version":99}', /unknown version 99 of vmem traces/],
+    ['no trace at all', /line 1 is no JSON/],
+    ['[]', /the first line is no trace header/],
+  ])('refuses %s in one line with exit code 2', async (text, expected) => {
+    const file = join(folder, 'refused.jsonl');
+    writeFileSync(file, `${text}\n`);
+    const { code, stdout, stderr } = await command('replay', file);
+    expect(code).toBe(2);
+    expect(stdout).toBe('');
+    expect(stderr).toMatch(expected);
+    expect(stderr.trimEnd().split('\n')).toHaveLength(1);
   });
 });

@@ -9,7 +9,7 @@ export const FRAME_USE = {
   page: 2,
   /** First frame of a run that somebody owns. */
   run: 3,
-  /** Any other frame of a run, or a frame of a run that is being put together. */
+  /** Any other frame of a run. */
   runRest: 4,
   /** Given out in a page list. */
   list: 5,

@@ -102,13 +102,19 @@ describe('frames', () => {
     const { region, thread, frames } = setUp(64, 64);
     const victim = testThread(region);
     const other = new Frames(victim);
-    // Taken, not written down.
+    // Taken, and written down or not.
     other.takeRun(8);
-    frames.recover(victim.slot, () => true);
+    other.settle();
+    frames.recover(victim.slot);
     expect(frames.counts().run).toBe(8);
     other.giveRun(0, 8);
     other.takeRun(8);
-    frames.recover(victim.slot, () => false);
+    frames.recover(victim.slot);
+    expect(frames.counts().run).toBe(0);
+    other.takeRun(8);
+    other.settleInSection();
+    undoJournal(region, victim.slot);
+    frames.recover(victim.slot);
     expect(frames.counts().run).toBe(0);
     // Half marked, then half given.
     for (const stage of [HAND_STAGE.marking, HAND_STAGE.giving]) {
@@ -121,7 +127,7 @@ describe('frames', () => {
       if (stage === HAND_STAGE.giving) {
         for (let frame = 0; frame < 8; frame++) other.convert(frame, other.useOf(frame), FRAME_USE.runRest);
       }
-      frames.recover(victim.slot, () => true);
+      frames.recover(victim.slot);
       expect(frames.counts().run).toBe(0);
       expectSound(frames);
     }

@@ -10,6 +10,8 @@
  *             A thread that works on a run longer than its journal commits piece by piece; its hand record (stage, first,
  *             count) lets the takeover finish or undo the rest.
  * INVARIANTS  I1 a run is one frame of use run and then frames of use runRest, all in one bank.
+ *                The first frame of a run changes first when it is taken or given back, so that its neighbour's end is
+ *                always seen.
  *             I2 a slot's hand record covers every frame that the slot has changed but not finished.
  * LOCKING     One mutex (RANK.frames), innermost but for counters. Reclaimers run without it.
  * COSTS       A frame: one lock pair and five journaled stores, shared by up to 32 frames taken at once.
@@ -169,7 +171,8 @@ export class Frames {
 
   /**
    * First frame of a run of `count` adjacent frames of one bank, or -1. Pages are reclaimed where no run is free.
-   * Until `settle` is called, the run goes back when this thread dies: call it once the run is written down elsewhere.
+   * Until `settle` or `settleInSection` is called, the run goes back when this thread dies: call it once, or in the
+   * critical section in which, the run is written down elsewhere.
    */
   tryTakeRun(count: number): FrameIndex {
     const { bankFrames } = this.#thread.region.geometry;
@@ -183,6 +186,11 @@ export class Frames {
   /** Says that the run taken last is written down elsewhere. */
   settle(): void {
     this.#hand.stage.put(this.#thread.slot, HAND_STAGE.empty);
+  }
+
+  /** Like `settle`, through the journal: undone with the critical section that writes the run down. */
+  settleInSection(): void {
+    this.#thread.journal.set(this.#hand.stage, this.#thread.slot, HAND_STAGE.empty);
   }
 
   /** Gives a whole run back. Throws `EINVAL` when `first` and `count` are not a run as it was taken. */
@@ -201,16 +209,13 @@ export class Frames {
     return this.core.counts();
   }
 
-  /** Gives back what a dead slot had in hand; `isWrittenDown` says whether a run that it had just taken is in use. */
-  recover(dead: SlotIndex, isWrittenDown: (first: FrameIndex, count: number) => boolean): void {
+  /** Gives back what a dead slot had in hand. */
+  recover(dead: SlotIndex): void {
     const stage = this.#hand.stage.get(dead);
     const first = this.#hand.first.get(dead);
     const count = this.#hand.count.get(dead);
-    if (stage === HAND_STAGE.taking || (stage === HAND_STAGE.taken && !isWrittenDown(first, count))) {
-      this.#giveMarked(first, count, dead);
-    }
     if (stage === HAND_STAGE.marking) this.#finishGiving(first, count, dead);
-    if (stage === HAND_STAGE.giving) this.#giveMarked(first, count, dead);
+    else if (stage !== HAND_STAGE.empty) this.#giveMarked(first, count, dead);
     this.#hand.stage.put(dead, HAND_STAGE.empty);
   }
 
@@ -241,10 +246,11 @@ export class Frames {
     if (first >= 0) {
       this.#setHand(first, count, HAND_STAGE.taking);
       for (let done = 0; done < count; done++) {
-        this.core.take(first + done, FRAME_USE.runRest);
+        this.core.take(first + done, done === 0 ? FRAME_USE.run : FRAME_USE.runRest);
         if ((done + 1) % PIECE_FRAMES === 0) this.#thread.commit();
       }
-      this.#finishTaking(first);
+      this.#thread.commit();
+      this.#hand.stage.put(this.#thread.slot, HAND_STAGE.taken);
     }
     this.#mutex.exit();
     return first;
@@ -268,9 +274,7 @@ export class Frames {
       this.#setHand(first, count, HAND_STAGE.taking);
       const lost = this.#takeWindow(first, count, reclaimer);
       if (lost < 0) {
-        this.#mutex.enter();
-        this.#finishTaking(first);
-        this.#mutex.exit();
+        this.#hand.stage.put(this.#thread.slot, HAND_STAGE.taken);
         return first;
       }
       this.#giveMarked(first, count, this.#thread.slot);
@@ -293,27 +297,22 @@ export class Frames {
   #takeWindow(first: FrameIndex, count: number, reclaimer: FrameReclaimer): FrameIndex {
     for (let frame = first; frame < first + count; frame++) {
       if (VERIFY && faultPoint(this.#thread, 'phys.run.partial')) return frame;
+      const use = frame === first ? FRAME_USE.run : FRAME_USE.runRest;
       this.#mutex.enter();
       const free = this.core.source.has(frame);
-      if (free) this.core.take(frame, FRAME_USE.runRest);
+      if (free) this.core.take(frame, use);
       this.#mutex.exit();
-      if (!free && !(this.useOf(frame) === FRAME_USE.page && reclaimer.reclaim(frame, FRAME_USE.runRest))) return frame;
+      if (!free && !(this.useOf(frame) === FRAME_USE.page && reclaimer.reclaim(frame, use))) return frame;
     }
     return -1;
   }
 
-  /** Under the lock: the frames from `first` on become a run. */
-  #finishTaking(first: FrameIndex): void {
-    this.core.convert(first, FRAME_USE.run);
-    this.#thread.commit();
-    this.#hand.stage.put(this.#thread.slot, HAND_STAGE.taken);
-  }
-
   /** Marks all frames of a run as the giver's, then frees them. A takeover repeats it for a dead giver. */
   #finishGiving(first: FrameIndex, count: number, giver: SlotIndex): void {
-    const marked = ((giver + 1) << SLOT_SHIFT) | FRAME_USE.runRest;
+    const mark = (giver + 1) << SLOT_SHIFT;
     this.#mutex.enter();
     for (let done = 0; done < count; done++) {
+      const marked = mark | (done === 0 ? FRAME_USE.run : FRAME_USE.runRest);
       if (this.core.wordOf(first + done) !== marked) this.core.convertMarked(first + done, marked);
       if ((done + 1) % PIECE_FRAMES === 0) this.#thread.commit();
     }

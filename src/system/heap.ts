@@ -37,6 +37,7 @@ export function registerHeap(callbacks: Callbacks, frames: Frames, pageSize: num
       const first = frames.tryTakeRun(count);
       return first < 0 ? -1 : { start: first * pageSize, size: count * pageSize };
     },
+    recorded: () => frames.settleInSection(),
     release(startBytes, sizeBytes) {
       frames.giveRun(startBytes / pageSize, sizeBytes / pageSize);
     },

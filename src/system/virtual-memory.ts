@@ -111,8 +111,6 @@ export class VirtualMemory {
       recoverVnodes,
       recoverMappings,
       (_self, dead) => this.pageLists.recover(dead),
-      (_self, dead) => this.pagelock.recover(dead),
-      (_self, dead) => this.frames.recover(dead, (first) => this.heap.whatis(first * banks.pageSize) !== null),
     ];
     this.#monitor = monitor;
   }

@@ -184,6 +184,7 @@ function recordSpan(core: ArenaCore, start: number, size: number, ask: Ask): boo
   const span = insertSpan(core, start, size, TAG_KIND.spanImported);
   if (core.releases && !core.seed) idleInsert(core, span);
   clearTransfer(core);
+  if (core.importCallback >= 0) spanSource(core.cores, core).recorded?.();
   core.count(ARENA_COUNTER.imports);
   if (VERIFY) faultPoint(core.thread, 'vmem.import.recorded');
   core.thread.commit();

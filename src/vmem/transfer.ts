@@ -38,6 +38,11 @@ export interface SpanSource {
   import(size: number, constraints?: Constraints): number | { readonly start: number; readonly size: number };
   /** Takes a range back. Without this function imported spans are kept. */
   release?(start: number, size: number): void;
+  /**
+   * Runs in the arena's section that makes an imported range a span: what it stores through the journal happens together
+   * with that or not at all. For sources that take back what a dead thread had not recorded. Must not take locks.
+   */
+  recorded?(): void;
 }
 
 /** Records an allocation that was made for the arena that imports it. In the section of the source. */

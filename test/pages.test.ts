@@ -114,7 +114,7 @@ async function slotsLeft(count: number): Promise<void> {
 
 /** Nothing is open or in use any more: all frames are free, and every bank is one run. */
 async function endOracle(): Promise<void> {
-  await slotsLeft(2);
+  await slotsLeft(3);
   expect(vm.vnodes.dropUnused()).toBe(0);
   expect(vm.check().flatMap((report) => report.problems)).toEqual([]);
   const { frames, bankFrames } = vm.region.geometry;
@@ -206,7 +206,9 @@ describe('a worker that is terminated', () => {
       ['vnode.open.inserted', 'page.fill.reading'],
       ['phys.run.partial', 'vnode.recycle.dropped'],
     ] as const) {
-      const victims = [await parkAt(first, 1, 2), await parkAt(second, 2, 2)];
+      const victims = [await startFor(first, 1), await startFor(second, 2)] as const;
+      await park(victims[0], first, 2);
+      await park(victims[1], second, 2);
       await Promise.all(victims.map((victim) => victim.worker.terminate()));
       await progress(survivor, 100);
     }
@@ -236,19 +238,23 @@ describe('a worker that is terminated', () => {
   });
 });
 
-/** Starts a reader and lets it stop at a point for ever. */
-async function parkAt(point: FaultPoint, number: number, skip: number): Promise<Reader> {
+/** Starts a reader that will come past a point. */
+function startFor(point: FaultPoint, number: number): Promise<Reader> {
   const churn = point.startsWith('vnode') || point === 'page.drop.unhashed';
   const churned = Array.from({ length: 6 }, (_, i) => scratch.file(`churn-${i}`, 9000, i));
-  const victim = await start(number, churn ? { churn, paths: churned } : { heapBytes: 20_000 });
+  return start(number, churn ? { churn, paths: churned } : { heapBytes: 20_000 });
+}
+
+/** Lets a reader stop at a point for ever. */
+async function park(victim: Reader, point: FaultPoint, skip: number): Promise<void> {
   armFault(vm.region, point, 'park', { skip, slot: victim.slot });
   expect(await parkedSlot(point)).toBe(victim.slot);
   disarmFault(vm.region);
-  return victim;
 }
 
 async function killAt(point: FaultPoint, number: number, skip: number): Promise<void> {
-  const victim = await parkAt(point, number, skip);
+  const victim = await startFor(point, number);
+  await park(victim, point, skip);
   await victim.worker.terminate();
 }
 
@@ -265,7 +271,7 @@ async function parkedSlot(point: FaultPoint): Promise<number> {
 
 /** What a killed worker had allocated from the heap stays allocated: it belongs to the program. */
 async function endOracleAfterKills(): Promise<void> {
-  await slotsLeft(2);
+  await slotsLeft(3);
   expect(vm.vnodes.dropUnused()).toBe(0);
   expect(vm.check().flatMap((report) => report.problems)).toEqual([]);
   vm.heap.xfreeAll();

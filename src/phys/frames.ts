@@ -193,6 +193,17 @@ export class Frames {
     this.#thread.journal.set(this.#hand.stage, this.#thread.slot, HAND_STAGE.empty);
   }
 
+  /**
+   * Announces through the journal that `giveRun` will be called for a run: from the end of the critical section on, in
+   * which whoever owned it lets go of it, the run goes back even if this thread dies first.
+   */
+  giveInSection(first: FrameIndex, count: number): void {
+    const { journal, slot } = this.#thread;
+    journal.set(this.#hand.first, slot, first);
+    journal.set(this.#hand.count, slot, count);
+    journal.set(this.#hand.stage, slot, HAND_STAGE.marking);
+  }
+
   /** Gives a whole run back. Throws `EINVAL` when `first` and `count` are not a run as it was taken. */
   giveRun(first: FrameIndex, count: number): void {
     this.#requireRun(first, count);

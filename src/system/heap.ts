@@ -38,6 +38,7 @@ export function registerHeap(callbacks: Callbacks, frames: Frames, pageSize: num
       return first < 0 ? -1 : { start: first * pageSize, size: count * pageSize };
     },
     recorded: () => frames.settleInSection(),
+    releasing: (startBytes, sizeBytes) => frames.giveInSection(startBytes / pageSize, sizeBytes / pageSize),
     release(startBytes, sizeBytes) {
       frames.giveRun(startBytes / pageSize, sizeBytes / pageSize);
     },

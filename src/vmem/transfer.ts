@@ -15,7 +15,7 @@
  * COSTS       Four logged stores each way.
  * FAILURE     A source that is a function cannot take part in a section. What it returned is recorded right afterwards; a
  *             death inside the function, or between it and the record, is the function's to handle. A release is called at
- *             most once: the row says so before the call.
+ *             most once: the row says so before the call. A source with `recorded` and `releasing` can handle all of it.
  * REJECTED    Holding both locks: the source's search would be under the arena's lock, and functions may not run there.
  * REFERENCES  docs/locking.md: imports.
  */
@@ -39,10 +39,13 @@ export interface SpanSource {
   /** Takes a range back. Without this function imported spans are kept. */
   release?(start: number, size: number): void;
   /**
-   * Runs in the arena's section that makes an imported range a span: what it stores through the journal happens together
-   * with that or not at all. For sources that take back what a dead thread had not recorded. Must not take locks.
+   * For a source that takes back by itself what a dead thread had imported but not recorded, or released but not given
+   * back: runs in the arena's section that makes an imported range a span. What it stores through the journal happens
+   * together with that or not at all. Must not take locks.
    */
   recorded?(): void;
+  /** The same for a release: runs in the section that removes a span. Recovery then leaves the range to the source. */
+  releasing?(start: number, size: number): void;
 }
 
 /** Records an allocation that was made for the arena that imports it. In the section of the source. */
@@ -61,7 +64,10 @@ export function recordRelease(core: ArenaCore, start: number, size: number): voi
   journal.setDouble(transfer.start, thread.slot, start);
   journal.setDouble(transfer.size, thread.slot, size);
   if (core.importArena >= 0) journal.set(transfer.arena, thread.slot, core.importArena + 1);
-  else journal.set(transfer.callback, thread.slot, core.importCallback + 1);
+  else {
+    journal.set(transfer.callback, thread.slot, core.importCallback + 1);
+    spanSource(core.cores, core).releasing?.(start, size);
+  }
 }
 
 /** Records what a function returned, without a lock. */
@@ -109,6 +115,7 @@ function releaseToFunction(cores: ArenaCores, slot: SlotIndex): void {
   if (callback < 0) return;
   transfer.callback.put(slot, 0);
   const source = cores.callbacks.resolve<SpanSource>(callback);
+  if (slot !== cores.thread.slot && source.releasing !== undefined) return;
   source.release?.(transfer.start.get(slot), transfer.size.get(slot));
 }
 

@@ -116,6 +116,7 @@ async function slotsLeft(count: number): Promise<void> {
 async function endOracle(): Promise<void> {
   await slotsLeft(3);
   expect(vm.vnodes.dropUnused()).toBe(0);
+  vm.heap.trim();
   expect(vm.check().flatMap((report) => report.problems)).toEqual([]);
   const { frames, bankFrames } = vm.region.geometry;
   expect(vm.statistics().frames).toMatchObject({ free: frames, page: 0, run: 0 });

@@ -111,6 +111,8 @@ export class VirtualMemory {
       recoverVnodes,
       recoverMappings,
       (_self, dead) => this.pageLists.recover(dead),
+      (_self, dead) => this.pagelock.recover(dead),
+      (_self, dead) => this.frames.recover(dead),
     ];
     this.#monitor = monitor;
   }

@@ -16,7 +16,9 @@
 
 import { MAGAZINE_LANES, OBJECT_POSITION_MASK, OBJECT_SLAB_SHIFT } from '../layout/quantum-tables.ts';
 import type { BoundTables } from '../layout/region.ts';
-import { Mutex, RANK, type SlotIndex, type Thread } from '../sync/index.ts';
+import { Mutex } from '../sync/mutex.ts';
+import { RANK } from '../sync/ranks.ts';
+import type { SlotIndex, Thread } from '../sync/thread.ts';
 import { beingFreedBy, OBJECT_STATE, type SlabStore } from './slab-store.ts';
 
 /** Full magazines that the depot keeps before it sends objects back to their slabs. */

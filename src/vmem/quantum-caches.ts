@@ -20,7 +20,8 @@
 import { ceilPowerOfTwo, fail } from '../base/index.ts';
 import { MAGAZINE_LANES } from '../layout/quantum-tables.ts';
 import type { Region } from '../layout/region.ts';
-import { compareExchange, load, type SlotIndex, store, type Thread } from '../sync/index.ts';
+import { compareExchange, load, store } from '../sync/atomics.ts';
+import type { SlotIndex, Thread } from '../sync/thread.ts';
 import { QuantumCache, type SlabSource } from './quantum-cache.ts';
 import { OBJECT_STATE, SlabStore } from './slab-store.ts';
 

@@ -24,7 +24,9 @@
 import { assert } from '../base/assert.ts';
 import { OBJECT_POSITION_MASK, OBJECT_SLAB_SHIFT } from '../layout/quantum-tables.ts';
 import type { BoundTables } from '../layout/region.ts';
-import { Mutex, RANK, type Thread } from '../sync/index.ts';
+import { Mutex } from '../sync/mutex.ts';
+import { RANK } from '../sync/ranks.ts';
+import type { Thread } from '../sync/thread.ts';
 
 /** States of an object that name no owner. */
 export const OBJECT_STATE = { inSlab: -1, cached: 0 } as const;

@@ -1,0 +1,120 @@
+/**
+ * Uses a mutex, a condition variable and a readers/writer lock at random until told to stop, and looks at every turn
+ * whether the words that they guard agree.
+ */
+
+import { parentPort, workerData } from 'node:worker_threads';
+import { attach } from 'pagewright';
+import { Prng } from 'pagewright/base';
+import { add, Condition, load, Mutex, RANK, RwLock } from 'pagewright/sync';
+
+const { seed, stop, done, turns } = workerData as {
+  seed: number;
+  stop: Int32Array;
+  done: Int32Array;
+  turns: readonly Turn[];
+};
+type Turn = keyof typeof TURNS;
+
+/** So many items at most, so that takers wait often. */
+const ITEMS_MAX = 3;
+
+const vm = attach(workerData.vm);
+const { thread } = vm;
+const { arena, arenaState } = vm.region.tables;
+// Rows that no arena uses: their locks, conditions and words.
+const row = arena.rowCount - 1;
+const rwRow = arena.rowCount - 2;
+const mutex = new Mutex(thread, arena.lock.address(row), RANK.user);
+const condition = new Condition(thread, arena.space.address(row));
+const rwlock = new RwLock(thread, arena.space.address(rwRow), RANK.user);
+const random = new Prng(seed);
+const { journal } = thread;
+
+function change(at: number): void {
+  const value = arenaState.busyTags.get(at);
+  if (value !== arenaState.busyTagsPeak.get(at)) throw new Error(`row ${at}: the words disagree`);
+  journal.set(arenaState.busyTags, at, value + 1);
+  for (let i = random.below(20); i > 0; i--) load(vm.region.words, 0);
+  journal.set(arenaState.busyTagsPeak, at, value + 1);
+}
+
+function look(at: number): void {
+  for (let i = 0; i < 3; i++) {
+    if (arenaState.busyTags.get(at) !== arenaState.busyTagsPeak.get(at)) throw new Error(`row ${at}: words in motion`);
+    load(vm.region.words, 0);
+  }
+}
+
+function exclude(): void {
+  const way = random.below(8);
+  if (way === 0 && !mutex.enterWithin(random.below(3))) return;
+  if (way === 1 && !mutex.tryEnter()) return;
+  if (way > 1) mutex.enter();
+  change(row);
+  mutex.exit();
+}
+
+function give(): void {
+  mutex.enter();
+  change(row);
+  journal.set(arenaState.spareCount, row, Math.min(arenaState.spareCount.get(row) + 1, ITEMS_MAX));
+  if (random.chance(0.2)) condition.broadcast();
+  else condition.signal();
+  mutex.exit();
+}
+
+function take(): void {
+  mutex.enter();
+  while (arenaState.spareCount.get(row) === 0 && load(stop, 0) === 0) {
+    if (random.chance(0.2)) condition.wait(mutex, 1);
+    else condition.wait(mutex);
+  }
+  if (arenaState.spareCount.get(row) > 0) {
+    change(row);
+    journal.set(arenaState.spareCount, row, arenaState.spareCount.get(row) - 1);
+  }
+  mutex.exit();
+}
+
+function read(): void {
+  if (random.chance(0.2)) {
+    if (!rwlock.enterShared(random.below(2))) return;
+  } else {
+    rwlock.enterShared();
+  }
+  look(rwRow);
+  if (random.chance(0.2) && rwlock.tryUpgrade()) {
+    change(rwRow);
+    rwlock.exitExclusive();
+    return;
+  }
+  rwlock.exitShared();
+}
+
+function write(): void {
+  if (random.chance(0.2)) {
+    if (!rwlock.enterExclusive(random.below(2))) return;
+  } else {
+    rwlock.enterExclusive();
+  }
+  change(rwRow);
+  if (random.chance(0.3)) {
+    rwlock.downgrade();
+    look(rwRow);
+    rwlock.exitShared();
+    return;
+  }
+  rwlock.exitExclusive();
+}
+
+const TURNS = { exclude, give, take, read, write };
+parentPort?.postMessage({ slot: vm.slot });
+while (load(stop, 0) === 0) {
+  TURNS[random.pick(turns)]();
+  add(done, 0, 1);
+}
+const { contended, slept } = vm.region.tables.slot;
+const result = { contended: contended.get(vm.slot), slept: slept.get(vm.slot), heldCount: thread.heldCount };
+vm.detach();
+parentPort?.postMessage(result);

@@ -17,6 +17,7 @@
  */
 
 import { fail, VmError } from '../base/errors.ts';
+import { type BankCopy, bankCopy } from './bank-copy.ts';
 
 /** Bytes of a page of WebAssembly: banks are made of these. */
 export const WASM_PAGE_BYTES = 65536;
@@ -39,6 +40,8 @@ export class Banks {
   readonly pageSize: number;
   /** Frames in all banks. */
   readonly frameCount: number;
+  /** How to copy inside each bank, once it was needed. */
+  readonly #copies: (BankCopy | undefined)[] = [];
 
   constructor(memories: readonly WebAssembly.Memory[], frameCount: number, bankFrames: number, pageSize: number) {
     this.memories = memories;
@@ -92,6 +95,19 @@ export class Banks {
       fail('EFAULT', 'banks.view', { address, length }, 'the range must lie inside one bank');
     }
     return bytes.subarray(offset, offset + length);
+  }
+
+  /** Copies bytes from one place in a bank to another. Both ranges must lie in the bank: it is not checked here. */
+  copyInBank(bank: number, to: number, from: number, length: number): void {
+    const copy = this.#copies[bank];
+    if (copy !== undefined) copy(to, from, length);
+    else this.#firstCopy(bank)(to, from, length);
+  }
+
+  #firstCopy(bank: number): BankCopy {
+    const copy = bankCopy(this.memories[bank] as WebAssembly.Memory, this.views[bank] as Uint8Array);
+    this.#copies[bank] = copy;
+    return copy;
   }
 
   #bankBytes(bank: number): number {

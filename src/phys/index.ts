@@ -1,3 +1,4 @@
+export * from './bank-copy.ts';
 export * from './banks.ts';
 export * from './frame-core.ts';
 export * from './frame-lists.ts';

@@ -93,12 +93,7 @@ export class PageMappings {
     // 3.
     const index = Math.floor(offset / this.#pageSize);
     const lanes = this.#lanes;
-    let held = 0;
-    while (held < count) {
-      const frame = this.#pages.hold(vnode, index + held);
-      if (frame < 0) break;
-      lanes[held++] = frame;
-    }
+    const held = this.#holdHits(vnode, index, count);
     if (held < count) this.#fetchAll(vnode, index, count, held);
     if (VERIFY) faultPoint(this.#thread, 'vpm.map.mapped');
     // 4.
@@ -176,33 +171,61 @@ export class PageMappings {
     const to = inBanks ? this.#bankRange(target + targetOffset, length) : target;
     let at = inBanks ? banks.offsetOfAddress(target + targetOffset) : targetOffset;
     if (at + length > to.length) failMisuse('copyOut', { length, targetOffset: at, room: to.length }, 'no room');
-    const lanes = this.#lanes;
     const last = Math.floor((offset + length - 1) / this.#pageSize);
     let index = Math.floor(offset / this.#pageSize);
     let inPage = offset - index * this.#pageSize;
     let left = length;
     while (left > 0) {
-      const frame = this.#pages.hold(vnode, index);
-      let count = 1;
-      if (frame >= 0) lanes[0] = frame;
-      else if (!mayFetch) return false;
-      else count = this.#fetch(vnode, index, Math.min(last - index + 1, FETCH_PAGES_MAX), false);
-      for (let page = 0; page < count; page++) {
-        const held = lanes[page] as number;
-        const bytes = Math.min(this.#pageSize - inPage, left);
-        const from = banks.views[banks.bankOf(held)] as Uint8Array;
-        const start = banks.offsetOf(held) + inPage;
-        if (from === to) to.copyWithin(at, start, start + bytes);
-        else to.set(from.subarray(start, start + bytes), at);
-        this.#pages.release(held);
-        at += bytes;
-        left -= bytes;
-        inPage = 0;
+      const wanted = Math.min(last - index + 1, FETCH_PAGES_MAX);
+      let count = this.#holdHits(vnode, index, wanted);
+      if (count === 0) {
+        if (!mayFetch) return false;
+        count = this.#fetch(vnode, index, wanted, false);
       }
+      const bytes = Math.min(count * this.#pageSize - inPage, left);
+      this.#copyHeld(count, inPage, bytes, to, at);
+      for (let page = 0; page < count; page++) this.#pages.release(this.#lanes[page] as number);
+      at += bytes;
+      left -= bytes;
+      inPage = 0;
       index += count;
     }
     this.#count(PAGE_COUNTER.copiedBytes, length);
     return true;
+  }
+
+  /** Holds pages from `index` on as long as they are there; returns how many. */
+  #holdHits(vnode: VnodeIndex, index: number, wanted: number): number {
+    let held = 0;
+    for (; held < wanted; held++) {
+      const frame = this.#pages.hold(vnode, index + held);
+      if (frame < 0) break;
+      this.#lanes[held] = frame;
+    }
+    return held;
+  }
+
+  /** Copies from the first `count` lanes, beginning `inPage` bytes into the first page; adjacent frames at once. */
+  #copyHeld(count: number, inPage: number, length: number, to: Uint8Array, at: number): void {
+    const banks = this.#banks;
+    const lanes = this.#lanes;
+    let skip = inPage;
+    let done = 0;
+    for (let page = 0; page < count; ) {
+      const first = lanes[page] as number;
+      const bank = banks.bankOf(first);
+      let pages = 1;
+      while (page + pages < count && lanes[page + pages] === first + pages && banks.bankOf(first + pages) === bank)
+        pages++;
+      const bytes = Math.min(pages * this.#pageSize - skip, length - done);
+      const from = banks.views[bank] as Uint8Array;
+      const start = banks.offsetOf(first) + skip;
+      if (from === to) banks.copyInBank(bank, at + done, start, bytes);
+      else to.set(from.subarray(start, start + bytes), at + done);
+      done += bytes;
+      page += pages;
+      skip = 0;
+    }
   }
 
   /** Step 3 of mapping when a page was not there: gives back what is held, so that no wait happens with pages in hand. */

@@ -1,10 +1,10 @@
 /** One subject in one case of the vmem bench, in a thread of its own: what the compiler learned elsewhere is not here. */
 
 import { parentPort, workerData } from 'node:worker_threads';
-import { boot, type VirtualMemory } from 'pagewright';
 import type { Arena } from 'pagewright/vmem';
 import { measure } from './harness.ts';
-import { Pairs, type Sizes } from './vmem-pairs.ts';
+import { Pairs } from './vmem-pairs.ts';
+import { bootFor, requireSound, type Shape, spaceFor } from './vmem-shape.ts';
 import { ArenaSubject, ConstrainedSubject, PEERS, QUANTUM } from './vmem-subjects.ts';
 
 /** What the thread is told. */
@@ -12,8 +12,7 @@ export interface CaseData {
   /** Name of a peer, or null for an arena. */
   readonly peer: string | null;
   readonly live: number;
-  readonly sizes: Sizes;
-  readonly constrained: boolean;
+  readonly shape: Shape;
   readonly seed: number;
   readonly limitMs: number;
 }
@@ -26,49 +25,40 @@ export interface CaseResult {
   readonly checksum: number | null;
 }
 
-/** Address space for a number of live blocks: twice what they hold on average. */
-export function spaceFor(live: number, { minQuanta, maxQuanta }: Sizes): number {
-  return Math.max(65536, live * (minQuanta + maxQuanta) * QUANTUM);
+/** Makes free pieces of one quantum between busy ones; returns the busy ones. */
+function fragment(arena: Arena, count: number): number[] {
+  const addresses = Array.from({ length: 2 * count }, () => arena.alloc(QUANTUM));
+  return addresses.filter((address, index) => {
+    if (index % 2 === 0) arena.free(address, QUANTUM);
+    return index % 2 === 1;
+  });
 }
 
-/** A system with one arena of addresses, and tags for every block and every gap between blocks. */
-export function bootFor(
-  live: number,
-  sizes: Sizes,
-  services: 'threads' | 'manual',
-): { vm: VirtualMemory; arena: Arena } {
-  const vm = boot({ memory: '1 MiB', tags: 2 * live + 65536, services });
-  return { vm, arena: vm.createArena('bench', { base: 0, size: spaceFor(live, sizes), quantum: QUANTUM }) };
-}
-
-/** Throws unless every structure is sound and nothing is allocated. */
-export function requireSound(vm: VirtualMemory, arena: Arena): void {
-  const problems = vm.check().flatMap((report) => report.problems);
-  if (problems.length > 0) throw new Error(`check() says ${problems.join('; ')}`);
-  const left = arena.size('allocated');
-  if (left !== 0) throw new Error(`${left} bytes are in use after everything was freed`);
-}
-
-function measureArena({ live, sizes, constrained, seed }: CaseData): CaseResult {
-  const { vm, arena } = bootFor(live, sizes, 'manual');
-  const pairs = new Pairs(constrained ? new ConstrainedSubject(arena) : new ArenaSubject(arena), live, sizes, seed);
+function measureArena({ live, shape, seed }: CaseData): CaseResult {
+  const { vm, arena } = bootFor(live, shape, 'manual');
+  const subject = shape.constrained ? new ConstrainedSubject(arena) : new ArenaSubject(arena);
+  const between = fragment(arena, shape.fragments ?? 0);
+  const pairs = new Pairs(subject, live, shape.sizes, seed);
   const checksum = pairs.fill();
   const ns = measure((count) => pairs.run(count));
-  const sum = pairs.verify();
+  const sum = pairs.verify() + between.length * QUANTUM;
   const inUse = arena.size('allocated');
-  if (inUse !== sum) throw new Error(`${inUse} bytes in use, blocks hold ${sum}`);
+  // With caches the arena counts whole slabs.
+  if (inUse !== sum && shape.cachedQuanta === undefined) throw new Error(`${inUse} bytes in use, blocks hold ${sum}`);
   pairs.empty();
+  for (const address of between) arena.free(address, QUANTUM);
+  arena.drain();
   requireSound(vm, arena);
   vm.detach();
   return { ns, checksum };
 }
 
-function measurePeer(name: string, { live, sizes, seed, limitMs }: CaseData): CaseResult {
+function measurePeer(name: string, { live, shape, seed, limitMs }: CaseData): CaseResult {
   const peer = PEERS.find((candidate) => candidate.name === name);
   if (peer === undefined) throw new Error(`no peer ${name}`);
   const deadline = performance.now() + limitMs;
   // Headers of the peers' blocks lie in the same space, and one lies before all: a little more for those.
-  const pairs = new Pairs(peer.make(spaceFor(live, sizes) + live * 32 + 4096), live, sizes, seed);
+  const pairs = new Pairs(peer.make(spaceFor(live, shape.sizes) + live * 32 + 4096), live, shape.sizes, seed);
   const checksum = pairs.fill(deadline);
   if (checksum === null) return { ns: null, checksum };
   const ns = measure((count) => {

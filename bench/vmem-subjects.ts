@@ -14,7 +14,7 @@ export interface Subject {
   free(address: number, size: number): void;
 }
 
-/** An arena: instant fit, locked and journaled in shared memory. */
+/** An arena: locked and journaled in shared memory, by the strategy that it was made with. */
 export class ArenaSubject implements Subject {
   readonly #arena: Arena;
 

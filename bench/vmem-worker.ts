@@ -3,15 +3,16 @@
 import { once } from 'node:events';
 import { parentPort, workerData } from 'node:worker_threads';
 import { attach } from 'pagewright';
-import { Pairs, type Sizes } from './vmem-pairs.ts';
+import { Pairs } from './vmem-pairs.ts';
+import type { Shape } from './vmem-shape.ts';
 import { ArenaSubject, ConstrainedSubject } from './vmem-subjects.ts';
 
 /** What the worker is told. */
 export interface PairsWorkerData {
   readonly arena: string;
   readonly live: number;
-  readonly sizes: Sizes;
-  readonly constrained: boolean;
+  /** Null: compute, and touch nothing shared. */
+  readonly shape: Shape | null;
   readonly seed: number;
 }
 
@@ -24,38 +25,42 @@ export interface PairsWorkerResult {
 const RUN_MS = 80;
 const BATCH = 512;
 
-/** Pairs for a moment, and how long the moment was. */
-function runFor(pairs: Pairs): PairsWorkerResult {
+/** Runs batches for a moment, and says how long the moment was. */
+function runFor(batch: () => void): PairsWorkerResult {
   const start = performance.now();
-  let count = 0;
+  let pairs = 0;
   let ms = 0;
   while (ms < RUN_MS) {
-    pairs.run(BATCH);
-    count += BATCH;
+    batch();
+    pairs += BATCH;
     ms = performance.now() - start;
   }
-  return { pairs: count, ms };
+  return { pairs, ms };
+}
+
+let sum = 0;
+
+/** What a loop that touches nothing shared does instead of pairs: a hundred steps each. */
+function compute(): void {
+  for (let step = 0; step < 100 * BATCH; step++) sum = (Math.imul(sum, 31) + step) | 0;
 }
 
 if (parentPort !== null) {
   const port = parentPort;
-  const data = workerData as PairsWorkerData & { vm: unknown };
-  const vm = attach(data.vm);
-  const arena = vm.arena(data.arena);
-  const pairs = new Pairs(
-    data.constrained ? new ConstrainedSubject(arena) : new ArenaSubject(arena),
-    data.live,
-    data.sizes,
-    data.seed,
-  );
-  pairs.fill();
+  const { arena: name, live, shape, seed, vm: handle } = workerData as PairsWorkerData & { vm: unknown };
+  const vm = attach(handle);
+  const arena = vm.arena(name);
+  const subject = shape?.constrained ? new ConstrainedSubject(arena) : new ArenaSubject(arena);
+  const pairs = shape === null ? null : new Pairs(subject, live, shape.sizes, seed);
+  pairs?.fill();
   port.postMessage('ready');
   for (;;) {
     const [order] = (await once(port, 'message')) as [string];
     if (order === 'end') break;
-    port.postMessage(runFor(pairs));
+    port.postMessage(runFor(pairs === null ? compute : () => pairs.run(BATCH)));
   }
-  pairs.empty();
+  pairs?.empty();
+  arena.drain();
   vm.detach();
   port.close();
 }

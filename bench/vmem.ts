@@ -1,8 +1,9 @@
 /**
  * `npm run bench -- vmem`: what a pair of one random free and one allocation costs in an arena.
  *
- * Live blocks from 10^2 to 10^6; sizes from 1 to 64 quanta, or one size, or constrained requests; one worker, or two on
- * one arena. The address space is twice what is live on average. Every subject of every case runs in a thread of its own.
+ * Live blocks from 10^2 to 10^6; sizes from 1 to 64 quanta, or one size, or constrained requests; instant and best fit;
+ * through quantum caches; beside fragments too small to serve; one worker, or two on one arena; the allocations of real
+ * programs. The address space is twice what is live on average. Every subject of every case runs in a thread of its own.
  * After every case the arena's own count is compared with the blocks, overlaps are looked for, everything is freed, and
  * `check()` must find nothing.
  */
@@ -11,39 +12,70 @@ import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import { shutDown } from 'pagewright';
 import { type Bench, type Harness, median, type PeerResult } from './harness.ts';
-import { bootFor, type CaseData, type CaseResult, requireSound } from './vmem-case.ts';
-import type { Sizes } from './vmem-pairs.ts';
+import type { CaseData, CaseResult } from './vmem-case.ts';
+import { HEAP_TRACES, type HeapData } from './vmem-heap.ts';
+import { bootFor, requireSound, type Shape } from './vmem-shape.ts';
+import type { StoryData } from './vmem-stories.ts';
 import { PEERS } from './vmem-subjects.ts';
 import type { PairsWorkerData, PairsWorkerResult } from './vmem-worker.ts';
 
 const LIVE_COUNTS = [100, 1000, 10_000, 100_000, 1_000_000];
+const FRAGMENT_COUNTS = [0, 1000, 10_000, 100_000, 1_000_000];
 const TWO_WORKER_ROUNDS = 5;
+const RANDOM = { minQuanta: 1, maxQuanta: 64 };
 
 interface Kind {
   readonly name: string;
-  readonly sizes: Sizes;
-  readonly constrained: boolean;
+  readonly shape: Shape;
+  /** The peers can do this too. */
+  readonly peers: boolean;
+}
+
+function fixed(quanta: number): Shape['sizes'] {
+  return { minQuanta: quanta, maxQuanta: quanta };
 }
 
 const KINDS: readonly Kind[] = [
-  { name: 'instant, 1 to 64 quanta', sizes: { minQuanta: 1, maxQuanta: 64 }, constrained: false },
-  { name: 'fixed, 16 quanta', sizes: { minQuanta: 16, maxQuanta: 16 }, constrained: false },
-  { name: 'align 64 nocross 4096, 1 to 64 quanta', sizes: { minQuanta: 1, maxQuanta: 64 }, constrained: true },
+  { name: 'instant, 1 to 64 quanta', shape: { sizes: RANDOM }, peers: true },
+  { name: 'fixed, 16 quanta', shape: { sizes: fixed(16) }, peers: true },
+  { name: 'align 64 nocross 4096, 1 to 64 quanta', shape: { sizes: RANDOM, constrained: true }, peers: false },
+  { name: 'best, 1 to 64 quanta', shape: { sizes: RANDOM, strategy: 'best' }, peers: true },
 ];
 
-/** One subject in a thread of its own. */
-async function alone(data: CaseData): Promise<CaseResult> {
-  const worker = new Worker(new URL('./vmem-case.js', import.meta.url), { workerData: data });
-  const [result] = (await once(worker, 'message')) as [CaseResult];
+const CACHED: readonly Kind[] = [1, 8, 64].map((quanta) => ({
+  name: `quantum cache, ${quanta} quanta`,
+  shape: { sizes: fixed(quanta), cachedQuanta: 64 },
+  peers: true,
+}));
+
+/** A program in a thread of its own, which says one thing. */
+async function alone<Data extends object, Result>(program: string, data: Data): Promise<Result> {
+  const worker = new Worker(new URL(program, import.meta.url), { workerData: data });
+  const [result] = (await once(worker, 'message')) as [Result];
   await worker.terminate();
   return result;
 }
 
-async function twoWorkers(kind: Kind, live: number, seed: number): Promise<number> {
-  const { vm, arena } = bootFor(live, kind.sizes, 'threads');
-  const workers = [0, 1].map((index): Worker => {
-    const { sizes, constrained } = kind;
-    const data: PairsWorkerData = { arena: arena.name, live: live / 2, sizes, constrained, seed: seed + index };
+async function oneWorker(harness: Harness, name: string, { shape, peers }: Kind, live: number): Promise<void> {
+  if (!harness.wants(name)) return;
+  const { seed, peerLimitMs: limitMs } = harness.options;
+  const measured = (peer: string | null) =>
+    alone<CaseData, CaseResult>('./vmem-case.js', { peer, live, shape, seed, limitMs });
+  const { ns, checksum } = await measured(null);
+  const results: PeerResult[] = [];
+  for (const { name: peer } of peers ? PEERS : []) {
+    const result = await measured(peer);
+    if (result.checksum !== null && result.checksum !== checksum) throw new Error(`${name}: ${peer} did other work`);
+    results.push({ peer, ns: result.ns });
+  }
+  harness.report(name, ns as number, results);
+}
+
+/** Nanoseconds for each pair of all workers together; without a shape they compute and touch nothing shared. */
+async function together(count: number, shape: Shape | null, live: number, seed: number): Promise<number> {
+  const { vm, arena } = bootFor(count * live, shape ?? { sizes: RANDOM }, 'threads');
+  const workers = Array.from({ length: count }, (_, index): Worker => {
+    const data: PairsWorkerData = { arena: arena.name, live, shape, seed: seed + index };
     return vm.spawn(new URL('./vmem-worker.js', import.meta.url), { workerData: { ...data } });
   });
   const next = async (): Promise<unknown[]> =>
@@ -59,41 +91,84 @@ async function twoWorkers(kind: Kind, live: number, seed: number): Promise<numbe
   const exits = workers.map((worker) => once(worker, 'exit'));
   for (const worker of workers) worker.postMessage('end');
   await Promise.all(exits);
+  arena.drain();
   requireSound(vm, arena);
   await shutDown(vm);
   return median(times);
 }
 
-async function run(harness: Harness): Promise<void> {
+/** How much more two workers get done than one, beside a loop that touches nothing shared. */
+async function scaling(harness: Harness): Promise<void> {
+  const cached: Shape = { sizes: fixed(8), cachedQuanta: 64 };
+  for (const [what, shape] of [
+    ['arithmetic loop', null],
+    ['quantum cache, 8 quanta, 1000 live each', cached],
+    ['instant, 1 to 64 quanta, 1000 live each', { sizes: RANDOM }],
+  ] as const) {
+    const name = `scaling, ${what}`;
+    if (!harness.wants(name)) continue;
+    const one = await together(1, shape, 1000, harness.options.seed);
+    const two = await together(2, shape, 1000, harness.options.seed);
+    harness.report(`${name}, one worker`, one);
+    harness.report(`${name}, two workers`, two);
+    harness.note(`  two workers get ${(one / two).toFixed(2)} times as much done`);
+  }
+}
+
+async function heapTraces(harness: Harness): Promise<void> {
+  for (const trace of HEAP_TRACES) {
+    const name = `heap trace ${trace}`;
+    if (!harness.wants(name)) continue;
+    const limitMs = harness.options.peerLimitMs;
+    const measured = (peer: string | null) =>
+      alone<HeapData, number | null>('./vmem-heap.js', { trace, peer, limitMs });
+    const ns = (await measured(null)) as number;
+    const peers: PeerResult[] = [];
+    for (const { name: peer } of PEERS) peers.push({ peer, ns: await measured(peer) });
+    harness.report(name, ns, peers);
+  }
+}
+
+async function stories(harness: Harness): Promise<void> {
   const { seed, peerLimitMs: limitMs } = harness.options;
-  for (const kind of KINDS) {
-    const { sizes, constrained } = kind;
-    for (const live of LIVE_COUNTS) {
-      const name = `${kind.name}, ${live} live`;
-      if (!harness.wants(name)) continue;
-      const { ns, checksum } = await alone({ peer: null, live, sizes, constrained, seed, limitMs });
-      const peers: PeerResult[] = [];
-      for (const { name: peer } of constrained ? [] : PEERS) {
-        const result = await alone({ peer, live, sizes, constrained, seed, limitMs });
-        if (result.checksum !== null && result.checksum !== checksum)
-          throw new Error(`${name}: ${peer} did other work`);
-        peers.push({ peer, ns: result.ns });
-      }
-      harness.report(name, ns as number, peers);
-    }
+  const told = (story: StoryData['story'], peer: string | null) =>
+    alone<StoryData, number | null>('./vmem-stories.js', { story, peer, seed, limitMs });
+  const burst = '50000 deletes and 50000 inserts among 100000, each';
+  if (harness.wants(burst)) {
+    const ns = (await told('burst', null)) as number;
+    const peers: PeerResult[] = [];
+    for (const { name: peer } of PEERS) peers.push({ peer, ns: await told('burst', peer) });
+    harness.report(burst, ns, peers);
   }
+  const snug = 'a request of 664908 in a heap of 699050';
+  if (harness.wants(snug)) harness.report(snug, (await told('snug', null)) as number);
+}
+
+async function run(harness: Harness): Promise<void> {
+  harness.note('peers: @thi.ng/malloc and malloc, each for one thread only, without locks');
+  for (const kind of KINDS) {
+    for (const live of LIVE_COUNTS) await oneWorker(harness, `${kind.name}, ${live} live`, kind, live);
+  }
+  for (const kind of CACHED) await oneWorker(harness, `${kind.name}, 1000 live`, kind, 1000);
+  for (const fragments of FRAGMENT_COUNTS) {
+    const kind: Kind = { name: '', shape: { sizes: { minQuanta: 2, maxQuanta: 64 }, fragments }, peers: false };
+    await oneWorker(harness, `instant, 1000 live beside ${fragments} fragments`, kind, 1000);
+  }
+  await heapTraces(harness);
+  await stories(harness);
   harness.note('two workers on one arena: time for each pair of both together; the peers serve one thread only');
-  for (const kind of KINDS) {
+  for (const { name: kind, shape } of KINDS) {
     for (const live of LIVE_COUNTS) {
-      const name = `two workers, ${kind.name}, ${live} live`;
-      if (harness.wants(name)) harness.report(name, await twoWorkers(kind, live, seed));
+      const name = `two workers, ${kind}, ${live} live`;
+      if (harness.wants(name)) harness.report(name, await together(2, shape, live / 2, harness.options.seed));
     }
   }
+  await scaling(harness);
 }
 
 /** The bench of room `vmem/`. */
 export const vmemBench: Bench = {
   name: 'vmem',
-  about: 'alloc and free pairs in an arena, 10^2 to 10^6 live, one and two workers',
+  about: 'alloc and free pairs in an arena, 10^2 to 10^6 live, one and two workers; heap traces',
   run,
 };

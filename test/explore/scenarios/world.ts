@@ -100,14 +100,20 @@ export abstract class World implements Scenario {
 
   /** The body of a critical section: two words that must change together, by one thread at a time. */
   section(thread: number): void {
+    this.sectionOf(this.member(thread));
+  }
+
+  /** The same for a thread that is not one of the members. */
+  sectionOf({ journal }: Thread): void {
+    const { head } = this.region.tables.bucket;
     if (this.word(WORD.inside) !== 0) throw new Error('two threads are inside, or a dead one still is');
-    this.set(thread, WORD.inside, 1);
+    journal.set(head, WORD.inside, 1);
     const first = this.word(WORD.first);
     if (first !== this.word(WORD.second)) throw new Error('the guarded words disagree');
-    this.set(thread, WORD.first, first + 1);
+    journal.set(head, WORD.first, first + 1);
     this.pause();
-    this.set(thread, WORD.second, first + 1);
-    this.set(thread, WORD.inside, 0);
+    journal.set(head, WORD.second, first + 1);
+    journal.set(head, WORD.inside, 0);
   }
 
   /** What a reader sees: two words that agree, and nobody who changes them. */

@@ -98,5 +98,6 @@ export const pagelockSlotTable = table('pagelockSlot', 'slots', 'columns', {
   pinHead: i32('W', 'first pin of this slot that is not in use, pin + 1', { padded: true }),
   pendingHead: i32('W', 'unlinked entries whose reclaim is due, newest first, entry + 1'),
   reserved: i32('W', 'entry + 1 that is charged for and not yet linked'),
+  disables: i32('L', 'disables of this slot that were not undone; under the lock of the cache'),
   counters: f64('W', 'PAGELOCK_COUNTER values', { lanes: PAGELOCK_COUNTER_LANES, padded: true }),
 });

@@ -213,7 +213,12 @@ function checkPins(findings: Findings): void {
 
 function checkSums(findings: Findings): void {
   const { core, problems } = findings;
-  const { control } = core;
+  const { control, slots } = core;
+  let disables = 0;
+  for (let slot = 0; slot < slots.rowCount; slot++) disables += slots.disables.get(slot);
+  if (disables !== control.disabled.get(0)) {
+    problems.push(`seg/cache-switch I2: ${control.disabled.get(0)} disables, slots have ${disables}`);
+  }
   if (control.lockedPages.get(0) !== findings.pages || control.windowPages.get(0) !== findings.windowPages) {
     problems.push(
       `seg/pagelock-core I3: ${control.lockedPages.get(0)} pages locked, ${control.windowPages.get(0)} in the window; ` +

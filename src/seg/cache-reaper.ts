@@ -58,11 +58,9 @@ export class CacheReaper {
   /** Takes what has to go now. */
   reap(): void {
     const { control, seedRules } = this.#core;
-    if (!seedRules) {
-      this.#reclaimer.askAgain();
-      this.#passEpoch();
-      this.#reclaimer.adopt();
-    }
+    this.#reclaimer.askAgain();
+    this.#reclaimer.adopt();
+    if (!seedRules) this.#passEpoch();
     if (control.windowPages.get(0) !== 0) {
       const plan = this.#plan();
       if (plan !== null) this.#walkAlone(plan);
@@ -72,9 +70,9 @@ export class CacheReaper {
 
   /** Takes everything idle. While another thread walks, only wired ranges. */
   flush(): void {
-    const { control, seedRules } = this.#core;
+    const { control } = this.#core;
     if (control.lockedPages.get(0) === 0) return;
-    if (!seedRules) this.#reclaimer.adopt();
+    this.#reclaimer.adopt();
     this.#flushWired();
     this.#walkAlone({ force: true, wantPages: Number.POSITIVE_INFINITY, watchMemory: false });
     this.#reclaimer.run(true);

@@ -19,9 +19,14 @@ export function recoverPagelock(core: PagelockCore, ranges: RangeCache, reclaime
   if (!core.enabled) return;
   const { control, slots, thread, pins, lock } = core;
   const { journal } = thread;
-  // 1. The walk is over.
+  // 1. Its walk is over, and so are its disables.
   lock.enter();
   if (control.reaper.get(0) === dead + 1) journal.set(control.reaper, 0, 0);
+  const disables = slots.disables.get(dead);
+  if (disables !== 0) {
+    journal.set(control.disabled, 0, control.disabled.get(0) - disables);
+    journal.set(slots.disables, dead, 0);
+  }
   // 2. An entry that nobody has seen.
   const reserved = slots.reserved.get(dead) - 1;
   if (reserved >= 0) {

@@ -10,6 +10,8 @@
  *                                is pinned by the calling slot itself, which cannot release while it sleeps
  *
  * INVARIANTS  I1 nothing is linked while `disabled` is above 0: both are looked at under the cache's lock.
+ *             I2 `disabled` is the sum of what slots disabled, and 1 more when the cache is off: the disables of a thread
+ *             that dies end with it.
  * LOCKING     `disabled` changes under the cache's lock.
  * COSTS       Those of the flush.
  * FAILURE     False: pinned ranges are left, and the cache stays disabled. `EINVAL` for an enable without a disable.
@@ -19,7 +21,7 @@
 
 import { fail } from '../base/index.ts';
 import { VERIFY } from '../base/verify.ts';
-import { faultPoint, load, pause, sleepOn } from '../sync/index.ts';
+import { faultPoint, load, pause, type SlotIndex, sleepOn } from '../sync/index.ts';
 import type { CacheReaper } from './cache-reaper.ts';
 import type { PagelockCore } from './pagelock-core.ts';
 
@@ -44,25 +46,32 @@ export class CacheSwitch {
 
   /** Disables the cache and empties it; see the public class. */
   disable(timeoutMs: number = DISABLE_WAIT_MS): boolean {
-    this.#change(1);
+    const { control, lock, slots, thread } = this.#core;
+    lock.enter();
+    thread.journal.set(slots.disables, thread.slot, slots.disables.get(thread.slot) + 1);
+    thread.journal.set(control.disabled, 0, control.disabled.get(0) + 1);
+    lock.exit();
     return this.#core.seedRules ? this.#drainStubbornly() : this.#drainPromptly(timeoutMs);
   }
 
-  /** Takes one disable back. */
+  /** Takes one disable back: one of this slot, if there is one. */
   enable(): void {
-    const { control, lock } = this.#core;
+    const { control, lock, slots, thread } = this.#core;
     lock.enter();
-    const nested = control.disabled.get(0);
+    const slot = this.#someDisabler();
+    if (slot >= 0) {
+      thread.journal.set(slots.disables, slot, slots.disables.get(slot) - 1);
+      thread.journal.set(control.disabled, 0, control.disabled.get(0) - 1);
+    }
     lock.exit();
-    if (nested === 0) fail('EINVAL', 'pagelock.enable', {}, 'the cache is not disabled');
-    this.#change(-1);
+    if (slot < 0) fail('EINVAL', 'pagelock.enable', {}, 'the cache is not disabled');
   }
 
-  #change(step: number): void {
-    const { control, lock, thread } = this.#core;
-    lock.enter();
-    thread.journal.set(control.disabled, 0, control.disabled.get(0) + step);
-    lock.exit();
+  #someDisabler(): SlotIndex {
+    const { slots, thread } = this.#core;
+    if (slots.disables.get(thread.slot) > 0) return thread.slot;
+    for (let slot = 0; slot < slots.rowCount; slot++) if (slots.disables.get(slot) > 0) return slot;
+    return -1;
   }
 
   #drainStubbornly(): boolean {

@@ -146,8 +146,11 @@ export class PagelockCore {
     const { journal } = this.thread;
     const { control, entries } = this;
     let entry = control.entryHead.get(0) - 1;
-    if (entry >= 0) journal.set(control.entryHead, 0, entries.chainNext.get(entry));
-    else {
+    if (entry >= 0) {
+      // What the caller stores into the entry is undone with this: to be in the pool takes these two words.
+      journal.log2(entries.chainNext.address(entry), entries.owner.address(entry));
+      journal.set(control.entryHead, 0, entries.chainNext.get(entry));
+    } else {
       entry = control.entryFresh.get(0);
       if (entry === entries.rowCount) return -1;
       journal.set(control.entryFresh, 0, entry + 1);

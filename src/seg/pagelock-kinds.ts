@@ -59,11 +59,9 @@ export const PAGELOCK_COUNTER = {
   inserts: 2,
   covered: 3,
   refused: 4,
-  releases: 5,
   reclaims: 6,
   reapedPages: 7,
   merges: 8,
-  partialHits: 9,
 } as const;
 
 /** Lists of active buckets. */

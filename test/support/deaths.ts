@@ -30,6 +30,7 @@ export function dieAtEveryStep(plan: DeathPlan): number {
   const before = Uint8Array.from(bytes);
   const { journal } = victim;
   const log1 = journal.log1.bind(journal);
+  const log2 = journal.log2.bind(journal);
   const logRange = journal.logRange.bind(journal);
   for (let stop = 0; ; stop++) {
     bytes.set(before);
@@ -42,6 +43,10 @@ export function dieAtEveryStep(plan: DeathPlan): number {
       count();
       log1(address);
     };
+    journal.log2 = (first, second) => {
+      count();
+      log2(first, second);
+    };
     journal.logRange = (address, words) => {
       count();
       logRange(address, words);
@@ -52,6 +57,7 @@ export function dieAtEveryStep(plan: DeathPlan): number {
     } finally {
       setSeam(hook);
       journal.log1 = log1;
+      journal.log2 = log2;
       journal.logRange = logRange;
     }
     if (stopped === null) {

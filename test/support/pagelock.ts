@@ -45,12 +45,18 @@ export function testPagelock(options: PagelockOptions = {}, join = false, geomet
   const parts = new Map<number, readonly number[]>();
   /** How often each shadow list went back, joined ones by their parts. */
   const counts = new Map<number, number>();
-  let nextShadow = 1;
+  // The same in the region, so that a copy of the region has it: the tables of quantum caches are not used here.
+  const { object: tally } = region.tables.slab;
+  let nextShadow = 100;
   const newShadow = () => nextShadow++;
+  const count = (shadow: number) => {
+    counts.set(shadow, (counts.get(shadow) ?? 0) + 1);
+    if (shadow < region.geometry.slabs) tally.put(shadow, tally.get(shadow) + 1);
+  };
   const driver: CacheDriver = {
     reclaim(owner, address, length, shadow, write, asynchronous) {
       reclaims.push({ owner, address, length, shadow, write, asynchronous });
-      for (const part of parts.get(shadow) ?? [shadow]) counts.set(part, (counts.get(part) ?? 0) + 1);
+      for (const part of parts.get(shadow) ?? [shadow]) count(part);
       return false;
     },
   };
@@ -82,6 +88,8 @@ export function testPagelock(options: PagelockOptions = {}, join = false, geomet
       return { thread: bare, cache: new PagelockCache(bare, new Callbacks(region), gauges) };
     },
     owner: () => first.cache.createOwner({ driver: { export: 'test driver' } }),
+    /** How often a shadow list went back, as the region has it. */
+    tallyOf: (shadow: number) => tally.get(shadow),
     /** What was reclaimed since the last call, by shadow list. */
     taken: () => reclaims.splice(0).map(({ shadow }) => shadow),
   };

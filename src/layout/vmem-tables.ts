@@ -41,17 +41,16 @@ export const arenaStateTable = table('arenaState', 'arenas', 'records', {
   sizeTotal: f64('L', 'sum of span sizes'),
   sizeInUse: f64('L', 'sum of busy sizes'),
   busyTags: i32('L', 'live allocations'),
-  busyTagsPeak: i32('L', 'most live allocations so far'),
   spareHead: i32('L', 'first tag of the reserve'),
   spareCount: i32('L', 'tags in the reserve'),
   freeMap: i32('L', 'bit k: list k is not empty'),
   freeMapHigh: i32('L', 'bit k: list 32 + k is not empty'),
+  idleHead: i32('L', 'first imported span without allocations'),
   segmentHead: i32('L', 'first tag of the segment list'),
   segmentTail: i32('L', 'last tag of the segment list'),
-  changes: i32('L', 'sections that changed the segment list, wrapping'),
-  stampNext: i32('L', 'stamp of the next tag put on a free list, wrapping'),
   spanCount: i32('L', 'spans'),
-  idleHead: i32('L', 'first imported span without allocations'),
+  busyTagsPeak: i32('L', 'most live allocations so far; not logged'),
+  changes: i32('L', 'sections that changed the segment list, wrapping; not logged'),
   spanRoot: i32('L', 'root of the tree of spans by address'),
   bucketBase: i32('L', 'first bucket of the allocation hash'),
   bucketCount: i32('L', 'buckets, a power of two'),
@@ -63,37 +62,93 @@ export const arenaStateTable = table('arenaState', 'arenas', 'records', {
   freeHead: i32('L', 'first tag of a free list', { lanes: ORDER_LANES }),
 });
 
-/** Index of a double inside the record of an arena's state. */
-export const ARENA_DOUBLE = { statistics: 0, sizeTotal: 24, sizeInUse: 25 } as const;
+/** Double `statistics` of an arena's record. */
+export const ARENA_STATISTICS = 0;
+/** Double `sizeTotal` of an arena's record. */
+export const ARENA_SIZE_TOTAL = 24;
+/** Double `sizeInUse` of an arena's record. */
+export const ARENA_SIZE_IN_USE = 25;
 
-/** Index of a word inside the record of an arena's state. */
-export const ARENA_WORD = {
-  sizeTotal: 48,
-  busyTags: 52,
-  busyTagsPeak: 53,
-  spareHead: 54,
-  spareCount: 55,
-  freeMap: 56,
-  freeMapHigh: 57,
-  segmentHead: 58,
-  segmentTail: 59,
-  changes: 60,
-  stampNext: 61,
-  spanCount: 62,
-  idleHead: 63,
-  spanRoot: 64,
-  bucketBase: 65,
-  bucketCount: 66,
-  growAt: 67,
-  shrinkAt: 68,
-  oldBucketBase: 69,
-  oldBucketCount: 70,
-  rehashNext: 71,
-  freeHead: 72,
+/** Doubles of an arena's record. */
+export const ARENA_DOUBLE = {
+  statistics: ARENA_STATISTICS,
+  sizeTotal: ARENA_SIZE_TOTAL,
+  sizeInUse: ARENA_SIZE_IN_USE,
 } as const;
 
-/** The words from `sizeTotal` to `idleHead`: what nearly every operation changes, logged together. */
-export const ARENA_HEADER_WORDS = 16;
+/** Word `sizeTotal` of an arena's record. */
+export const ARENA_SIZE_TOTAL_WORD = 48;
+/** Word `sizeInUse` of an arena's record. */
+export const ARENA_SIZE_IN_USE_WORD = 50;
+/** Word `busyTags` of an arena's record. */
+export const ARENA_BUSY_TAGS = 52;
+/** Word `busyTagsPeak` of an arena's record. */
+export const ARENA_BUSY_TAGS_PEAK = 61;
+/** Word `spareHead` of an arena's record. */
+export const ARENA_SPARE_HEAD = 53;
+/** Word `spareCount` of an arena's record. */
+export const ARENA_SPARE_COUNT = 54;
+/** Word `freeMap` of an arena's record. */
+export const ARENA_FREE_MAP = 55;
+/** Word `freeMapHigh` of an arena's record. */
+export const ARENA_FREE_MAP_HIGH = 56;
+/** Word `segmentHead` of an arena's record. */
+export const ARENA_SEGMENT_HEAD = 58;
+/** Word `segmentTail` of an arena's record. */
+export const ARENA_SEGMENT_TAIL = 59;
+/** Word `changes` of an arena's record. */
+export const ARENA_CHANGES = 62;
+/** Word `spanCount` of an arena's record. */
+export const ARENA_SPAN_COUNT = 60;
+/** Word `idleHead` of an arena's record. */
+export const ARENA_IDLE_HEAD = 57;
+/** Word `spanRoot` of an arena's record. */
+export const ARENA_SPAN_ROOT = 63;
+/** Word `bucketBase` of an arena's record. */
+export const ARENA_BUCKET_BASE = 64;
+/** Word `bucketCount` of an arena's record. */
+export const ARENA_BUCKET_COUNT = 65;
+/** Word `growAt` of an arena's record. */
+export const ARENA_GROW_AT = 66;
+/** Word `shrinkAt` of an arena's record. */
+export const ARENA_SHRINK_AT = 67;
+/** Word `oldBucketBase` of an arena's record. */
+export const ARENA_OLD_BUCKET_BASE = 68;
+/** Word `oldBucketCount` of an arena's record. */
+export const ARENA_OLD_BUCKET_COUNT = 69;
+/** Word `rehashNext` of an arena's record. */
+export const ARENA_REHASH_NEXT = 70;
+/** Word `freeHead` of an arena's record. */
+export const ARENA_FREE_HEAD = 71;
+
+/** Words of an arena's record. */
+export const ARENA_WORD = {
+  sizeTotal: ARENA_SIZE_TOTAL_WORD,
+  sizeInUse: ARENA_SIZE_IN_USE_WORD,
+  busyTags: ARENA_BUSY_TAGS,
+  busyTagsPeak: ARENA_BUSY_TAGS_PEAK,
+  spareHead: ARENA_SPARE_HEAD,
+  spareCount: ARENA_SPARE_COUNT,
+  freeMap: ARENA_FREE_MAP,
+  freeMapHigh: ARENA_FREE_MAP_HIGH,
+  segmentHead: ARENA_SEGMENT_HEAD,
+  segmentTail: ARENA_SEGMENT_TAIL,
+  changes: ARENA_CHANGES,
+  spanCount: ARENA_SPAN_COUNT,
+  idleHead: ARENA_IDLE_HEAD,
+  spanRoot: ARENA_SPAN_ROOT,
+  bucketBase: ARENA_BUCKET_BASE,
+  bucketCount: ARENA_BUCKET_COUNT,
+  growAt: ARENA_GROW_AT,
+  shrinkAt: ARENA_SHRINK_AT,
+  oldBucketBase: ARENA_OLD_BUCKET_BASE,
+  oldBucketCount: ARENA_OLD_BUCKET_COUNT,
+  rehashNext: ARENA_REHASH_NEXT,
+  freeHead: ARENA_FREE_HEAD,
+} as const;
+
+/** First of the eight words, `sizeInUse` to `idleHead`, that nearly every operation changes: logged together. */
+export const ARENA_HEADER = ARENA_SIZE_IN_USE_WORD;
 
 /**
  * One record per boundary tag: a cache line, because allocations touch tags at random. A tag is named by its record's
@@ -116,7 +171,7 @@ export const tagTable = table('tag', 'tags', 'records', {
   ownerGeneration: i32('L', 'generation of the owning slot'),
 });
 
-/** Words of one tag record. */
+/** Words of one tag record. The first eight, `start` to `segmentPrevious`, are logged together. */
 export const TAG_WORDS = 16;
 
 /** `record << TAG_SHIFT` is the word address of a tag record. */
@@ -125,23 +180,56 @@ export const TAG_SHIFT = 4;
 /** `record << TAG_DOUBLE_SHIFT` is the double index of a tag record. */
 export const TAG_DOUBLE_SHIFT = 3;
 
-/** Index of a double inside a tag record. */
-export const TAG_DOUBLE = { start: 0, size: 1 } as const;
+/** Double `start` of a tag's record. */
+export const TAG_START = 0;
+/** Double `size` of a tag's record. */
+export const TAG_SIZE = 1;
 
-/** Index of a word inside a tag record. */
+/** Doubles of a tag's record. */
+export const TAG_DOUBLE = {
+  start: TAG_START,
+  size: TAG_SIZE,
+} as const;
+
+/** Word `kind` of a tag's record. */
+export const TAG_KIND_AT = 4;
+/** Word `linkPrevious` of a tag's record. */
+export const TAG_LINK_PREVIOUS = 5;
+/** Word `linkNext` of a tag's record. */
+export const TAG_LINK_NEXT = 6;
+/** Word `segmentPrevious` of a tag's record. */
+export const TAG_SEGMENT_PREVIOUS = 7;
+/** Word `segmentNext` of a tag's record. */
+export const TAG_SEGMENT_NEXT = 8;
+/** Word `stamp` of a tag's record. */
+export const TAG_STAMP = 9;
+/** Word `owner` of a tag's record. */
+export const TAG_OWNER = 10;
+/** Word `spareNext` of a tag's record. */
+export const TAG_SPARE_NEXT = 11;
+/** Word `arena` of a tag's record. */
+export const TAG_ARENA = 12;
+/** Word `binPrevious` of a tag's record. */
+export const TAG_BIN_PREVIOUS = 13;
+/** Word `binNext` of a tag's record. */
+export const TAG_BIN_NEXT = 14;
+/** Word `ownerGeneration` of a tag's record. */
+export const TAG_OWNER_GENERATION = 15;
+
+/** Words of a tag's record. */
 export const TAG_WORD = {
-  kind: 4,
-  linkPrevious: 5,
-  linkNext: 6,
-  segmentPrevious: 7,
-  segmentNext: 8,
-  stamp: 9,
-  owner: 10,
-  spareNext: 11,
-  arena: 12,
-  binPrevious: 13,
-  binNext: 14,
-  ownerGeneration: 15,
+  kind: TAG_KIND_AT,
+  linkPrevious: TAG_LINK_PREVIOUS,
+  linkNext: TAG_LINK_NEXT,
+  segmentPrevious: TAG_SEGMENT_PREVIOUS,
+  segmentNext: TAG_SEGMENT_NEXT,
+  stamp: TAG_STAMP,
+  owner: TAG_OWNER,
+  spareNext: TAG_SPARE_NEXT,
+  arena: TAG_ARENA,
+  binPrevious: TAG_BIN_PREVIOUS,
+  binNext: TAG_BIN_NEXT,
+  ownerGeneration: TAG_OWNER_GENERATION,
 } as const;
 
 /** Buckets of the allocation hashes: each arena holds extents of them; see vmem/bucket-extents.ts. */

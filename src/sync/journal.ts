@@ -12,7 +12,7 @@
  *                        ^ mark of the outer lock
  *                                ^ mark of the inner lock
  *
- *             `set` writes down and stores one value. `log1` ... `log4` and `logRange` only write down: hot code that
+ *             `set` writes down and stores one value. `log1`, `log2`, `log3`, `log8` and `logRange` only write down: hot code that
  *             knows what it is about to change logs it in one go and then uses plain stores.
  * INVARIANTS  I1 an entry is complete before the length covers it, and the length covers it before the store happens.
  *             I2 an inner lock commits only while no outer section has entries: otherwise an undo of the outer section
@@ -108,6 +108,26 @@ export class Journal {
     log[length + 5] = words[third] as number;
     log[length + 6] = third;
     log[LENGTH] = length + 6;
+  }
+
+  /** Writes down the eight words from an address on, like `log1`. */
+  log8(address: number): void {
+    const { log, words } = this;
+    const length = log[LENGTH] as number;
+    const end = length + 10;
+    if (end > this.lengthMax) this.overflow();
+    let at = address;
+    log[length + 1] = words[at++] as number;
+    log[length + 2] = words[at++] as number;
+    log[length + 3] = words[at++] as number;
+    log[length + 4] = words[at++] as number;
+    log[length + 5] = words[at++] as number;
+    log[length + 6] = words[at++] as number;
+    log[length + 7] = words[at++] as number;
+    log[length + 8] = words[at++] as number;
+    log[length + 9] = address;
+    log[end] = -8;
+    log[LENGTH] = end;
   }
 
   /** Writes down `count` words from an address on, like `log1`. */

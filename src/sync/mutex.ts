@@ -30,7 +30,7 @@ import type { CancelToken } from './cancel.ts';
 import { faultPoint } from './fault.ts';
 import { type AsyncWaitOptions, mutexEnterAsync } from './mutex-async.ts';
 import { deadlineOf, remainingMs, requireTimeout, type SleepResult, sleepOn } from './sleep.ts';
-import { HELD_KIND, type Thread } from './thread.ts';
+import { HELD_EXCLUSIVE, type Thread } from './thread.ts';
 
 /** Bits of a lock word that name the owner. */
 export const LOCK_OWNER = 0xff;
@@ -43,7 +43,7 @@ export const LOCK_ASYNC = 0x200;
 
 /** Takes the lock, sleeping as long as it takes. Throws `EDEADLK` when this slot holds it. */
 export function mutexEnter(thread: Thread, address: WordAddress, rank: number): void {
-  thread.pushHeld(address, HELD_KIND.exclusive, rank, true);
+  thread.pushHeld(address, HELD_EXCLUSIVE, rank, true);
   if (VERIFY) faultPoint(thread, 'sync.mutex.recorded');
   if (compareExchange(thread.words, address, 0, thread.tag) !== 0) mutexEnterSlow(thread, address, FOREVER);
   if (VERIFY) faultPoint(thread, 'sync.mutex.taken');
@@ -58,14 +58,14 @@ export function mutexEnterWithin(
   token?: CancelToken,
 ): boolean {
   requireTimeout('mutex.enterWithin', timeoutMs);
-  thread.pushHeld(address, HELD_KIND.exclusive, rank, true);
+  thread.pushHeld(address, HELD_EXCLUSIVE, rank, true);
   if (compareExchange(thread.words, address, 0, thread.tag) === 0) return true;
   return mutexEnterSlow(thread, address, timeoutMs, token);
 }
 
 /** Takes the lock if it is free. */
 export function mutexTryEnter(thread: Thread, address: WordAddress, rank: number): boolean {
-  thread.pushHeld(address, HELD_KIND.exclusive, rank, false);
+  thread.pushHeld(address, HELD_EXCLUSIVE, rank, false);
   if (compareExchange(thread.words, address, 0, thread.tag) === 0) return true;
   thread.countContended();
   thread.dropHeld(thread.heldCount - 1);
@@ -74,7 +74,7 @@ export function mutexTryEnter(thread: Thread, address: WordAddress, rank: number
 
 /** Gives the lock back and commits what was journaled under it. */
 export function mutexExit(thread: Thread, address: WordAddress): void {
-  const record = thread.heldRecord(address, HELD_KIND.exclusive);
+  const record = thread.heldRecord(address, HELD_EXCLUSIVE);
   if (record < 0) failNotHeld(thread, address);
   thread.commitHeld(record);
   mutexRelease(thread, address);
@@ -102,7 +102,7 @@ export function mutexHeld(thread: Thread, address: WordAddress): boolean {
 function mutexEnterSlow(thread: Thread, address: WordAddress, timeoutMs: number, token?: CancelToken): boolean {
   const { words, tag } = thread;
   thread.countContended();
-  const record = thread.heldRecord(address, HELD_KIND.exclusive);
+  const record = thread.heldRecord(address, HELD_EXCLUSIVE);
   if ((load(words, address) & LOCK_OWNER) === tag) {
     thread.dropHeld(record);
     fail('EDEADLK', 'mutex.enter', { lock: address, slot: thread.slot }, 'this slot holds the lock already');

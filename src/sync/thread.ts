@@ -58,10 +58,13 @@ const ATTACHMENT_GENERATIONS = 0xffffff;
 /** Number of a slot, from 0. */
 export type SlotIndex = number & { readonly __unit?: 'slot' };
 
+/** `HELD_KIND.exclusive` by itself, for code that runs at every lock: bundlers fold numbers, not fields. */
+export const HELD_EXCLUSIVE = 1;
+
 /** What a held-lock record stands for. */
 export const HELD_KIND = {
   /** A mutex, or the exclusive side of a readers/writer lock. */
-  exclusive: 1,
+  exclusive: HELD_EXCLUSIVE,
   /** A shared hold: the slot's bit in the words behind the lock word. */
   shared: 2,
 } as const;

@@ -1,9 +1,9 @@
 /**
  * Allocating from an arena.
  *
- * STRUCTURE   1 tags and hash are made ready   2 search   3 nothing found: import a span, or take back
- *             what importers keep idle, and search again with `best`   4 carve: the front of the chosen segment stays free, the allocation is its low part behind that, the rest
- *             stays free; remainders go to the heads of their lists, front first
+ * STRUCTURE   1 tags and hash are made ready   2 search   3 nothing found: import a span, or take back what importers keep
+ *             idle, and search again with `best`   4 carve: the front of the chosen segment stays free, the allocation is its
+ *             low part behind that, the rest stays free; remainders go to the heads of their lists, front first
  * LOCKING     The arena's lock, left and taken again while a source is asked for a span.
  * COSTS       Unconstrained, instant: about ten tags' worth of words, whatever the number of allocations.
  * FAILURE     -1, with nothing changed.
@@ -12,13 +12,18 @@
 
 import { assert, VERIFY } from '../base/index.ts';
 import {
-  ARENA_DOUBLE,
-  ARENA_WORD,
-  TAG_DOUBLE,
+  ARENA_BUSY_TAGS,
+  ARENA_BUSY_TAGS_PEAK,
+  ARENA_CHANGES,
+  ARENA_IDLE_HEAD,
+  ARENA_SIZE_IN_USE,
+  ARENA_SPARE_COUNT,
   TAG_DOUBLE_SHIFT,
+  TAG_KIND_AT,
+  TAG_OWNER,
   TAG_SHIFT,
-  TAG_WORD,
-  TAG_WORDS,
+  TAG_SIZE,
+  TAG_START,
 } from '../layout/index.ts';
 import { faultPoint } from '../sync/index.ts';
 import { hashInsert, hashNeedsCare, maintainHash } from './allocation-hash.ts';
@@ -27,10 +32,19 @@ import { type Constraints, fitSegment } from './fit.ts';
 import { freeListInsert, freeListRemove } from './free-lists.ts';
 import { idleRemove, wholeSpanOf } from './idle-spans.ts';
 import { importSpan, reclaimIdle } from './import.ts';
-import { ARENA_COUNTER, type ArenaIndex, STRATEGY, TAG_KIND, type TagIndex } from './kinds.ts';
+import {
+  type ArenaIndex,
+  COUNT_ALLOCATIONS,
+  COUNT_FAILURES,
+  KIND_BUSY,
+  KIND_FREE,
+  STRATEGY_BEST,
+  STRATEGY_INSTANT,
+  type TagIndex,
+} from './kinds.ts';
 import { searchBest, searchInstant } from './search.ts';
 import { segmentInsertBefore } from './segment-list.ts';
-import { freshTag, saveHeader } from './spans.ts';
+import { freshTag, saveHeader, saveTag } from './spans.ts';
 import { RESERVE_MAX, refillReserve, TAGS_PER_OPERATION, trimReserve } from './tag-pool.ts';
 import { recordImport } from './transfer.ts';
 
@@ -54,10 +68,10 @@ export function allocate(
   let address = -1;
   for (let attempt = 0; ; attempt++) {
     careForArena(core);
-    let tag = chosen === STRATEGY.instant ? searchInstant(core, size, constraints) : 0;
+    let tag = chosen === STRATEGY_INSTANT ? searchInstant(core, size, constraints) : 0;
     if (tag === 0) {
       tag = searchBest(core, size, constraints);
-      chosen = STRATEGY.best;
+      chosen = STRATEGY_BEST;
     }
     if (tag !== 0) {
       address = carve(core, tag, size, constraints, importer);
@@ -65,7 +79,7 @@ export function allocate(
     }
     if (!importSpan(core, size, strategy, constraints, attempt) && !reclaimIdle(core, attempt)) break;
   }
-  if (address < 0) core.count(ARENA_COUNTER.failures);
+  if (address < 0) core.count(COUNT_FAILURES);
   core.exit();
   if (VERIFY) faultPoint(core.thread, 'vmem.alloc.committed');
   return address;
@@ -73,7 +87,7 @@ export function allocate(
 
 /** Keeps the reserve and the hash in shape. At the start of a section, which has logged nothing. */
 export function careForArena(core: ArenaCore): void {
-  const spareCount = core.words[core.base + ARENA_WORD.spareCount] as number;
+  const spareCount = core.words[core.base + ARENA_SPARE_COUNT] as number;
   if (spareCount < TAGS_PER_OPERATION) refillReserve(core, TAGS_PER_OPERATION);
   else if (spareCount > RESERVE_MAX) trimReserve(core);
   if (hashNeedsCare(core)) maintainHash(core);
@@ -88,21 +102,21 @@ function carve(
   importer: ArenaIndex,
 ): number {
   const { words, doubles, base, baseDouble } = core;
-  const startAt = (segment << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.start;
-  const sizeAt = (segment << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size;
+  const startAt = (segment << TAG_DOUBLE_SHIFT) + TAG_START;
+  const sizeAt = (segment << TAG_DOUBLE_SHIFT) + TAG_SIZE;
   const start = doubles[startAt] as number;
   const segmentSize = doubles[sizeAt] as number;
   const address = constraints === null ? start : fitSegment(start, segmentSize, size, constraints);
   const front = address - start;
   const rear = segmentSize - front - size;
   assert(front >= 0 && rear >= 0, 'vmem/allocate: the chosen segment holds the request');
-  if ((words[base + ARENA_WORD.spareCount] as number) < (front > 0 ? 1 : 0) + (rear > 0 ? 1 : 0)) return -1;
+  if ((words[base + ARENA_SPARE_COUNT] as number) < (front > 0 ? 1 : 0) + (rear > 0 ? 1 : 0)) return -1;
   saveHeader(core);
-  if (words[base + ARENA_WORD.idleHead] !== 0) leaveIdle(core, segment);
+  if (words[base + ARENA_IDLE_HEAD] !== 0) leaveIdle(core, segment);
   freeListRemove(core, segment);
-  core.journal.logRange(segment << TAG_SHIFT, TAG_WORDS);
+  saveTag(core, segment);
   if (front > 0) {
-    const frontTag = freshTag(core, start, front, TAG_KIND.free);
+    const frontTag = freshTag(core, start, front, KIND_FREE);
     doubles[startAt] = address;
     doubles[sizeAt] = segmentSize - front;
     freeListInsert(core, frontTag);
@@ -111,23 +125,22 @@ function carve(
   if (VERIFY) faultPoint(core.thread, 'vmem.alloc.carved');
   let busy = segment;
   if (rear > 0) {
-    busy = freshTag(core, address, size, TAG_KIND.busy);
+    busy = freshTag(core, address, size, KIND_BUSY);
     doubles[startAt] = address + size;
     doubles[sizeAt] = rear;
     freeListInsert(core, segment);
     segmentInsertBefore(core, busy, segment);
-    core.count(ARENA_COUNTER.splits);
   } else {
-    words[(segment << TAG_SHIFT) + TAG_WORD.kind] = TAG_KIND.busy;
+    words[(segment << TAG_SHIFT) + TAG_KIND_AT] = KIND_BUSY;
   }
-  words[(busy << TAG_SHIFT) + TAG_WORD.owner] = importer === NO_IMPORTER ? core.thread.attachment : -1 - importer;
+  words[(busy << TAG_SHIFT) + TAG_OWNER] = importer === NO_IMPORTER ? core.thread.attachment : -1 - importer;
   hashInsert(core, busy);
-  const busyTags = (words[base + ARENA_WORD.busyTags] as number) + 1;
-  words[base + ARENA_WORD.busyTags] = busyTags;
-  if (busyTags > (words[base + ARENA_WORD.busyTagsPeak] as number)) words[base + ARENA_WORD.busyTagsPeak] = busyTags;
-  words[base + ARENA_WORD.changes]!++;
-  doubles[baseDouble + ARENA_DOUBLE.sizeInUse]! += size;
-  core.count(ARENA_COUNTER.allocations);
+  const busyTags = (words[base + ARENA_BUSY_TAGS] as number) + 1;
+  words[base + ARENA_BUSY_TAGS] = busyTags;
+  if (busyTags > (words[base + ARENA_BUSY_TAGS_PEAK] as number)) words[base + ARENA_BUSY_TAGS_PEAK] = busyTags;
+  words[base + ARENA_CHANGES]!++;
+  doubles[baseDouble + ARENA_SIZE_IN_USE]! += size;
+  core.count(COUNT_ALLOCATIONS);
   if (VERIFY) faultPoint(core.thread, 'vmem.alloc.busy');
   if (importer !== NO_IMPORTER) recordImport(core, address, size);
   return address;

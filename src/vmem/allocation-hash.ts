@@ -22,11 +22,24 @@
  */
 
 import { assert, ceilPowerOfTwo, log2Floor, VERIFY } from '../base/index.ts';
-import { ARENA_WORD, TAG_DOUBLE, TAG_DOUBLE_SHIFT, TAG_SHIFT, TAG_WORD } from '../layout/index.ts';
+import {
+  ARENA_BUCKET_BASE,
+  ARENA_BUCKET_COUNT,
+  ARENA_BUSY_TAGS,
+  ARENA_GROW_AT,
+  ARENA_OLD_BUCKET_BASE,
+  ARENA_OLD_BUCKET_COUNT,
+  ARENA_REHASH_NEXT,
+  ARENA_SHRINK_AT,
+  TAG_DOUBLE_SHIFT,
+  TAG_LINK_NEXT,
+  TAG_SHIFT,
+  TAG_START,
+} from '../layout/index.ts';
 import { faultPoint, mutexEnter, mutexExit, RANK } from '../sync/index.ts';
 import type { ArenaCore } from './arena-core.ts';
 import { EXTENT_ORDER_MIN, giveExtent, takeExtent } from './bucket-extents.ts';
-import { ARENA_COUNTER, type TagIndex } from './kinds.ts';
+import { COUNT_REHASHES, type TagIndex } from './kinds.ts';
 
 /** Tags that one step moves. */
 const MOVE_TAGS = 4;
@@ -51,24 +64,24 @@ export function hashOf(core: ArenaCore, address: number): number {
 /** Word address of the bucket that a new tag with this hash goes to. */
 function bucketFor(core: ArenaCore, hash: number): number {
   const { words, base } = core;
-  const oldCount = words[base + ARENA_WORD.oldBucketCount] as number;
+  const oldCount = words[base + ARENA_OLD_BUCKET_COUNT] as number;
   if (oldCount !== 0) {
     const old = hash & (oldCount - 1);
-    if (old > (words[base + ARENA_WORD.rehashNext] as number)) {
-      return core.bucketsAt + (words[base + ARENA_WORD.oldBucketBase] as number) + old;
+    if (old > (words[base + ARENA_REHASH_NEXT] as number)) {
+      return core.bucketsAt + (words[base + ARENA_OLD_BUCKET_BASE] as number) + old;
     }
   }
-  const mask = (words[base + ARENA_WORD.bucketCount] as number) - 1;
-  return core.bucketsAt + (words[base + ARENA_WORD.bucketBase] as number) + (hash & mask);
+  const mask = (words[base + ARENA_BUCKET_COUNT] as number) - 1;
+  return core.bucketsAt + (words[base + ARENA_BUCKET_BASE] as number) + (hash & mask);
 }
 
 /** Puts a busy tag, fresh or logged, into its chain. */
 export function hashInsert(core: ArenaCore, tag: TagIndex): void {
   const { words } = core;
-  const start = core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.start] as number;
+  const start = core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_START] as number;
   const bucketAt = bucketFor(core, hashOf(core, start));
   core.journal.log1(bucketAt);
-  words[(tag << TAG_SHIFT) + TAG_WORD.linkNext] = words[bucketAt] as number;
+  words[(tag << TAG_SHIFT) + TAG_LINK_NEXT] = words[bucketAt] as number;
   words[bucketAt] = tag;
 }
 
@@ -78,9 +91,9 @@ export function hashFind(core: ArenaCore, address: number): number {
   const hash = hashOf(core, address);
   const at = searchChain(core, bucketFor(core, hash), address);
   if (at >= 0) return at;
-  const oldCount = words[base + ARENA_WORD.oldBucketCount] as number;
-  if (oldCount === 0 || (hash & (oldCount - 1)) !== words[base + ARENA_WORD.rehashNext]) return -1;
-  const oldBase = words[base + ARENA_WORD.oldBucketBase] as number;
+  const oldCount = words[base + ARENA_OLD_BUCKET_COUNT] as number;
+  if (oldCount === 0 || (hash & (oldCount - 1)) !== words[base + ARENA_REHASH_NEXT]) return -1;
+  const oldBase = words[base + ARENA_OLD_BUCKET_BASE] as number;
   return searchChain(core, core.bucketsAt + oldBase + (hash & (oldCount - 1)), address);
 }
 
@@ -88,8 +101,8 @@ function searchChain(core: ArenaCore, bucketAt: number, address: number): number
   const { words, doubles } = core;
   let at = bucketAt;
   for (let tag = words[at] as number; tag !== 0; tag = words[at] as number) {
-    if (doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.start] === address) return at;
-    at = (tag << TAG_SHIFT) + TAG_WORD.linkNext;
+    if (doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_START] === address) return at;
+    at = (tag << TAG_SHIFT) + TAG_LINK_NEXT;
   }
   return -1;
 }
@@ -99,25 +112,25 @@ export function hashRemove(core: ArenaCore, at: number): void {
   const { words } = core;
   const tag = words[at] as number;
   core.journal.log1(at);
-  words[at] = words[(tag << TAG_SHIFT) + TAG_WORD.linkNext] as number;
+  words[at] = words[(tag << TAG_SHIFT) + TAG_LINK_NEXT] as number;
 }
 
 /** True when `maintainHash` has something to do. */
 export function hashNeedsCare(core: ArenaCore): boolean {
   const { words, base } = core;
-  const busy = words[base + ARENA_WORD.busyTags] as number;
+  const busy = words[base + ARENA_BUSY_TAGS] as number;
   return (
-    words[base + ARENA_WORD.oldBucketCount] !== 0 ||
-    busy >= (words[base + ARENA_WORD.growAt] as number) ||
-    busy < (words[base + ARENA_WORD.shrinkAt] as number)
+    words[base + ARENA_OLD_BUCKET_COUNT] !== 0 ||
+    busy >= (words[base + ARENA_GROW_AT] as number) ||
+    busy < (words[base + ARENA_SHRINK_AT] as number)
   );
 }
 
 /** Starts, continues or ends a change of size. At the start of a section, which has logged nothing; commits. */
 export function maintainHash(core: ArenaCore): void {
   const { words, base } = core;
-  if (words[base + ARENA_WORD.oldBucketCount] !== 0) {
-    if ((words[base + ARENA_WORD.rehashNext] as number) < (words[base + ARENA_WORD.oldBucketCount] as number)) {
+  if (words[base + ARENA_OLD_BUCKET_COUNT] !== 0) {
+    if ((words[base + ARENA_REHASH_NEXT] as number) < (words[base + ARENA_OLD_BUCKET_COUNT] as number)) {
       moveTags(core);
       core.thread.commit();
     } else {
@@ -125,10 +138,10 @@ export function maintainHash(core: ArenaCore): void {
     }
     return;
   }
-  const busy = words[base + ARENA_WORD.busyTags] as number;
-  const count = words[base + ARENA_WORD.bucketCount] as number;
-  if (busy >= (words[base + ARENA_WORD.growAt] as number)) startRehash(core, count * 2);
-  else if (busy < (words[base + ARENA_WORD.shrinkAt] as number)) startRehash(core, count / 2);
+  const busy = words[base + ARENA_BUSY_TAGS] as number;
+  const count = words[base + ARENA_BUCKET_COUNT] as number;
+  if (busy >= (words[base + ARENA_GROW_AT] as number)) startRehash(core, count * 2);
+  else if (busy < (words[base + ARENA_SHRINK_AT] as number)) startRehash(core, count / 2);
 }
 
 /** Gives the arena a first table. False when no extent is left. */
@@ -139,14 +152,14 @@ export function createHash(core: ArenaCore): boolean {
 /** Gives all buckets back; the hash holds nothing. At the start of a section; commits. */
 export function destroyHash(core: ArenaCore): void {
   const { words, base, thread } = core;
-  while (words[base + ARENA_WORD.oldBucketCount] !== 0) maintainHash(core);
-  const count = words[base + ARENA_WORD.bucketCount] as number;
+  while (words[base + ARENA_OLD_BUCKET_COUNT] !== 0) maintainHash(core);
+  const count = words[base + ARENA_BUCKET_COUNT] as number;
   if (count === 0) return;
   const lock = core.tables.tagPool.lock.address(0);
   mutexEnter(thread, lock, RANK.tagPool);
-  giveExtent(thread, words[base + ARENA_WORD.bucketBase] as number, log2Floor(count));
-  core.journal.log1(base + ARENA_WORD.bucketCount);
-  words[base + ARENA_WORD.bucketCount] = 0;
+  giveExtent(thread, words[base + ARENA_BUCKET_BASE] as number, log2Floor(count));
+  core.journal.log1(base + ARENA_BUCKET_COUNT);
+  words[base + ARENA_BUCKET_COUNT] = 0;
   mutexExit(thread, lock);
 }
 
@@ -156,14 +169,14 @@ export function rehashTo(core: ArenaCore, allocations: number): void {
   let started = false;
   for (;;) {
     core.enter();
-    for (let step = 0; step < 64 && words[base + ARENA_WORD.oldBucketCount] !== 0; step++) maintainHash(core);
-    if (words[base + ARENA_WORD.oldBucketCount] === 0) {
+    for (let step = 0; step < 64 && words[base + ARENA_OLD_BUCKET_COUNT] !== 0; step++) maintainHash(core);
+    if (words[base + ARENA_OLD_BUCKET_COUNT] === 0) {
       const wanted = Math.max(2 ** EXTENT_ORDER_MIN, Math.min(ceilPowerOfTwo(allocations), 2 ** 29));
-      if (!started && wanted !== words[base + ARENA_WORD.bucketCount]) startRehash(core, wanted);
+      if (!started && wanted !== words[base + ARENA_BUCKET_COUNT]) startRehash(core, wanted);
       // A table that was asked for stays until the load outgrows it.
-      core.journal.log1(base + ARENA_WORD.shrinkAt);
-      words[base + ARENA_WORD.shrinkAt] = 0;
-      if (started || words[base + ARENA_WORD.oldBucketCount] === 0) break;
+      core.journal.log1(base + ARENA_SHRINK_AT);
+      words[base + ARENA_SHRINK_AT] = 0;
+      if (started || words[base + ARENA_OLD_BUCKET_COUNT] === 0) break;
       started = true;
     }
     core.exit();
@@ -178,20 +191,20 @@ function startRehash(core: ArenaCore, count: number): boolean {
   const lock = core.tables.tagPool.lock.address(0);
   mutexEnter(thread, lock, RANK.tagPool);
   const extent = VERIFY && faultPoint(thread, 'vmem.rehash.step') ? -1 : takeExtent(thread, log2Floor(count));
-  journal.logRange(base + ARENA_WORD.bucketBase, 7);
+  journal.logRange(base + ARENA_BUCKET_BASE, 7);
   if (extent < 0) {
-    const busy = words[base + ARENA_WORD.busyTags] as number;
-    words[base + ARENA_WORD.growAt] = Math.max(2 * busy, words[base + ARENA_WORD.growAt] as number);
-    words[base + ARENA_WORD.shrinkAt] = 0;
+    const busy = words[base + ARENA_BUSY_TAGS] as number;
+    words[base + ARENA_GROW_AT] = Math.max(2 * busy, words[base + ARENA_GROW_AT] as number);
+    words[base + ARENA_SHRINK_AT] = 0;
   } else {
-    words[base + ARENA_WORD.oldBucketBase] = words[base + ARENA_WORD.bucketBase] as number;
-    words[base + ARENA_WORD.oldBucketCount] = words[base + ARENA_WORD.bucketCount] as number;
-    words[base + ARENA_WORD.rehashNext] = 0;
-    words[base + ARENA_WORD.bucketBase] = extent;
-    words[base + ARENA_WORD.bucketCount] = count;
-    words[base + ARENA_WORD.growAt] = count;
-    words[base + ARENA_WORD.shrinkAt] = count <= 2 ** EXTENT_ORDER_MIN ? 0 : Math.floor(count / SHRINK_RATIO);
-    core.count(ARENA_COUNTER.rehashes);
+    words[base + ARENA_OLD_BUCKET_BASE] = words[base + ARENA_BUCKET_BASE] as number;
+    words[base + ARENA_OLD_BUCKET_COUNT] = words[base + ARENA_BUCKET_COUNT] as number;
+    words[base + ARENA_REHASH_NEXT] = 0;
+    words[base + ARENA_BUCKET_BASE] = extent;
+    words[base + ARENA_BUCKET_COUNT] = count;
+    words[base + ARENA_GROW_AT] = count;
+    words[base + ARENA_SHRINK_AT] = count <= 2 ** EXTENT_ORDER_MIN ? 0 : Math.floor(count / SHRINK_RATIO);
+    core.count(COUNT_REHASHES);
   }
   mutexExit(thread, lock);
   return extent >= 0;
@@ -200,18 +213,18 @@ function startRehash(core: ArenaCore, count: number): boolean {
 /** Moves a few tags from the old table to the new one. */
 function moveTags(core: ArenaCore): void {
   const { words, base, journal } = core;
-  const oldBase = core.bucketsAt + (words[base + ARENA_WORD.oldBucketBase] as number);
-  const oldCount = words[base + ARENA_WORD.oldBucketCount] as number;
-  const newBase = core.bucketsAt + (words[base + ARENA_WORD.bucketBase] as number);
-  const mask = (words[base + ARENA_WORD.bucketCount] as number) - 1;
-  journal.log1(base + ARENA_WORD.rehashNext);
-  let next = words[base + ARENA_WORD.rehashNext] as number;
+  const oldBase = core.bucketsAt + (words[base + ARENA_OLD_BUCKET_BASE] as number);
+  const oldCount = words[base + ARENA_OLD_BUCKET_COUNT] as number;
+  const newBase = core.bucketsAt + (words[base + ARENA_BUCKET_BASE] as number);
+  const mask = (words[base + ARENA_BUCKET_COUNT] as number) - 1;
+  journal.log1(base + ARENA_REHASH_NEXT);
+  let next = words[base + ARENA_REHASH_NEXT] as number;
   let moved = 0;
   for (let looked = 0; looked < MOVE_BUCKETS && next < oldCount; looked++) {
     while (words[oldBase + next] !== 0 && moved < MOVE_TAGS) {
       const tag = words[oldBase + next] as number;
-      const linkAt = (tag << TAG_SHIFT) + TAG_WORD.linkNext;
-      const start = core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.start] as number;
+      const linkAt = (tag << TAG_SHIFT) + TAG_LINK_NEXT;
+      const start = core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_START] as number;
       const bucketAt = newBase + (hashOf(core, start) & mask);
       journal.log3(oldBase + next, linkAt, bucketAt);
       words[oldBase + next] = words[linkAt] as number;
@@ -222,7 +235,7 @@ function moveTags(core: ArenaCore): void {
     if (words[oldBase + next] !== 0) break;
     next++;
   }
-  words[base + ARENA_WORD.rehashNext] = next;
+  words[base + ARENA_REHASH_NEXT] = next;
 }
 
 /** Gives the emptied table back. */
@@ -230,9 +243,9 @@ function endRehash(core: ArenaCore): void {
   const { words, base, thread } = core;
   const lock = core.tables.tagPool.lock.address(0);
   mutexEnter(thread, lock, RANK.tagPool);
-  const count = words[base + ARENA_WORD.oldBucketCount] as number;
-  giveExtent(thread, words[base + ARENA_WORD.oldBucketBase] as number, log2Floor(count));
-  core.journal.log1(base + ARENA_WORD.oldBucketCount);
-  words[base + ARENA_WORD.oldBucketCount] = 0;
+  const count = words[base + ARENA_OLD_BUCKET_COUNT] as number;
+  giveExtent(thread, words[base + ARENA_OLD_BUCKET_BASE] as number, log2Floor(count));
+  core.journal.log1(base + ARENA_OLD_BUCKET_COUNT);
+  words[base + ARENA_OLD_BUCKET_COUNT] = 0;
   mutexExit(thread, lock);
 }

@@ -5,8 +5,8 @@
  * STRUCTURE   `words` and `doubles` are the whole region. The arena's working state is a record at `base` (words) and
  *             `baseDouble`; a tag is a record too, see layout/vmem-tables.ts:
  *
- *               words[base + ARENA_WORD.busyTags]        words[(tag << TAG_SHIFT) + TAG_WORD.kind]
- *               doubles[baseDouble + ARENA_DOUBLE.sizeInUse]
+ *               words[base + ARENA_BUSY_TAGS]        words[(tag << TAG_SHIFT) + TAG_KIND_AT]
+ *               doubles[baseDouble + ARENA_SIZE_IN_USE]
  *
  *             The files beside this one hold the operations, one concept each, as functions of a core.
  * INVARIANTS  I1 a core is good for one generation of its row: every operation compares it under the lock.
@@ -22,12 +22,14 @@
 
 import { VmError } from '../base/index.ts';
 import type { BoundTables, WordAddress } from '../layout/index.ts';
-import { ARENA_DOUBLE, ARENA_WORD } from '../layout/index.ts';
+import { ARENA_BUSY_TAGS, ARENA_SIZE_TOTAL } from '../layout/index.ts';
 import { type Journal, mutexEnter, mutexExit, RANK, type Thread } from '../sync/index.ts';
 import type { ArenaCores } from './arena-cores.ts';
 import { ArenaSlabs } from './arena-slabs.ts';
-import { ARENA_FLAG, type ArenaIndex, STRATEGY } from './kinds.ts';
+import { type ArenaIndex, FLAG_COMPAT_SEED, FLAG_KEEP_SPANS, STRATEGY_INSTANT } from './kinds.ts';
 import { QuantumCaches, slabSizeOf } from './quantum-caches.ts';
+
+const ARENA_RANK = RANK.arena;
 
 /** See the file's header. */
 export class ArenaCore {
@@ -84,8 +86,8 @@ export class ArenaCore {
     this.words = thread.region.words;
     this.doubles = thread.region.doubles;
     this.row = row;
-    this.base = arenaState.busyTags.address(row) - ARENA_WORD.busyTags;
-    this.baseDouble = arenaState.sizeTotal.base + row * arenaState.sizeTotal.stride - ARENA_DOUBLE.sizeTotal;
+    this.base = arenaState.busyTags.address(row) - ARENA_BUSY_TAGS;
+    this.baseDouble = arenaState.sizeTotal.base + row * arenaState.sizeTotal.stride - ARENA_SIZE_TOTAL;
     this.bucketsAt = tables.bucket.head.address(0);
     this.lockAddress = arena.lock.address(row);
     this.generationAddress = arena.generation.address(row);
@@ -93,12 +95,12 @@ export class ArenaCore {
     this.name = arena.name.text(row);
     this.quantum = arena.quantum.get(row);
     this.inverseQuantum = 1 / this.quantum;
-    this.strategy = arena.strategy.get(row) || STRATEGY.instant;
+    this.strategy = arena.strategy.get(row) || STRATEGY_INSTANT;
     this.flags = arena.flags.get(row);
     this.importArena = arena.importArena.get(row) - 1;
     this.importCallback = arena.importCallback.get(row) - 1;
     const importing = this.importArena >= 0 || this.importCallback >= 0;
-    this.releases = importing && (this.flags & ARENA_FLAG.keepSpans) === 0;
+    this.releases = importing && (this.flags & FLAG_KEEP_SPANS) === 0;
     this.importUnit = arena.importUnit.get(row);
     const slabSize = slabSizeOf(thread.region, row);
     this.caches = slabSize === 0 ? null : new QuantumCaches(thread, row, this.quantum, new ArenaSlabs(this, slabSize));
@@ -111,12 +113,12 @@ export class ArenaCore {
 
   /** True when the arena behaves like the original source wherever the two differ. */
   get seed(): boolean {
-    return (this.flags & ARENA_FLAG.compatSeed) !== 0;
+    return (this.flags & FLAG_COMPAT_SEED) !== 0;
   }
 
   /** Takes the lock. Throws `ESTALE`, without the lock, when the arena was destroyed. */
   enter(): void {
-    mutexEnter(this.thread, this.lockAddress, RANK.arena);
+    mutexEnter(this.thread, this.lockAddress, ARENA_RANK);
     if (this.words[this.generationAddress] !== this.generation) {
       this.exit();
       this.failStale();
@@ -125,7 +127,7 @@ export class ArenaCore {
 
   /** Takes the lock whatever the generation: for destroying and recovering. */
   enterAnyway(): void {
-    mutexEnter(this.thread, this.lockAddress, RANK.arena);
+    mutexEnter(this.thread, this.lockAddress, ARENA_RANK);
   }
 
   /** Gives the lock back and commits. */

@@ -4,7 +4,15 @@ import { ADDRESS_MAX, failMisuse, isPowerOfTwo, rejectUnknownOptions, requireInt
 import { ByteColumn } from '../layout/index.ts';
 import type { CallbackReference, Callbacks } from '../sync/index.ts';
 import { Arena } from './arena.ts';
-import { ARENA_FLAG, type ArenaIndex, STRATEGY, type Strategy, strategyCode } from './kinds.ts';
+import {
+  type ArenaIndex,
+  FLAG_COMPAT_SEED,
+  FLAG_KEEP_SPANS,
+  FLAG_LARGE_IMPORT,
+  STRATEGY_INSTANT,
+  type Strategy,
+  strategyCode,
+} from './kinds.ts';
 import type { SpanSource } from './transfer.ts';
 
 /** Where an arena gets spans from when it has no free segment for a request. */
@@ -79,8 +87,8 @@ export function planArena(name: string, options: ArenaOptions, callbacks: Callba
   }
   const { compat } = options;
   if (compat !== undefined && compat !== 'seed') failMisuse(CALL, { name, compat }, "compat must be 'seed'");
-  const strategy = strategyCode(CALL, options.strategy, STRATEGY.instant);
-  const seedFlag = compat === 'seed' ? ARENA_FLAG.compatSeed : 0;
+  const strategy = strategyCode(CALL, options.strategy, STRATEGY_INSTANT);
+  const seedFlag = compat === 'seed' ? FLAG_COMPAT_SEED : 0;
   const source = planImport(name, quantum, options.import, callbacks);
   return { name, base, size, quantum, strategy, quantumCacheMax, ...source, flags: source.flags | seedFlag };
 }
@@ -97,7 +105,7 @@ function planImport(name: string, quantum: number, options: ImportOptions | unde
   if (importUnit % quantum !== 0) {
     failMisuse(CALL, { name, roundTo: importUnit, quantum }, 'import.roundTo must be a multiple of the quantum');
   }
-  const flags = large ? ARENA_FLAG.largeImport : 0;
+  const flags = large ? FLAG_LARGE_IMPORT : 0;
   if (from instanceof Arena) {
     if (from.quantum < quantum) {
       const values = { name, quantum, source: from.name, sourceQuantum: from.quantum };
@@ -109,7 +117,7 @@ function planImport(name: string, quantum: number, options: ImportOptions | unde
     failMisuse(CALL, { name, from }, 'import.from must be an Arena or { module, export }');
   }
   const importCallback = callbacks.intern(from);
-  const keep = hasNoRelease(callbacks, importCallback) ? ARENA_FLAG.keepSpans : 0;
+  const keep = hasNoRelease(callbacks, importCallback) ? FLAG_KEEP_SPANS : 0;
   return { flags: flags | keep, importArena: -1, importCallback, importUnit };
 }
 

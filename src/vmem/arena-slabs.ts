@@ -9,7 +9,7 @@ import type { SlotIndex } from '../sync/index.ts';
 import { allocate } from './allocate.ts';
 import type { ArenaCore } from './arena-core.ts';
 import type { Constraints } from './fit.ts';
-import { STRATEGY } from './kinds.ts';
+import { STRATEGY_INSTANT } from './kinds.ts';
 import type { SlabSource } from './quantum-cache.ts';
 import { clearTransfer, recordImport, returnInFlight } from './transfer.ts';
 
@@ -26,7 +26,7 @@ export class ArenaSlabs implements SlabSource {
   }
 
   takeSlab(size: number): number {
-    return allocate(this.#core, size, STRATEGY.instant, this.#aligned, this.#core.row);
+    return allocate(this.#core, size, STRATEGY_INSTANT, this.#aligned, this.#core.row);
   }
 
   settleSlab(): void {

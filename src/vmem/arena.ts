@@ -6,7 +6,16 @@
  */
 
 import { ADDRESS_MAX, type CheckReport, fail, failMisuse, VERIFY, VmError } from '../base/index.ts';
-import { ARENA_DOUBLE, ARENA_WORD, TAG_DOUBLE, TAG_DOUBLE_SHIFT, TAG_SHIFT, TAG_WORD } from '../layout/index.ts';
+import {
+  ARENA_SIZE_IN_USE,
+  ARENA_SIZE_TOTAL,
+  ARENA_SPARE_COUNT,
+  TAG_DOUBLE_SHIFT,
+  TAG_SEGMENT_NEXT,
+  TAG_SHIFT,
+  TAG_SIZE,
+  TAG_START,
+} from '../layout/index.ts';
 import { type Attachment, faultPoint } from '../sync/index.ts';
 import { allocate, careForArena, NO_IMPORTER } from './allocate.ts';
 import { hashFind, rehashTo } from './allocation-hash.ts';
@@ -16,7 +25,7 @@ import { checkArena } from './check.ts';
 import { type ConstraintOptions, type Constraints, checkConstraints } from './fit.ts';
 import { freeAll } from './free-all.ts';
 import { releaseIdle } from './import.ts';
-import { type ArenaIndex, STRATEGY_NAME, type Strategy, strategyCode, TAG_KIND } from './kinds.ts';
+import { type ArenaIndex, KIND_SPAN_STATIC, STRATEGY_NAME, type Strategy, strategyCode } from './kinds.ts';
 import { destroyArena } from './lifecycle.ts';
 import { freeTag } from './release.ts';
 import { type ArenaSnapshot, describeTag, type Segment, showSnapshot, takeSnapshot } from './snapshot.ts';
@@ -163,7 +172,7 @@ export class Arena {
     core.enter();
     requireNoOverlap(core, 'arena.add', start, size);
     careForArena(core);
-    if ((core.words[core.base + ARENA_WORD.spareCount] as number) < TAGS_PER_OPERATION) {
+    if ((core.words[core.base + ARENA_SPARE_COUNT] as number) < TAGS_PER_OPERATION) {
       if (!refillReserve(core, TAGS_PER_OPERATION)) {
         core.exit();
         fail(
@@ -174,7 +183,7 @@ export class Arena {
         );
       }
     }
-    insertSpan(core, start, size, TAG_KIND.spanStatic);
+    insertSpan(core, start, size, KIND_SPAN_STATIC);
     core.exit();
   }
 
@@ -193,8 +202,8 @@ export class Arena {
       failMisuse('arena.size', { kind }, 'kind must be one of all, free, allocated');
     }
     this.#core.enter();
-    const total = doubles[baseDouble + ARENA_DOUBLE.sizeTotal] as number;
-    const inUse = doubles[baseDouble + ARENA_DOUBLE.sizeInUse] as number;
+    const total = doubles[baseDouble + ARENA_SIZE_TOTAL] as number;
+    const inUse = doubles[baseDouble + ARENA_SIZE_IN_USE] as number;
     this.#core.exit();
     if (kind === 'all') return total;
     return kind === 'free' ? total - inUse : inUse;
@@ -227,9 +236,9 @@ export class Arena {
     const span = spanContaining(core, address);
     let found: AddressReport | null = null;
     for (let tag = span; tag !== 0 && found === null; ) {
-      tag = core.words[(tag << TAG_SHIFT) + TAG_WORD.segmentNext] as number;
-      const start = core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.start] as number;
-      const size = core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size] as number;
+      tag = core.words[(tag << TAG_SHIFT) + TAG_SEGMENT_NEXT] as number;
+      const start = core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_START] as number;
+      const size = core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number;
       if (address >= start && address - start < size) {
         found = { arena: core.name, ...describeTag(core, tag), offset: address - start };
       }
@@ -301,7 +310,7 @@ function release(core: ArenaCore, call: string, address: number, size: number): 
   const at = hashFind(core, address);
   if (at < 0) failNotAllocated(core, call, address, size);
   const tag = core.words[at] as number;
-  if (core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size] !== rounded) failWrongSize(core, call, tag, size);
+  if (core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] !== rounded) failWrongSize(core, call, tag, size);
   const inFlight = freeTag(core, at);
   core.exit();
   if (VERIFY) faultPoint(core.thread, 'vmem.free.committed');

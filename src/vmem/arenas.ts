@@ -9,7 +9,7 @@ import type { Callbacks, SlotIndex, Thread } from '../sync/index.ts';
 import { type AddressReport, Arena } from './arena.ts';
 import { ArenaCores } from './arena-cores.ts';
 import { type ArenaOptions, planArena } from './arena-options.ts';
-import { ARENA_STATE, type ArenaIndex } from './kinds.ts';
+import { type ArenaIndex, STATE_READY } from './kinds.ts';
 import { createArena, enterRegistry, exitRegistry, findArena } from './lifecycle.ts';
 import { recoverArenas } from './recover.ts';
 import type { ArenaStatistics } from './statistics.ts';
@@ -40,7 +40,7 @@ export class Arenas {
     }
     enterRegistry(this.#cores);
     const row = typeof nameOrIndex === 'string' ? findArena(this.#cores, nameOrIndex) : nameOrIndex;
-    const found = row >= 0 && row < arena.rowCount && arena.state.get(row) === ARENA_STATE.ready;
+    const found = row >= 0 && row < arena.rowCount && arena.state.get(row) === STATE_READY;
     exitRegistry(this.#cores);
     if (!found) fail('ENOENT', 'arenas.open', { arena: nameOrIndex }, 'no such arena');
     return this.#handle(row);
@@ -56,7 +56,7 @@ export class Arenas {
     const { arena } = this.#cores.thread.region.tables;
     enterRegistry(this.#cores);
     const rows: ArenaIndex[] = [];
-    for (let row = 0; row < arena.rowCount; row++) if (arena.state.get(row) === ARENA_STATE.ready) rows.push(row);
+    for (let row = 0; row < arena.rowCount; row++) if (arena.state.get(row) === STATE_READY) rows.push(row);
     exitRegistry(this.#cores);
     return rows.map((row) => this.#handle(row));
   }

@@ -6,19 +6,21 @@
 
 import type { CheckReport } from '../base/index.ts';
 import {
-  ARENA_DOUBLE,
+  ARENA_SIZE_IN_USE,
+  ARENA_SIZE_TOTAL,
   ARENA_WORD,
   ORDER_LANES,
-  TAG_DOUBLE,
   TAG_DOUBLE_SHIFT,
   TAG_SHIFT,
+  TAG_SIZE,
+  TAG_START,
   TAG_WORD,
 } from '../layout/index.ts';
 import { hashFind } from './allocation-hash.ts';
 import type { ArenaCore } from './arena-core.ts';
 import { orderOf } from './free-lists.ts';
 import { wholeSpanOf } from './idle-spans.ts';
-import { TAG_KIND, type TagIndex } from './kinds.ts';
+import { KIND_BUSY, KIND_FREE, KIND_SPAN_IMPORTED, KIND_SPAN_STATIC, type TagIndex } from './kinds.ts';
 import { rowOfTag } from './tag-pool.ts';
 
 const PROBLEMS_MAX = 20;
@@ -58,11 +60,11 @@ class Check {
   }
 
   start(tag: TagIndex): number {
-    return this.core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.start] ?? -1;
+    return this.core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_START] ?? -1;
   }
 
   size(tag: TagIndex): number {
-    return this.core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size] ?? -1;
+    return this.core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] ?? -1;
   }
 }
 
@@ -102,7 +104,7 @@ function checkSegments(check: Check): void {
       'segment-list: start and size are whole quanta',
       tag,
     );
-    if (kind === TAG_KIND.spanStatic || kind === TAG_KIND.spanImported) {
+    if (kind === KIND_SPAN_STATIC || kind === KIND_SPAN_IMPORTED) {
       check.expect(previous === 0 || covered === spanEnd, 'segment-list I1: segments cover the span', previous);
       check.spans.push(tag);
       check.sizeTotal += size;
@@ -111,11 +113,11 @@ function checkSegments(check: Check): void {
     } else {
       check.expect(start === covered && start + size <= spanEnd, 'segment-list I1: segments cover the span', tag);
       covered = start + size;
-      if (kind === TAG_KIND.free) {
+      if (kind === KIND_FREE) {
         check.free++;
-        check.expect(check.word(previous, 'kind') !== TAG_KIND.free, 'segment-list I3: no two free neighbours', tag);
+        check.expect(check.word(previous, 'kind') !== KIND_FREE, 'segment-list I3: no two free neighbours', tag);
       } else {
-        check.expect(kind === TAG_KIND.busy, 'segment-list: a segment is free or busy', tag, `kind ${kind}`);
+        check.expect(kind === KIND_BUSY, 'segment-list: a segment is free or busy', tag, `kind ${kind}`);
         check.busy++;
         check.sizeInUse += size;
       }
@@ -159,7 +161,7 @@ function checkFreeLists(check: Check): void {
     let previous = 0;
     for (let tag = head; tag !== 0 && listed <= check.limit; tag = check.word(tag, 'linkNext')) {
       listed++;
-      check.expect(check.word(tag, 'kind') === TAG_KIND.free, 'free-lists I2: every listed tag is free', tag);
+      check.expect(check.word(tag, 'kind') === KIND_FREE, 'free-lists I2: every listed tag is free', tag);
       check.expect(check.seen.has(tag), 'free-lists I2: every listed tag is a segment', tag);
       check.expect(orderOf(check.core, check.size(tag)) === order, 'free-lists I3: the list of its size', tag);
       check.expect(check.word(tag, 'linkPrevious') === previous, 'free-lists I4: links go both ways', tag);
@@ -172,7 +174,7 @@ function checkFreeLists(check: Check): void {
 function checkHash(check: Check): void {
   const { core } = check;
   for (const tag of check.seen) {
-    if (check.word(tag, 'kind') !== TAG_KIND.busy) continue;
+    if (check.word(tag, 'kind') !== KIND_BUSY) continue;
     const at = hashFind(core, check.start(tag));
     check.expect(at >= 0 && core.words[at] === tag, 'allocation-hash I1: every busy tag is found', tag);
   }
@@ -184,7 +186,7 @@ function checkHash(check: Check): void {
     const first = core.bucketsAt + check.arena(field);
     for (let bucket = 0; bucket < count; bucket++) {
       for (let tag = core.words[first + bucket] as number; tag !== 0 && chained <= check.limit; chained++) {
-        check.expect(check.word(tag, 'kind') === TAG_KIND.busy, 'allocation-hash: a chained tag is busy', tag);
+        check.expect(check.word(tag, 'kind') === KIND_BUSY, 'allocation-hash: a chained tag is busy', tag);
         tag = check.word(tag, 'linkNext');
       }
     }
@@ -214,8 +216,8 @@ function checkReserve(check: Check): void {
 function checkTotals(check: Check): void {
   const { doubles, baseDouble } = check.core;
   const totals = [
-    ['sizeTotal', check.sizeTotal, doubles[baseDouble + ARENA_DOUBLE.sizeTotal]],
-    ['sizeInUse', check.sizeInUse, doubles[baseDouble + ARENA_DOUBLE.sizeInUse]],
+    ['sizeTotal', check.sizeTotal, doubles[baseDouble + ARENA_SIZE_TOTAL]],
+    ['sizeInUse', check.sizeInUse, doubles[baseDouble + ARENA_SIZE_IN_USE]],
     ['busyTags', check.busy, check.arena('busyTags')],
     ['spanCount', check.spans.length, check.arena('spanCount')],
   ] as const;

@@ -1,10 +1,10 @@
 /** Freeing every allocation of an arena in one pass over its segment list. */
 
-import { ARENA_WORD, TAG_SHIFT, TAG_WORD } from '../layout/index.ts';
+import { ARENA_CHANGES, ARENA_SEGMENT_HEAD, TAG_KIND_AT, TAG_SEGMENT_NEXT, TAG_SHIFT } from '../layout/index.ts';
 import { careForArena } from './allocate.ts';
 import { hashFind } from './allocation-hash.ts';
 import type { ArenaCore } from './arena-core.ts';
-import { TAG_KIND } from './kinds.ts';
+import { KIND_BUSY, KIND_FREE } from './kinds.ts';
 import { freeTag } from './release.ts';
 import { describeTag } from './snapshot.ts';
 import { returnInFlight } from './transfer.ts';
@@ -23,11 +23,11 @@ export function freeAll(core: ArenaCore): void {
   let tag = 0;
   for (let more = true; more; ) {
     core.enter();
-    if (words[base + ARENA_WORD.changes] !== changes) tag = words[base + ARENA_WORD.segmentHead] as number;
+    if (words[base + ARENA_CHANGES] !== changes) tag = words[base + ARENA_SEGMENT_HEAD] as number;
     let inFlight = false;
     for (let freed = 0; tag !== 0 && freed < PER_SECTION && !inFlight; ) {
-      if (words[(tag << TAG_SHIFT) + TAG_WORD.kind] !== TAG_KIND.busy) {
-        tag = words[(tag << TAG_SHIFT) + TAG_WORD.segmentNext] as number;
+      if (words[(tag << TAG_SHIFT) + TAG_KIND_AT] !== KIND_BUSY) {
+        tag = words[(tag << TAG_SHIFT) + TAG_SEGMENT_NEXT] as number;
         continue;
       }
       careForArena(core);
@@ -37,7 +37,7 @@ export function freeAll(core: ArenaCore): void {
       core.thread.commit();
       freed++;
     }
-    changes = words[base + ARENA_WORD.changes] as number;
+    changes = words[base + ARENA_CHANGES] as number;
     more = tag !== 0 || inFlight;
     core.exit();
     if (inFlight) returnInFlight(core.cores, core.thread.slot);
@@ -47,7 +47,7 @@ export function freeAll(core: ArenaCore): void {
 /** The tag behind a busy one that is still there after it was freed: a free neighbour is joined with it. */
 function nextKept(core: ArenaCore, busy: number): number {
   const { words } = core;
-  const next = words[(busy << TAG_SHIFT) + TAG_WORD.segmentNext] as number;
-  if (next === 0 || words[(next << TAG_SHIFT) + TAG_WORD.kind] !== TAG_KIND.free) return next;
-  return words[(next << TAG_SHIFT) + TAG_WORD.segmentNext] as number;
+  const next = words[(busy << TAG_SHIFT) + TAG_SEGMENT_NEXT] as number;
+  if (next === 0 || words[(next << TAG_SHIFT) + TAG_KIND_AT] !== KIND_FREE) return next;
+  return words[(next << TAG_SHIFT) + TAG_SEGMENT_NEXT] as number;
 }

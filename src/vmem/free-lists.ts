@@ -18,7 +18,16 @@
  */
 
 import { assert, log2Floor } from '../base/index.ts';
-import { ARENA_WORD, TAG_DOUBLE, TAG_DOUBLE_SHIFT, TAG_SHIFT, TAG_WORD } from '../layout/index.ts';
+import {
+  ARENA_FREE_HEAD,
+  ARENA_FREE_MAP,
+  ARENA_FREE_MAP_HIGH,
+  TAG_DOUBLE_SHIFT,
+  TAG_LINK_NEXT,
+  TAG_LINK_PREVIOUS,
+  TAG_SHIFT,
+  TAG_SIZE,
+} from '../layout/index.ts';
 import type { ArenaCore } from './arena-core.ts';
 import type { TagIndex } from './kinds.ts';
 
@@ -29,23 +38,23 @@ export function orderOf(core: ArenaCore, size: number): number {
 
 /** Word address of the freemap's word for a list. */
 function mapWord(base: number, order: number): number {
-  return order < 32 ? base + ARENA_WORD.freeMap : base + ARENA_WORD.freeMapHigh;
+  return order < 32 ? base + ARENA_FREE_MAP : base + ARENA_FREE_MAP_HIGH;
 }
 
 /** Puts a free tag at the head of its list. */
 export function freeListInsert(core: ArenaCore, tag: TagIndex): void {
   const { words, journal, base } = core;
-  const order = orderOf(core, core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size] as number);
+  const order = orderOf(core, core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number);
   const record = tag << TAG_SHIFT;
-  const headAt = base + ARENA_WORD.freeHead + order;
+  const headAt = base + ARENA_FREE_HEAD + order;
   const head = words[headAt] as number;
-  words[record + TAG_WORD.linkPrevious] = 0;
-  words[record + TAG_WORD.linkNext] = head;
+  words[record + TAG_LINK_PREVIOUS] = 0;
+  words[record + TAG_LINK_NEXT] = head;
   if (head === 0) {
     journal.log1(headAt);
     words[mapWord(base, order)]! |= 1 << (order & 31);
   } else {
-    const backAt = (head << TAG_SHIFT) + TAG_WORD.linkPrevious;
+    const backAt = (head << TAG_SHIFT) + TAG_LINK_PREVIOUS;
     assert(words[backAt] === 0, 'vmem/free-lists I4: the head has no predecessor');
     journal.log2(headAt, backAt);
     words[backAt] = tag;
@@ -57,12 +66,12 @@ export function freeListInsert(core: ArenaCore, tag: TagIndex): void {
 export function freeListRemove(core: ArenaCore, tag: TagIndex): void {
   const { words, journal, base } = core;
   const record = tag << TAG_SHIFT;
-  const previous = words[record + TAG_WORD.linkPrevious] as number;
-  const next = words[record + TAG_WORD.linkNext] as number;
-  const backAt = (next << TAG_SHIFT) + TAG_WORD.linkPrevious;
+  const previous = words[record + TAG_LINK_PREVIOUS] as number;
+  const next = words[record + TAG_LINK_NEXT] as number;
+  const backAt = (next << TAG_SHIFT) + TAG_LINK_PREVIOUS;
   assert(next === 0 || words[backAt] === tag, 'vmem/free-lists I4: the successor points back');
   if (previous !== 0) {
-    const forwardAt = (previous << TAG_SHIFT) + TAG_WORD.linkNext;
+    const forwardAt = (previous << TAG_SHIFT) + TAG_LINK_NEXT;
     assert(words[forwardAt] === tag, 'vmem/free-lists I4: the predecessor points here');
     if (next === 0) {
       journal.log1(forwardAt);
@@ -73,8 +82,8 @@ export function freeListRemove(core: ArenaCore, tag: TagIndex): void {
     words[forwardAt] = next;
     return;
   }
-  const order = orderOf(core, core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size] as number);
-  const headAt = base + ARENA_WORD.freeHead + order;
+  const order = orderOf(core, core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number);
+  const headAt = base + ARENA_FREE_HEAD + order;
   assert(words[headAt] === tag, 'vmem/free-lists I3: a tag is on the list of its size');
   if (next === 0) {
     journal.log1(headAt);
@@ -90,11 +99,11 @@ export function freeListRemove(core: ArenaCore, tag: TagIndex): void {
 export function firstListFrom(core: ArenaCore, order: number): number {
   const { words, base } = core;
   if (order < 32) {
-    const low = (words[base + ARENA_WORD.freeMap] as number) & (-1 << order);
+    const low = (words[base + ARENA_FREE_MAP] as number) & (-1 << order);
     if (low !== 0) return 31 - Math.clz32(low & -low);
   }
   const from = order < 32 ? 0 : order - 32;
   if (from > 31) return -1;
-  const high = (words[base + ARENA_WORD.freeMapHigh] as number) & (-1 << from);
+  const high = (words[base + ARENA_FREE_MAP_HIGH] as number) & (-1 << from);
   return high === 0 ? -1 : 63 - Math.clz32(high & -high);
 }

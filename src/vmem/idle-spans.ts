@@ -16,52 +16,61 @@
  */
 
 import { assert } from '../base/index.ts';
-import { ARENA_WORD, TAG_DOUBLE, TAG_DOUBLE_SHIFT, TAG_SHIFT, TAG_WORD } from '../layout/index.ts';
+import {
+  ARENA_IDLE_HEAD,
+  TAG_BIN_NEXT,
+  TAG_BIN_PREVIOUS,
+  TAG_DOUBLE_SHIFT,
+  TAG_KIND_AT,
+  TAG_SEGMENT_PREVIOUS,
+  TAG_SHIFT,
+  TAG_SIZE,
+} from '../layout/index.ts';
 import type { ArenaCore } from './arena-core.ts';
-import { TAG_KIND, type TagIndex } from './kinds.ts';
+import { KIND_SPAN_IMPORTED, type TagIndex } from './kinds.ts';
 
 /** The imported span that a free segment is all of, or 0. */
 export function wholeSpanOf(core: ArenaCore, segment: TagIndex): TagIndex {
   const { words, doubles } = core;
-  const span = words[(segment << TAG_SHIFT) + TAG_WORD.segmentPrevious] as number;
-  const imported = words[(span << TAG_SHIFT) + TAG_WORD.kind] === TAG_KIND.spanImported;
-  const spanSize = doubles[(span << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size];
-  return imported && spanSize === doubles[(segment << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size] ? span : 0;
+  const span = words[(segment << TAG_SHIFT) + TAG_SEGMENT_PREVIOUS] as number;
+  const imported = words[(span << TAG_SHIFT) + TAG_KIND_AT] === KIND_SPAN_IMPORTED;
+  const spanSize = doubles[(span << TAG_DOUBLE_SHIFT) + TAG_SIZE];
+  return imported && spanSize === doubles[(segment << TAG_DOUBLE_SHIFT) + TAG_SIZE] ? span : 0;
 }
 
 /** Puts a span on the list. */
 export function idleInsert(core: ArenaCore, span: TagIndex): void {
   const { words, journal, base } = core;
   const record = span << TAG_SHIFT;
-  const head = words[base + ARENA_WORD.idleHead] as number;
-  journal.log2(record + TAG_WORD.binPrevious, record + TAG_WORD.binNext);
-  words[record + TAG_WORD.binPrevious] = 0;
-  words[record + TAG_WORD.binNext] = head;
+  const head = words[base + ARENA_IDLE_HEAD] as number;
+  journal.log2(record + TAG_BIN_PREVIOUS, record + TAG_BIN_NEXT);
+  words[record + TAG_BIN_PREVIOUS] = 0;
+  words[record + TAG_BIN_NEXT] = head;
   if (head !== 0) {
-    const backAt = (head << TAG_SHIFT) + TAG_WORD.binPrevious;
+    const backAt = (head << TAG_SHIFT) + TAG_BIN_PREVIOUS;
     journal.log1(backAt);
     words[backAt] = span;
   }
-  words[base + ARENA_WORD.idleHead] = span;
+  words[base + ARENA_IDLE_HEAD] = span;
 }
 
 /** Takes a span off the list. */
 export function idleRemove(core: ArenaCore, span: TagIndex): void {
   const { words, journal, base } = core;
   const record = span << TAG_SHIFT;
-  const previous = words[record + TAG_WORD.binPrevious] as number;
-  const next = words[record + TAG_WORD.binNext] as number;
+  const previous = words[record + TAG_BIN_PREVIOUS] as number;
+  const next = words[record + TAG_BIN_NEXT] as number;
   if (next !== 0) {
-    const backAt = (next << TAG_SHIFT) + TAG_WORD.binPrevious;
+    const backAt = (next << TAG_SHIFT) + TAG_BIN_PREVIOUS;
     assert(words[backAt] === span, 'vmem/idle-spans: the successor points back');
     journal.log1(backAt);
     words[backAt] = previous;
   }
   if (previous === 0) {
-    assert(words[base + ARENA_WORD.idleHead] === span, 'vmem/idle-spans: a span without predecessor is the head');
-    words[base + ARENA_WORD.idleHead] = next;
+    assert(words[base + ARENA_IDLE_HEAD] === span, 'vmem/idle-spans: a span without predecessor is the head');
+    words[base + ARENA_IDLE_HEAD] = next;
   } else {
-    const forwardAt = (previous << TAG_SHIFT) + TAG_WORD.binNext;
+    const forwardAt = (previous << TAG_SHIFT) + TAG_BIN_NEXT;
     journal.log1(forwardAt);
     words[forwardAt] = next;
   }

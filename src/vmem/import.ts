@@ -23,17 +23,25 @@
  */
 
 import { ADDRESS_MAX, alignDown, alignUp, fail, failMisuse, VERIFY } from '../base/index.ts';
-import { ARENA_WORD, TAG_SHIFT, TAG_WORD, TAG_WORDS } from '../layout/index.ts';
+import { ARENA_IDLE_HEAD, ARENA_SPARE_COUNT, TAG_SEGMENT_NEXT, TAG_SHIFT } from '../layout/index.ts';
 import { faultPoint } from '../sync/index.ts';
 import { allocate } from './allocate.ts';
 import type { ArenaCore } from './arena-core.ts';
 import { type Constraints, fitSegment } from './fit.ts';
 import { freeListRemove } from './free-lists.ts';
 import { idleInsert, idleRemove } from './idle-spans.ts';
-import { ARENA_COUNTER, ARENA_FLAG, ARENA_STATE, LARGE_IMPORT_FACTOR, STRATEGY, TAG_KIND } from './kinds.ts';
+import {
+  COUNT_IMPORT_FAILURES,
+  COUNT_IMPORTS,
+  FLAG_LARGE_IMPORT,
+  KIND_SPAN_IMPORTED,
+  LARGE_IMPORT_FACTOR,
+  STATE_READY,
+  STRATEGY_INSTANT,
+} from './kinds.ts';
 import { releaseSpan } from './release.ts';
 import { spanOverlap } from './span-tree.ts';
-import { insertSpan, saveHeader } from './spans.ts';
+import { insertSpan, saveHeader, saveTag } from './spans.ts';
 import { refillReserve, TAGS_PER_OPERATION } from './tag-pool.ts';
 import { clearTransfer, recordFunctionImport, returnInFlight, spanSource } from './transfer.ts';
 
@@ -61,8 +69,8 @@ export function importSpan(
   attempt: number,
 ): boolean {
   if (!core.imports) return false;
-  const large = (core.flags & ARENA_FLAG.largeImport) !== 0;
-  const asked = core.importUnit === 0 ? strategy : STRATEGY.instant;
+  const large = (core.flags & FLAG_LARGE_IMPORT) !== 0;
+  const asked = core.importUnit === 0 ? strategy : STRATEGY_INSTANT;
   const plain = { strategy: asked, place: null, size, constraints: null };
   if (core.seed) {
     if (constraints !== null && !onlyLimits(core, constraints)) return false;
@@ -131,7 +139,7 @@ function importRange(core: ArenaCore, ask: Ask): boolean {
     throw error;
   }
   if (start < 0) {
-    core.count(ARENA_COUNTER.importFailures);
+    core.count(COUNT_IMPORT_FAILURES);
     return false;
   }
   return recordSpan(core, start, received, ask);
@@ -170,7 +178,7 @@ function recordSpan(core: ArenaCore, start: number, size: number, ask: Ask): boo
   const overlapped = spanOverlap(core, start, size) !== 0;
   const helps = ask.constraints === null || fitSegment(start, size, ask.size, ask.constraints) >= 0;
   const enough =
-    (core.words[core.base + ARENA_WORD.spareCount] as number) >= TAGS_PER_OPERATION ||
+    (core.words[core.base + ARENA_SPARE_COUNT] as number) >= TAGS_PER_OPERATION ||
     refillReserve(core, TAGS_PER_OPERATION);
   if (overlapped || !enough || !helps) {
     core.exit();
@@ -181,11 +189,11 @@ function recordSpan(core: ArenaCore, start: number, size: number, ask: Ask): boo
     core.enter();
     return false;
   }
-  const span = insertSpan(core, start, size, TAG_KIND.spanImported);
+  const span = insertSpan(core, start, size, KIND_SPAN_IMPORTED);
   if (core.releases && !core.seed) idleInsert(core, span);
   clearTransfer(core);
   if (core.importCallback >= 0) spanSource(core.cores, core).recorded?.();
-  core.count(ARENA_COUNTER.imports);
+  core.count(COUNT_IMPORTS);
   if (VERIFY) faultPoint(core.thread, 'vmem.import.recorded');
   core.thread.commit();
   return true;
@@ -197,13 +205,13 @@ export function releaseIdle(core: ArenaCore): boolean {
   let released = false;
   for (;;) {
     core.enterAnyway();
-    const span = words[base + ARENA_WORD.idleHead] as number;
+    const span = words[base + ARENA_IDLE_HEAD] as number;
     if (span === 0) break;
-    const segment = words[(span << TAG_SHIFT) + TAG_WORD.segmentNext] as number;
+    const segment = words[(span << TAG_SHIFT) + TAG_SEGMENT_NEXT] as number;
     saveHeader(core);
     idleRemove(core, span);
     freeListRemove(core, segment);
-    core.journal.logRange(segment << TAG_SHIFT, TAG_WORDS);
+    saveTag(core, segment);
     releaseSpan(core, span, segment);
     core.exit();
     returnInFlight(core.cores, core.thread.slot);
@@ -231,7 +239,7 @@ function reclaimBelow(core: ArenaCore): boolean {
   const { arena, arenaState } = core.tables;
   let reclaimed = false;
   for (let row = 0; row < arena.rowCount; row++) {
-    if (arena.importArena.get(row) !== core.row + 1 || arena.state.get(row) !== ARENA_STATE.ready) continue;
+    if (arena.importArena.get(row) !== core.row + 1 || arena.state.get(row) !== STATE_READY) continue;
     const importer = core.cores.at(row);
     reclaimed = reclaimBelow(importer) || reclaimed;
     if (arenaState.idleHead.get(row) !== 0) reclaimed = releaseIdle(importer) || reclaimed;

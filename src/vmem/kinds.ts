@@ -8,29 +8,38 @@ export type TagIndex = number & { readonly __unit?: 'tag' };
 /** Row of an arena. */
 export type ArenaIndex = number & { readonly __unit?: 'arena' };
 
+/** In a reserve or in the pool. */
+export const KIND_NONE = 0;
+/** A span that `add` brought: never given back while the arena lives. */
+export const KIND_SPAN_STATIC = 1;
+/** A span that was imported: given back to its source when all of it is free. */
+export const KIND_SPAN_IMPORTED = 2;
+/** A free segment. */
+export const KIND_FREE = 3;
+/** An allocation. */
+export const KIND_BUSY = 4;
+
 /** What a boundary tag stands for. Spans are below `free`. */
 export const TAG_KIND = {
-  /** In a reserve or in the pool. */
-  none: 0,
-  /** A span that `add` brought: never given back while the arena lives. */
-  spanStatic: 1,
-  /** A span that was imported: given back to its source when all of it is free. */
-  spanImported: 2,
-  /** A free segment. */
-  free: 3,
-  /** An allocation. */
-  busy: 4,
+  none: KIND_NONE,
+  spanStatic: KIND_SPAN_STATIC,
+  spanImported: KIND_SPAN_IMPORTED,
+  free: KIND_FREE,
+  busy: KIND_BUSY,
 } as const;
 
 /** Names of tag kinds, by number. */
 export const TAG_KIND_NAME = ['none', 'static', 'span', 'free', 'busy'] as const;
 
+/** The newest segment of the first list in which every segment is large enough; falls back to `best`. */
+export const STRATEGY_INSTANT = 1;
+/** The newest segment that fits, in the list of the smallest size class that has one. */
+export const STRATEGY_BEST = 2;
+
 /** How a free segment is chosen. */
 export const STRATEGY = {
-  /** The newest segment of the first list in which every segment is large enough; falls back to `best`. */
-  instant: 1,
-  /** The newest segment that fits, in the list of the smallest size class that has one. */
-  best: 2,
+  instant: STRATEGY_INSTANT,
+  best: STRATEGY_BEST,
 } as const;
 
 /** Name of a strategy. */
@@ -39,35 +48,67 @@ export type Strategy = keyof typeof STRATEGY;
 /** Names of strategies, by number. */
 export const STRATEGY_NAME: readonly (Strategy | undefined)[] = [undefined, 'instant', 'best'];
 
+/** `free` of ARENA_STATE. */
+export const STATE_FREE = 0;
+/** `creating` of ARENA_STATE. */
+export const STATE_CREATING = 1;
+/** `ready` of ARENA_STATE. */
+export const STATE_READY = 2;
+/** `destroying` of ARENA_STATE. */
+export const STATE_DESTROYING = 3;
+
 /** States of an arena's row. */
-export const ARENA_STATE = { free: 0, creating: 1, ready: 2, destroying: 3 } as const;
+export const ARENA_STATE = {
+  free: STATE_FREE,
+  creating: STATE_CREATING,
+  ready: STATE_READY,
+  destroying: STATE_DESTROYING,
+} as const;
+
+/** Imports are 16 times as large as the request. */
+export const FLAG_LARGE_IMPORT = 1;
+/** Behaves like the original source wherever the two differ. */
+export const FLAG_COMPAT_SEED = 2;
+/** Spans cannot be given back: the import function has no release function. */
+export const FLAG_KEEP_SPANS = 4;
 
 /** Bits of an arena's flags. */
 export const ARENA_FLAG = {
-  /** Imports are 16 times as large as the request. */
-  largeImport: 1,
-  /** Behaves like the original source wherever the two differ. */
-  compatSeed: 2,
-  /** Spans cannot be given back: the import function has no release function. */
-  keepSpans: 4,
+  largeImport: FLAG_LARGE_IMPORT,
+  compatSeed: FLAG_COMPAT_SEED,
+  keepSpans: FLAG_KEEP_SPANS,
 } as const;
 
 /** How many times the size of a request a large import asks for. */
 export const LARGE_IMPORT_FACTOR = 16;
 
+/** `allocations` of ARENA_COUNTER. */
+export const COUNT_ALLOCATIONS = 0;
+/** `failures` of ARENA_COUNTER. */
+export const COUNT_FAILURES = 2;
+/** `constrained` of ARENA_COUNTER. */
+export const COUNT_CONSTRAINED = 3;
+/** `imports` of ARENA_COUNTER. */
+export const COUNT_IMPORTS = 4;
+/** `importFailures` of ARENA_COUNTER. */
+export const COUNT_IMPORT_FAILURES = 5;
+/** `releases` of ARENA_COUNTER. */
+export const COUNT_RELEASES = 6;
+/** `fullSearches` of ARENA_COUNTER. */
+export const COUNT_FULL_SEARCHES = 7;
+/** `rehashes` of ARENA_COUNTER. */
+export const COUNT_REHASHES = 8;
+
 /** Lanes of an arena's statistics. A count may miss the last operation of a thread that was terminated. */
 export const ARENA_COUNTER = {
-  allocations: 0,
-  frees: 1,
-  failures: 2,
-  constrained: 3,
-  imports: 4,
-  importFailures: 5,
-  releases: 6,
-  fullSearches: 7,
-  rehashes: 8,
-  splits: 9,
-  merges: 10,
+  allocations: COUNT_ALLOCATIONS,
+  failures: COUNT_FAILURES,
+  constrained: COUNT_CONSTRAINED,
+  imports: COUNT_IMPORTS,
+  importFailures: COUNT_IMPORT_FAILURES,
+  releases: COUNT_RELEASES,
+  fullSearches: COUNT_FULL_SEARCHES,
+  rehashes: COUNT_REHASHES,
 } as const;
 
 /** The number of a strategy that a call names, or `fallback` when it names none. Throws `EINVAL` for anything else. */

@@ -16,17 +16,33 @@
  */
 
 import { assert, fail, VERIFY } from '../base/index.ts';
-import { ARENA_WORD, TAG_SHIFT, TAG_WORD, TAG_WORDS } from '../layout/index.ts';
+import {
+  ARENA_BUSY_TAGS,
+  ARENA_IDLE_HEAD,
+  ARENA_SEGMENT_HEAD,
+  TAG_KIND_AT,
+  TAG_SEGMENT_NEXT,
+  TAG_SHIFT,
+} from '../layout/index.ts';
 import { faultPoint, mutexEnter, mutexExit, RANK } from '../sync/index.ts';
 import { createHash, destroyHash } from './allocation-hash.ts';
 import type { ArenaCore } from './arena-core.ts';
 import type { ArenaCores } from './arena-cores.ts';
 import type { ArenaPlan } from './arena-options.ts';
 import { freeListRemove } from './free-lists.ts';
-import { ARENA_STATE, type ArenaIndex, TAG_KIND } from './kinds.ts';
+import {
+  type ArenaIndex,
+  KIND_FREE,
+  KIND_SPAN_IMPORTED,
+  KIND_SPAN_STATIC,
+  STATE_CREATING,
+  STATE_DESTROYING,
+  STATE_FREE,
+  STATE_READY,
+} from './kinds.ts';
 import { createQuantumCaches, removeQuantumCaches } from './quantum-caches.ts';
 import { releaseSpan } from './release.ts';
-import { insertSpan, removeSpan, saveHeader } from './spans.ts';
+import { insertSpan, removeSpan, saveHeader, saveTag } from './spans.ts';
 import { refillReserve, TAGS_PER_OPERATION, trimReserve } from './tag-pool.ts';
 import { returnInFlight } from './transfer.ts';
 
@@ -46,7 +62,7 @@ export function exitRegistry(cores: ArenaCores): void {
 export function findArena(cores: ArenaCores, name: string): ArenaIndex {
   const { arena } = cores.thread.region.tables;
   for (let row = 0; row < arena.rowCount; row++) {
-    if (arena.state.get(row) === ARENA_STATE.ready && arena.name.text(row) === name) return row;
+    if (arena.state.get(row) === STATE_READY && arena.name.text(row) === name) return row;
   }
   return -1;
 }
@@ -65,7 +81,7 @@ export function createArena(cores: ArenaCores, plan: ArenaPlan, sourceGeneration
   const core = cores.at(row);
   core.enterAnyway();
   const made = createHash(core) && (plan.size === 0 || refillReserve(core, TAGS_PER_OPERATION));
-  if (made && plan.size !== 0) insertSpan(core, plan.base, plan.size, TAG_KIND.spanStatic);
+  if (made && plan.size !== 0) insertSpan(core, plan.base, plan.size, KIND_SPAN_STATIC);
   core.exit();
   if (!made) {
     dismantle(cores, row);
@@ -78,7 +94,7 @@ export function createArena(cores: ArenaCores, plan: ArenaPlan, sourceGeneration
   }
   // 3. Others may find it.
   enterRegistry(cores);
-  thread.journal.set(arena.state, row, ARENA_STATE.ready);
+  thread.journal.set(arena.state, row, STATE_READY);
   thread.journal.set(arena.actor, row, 0);
   exitRegistry(cores);
   return core;
@@ -100,13 +116,13 @@ function claimRow(cores: ArenaCores, plan: ArenaPlan, sourceGeneration: number):
   const { arena, arenaState } = thread.region.tables;
   let row = -1;
   for (let candidate = arena.rowCount - 1; candidate >= 0; candidate--) {
-    if (arena.state.get(candidate) === ARENA_STATE.free) row = candidate;
+    if (arena.state.get(candidate) === STATE_FREE) row = candidate;
     else if (arena.name.text(candidate) === plan.name) failClaim(cores, plan, 'EEXIST', 'an arena of this name exists');
   }
   if (row < 0) failClaim(cores, plan, 'ENOMEM', `all ${arena.rowCount} arenas are taken; boot with more \`arenas\``);
   const source = plan.importArena;
   if (source >= 0) {
-    const alive = arena.generation.get(source) === sourceGeneration && arena.state.get(source) === ARENA_STATE.ready;
+    const alive = arena.generation.get(source) === sourceGeneration && arena.state.get(source) === STATE_READY;
     if (!alive) failClaim(cores, plan, 'ESTALE', 'the arena to import from was destroyed');
   }
   // Nobody looks at a free row: plain stores will do until the state changes.
@@ -117,9 +133,9 @@ function claimRow(cores: ArenaCores, plan: ArenaPlan, sourceGeneration: number):
   arena.importCallback.put(row, plan.importCallback + 1);
   arena.importUnit.put(row, plan.importUnit);
   arena.name.putText(row, plan.name);
-  const firstWord = arenaState.busyTags.address(row) - ARENA_WORD.busyTags;
+  const firstWord = arenaState.busyTags.address(row) - ARENA_BUSY_TAGS;
   thread.words.fill(0, firstWord, firstWord + arenaState.busyTags.stride);
-  thread.journal.set(arena.state, row, ARENA_STATE.creating);
+  thread.journal.set(arena.state, row, STATE_CREATING);
   thread.journal.set(arena.actor, row, thread.tag);
   return row;
 }
@@ -135,7 +151,7 @@ export function destroyArena(core: ArenaCore): void {
   const { arena } = core.tables;
   enterRegistry(cores);
   for (let row = 0; row < arena.rowCount; row++) {
-    if (arena.state.get(row) === ARENA_STATE.free || arena.importArena.get(row) !== core.row + 1) continue;
+    if (arena.state.get(row) === STATE_FREE || arena.importArena.get(row) !== core.row + 1) continue;
     if (core.current) failBusy(core, `arena ${JSON.stringify(arena.name.text(row))} imports from it`);
   }
   const cached = core.current && core.caches !== null ? core.caches.allocated : 0;
@@ -147,12 +163,12 @@ export function destroyArena(core: ArenaCore): void {
     exitRegistry(cores);
     throw error;
   }
-  const busyTags = core.words[core.base + ARENA_WORD.busyTags] as number;
+  const busyTags = core.words[core.base + ARENA_BUSY_TAGS] as number;
   if (busyTags !== 0) {
     core.exit();
     failBusy(core, `it has ${busyTags} live allocation${busyTags === 1 ? '' : 's'}`);
   }
-  journal.set(arena.state, core.row, ARENA_STATE.destroying);
+  journal.set(arena.state, core.row, STATE_DESTROYING);
   journal.set(arena.actor, core.row, thread.tag);
   journal.set(arena.generation, core.row, core.generation + 1);
   core.exit();
@@ -173,14 +189,14 @@ export function dismantle(cores: ArenaCores, row: ArenaIndex): void {
   const core = cores.at(row);
   removeQuantumCaches(thread.region, row);
   core.enterAnyway();
-  while (core.words[core.base + ARENA_WORD.segmentHead] !== 0) dropFirstSpan(core);
+  while (core.words[core.base + ARENA_SEGMENT_HEAD] !== 0) dropFirstSpan(core);
   destroyHash(core);
   trimReserve(core, 0);
   core.exit();
   enterRegistry(cores);
   // The core used here knows the row's old constants: nobody may find it again under the generation of the next arena.
   thread.journal.set(arena.generation, row, arena.generation.get(row) + 1);
-  thread.journal.set(arena.state, row, ARENA_STATE.free);
+  thread.journal.set(arena.state, row, STATE_FREE);
   thread.journal.set(arena.actor, row, 0);
   exitRegistry(cores);
 }
@@ -188,16 +204,16 @@ export function dismantle(cores: ArenaCores, row: ArenaIndex): void {
 /** Removes the first span, which is free, and returns it to its source. Entered and left with the lock. */
 function dropFirstSpan(core: ArenaCore): void {
   const { words, base } = core;
-  const span = words[base + ARENA_WORD.segmentHead] as number;
-  const segment = words[(span << TAG_SHIFT) + TAG_WORD.segmentNext] as number;
-  const free = words[(segment << TAG_SHIFT) + TAG_WORD.kind] === TAG_KIND.free;
+  const span = words[base + ARENA_SEGMENT_HEAD] as number;
+  const segment = words[(span << TAG_SHIFT) + TAG_SEGMENT_NEXT] as number;
+  const free = words[(segment << TAG_SHIFT) + TAG_KIND_AT] === KIND_FREE;
   assert(free, 'vmem/lifecycle I2: an arena without allocations is one free segment per span');
   saveHeader(core);
   // Spans of an arena that ends are all idle; the list itself is not needed any more.
-  words[base + ARENA_WORD.idleHead] = 0;
+  words[base + ARENA_IDLE_HEAD] = 0;
   freeListRemove(core, segment);
-  core.journal.logRange(segment << TAG_SHIFT, TAG_WORDS);
-  if (core.releases && words[(span << TAG_SHIFT) + TAG_WORD.kind] === TAG_KIND.spanImported) {
+  saveTag(core, segment);
+  if (core.releases && words[(span << TAG_SHIFT) + TAG_KIND_AT] === KIND_SPAN_IMPORTED) {
     releaseSpan(core, span, segment);
     core.exit();
     returnInFlight(core.cores, core.thread.slot);

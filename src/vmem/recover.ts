@@ -9,7 +9,7 @@
 import { InvariantError } from '../base/index.ts';
 import type { SlotIndex } from '../sync/index.ts';
 import type { ArenaCores } from './arena-cores.ts';
-import { ARENA_STATE } from './kinds.ts';
+import { STATE_CREATING, STATE_DESTROYING, STATE_READY } from './kinds.ts';
 import { dismantle } from './lifecycle.ts';
 import { returnInFlight } from './transfer.ts';
 
@@ -24,8 +24,8 @@ export function recoverArenas(cores: ArenaCores, dead: SlotIndex): void {
   }
   for (let row = 0; row < arena.rowCount; row++) {
     const state = arena.state.get(row);
-    if (state === ARENA_STATE.ready) cores.at(row).caches?.recoverSlot(dead);
-    const halfway = state === ARENA_STATE.creating || state === ARENA_STATE.destroying;
+    if (state === STATE_READY) cores.at(row).caches?.recoverSlot(dead);
+    const halfway = state === STATE_CREATING || state === STATE_DESTROYING;
     if (halfway && arena.actor.get(row) === dead + 1) dismantle(cores, row);
   }
 }

@@ -10,22 +10,26 @@
 
 import { assert, VERIFY } from '../base/index.ts';
 import {
-  ARENA_DOUBLE,
-  ARENA_WORD,
-  TAG_DOUBLE,
+  ARENA_BUSY_TAGS,
+  ARENA_CHANGES,
+  ARENA_IDLE_HEAD,
+  ARENA_SIZE_IN_USE,
   TAG_DOUBLE_SHIFT,
+  TAG_KIND_AT,
+  TAG_SEGMENT_NEXT,
+  TAG_SEGMENT_PREVIOUS,
   TAG_SHIFT,
-  TAG_WORD,
-  TAG_WORDS,
+  TAG_SIZE,
+  TAG_START,
 } from '../layout/index.ts';
 import { faultPoint } from '../sync/index.ts';
 import { hashRemove } from './allocation-hash.ts';
 import type { ArenaCore } from './arena-core.ts';
 import { freeListInsert, freeListRemove } from './free-lists.ts';
 import { idleInsert, wholeSpanOf } from './idle-spans.ts';
-import { ARENA_COUNTER, TAG_KIND, type TagIndex } from './kinds.ts';
+import { COUNT_RELEASES, KIND_BUSY, KIND_FREE, type TagIndex } from './kinds.ts';
 import { segmentRemove } from './segment-list.ts';
-import { removeSpan, saveHeader } from './spans.ts';
+import { removeSpan, saveHeader, saveTag } from './spans.ts';
 import { putSpare } from './tag-pool.ts';
 import { recordRelease } from './transfer.ts';
 
@@ -35,33 +39,29 @@ export function freeTag(core: ArenaCore, at: number): boolean {
   // 1.
   const tag = words[at] as number;
   const record = tag << TAG_SHIFT;
-  const sizeAt = (tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size;
-  assert(words[record + TAG_WORD.kind] === TAG_KIND.busy, 'vmem/allocation-hash I1: a chained tag is busy');
+  const sizeAt = (tag << TAG_DOUBLE_SHIFT) + TAG_SIZE;
+  assert(words[record + TAG_KIND_AT] === KIND_BUSY, 'vmem/allocation-hash I1: a chained tag is busy');
   saveHeader(core);
   hashRemove(core, at);
-  core.journal.logRange(record, TAG_WORDS);
-  words[base + ARENA_WORD.busyTags]!--;
-  words[base + ARENA_WORD.changes]!++;
-  doubles[baseDouble + ARENA_DOUBLE.sizeInUse]! -= doubles[sizeAt] as number;
-  words[record + TAG_WORD.kind] = TAG_KIND.free;
-  words[record + TAG_WORD.owner] = 0;
-  core.count(ARENA_COUNTER.frees);
+  saveTag(core, tag);
+  words[base + ARENA_BUSY_TAGS]!--;
+  words[base + ARENA_CHANGES]!++;
+  doubles[baseDouble + ARENA_SIZE_IN_USE]! -= doubles[sizeAt] as number;
+  words[record + TAG_KIND_AT] = KIND_FREE;
   // 2.
-  const next = words[record + TAG_WORD.segmentNext] as number;
-  if (next !== 0 && words[(next << TAG_SHIFT) + TAG_WORD.kind] === TAG_KIND.free) absorb(core, tag, next);
+  const next = words[record + TAG_SEGMENT_NEXT] as number;
+  if (next !== 0 && words[(next << TAG_SHIFT) + TAG_KIND_AT] === KIND_FREE) absorb(core, tag, next);
   // 3.
-  const previous = words[record + TAG_WORD.segmentPrevious] as number;
-  if (words[(previous << TAG_SHIFT) + TAG_WORD.kind] === TAG_KIND.free) {
-    doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.start] = doubles[
-      (previous << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.start
-    ] as number;
+  const previous = words[record + TAG_SEGMENT_PREVIOUS] as number;
+  if (words[(previous << TAG_SHIFT) + TAG_KIND_AT] === KIND_FREE) {
+    doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_START] = doubles[(previous << TAG_DOUBLE_SHIFT) + TAG_START] as number;
     absorb(core, tag, previous);
   }
   if (VERIFY) faultPoint(core.thread, 'vmem.free.coalesced');
   // 4.
   const span = core.releases ? wholeSpanOf(core, tag) : 0;
   if (span !== 0) {
-    if (core.seed || words[base + ARENA_WORD.idleHead] !== 0) {
+    if (core.seed || words[base + ARENA_IDLE_HEAD] !== 0) {
       releaseSpan(core, span, tag);
       return true;
     }
@@ -76,19 +76,16 @@ function absorb(core: ArenaCore, tag: TagIndex, neighbour: TagIndex): void {
   const { doubles } = core;
   freeListRemove(core, neighbour);
   segmentRemove(core, neighbour);
-  doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size]! += doubles[
-    (neighbour << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size
-  ] as number;
+  doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE]! += doubles[(neighbour << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number;
   putSpare(core, neighbour);
-  core.count(ARENA_COUNTER.merges);
 }
 
 /** Removes an imported span with its one free segment, which is on no list, and puts it in flight. */
 export function releaseSpan(core: ArenaCore, span: TagIndex, segment: TagIndex): void {
-  const start = core.doubles[(span << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.start] as number;
-  const size = core.doubles[(span << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size] as number;
+  const start = core.doubles[(span << TAG_DOUBLE_SHIFT) + TAG_START] as number;
+  const size = core.doubles[(span << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number;
   removeSpan(core, span, segment);
   recordRelease(core, start, size);
-  core.count(ARENA_COUNTER.releases);
+  core.count(COUNT_RELEASES);
   if (VERIFY) faultPoint(core.thread, 'vmem.free.released');
 }

@@ -13,7 +13,8 @@
  * REFERENCES  Bonwick and Adams 2001, section 4.4.2; docs/differences.md.
  */
 
-import { ARENA_WORD, TAG_DOUBLE, TAG_DOUBLE_SHIFT, TAG_SHIFT, TAG_WORD } from '../layout/index.ts';
+import { isPowerOfTwo } from '../base/index.ts';
+import { ARENA_FREE_HEAD, TAG_DOUBLE_SHIFT, TAG_LINK_NEXT, TAG_SHIFT, TAG_SIZE, TAG_START } from '../layout/index.ts';
 import type { ArenaCore } from './arena-core.ts';
 import { type Constraints, fitSegment } from './fit.ts';
 import { firstListFrom, orderOf } from './free-lists.ts';
@@ -23,9 +24,9 @@ import type { TagIndex } from './kinds.ts';
 export function searchInstant(core: ArenaCore, size: number, constraints: Constraints | null): TagIndex {
   const { words, base } = core;
   const floor = orderOf(core, size);
-  const first = 2 ** floor * core.quantum === size ? floor : floor + 1;
+  const first = isPowerOfTwoQuanta(core, size) ? floor : floor + 1;
   for (let order = firstListFrom(core, first); order >= 0; order = firstListFrom(core, order + 1)) {
-    const tag = words[base + ARENA_WORD.freeHead + order] as number;
+    const tag = words[base + ARENA_FREE_HEAD + order] as number;
     if (constraints === null || fits(core, tag, size, constraints)) return tag;
   }
   return 0;
@@ -36,9 +37,9 @@ export function searchBest(core: ArenaCore, size: number, constraints: Constrain
   const { words, doubles, base } = core;
   const floor = orderOf(core, size);
   for (let order = firstListFrom(core, floor); order >= 0; order = firstListFrom(core, order + 1)) {
-    let tag = words[base + ARENA_WORD.freeHead + order] as number;
-    for (; tag !== 0; tag = words[(tag << TAG_SHIFT) + TAG_WORD.linkNext] as number) {
-      if ((doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size] as number) < size) continue;
+    let tag = words[base + ARENA_FREE_HEAD + order] as number;
+    for (; tag !== 0; tag = words[(tag << TAG_SHIFT) + TAG_LINK_NEXT] as number) {
+      if ((doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number) < size) continue;
       if (constraints === null || fits(core, tag, size, constraints)) return tag;
     }
   }
@@ -46,7 +47,14 @@ export function searchBest(core: ArenaCore, size: number, constraints: Constrain
 }
 
 function fits(core: ArenaCore, tag: TagIndex, size: number, constraints: Constraints): boolean {
-  const start = core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.start] as number;
-  const segmentSize = core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size] as number;
+  const start = core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_START] as number;
+  const segmentSize = core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number;
   return fitSegment(start, segmentSize, size, constraints) >= 0;
+}
+
+/** True when every segment of the size's own list is large enough: the size is the smallest of that list. */
+function isPowerOfTwoQuanta(core: ArenaCore, size: number): boolean {
+  const quanta = size * core.inverseQuantum;
+  if (quanta <= 0x7fffffff) return (quanta & (quanta - 1)) === 0;
+  return isPowerOfTwo(quanta);
 }

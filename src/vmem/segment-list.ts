@@ -8,7 +8,7 @@
  *
  * INVARIANTS  I1 the segments behind a span tag cover the span without gap or overlap.   I2 links go both ways.
  *             I3 no two free segments are neighbours in one span.
- * LOCKING     The arena's lock. The header and the tag itself are logged by the caller, the neighbours here.
+ * LOCKING     The arena's lock. The tag itself is logged by the caller, neighbours and ends of the list here.
  * COSTS       Two neighbours a change.
  * FAILURE     A broken link is an `InvariantError`.
  * REJECTED    Spans in address order: the order of coming is what the search order of `xfreeAll` and the traces rest on;
@@ -17,7 +17,13 @@
  */
 
 import { assert } from '../base/index.ts';
-import { ARENA_WORD, TAG_SHIFT, TAG_WORD } from '../layout/index.ts';
+import {
+  ARENA_SEGMENT_HEAD,
+  ARENA_SEGMENT_TAIL,
+  TAG_SEGMENT_NEXT,
+  TAG_SEGMENT_PREVIOUS,
+  TAG_SHIFT,
+} from '../layout/index.ts';
 import type { ArenaCore } from './arena-core.ts';
 import type { TagIndex } from './kinds.ts';
 
@@ -25,21 +31,23 @@ import type { TagIndex } from './kinds.ts';
 export function segmentInsertAfter(core: ArenaCore, tag: TagIndex, previous: TagIndex): void {
   const { words, journal, base } = core;
   const record = tag << TAG_SHIFT;
-  const before = previous === 0 ? (words[base + ARENA_WORD.segmentTail] as number) : previous;
-  const forwardAt = (before << TAG_SHIFT) + TAG_WORD.segmentNext;
+  const before = previous === 0 ? (words[base + ARENA_SEGMENT_TAIL] as number) : previous;
+  const forwardAt = (before << TAG_SHIFT) + TAG_SEGMENT_NEXT;
   const after = before === 0 ? 0 : (words[forwardAt] as number);
-  words[record + TAG_WORD.segmentPrevious] = before;
-  words[record + TAG_WORD.segmentNext] = after;
+  words[record + TAG_SEGMENT_PREVIOUS] = before;
+  words[record + TAG_SEGMENT_NEXT] = after;
   if (after === 0) {
-    words[base + ARENA_WORD.segmentTail] = tag;
+    journal.log1(base + ARENA_SEGMENT_TAIL);
+    words[base + ARENA_SEGMENT_TAIL] = tag;
   } else {
-    const backAt = (after << TAG_SHIFT) + TAG_WORD.segmentPrevious;
+    const backAt = (after << TAG_SHIFT) + TAG_SEGMENT_PREVIOUS;
     assert(words[backAt] === before, 'vmem/segment-list I2: the successor points back');
     journal.log1(backAt);
     words[backAt] = tag;
   }
   if (before === 0) {
-    words[base + ARENA_WORD.segmentHead] = tag;
+    journal.log1(base + ARENA_SEGMENT_HEAD);
+    words[base + ARENA_SEGMENT_HEAD] = tag;
   } else {
     journal.log1(forwardAt);
     words[forwardAt] = tag;
@@ -50,13 +58,13 @@ export function segmentInsertAfter(core: ArenaCore, tag: TagIndex, previous: Tag
 export function segmentInsertBefore(core: ArenaCore, tag: TagIndex, next: TagIndex): void {
   const { words, journal } = core;
   const record = tag << TAG_SHIFT;
-  const backAt = (next << TAG_SHIFT) + TAG_WORD.segmentPrevious;
+  const backAt = (next << TAG_SHIFT) + TAG_SEGMENT_PREVIOUS;
   const previous = words[backAt] as number;
-  const forwardAt = (previous << TAG_SHIFT) + TAG_WORD.segmentNext;
+  const forwardAt = (previous << TAG_SHIFT) + TAG_SEGMENT_NEXT;
   assert(previous !== 0 && words[forwardAt] === next, 'vmem/segment-list I2: the predecessor points here');
   journal.log2(backAt, forwardAt);
-  words[record + TAG_WORD.segmentPrevious] = previous;
-  words[record + TAG_WORD.segmentNext] = next;
+  words[record + TAG_SEGMENT_PREVIOUS] = previous;
+  words[record + TAG_SEGMENT_NEXT] = next;
   words[forwardAt] = tag;
   words[backAt] = tag;
 }
@@ -65,20 +73,22 @@ export function segmentInsertBefore(core: ArenaCore, tag: TagIndex, next: TagInd
 export function segmentRemove(core: ArenaCore, tag: TagIndex): void {
   const { words, journal, base } = core;
   const record = tag << TAG_SHIFT;
-  const previous = words[record + TAG_WORD.segmentPrevious] as number;
-  const next = words[record + TAG_WORD.segmentNext] as number;
-  const forwardAt = (previous << TAG_SHIFT) + TAG_WORD.segmentNext;
-  const backAt = (next << TAG_SHIFT) + TAG_WORD.segmentPrevious;
+  const previous = words[record + TAG_SEGMENT_PREVIOUS] as number;
+  const next = words[record + TAG_SEGMENT_NEXT] as number;
+  const forwardAt = (previous << TAG_SHIFT) + TAG_SEGMENT_NEXT;
+  const backAt = (next << TAG_SHIFT) + TAG_SEGMENT_PREVIOUS;
   assert(previous === 0 || words[forwardAt] === tag, 'vmem/segment-list I2: the predecessor points here');
   assert(next === 0 || words[backAt] === tag, 'vmem/segment-list I2: the successor points back');
   if (previous === 0) {
-    words[base + ARENA_WORD.segmentHead] = next;
+    journal.log1(base + ARENA_SEGMENT_HEAD);
+    words[base + ARENA_SEGMENT_HEAD] = next;
   } else {
     journal.log1(forwardAt);
     words[forwardAt] = next;
   }
   if (next === 0) {
-    words[base + ARENA_WORD.segmentTail] = previous;
+    journal.log1(base + ARENA_SEGMENT_TAIL);
+    words[base + ARENA_SEGMENT_TAIL] = previous;
   } else {
     journal.log1(backAt);
     words[backAt] = previous;

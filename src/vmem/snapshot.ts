@@ -1,17 +1,24 @@
 /** What an arena looks like: its segments, free lists and totals, taken under its lock, and as text. */
 
 import {
-  ARENA_DOUBLE,
-  ARENA_WORD,
+  ARENA_BUSY_TAGS,
+  ARENA_FREE_HEAD,
+  ARENA_SEGMENT_HEAD,
+  ARENA_SIZE_IN_USE,
+  ARENA_SIZE_TOTAL,
   ORDER_LANES,
-  TAG_DOUBLE,
   TAG_DOUBLE_SHIFT,
+  TAG_KIND_AT,
+  TAG_LINK_NEXT,
+  TAG_OWNER,
+  TAG_SEGMENT_NEXT,
   TAG_SHIFT,
-  TAG_WORD,
+  TAG_SIZE,
+  TAG_START,
 } from '../layout/index.ts';
 import { type Attachment, slotOfAttachment } from '../sync/index.ts';
 import type { ArenaCore } from './arena-core.ts';
-import { TAG_KIND, TAG_KIND_NAME, type TagIndex } from './kinds.ts';
+import { KIND_BUSY, TAG_KIND_NAME, type TagIndex } from './kinds.ts';
 
 /** Kinds of segments as users see them. */
 export type SegmentKind = 'static' | 'span' | 'free' | 'busy';
@@ -43,13 +50,13 @@ export interface ArenaSnapshot {
 /** One tag for users. */
 export function describeTag(core: ArenaCore, tag: TagIndex): Segment {
   const { words, doubles } = core;
-  const kind = words[(tag << TAG_SHIFT) + TAG_WORD.kind] as number;
-  const owner = words[(tag << TAG_SHIFT) + TAG_WORD.owner] as number;
-  const attachment = kind === TAG_KIND.busy && owner > 0 ? owner : 0;
+  const kind = words[(tag << TAG_SHIFT) + TAG_KIND_AT] as number;
+  const owner = words[(tag << TAG_SHIFT) + TAG_OWNER] as number;
+  const attachment = kind === KIND_BUSY && owner > 0 ? owner : 0;
   return {
     kind: (TAG_KIND_NAME[kind] ?? 'none') as SegmentKind,
-    start: doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.start] as number,
-    size: doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size] as number,
+    start: doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_START] as number,
+    size: doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number,
     slot: slotOfAttachment(attachment),
     attachment,
   };
@@ -61,24 +68,24 @@ export function takeSnapshot(core: ArenaCore): ArenaSnapshot {
   core.enter();
   const segments: Segment[] = [];
   const freeLists = new Map<number, Segment[]>();
-  for (let tag = words[base + ARENA_WORD.segmentHead] as number; tag !== 0; ) {
+  for (let tag = words[base + ARENA_SEGMENT_HEAD] as number; tag !== 0; ) {
     segments.push(describeTag(core, tag));
-    tag = words[(tag << TAG_SHIFT) + TAG_WORD.segmentNext] as number;
+    tag = words[(tag << TAG_SHIFT) + TAG_SEGMENT_NEXT] as number;
   }
   for (let order = 0; order < ORDER_LANES; order++) {
     const list: Segment[] = [];
-    for (let tag = words[base + ARENA_WORD.freeHead + order] as number; tag !== 0; ) {
+    for (let tag = words[base + ARENA_FREE_HEAD + order] as number; tag !== 0; ) {
       list.push(describeTag(core, tag));
-      tag = words[(tag << TAG_SHIFT) + TAG_WORD.linkNext] as number;
+      tag = words[(tag << TAG_SHIFT) + TAG_LINK_NEXT] as number;
     }
     if (list.length !== 0) freeLists.set(order, list);
   }
   const snapshot = {
     name: core.name,
     quantum: core.quantum,
-    size: doubles[baseDouble + ARENA_DOUBLE.sizeTotal] as number,
-    inUse: doubles[baseDouble + ARENA_DOUBLE.sizeInUse] as number,
-    allocations: words[base + ARENA_WORD.busyTags] as number,
+    size: doubles[baseDouble + ARENA_SIZE_TOTAL] as number,
+    inUse: doubles[baseDouble + ARENA_SIZE_IN_USE] as number,
+    allocations: words[base + ARENA_BUSY_TAGS] as number,
     segments,
     freeLists,
   };

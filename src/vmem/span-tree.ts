@@ -13,29 +13,38 @@
  * REFERENCES  Seidel and Aragon 1996, randomized search trees.
  */
 
-import { ARENA_WORD, TAG_DOUBLE, TAG_DOUBLE_SHIFT, TAG_SHIFT, TAG_WORD } from '../layout/index.ts';
+import {
+  ARENA_SPAN_ROOT,
+  TAG_DOUBLE_SHIFT,
+  TAG_LINK_NEXT,
+  TAG_LINK_PREVIOUS,
+  TAG_SHIFT,
+  TAG_SIZE,
+  TAG_STAMP,
+  TAG_START,
+} from '../layout/index.ts';
 import { hashOf } from './allocation-hash.ts';
 import type { ArenaCore } from './arena-core.ts';
 import type { TagIndex } from './kinds.ts';
 
 function startOf(core: ArenaCore, tag: TagIndex): number {
-  return core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.start] as number;
+  return core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_START] as number;
 }
 
 function sizeOf(core: ArenaCore, tag: TagIndex): number {
-  return core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size] as number;
+  return core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number;
 }
 
 /** The span with the highest first address that is not above `address`, or 0. */
 export function spanAtOrBelow(core: ArenaCore, address: number): TagIndex {
   const { words, base } = core;
   let found = 0;
-  for (let tag = words[base + ARENA_WORD.spanRoot] as number; tag !== 0; ) {
+  for (let tag = words[base + ARENA_SPAN_ROOT] as number; tag !== 0; ) {
     if (startOf(core, tag) <= address) {
       found = tag;
-      tag = words[(tag << TAG_SHIFT) + TAG_WORD.linkNext] as number;
+      tag = words[(tag << TAG_SHIFT) + TAG_LINK_NEXT] as number;
     } else {
-      tag = words[(tag << TAG_SHIFT) + TAG_WORD.linkPrevious] as number;
+      tag = words[(tag << TAG_SHIFT) + TAG_LINK_PREVIOUS] as number;
     }
   }
   return found;
@@ -59,22 +68,22 @@ export function spanTreeInsert(core: ArenaCore, span: TagIndex): void {
   const start = startOf(core, span);
   const priority = hashOf(core, start) >>> 1;
   const record = span << TAG_SHIFT;
-  words[record + TAG_WORD.stamp] = priority;
+  words[record + TAG_STAMP] = priority;
   // 1. Down to the first tag with a lower priority: the new one takes its place.
-  let at = base + ARENA_WORD.spanRoot;
+  let at = base + ARENA_SPAN_ROOT;
   let tag = words[at] as number;
-  while (tag !== 0 && (words[(tag << TAG_SHIFT) + TAG_WORD.stamp] as number) >= priority) {
-    at = (tag << TAG_SHIFT) + (startOf(core, tag) < start ? TAG_WORD.linkNext : TAG_WORD.linkPrevious);
+  while (tag !== 0 && (words[(tag << TAG_SHIFT) + TAG_STAMP] as number) >= priority) {
+    at = (tag << TAG_SHIFT) + (startOf(core, tag) < start ? TAG_LINK_NEXT : TAG_LINK_PREVIOUS);
     tag = words[at] as number;
   }
   journal.log1(at);
   words[at] = span;
   // 2. What was below is split by the new address: the lower part left, the higher part right.
-  let lowAt = record + TAG_WORD.linkPrevious;
-  let highAt = record + TAG_WORD.linkNext;
+  let lowAt = record + TAG_LINK_PREVIOUS;
+  let highAt = record + TAG_LINK_NEXT;
   while (tag !== 0) {
     const below = startOf(core, tag) < start;
-    const childAt = (tag << TAG_SHIFT) + (below ? TAG_WORD.linkNext : TAG_WORD.linkPrevious);
+    const childAt = (tag << TAG_SHIFT) + (below ? TAG_LINK_NEXT : TAG_LINK_PREVIOUS);
     journal.log1(below ? lowAt : highAt);
     words[below ? lowAt : highAt] = tag;
     if (below) lowAt = childAt;
@@ -90,22 +99,22 @@ export function spanTreeInsert(core: ArenaCore, span: TagIndex): void {
 export function spanTreeRemove(core: ArenaCore, span: TagIndex): void {
   const { words, base, journal } = core;
   const start = startOf(core, span);
-  let at = base + ARENA_WORD.spanRoot;
+  let at = base + ARENA_SPAN_ROOT;
   for (let tag = words[at] as number; tag !== span; tag = words[at] as number) {
-    at = (tag << TAG_SHIFT) + (startOf(core, tag) < start ? TAG_WORD.linkNext : TAG_WORD.linkPrevious);
+    at = (tag << TAG_SHIFT) + (startOf(core, tag) < start ? TAG_LINK_NEXT : TAG_LINK_PREVIOUS);
   }
   // The two subtrees are merged from the top: the higher priority goes first.
-  let low = words[(span << TAG_SHIFT) + TAG_WORD.linkPrevious] as number;
-  let high = words[(span << TAG_SHIFT) + TAG_WORD.linkNext] as number;
+  let low = words[(span << TAG_SHIFT) + TAG_LINK_PREVIOUS] as number;
+  let high = words[(span << TAG_SHIFT) + TAG_LINK_NEXT] as number;
   while (low !== 0 && high !== 0) {
-    const lowFirst = words[(low << TAG_SHIFT) + TAG_WORD.stamp]! >= words[(high << TAG_SHIFT) + TAG_WORD.stamp]!;
+    const lowFirst = words[(low << TAG_SHIFT) + TAG_STAMP]! >= words[(high << TAG_SHIFT) + TAG_STAMP]!;
     journal.log1(at);
     words[at] = lowFirst ? low : high;
     if (lowFirst) {
-      at = (low << TAG_SHIFT) + TAG_WORD.linkNext;
+      at = (low << TAG_SHIFT) + TAG_LINK_NEXT;
       low = words[at] as number;
     } else {
-      at = (high << TAG_SHIFT) + TAG_WORD.linkPrevious;
+      at = (high << TAG_SHIFT) + TAG_LINK_PREVIOUS;
       high = words[at] as number;
     }
   }

@@ -7,25 +7,34 @@
 
 import { ADDRESS_MAX, fail, failMisuse, VERIFY } from '../base/index.ts';
 import {
-  ARENA_DOUBLE,
-  ARENA_HEADER_WORDS,
-  ARENA_WORD,
-  TAG_DOUBLE,
+  ARENA_CHANGES,
+  ARENA_HEADER,
+  ARENA_SIZE_TOTAL,
+  ARENA_SIZE_TOTAL_WORD,
+  ARENA_SPAN_COUNT,
+  TAG_ARENA,
   TAG_DOUBLE_SHIFT,
+  TAG_KIND_AT,
   TAG_SHIFT,
-  TAG_WORD,
+  TAG_SIZE,
+  TAG_START,
 } from '../layout/index.ts';
 import { faultPoint } from '../sync/index.ts';
 import type { ArenaCore } from './arena-core.ts';
 import { freeListInsert } from './free-lists.ts';
-import { TAG_KIND, type TagIndex } from './kinds.ts';
+import { KIND_FREE, type TagIndex } from './kinds.ts';
 import { segmentInsertAfter, segmentRemove } from './segment-list.ts';
 import { spanOverlap, spanTreeInsert, spanTreeRemove } from './span-tree.ts';
 import { putSpare, takeSpare } from './tag-pool.ts';
 
-/** Logs the words of the arena that most operations change; see ARENA_HEADER_WORDS. */
+/** Logs the words of the arena that most operations change; see ARENA_HEADER. */
 export function saveHeader(core: ArenaCore): void {
-  core.journal.logRange(core.base + ARENA_WORD.sizeTotal, ARENA_HEADER_WORDS);
+  core.journal.log8(core.base + ARENA_HEADER);
+}
+
+/** Logs the fields of a tag that its functions change: all up to `segmentPrevious`. */
+export function saveTag(core: ArenaCore, tag: TagIndex): void {
+  core.journal.log8(tag << TAG_SHIFT);
 }
 
 /** Throws `EINVAL` unless `[start, start + size)` is a range of whole quanta inside the addresses. */
@@ -46,8 +55,8 @@ export function requireRange(core: ArenaCore, call: string, start: number, size:
 export function requireNoOverlap(core: ArenaCore, call: string, start: number, size: number): void {
   const other = spanOverlap(core, start, size);
   if (other === 0) return;
-  const spanStart = core.doubles[(other << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.start];
-  const spanSize = core.doubles[(other << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size];
+  const spanStart = core.doubles[(other << TAG_DOUBLE_SHIFT) + TAG_START];
+  const spanSize = core.doubles[(other << TAG_DOUBLE_SHIFT) + TAG_SIZE];
   core.exit();
   fail('EINVAL', call, { arena: core.name, start, size }, `overlaps the span ${spanStart}, size ${spanSize}`);
 }
@@ -56,25 +65,27 @@ export function requireNoOverlap(core: ArenaCore, call: string, start: number, s
 export function insertSpan(core: ArenaCore, start: number, size: number, kind: number): TagIndex {
   const { words, doubles, base, baseDouble } = core;
   saveHeader(core);
+  saveSpanTotals(core);
   const span = freshTag(core, start, size, kind);
   segmentInsertAfter(core, span, 0);
-  const free = freshTag(core, start, size, TAG_KIND.free);
+  const free = freshTag(core, start, size, KIND_FREE);
   segmentInsertAfter(core, free, span);
   if (VERIFY) faultPoint(core.thread, 'vmem.add.linked');
   spanTreeInsert(core, span);
   freeListInsert(core, free);
-  words[base + ARENA_WORD.spanCount]!++;
-  words[base + ARENA_WORD.changes]!++;
-  doubles[baseDouble + ARENA_DOUBLE.sizeTotal]! += size;
+  words[base + ARENA_SPAN_COUNT]!++;
+  words[base + ARENA_CHANGES]!++;
+  doubles[baseDouble + ARENA_SIZE_TOTAL]! += size;
   return span;
 }
 
 /** Takes away a span whose one free segment, in no list, is `segment`. Under the lock; header and segment are logged. */
 export function removeSpan(core: ArenaCore, span: TagIndex, segment: TagIndex): void {
   const { words, doubles, base, baseDouble } = core;
-  doubles[baseDouble + ARENA_DOUBLE.sizeTotal]! -= doubles[(span << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size] as number;
-  words[base + ARENA_WORD.spanCount]!--;
-  words[base + ARENA_WORD.changes]!++;
+  saveSpanTotals(core);
+  doubles[baseDouble + ARENA_SIZE_TOTAL]! -= doubles[(span << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number;
+  words[base + ARENA_SPAN_COUNT]!--;
+  words[base + ARENA_CHANGES]!++;
   spanTreeRemove(core, span);
   segmentRemove(core, segment);
   segmentRemove(core, span);
@@ -86,9 +97,15 @@ export function removeSpan(core: ArenaCore, span: TagIndex, segment: TagIndex): 
 export function freshTag(core: ArenaCore, start: number, size: number, kind: number): TagIndex {
   const { words, doubles } = core;
   const tag = takeSpare(core);
-  doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.start] = start;
-  doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size] = size;
-  words[(tag << TAG_SHIFT) + TAG_WORD.kind] = kind;
-  words[(tag << TAG_SHIFT) + TAG_WORD.arena] = core.row + 1;
+  doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_START] = start;
+  doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] = size;
+  words[(tag << TAG_SHIFT) + TAG_KIND_AT] = kind;
+  words[(tag << TAG_SHIFT) + TAG_ARENA] = core.row + 1;
   return tag;
+}
+
+/** Logs what only spans change. */
+function saveSpanTotals(core: ArenaCore): void {
+  core.journal.logRange(core.base + ARENA_SIZE_TOTAL_WORD, 2);
+  core.journal.log1(core.base + ARENA_SPAN_COUNT);
 }

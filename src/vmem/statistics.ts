@@ -1,13 +1,20 @@
 /** Numbers about an arena. */
 
 import {
-  ARENA_DOUBLE,
-  ARENA_WORD,
+  ARENA_BUCKET_COUNT,
+  ARENA_BUSY_TAGS,
+  ARENA_BUSY_TAGS_PEAK,
+  ARENA_FREE_HEAD,
+  ARENA_SIZE_IN_USE,
+  ARENA_SIZE_TOTAL,
+  ARENA_SPAN_COUNT,
+  ARENA_SPARE_COUNT,
+  ARENA_STATISTICS,
   ORDER_LANES,
-  TAG_DOUBLE,
   TAG_DOUBLE_SHIFT,
+  TAG_LINK_NEXT,
   TAG_SHIFT,
-  TAG_WORD,
+  TAG_SIZE,
 } from '../layout/index.ts';
 import type { ArenaCore } from './arena-core.ts';
 import { firstListFrom } from './free-lists.ts';
@@ -15,7 +22,7 @@ import { ARENA_COUNTER } from './kinds.ts';
 import type { QuantumCacheStatistics } from './quantum-caches.ts';
 
 /** Counts of operations; each may miss the last operation of a thread that was terminated. */
-export type ArenaCounts = Readonly<Record<keyof typeof ARENA_COUNTER, number>>;
+export type ArenaCounts = Readonly<Record<keyof typeof ARENA_COUNTER | 'frees', number>>;
 
 /** See the file's header. */
 export interface ArenaStatistics {
@@ -55,28 +62,29 @@ export function readStatistics(core: ArenaCore): ArenaStatistics {
   let freeSegments = 0;
   for (let order = firstListFrom(core, 0); order >= 0 && order < ORDER_LANES; order = firstListFrom(core, order + 1)) {
     while (freeByOrder.length <= order) freeByOrder.push(0);
-    for (let tag = words[base + ARENA_WORD.freeHead + order] as number; tag !== 0; freeSegments++) {
+    for (let tag = words[base + ARENA_FREE_HEAD + order] as number; tag !== 0; freeSegments++) {
       freeByOrder[order]!++;
-      largestFree = Math.max(largestFree, doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size] as number);
-      tag = words[(tag << TAG_SHIFT) + TAG_WORD.linkNext] as number;
+      largestFree = Math.max(largestFree, doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number);
+      tag = words[(tag << TAG_SHIFT) + TAG_LINK_NEXT] as number;
     }
   }
-  const counts = {} as Record<keyof typeof ARENA_COUNTER, number>;
+  const counts = {} as Record<keyof typeof ARENA_COUNTER | 'frees', number>;
   for (const [name, lane] of Object.entries(ARENA_COUNTER)) {
-    counts[name as keyof typeof ARENA_COUNTER] = doubles[baseDouble + ARENA_DOUBLE.statistics + lane] as number;
+    counts[name as keyof typeof ARENA_COUNTER] = doubles[baseDouble + ARENA_STATISTICS + lane] as number;
   }
-  const size = doubles[baseDouble + ARENA_DOUBLE.sizeTotal] as number;
-  const inUse = doubles[baseDouble + ARENA_DOUBLE.sizeInUse] as number;
+  counts.frees = counts.allocations - (words[base + ARENA_BUSY_TAGS] as number);
+  const size = doubles[baseDouble + ARENA_SIZE_TOTAL] as number;
+  const inUse = doubles[baseDouble + ARENA_SIZE_IN_USE] as number;
   const statistics = {
     name: core.name,
     quantum: core.quantum,
     size,
     inUse,
-    spans: words[base + ARENA_WORD.spanCount] as number,
-    allocations: words[base + ARENA_WORD.busyTags] as number,
-    allocationsPeak: words[base + ARENA_WORD.busyTagsPeak] as number,
-    buckets: words[base + ARENA_WORD.bucketCount] as number,
-    spareTags: words[base + ARENA_WORD.spareCount] as number,
+    spans: words[base + ARENA_SPAN_COUNT] as number,
+    allocations: words[base + ARENA_BUSY_TAGS] as number,
+    allocationsPeak: words[base + ARENA_BUSY_TAGS_PEAK] as number,
+    buckets: words[base + ARENA_BUCKET_COUNT] as number,
+    spareTags: words[base + ARENA_SPARE_COUNT] as number,
     freeByOrder,
     freeSegments,
     largestFree,

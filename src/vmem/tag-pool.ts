@@ -20,10 +20,18 @@
  */
 
 import { assert, VERIFY } from '../base/index.ts';
-import { ARENA_WORD, type BoundTables, TAG_SHIFT, TAG_WORD, TAG_WORDS } from '../layout/index.ts';
+import {
+  ARENA_SPARE_COUNT,
+  ARENA_SPARE_HEAD,
+  type BoundTables,
+  TAG_KIND_AT,
+  TAG_SHIFT,
+  TAG_SPARE_NEXT,
+  TAG_WORDS,
+} from '../layout/index.ts';
 import { faultPoint, mutexEnter, mutexExit, RANK, type Thread } from '../sync/index.ts';
 import type { ArenaCore } from './arena-core.ts';
-import { TAG_KIND, type TagIndex } from './kinds.ts';
+import { KIND_NONE, type TagIndex } from './kinds.ts';
 
 /** Tags that one operation may need. */
 export const TAGS_PER_OPERATION = 2;
@@ -39,7 +47,7 @@ const RESERVE_KEPT = 64;
 
 /** Tag of a row of the tag table. */
 export function tagOfRow(tables: BoundTables, row: number): TagIndex {
-  return (tables.tag.kind.address(row) - TAG_WORD.kind) / TAG_WORDS;
+  return (tables.tag.kind.address(row) - TAG_KIND_AT) / TAG_WORDS;
 }
 
 /** Row of a tag, for people. */
@@ -50,10 +58,10 @@ export function rowOfTag(tables: BoundTables, tag: TagIndex): number {
 /** Takes a tag from the reserve, which is not empty. The header is logged. */
 export function takeSpare(core: ArenaCore): TagIndex {
   const { words, base } = core;
-  const tag = words[base + ARENA_WORD.spareHead] as number;
+  const tag = words[base + ARENA_SPARE_HEAD] as number;
   assert(tag !== 0, 'vmem/tag-pool I2: the reserve holds as many tags as it says');
-  words[base + ARENA_WORD.spareHead] = words[(tag << TAG_SHIFT) + TAG_WORD.spareNext] as number;
-  words[base + ARENA_WORD.spareCount]!--;
+  words[base + ARENA_SPARE_HEAD] = words[(tag << TAG_SHIFT) + TAG_SPARE_NEXT] as number;
+  words[base + ARENA_SPARE_COUNT]!--;
   return tag;
 }
 
@@ -61,11 +69,11 @@ export function takeSpare(core: ArenaCore): TagIndex {
 export function putSpare(core: ArenaCore, tag: TagIndex): void {
   const { words, base } = core;
   const record = tag << TAG_SHIFT;
-  core.journal.log2(record + TAG_WORD.spareNext, record + TAG_WORD.kind);
-  words[record + TAG_WORD.spareNext] = words[base + ARENA_WORD.spareHead] as number;
-  words[record + TAG_WORD.kind] = TAG_KIND.none;
-  words[base + ARENA_WORD.spareHead] = tag;
-  words[base + ARENA_WORD.spareCount]!++;
+  core.journal.log2(record + TAG_SPARE_NEXT, record + TAG_KIND_AT);
+  words[record + TAG_SPARE_NEXT] = words[base + ARENA_SPARE_HEAD] as number;
+  words[record + TAG_KIND_AT] = KIND_NONE;
+  words[base + ARENA_SPARE_HEAD] = tag;
+  words[base + ARENA_SPARE_COUNT]!++;
 }
 
 /** Brings the reserve to at least `needed` tags if the pool can. The arena's section has logged nothing yet. */
@@ -75,13 +83,13 @@ export function refillReserve(core: ArenaCore, needed: number): boolean {
   if (VERIFY && faultPoint(thread, 'vmem.tags.refill')) return false;
   const { tagPool } = tables;
   mutexEnter(thread, tagPool.lock.address(0), RANK.tagPool);
-  while ((words[base + ARENA_WORD.spareCount] as number) < needed) {
+  while ((words[base + ARENA_SPARE_COUNT] as number) < needed) {
     const moved = tagPool.count.get(0) > 0 ? takeReturned(core) : takeFresh(core);
     if (moved === 0) break;
     thread.commit();
   }
   mutexExit(thread, tagPool.lock.address(0));
-  return (words[base + ARENA_WORD.spareCount] as number) >= needed;
+  return (words[base + ARENA_SPARE_COUNT] as number) >= needed;
 }
 
 /** Moves up to REFILL tags from the list of the pool. Under both locks; nothing logged before. */
@@ -91,15 +99,15 @@ function takeReturned(core: ArenaCore): number {
   const moved = Math.min(REFILL, tagPool.count.get(0));
   const first = tagPool.head.get(0);
   let last = first;
-  for (let step = 1; step < moved; step++) last = words[(last << TAG_SHIFT) + TAG_WORD.spareNext] as number;
-  const lastNextAt = (last << TAG_SHIFT) + TAG_WORD.spareNext;
+  for (let step = 1; step < moved; step++) last = words[(last << TAG_SHIFT) + TAG_SPARE_NEXT] as number;
+  const lastNextAt = (last << TAG_SHIFT) + TAG_SPARE_NEXT;
   const rest = words[lastNextAt] as number;
-  journal.log3(lastNextAt, base + ARENA_WORD.spareHead, base + ARENA_WORD.spareCount);
+  journal.log3(lastNextAt, base + ARENA_SPARE_HEAD, base + ARENA_SPARE_COUNT);
   journal.set(tagPool.head, 0, rest);
   journal.set(tagPool.count, 0, tagPool.count.get(0) - moved);
-  words[lastNextAt] = words[base + ARENA_WORD.spareHead] as number;
-  words[base + ARENA_WORD.spareHead] = first;
-  words[base + ARENA_WORD.spareCount]! += moved;
+  words[lastNextAt] = words[base + ARENA_SPARE_HEAD] as number;
+  words[base + ARENA_SPARE_HEAD] = first;
+  words[base + ARENA_SPARE_COUNT]! += moved;
   return moved;
 }
 
@@ -110,16 +118,16 @@ function takeFresh(core: ArenaCore): number {
   const fresh = Math.max(1, tagPool.fresh.get(0));
   const moved = Math.min(REFILL, tags.rowCount - fresh);
   if (moved <= 0) return 0;
-  journal.log2(base + ARENA_WORD.spareHead, base + ARENA_WORD.spareCount);
+  journal.log2(base + ARENA_SPARE_HEAD, base + ARENA_SPARE_COUNT);
   journal.set(tagPool.fresh, 0, fresh + moved);
-  let head = words[base + ARENA_WORD.spareHead] as number;
+  let head = words[base + ARENA_SPARE_HEAD] as number;
   for (let row = fresh + moved - 1; row >= fresh; row--) {
     const tag = tagOfRow(tables, row);
-    words[(tag << TAG_SHIFT) + TAG_WORD.spareNext] = head;
+    words[(tag << TAG_SHIFT) + TAG_SPARE_NEXT] = head;
     head = tag;
   }
-  words[base + ARENA_WORD.spareHead] = head;
-  words[base + ARENA_WORD.spareCount]! += moved;
+  words[base + ARENA_SPARE_HEAD] = head;
+  words[base + ARENA_SPARE_COUNT]! += moved;
   return moved;
 }
 
@@ -130,16 +138,16 @@ export function trimReserve(core: ArenaCore, kept = RESERVE_KEPT): void {
   const { tagPool } = tables;
   if (VERIFY && kept !== 0 && faultPoint(thread, 'vmem.tags.trim')) return;
   mutexEnter(thread, tagPool.lock.address(0), RANK.tagPool);
-  while ((words[base + ARENA_WORD.spareCount] as number) > kept) {
-    const spareCount = words[base + ARENA_WORD.spareCount] as number;
+  while ((words[base + ARENA_SPARE_COUNT] as number) > kept) {
+    const spareCount = words[base + ARENA_SPARE_COUNT] as number;
     const moved = Math.min(REFILL, spareCount - kept);
-    const first = words[base + ARENA_WORD.spareHead] as number;
+    const first = words[base + ARENA_SPARE_HEAD] as number;
     let last = first;
-    for (let step = 1; step < moved; step++) last = words[(last << TAG_SHIFT) + TAG_WORD.spareNext] as number;
-    const lastNextAt = (last << TAG_SHIFT) + TAG_WORD.spareNext;
-    journal.log3(lastNextAt, base + ARENA_WORD.spareHead, base + ARENA_WORD.spareCount);
-    words[base + ARENA_WORD.spareHead] = words[lastNextAt] as number;
-    words[base + ARENA_WORD.spareCount] = spareCount - moved;
+    for (let step = 1; step < moved; step++) last = words[(last << TAG_SHIFT) + TAG_SPARE_NEXT] as number;
+    const lastNextAt = (last << TAG_SHIFT) + TAG_SPARE_NEXT;
+    journal.log3(lastNextAt, base + ARENA_SPARE_HEAD, base + ARENA_SPARE_COUNT);
+    words[base + ARENA_SPARE_HEAD] = words[lastNextAt] as number;
+    words[base + ARENA_SPARE_COUNT] = spareCount - moved;
     words[lastNextAt] = tagPool.head.get(0);
     journal.set(tagPool.head, 0, first);
     journal.set(tagPool.count, 0, tagPool.count.get(0) + moved);

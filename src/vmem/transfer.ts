@@ -21,7 +21,7 @@
  */
 
 import { assert } from '../base/index.ts';
-import { TAG_DOUBLE, TAG_DOUBLE_SHIFT } from '../layout/index.ts';
+import { TAG_DOUBLE_SHIFT, TAG_SIZE } from '../layout/index.ts';
 import type { SlotIndex } from '../sync/index.ts';
 import { hashFind } from './allocation-hash.ts';
 import type { ArenaCore } from './arena-core.ts';
@@ -96,7 +96,7 @@ export function returnInFlight(cores: ArenaCores, from: SlotIndex): void {
     const at = hashFind(source, transfer.start.get(slot));
     assert(at >= 0, 'vmem/transfer I1: a range in flight is allocated in its source');
     const tag = source.words[at] as number;
-    const size = source.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_DOUBLE.size] as number;
+    const size = source.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number;
     const wanted = transfer.size.get(slot);
     assert(size >= wanted && size - wanted < source.quantum, 'vmem/transfer I1: the range has the size of its tag');
     thread.journal.set(transfer.arena, slot, 0);

@@ -4,8 +4,11 @@
  * PROBLEM     Several parts of a program share one memory; one of them must not starve the others.
  * STRUCTURE   A row per owner with a limit and a charge for each resource. Every slot names the owner that it charges;
  *             owner 0 exists from the start and is what threads charge when they choose none.
- * INVARIANTS  I1 a charge never exceeds its limit.  I2 a charge never goes below zero.
- * LOCKING     Charges are changed by compare-and-swap; limits are constant once the owner is in use.
+ *             A charge has two parts: one that anybody changes by compare-and-swap, one that a room changes under a lock of
+ *             its own and in its journal, together with what the charge is for.
+ * INVARIANTS  I1 both parts of a charge together never exceed its limit.  I2 no part goes below zero.
+ * LOCKING     Limits are constant once the owner is in use. Each side stores its part, then reads the other's: of two that
+ *             would exceed the limit together at least one sees it and takes its part back.
  * COSTS       Two atomic operations a charge.
  * FAILURE     `EDQUOT` names owner, resource, charge and limit.
  * REJECTED    A lock per owner: every charge would then wait for a takeover when the thread that holds it dies.
@@ -28,6 +31,9 @@ export const OWNER_RESOURCE = {
   /** Frames' worth of swap space. */
   swapFrames: 2,
 } as const;
+
+/** The part of a resource's charge that is changed under a lock lies this many lanes behind the other one. */
+const UNDER_LOCK = 4;
 
 /** Name of a resource. */
 export type OwnerResource = keyof typeof OWNER_RESOURCE;
@@ -105,14 +111,51 @@ export function tryCharge(thread: Thread, resource: number, amount: number): boo
   const { owner: owners, slot: slots } = thread.region.tables;
   const row = slots.owner.get(thread.slot);
   const address = owners.used.address(row, resource);
+  const underLock = owners.used.address(row, resource + UNDER_LOCK);
   const limit = owners.limit.at(row, resource);
   for (;;) {
     const used = load(thread.words, address);
-    if (used + amount > limit) return false;
+    if (used + load(thread.words, underLock) + amount > limit) return false;
     if (compareExchange(thread.words, address, used, used + amount) !== used) continue;
-    if (used + amount > owners.peak.at(row, resource)) owners.peak.putAt(row, resource, used + amount);
+    const total = used + amount + load(thread.words, underLock);
+    if (total > limit) {
+      uncharge(thread.region, row, resource, amount);
+      return false;
+    }
+    if (total > owners.peak.at(row, resource)) owners.peak.putAt(row, resource, total);
     return true;
   }
+}
+
+/**
+ * Charges an owner in a critical section; false when the limit would be exceeded. Journaled. All charges of this kind are
+ * made under one and the same lock.
+ */
+export function tryChargeUnderLock(thread: Thread, owner: OwnerIndex, resource: number, amount: number): boolean {
+  const { owner: owners } = thread.region.tables;
+  const address = owners.used.address(owner, resource);
+  const underLock = owners.used.address(owner, resource + UNDER_LOCK);
+  const limit = owners.limit.at(owner, resource);
+  const used = load(thread.words, underLock);
+  if (used + load(thread.words, address) + amount > limit) return false;
+  thread.journal.log1(underLock);
+  store(thread.words, underLock, used + amount);
+  const total = used + amount + load(thread.words, address);
+  if (total > limit) {
+    store(thread.words, underLock, used);
+    return false;
+  }
+  if (total > owners.peak.at(owner, resource)) owners.peak.putAt(owner, resource, total);
+  return true;
+}
+
+/** Takes a charge of `tryChargeUnderLock` back, under the same lock. Journaled. */
+export function unchargeUnderLock(thread: Thread, owner: OwnerIndex, resource: number, amount: number): void {
+  const underLock = thread.region.tables.owner.used.address(owner, resource + UNDER_LOCK);
+  const used = load(thread.words, underLock);
+  assert(used >= amount, 'sync/owners I2: a charge never goes below zero');
+  thread.journal.log1(underLock);
+  store(thread.words, underLock, used - amount);
 }
 
 /** Charges this thread's owner. Throws `EDQUOT` when the limit would be exceeded. */
@@ -151,7 +194,9 @@ export function ownerUsage(region: Region): OwnerUsage[] {
     for (const [resource, lane] of Object.entries(OWNER_RESOURCE)) {
       const limit = owners.limit.at(row, lane);
       resources[resource as OwnerResource] = {
-        used: load(region.words, owners.used.address(row, lane)),
+        used:
+          load(region.words, owners.used.address(row, lane)) +
+          load(region.words, owners.used.address(row, lane + UNDER_LOCK)),
         peak: owners.peak.at(row, lane),
         limit: limit === NO_LIMIT ? null : limit,
       };

@@ -42,6 +42,13 @@ export const GEOMETRY_KEYS = [
   'pagelockEntries',
   'pagelockOwners',
   'pagelockPins',
+  'pmemCookies',
+  'pmemRuns',
+  'largePages',
+  'largeWords',
+  'fullnessRows',
+  'fullnessWords',
+  'deviceMaps',
 ] as const;
 
 /** Name of one capacity. */

@@ -2,6 +2,7 @@ export * from './column.ts';
 export * from './geometry.ts';
 export * from './page-tables.ts';
 export * from './phys-tables.ts';
+export * from './pmem-tables.ts';
 export * from './quantum-tables.ts';
 export * from './region.ts';
 export * from './seg-tables.ts';

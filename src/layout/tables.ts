@@ -30,6 +30,16 @@ import {
   runNodeTable,
 } from './phys-tables.ts';
 import {
+  deviceMapTable,
+  fullnessMapTable,
+  fullnessTable,
+  largePageTable,
+  pmemCookieTable,
+  pmemPoolTable,
+  pmemRunTable,
+  pmemSlotTable,
+} from './pmem-tables.ts';
+import {
   magazineSlotTable,
   magazineTable,
   quantumCacheTable,
@@ -99,6 +109,14 @@ export const TABLES = {
   pagelockOwner: pagelockOwnerTable,
   pagelockPin: pagelockPinTable,
   pagelockSlot: pagelockSlotTable,
+  pmemPool: pmemPoolTable,
+  pmemCookie: pmemCookieTable,
+  pmemRun: pmemRunTable,
+  largePage: largePageTable,
+  fullness: fullnessTable,
+  fullnessMap: fullnessMapTable,
+  pmemSlot: pmemSlotTable,
+  deviceMap: deviceMapTable,
 } as const;
 
 /** The type of `TABLES`. */

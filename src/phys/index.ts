@@ -8,6 +8,7 @@ export * from './frame-snapshot.ts';
 export * from './frame-source.ts';
 export * from './frame-uses.ts';
 export * from './frames.ts';
+export * from './list-hand.ts';
 export * from './page-list-request.ts';
 export * from './page-lists.ts';
 export * from './phys-segments.ts';

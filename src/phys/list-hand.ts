@@ -48,13 +48,13 @@ export class ListHand {
     this.#frames = core.thread.region.geometry.frames;
   }
 
-  /** Under the lock, with nothing logged: takes the free frames of a run for good. */
-  takeRun(first: FrameIndex, count: number): void {
+  /** Under the lock, with nothing logged: takes the free frames of a run; for good unless `held` leaves that to `settle`. */
+  takeRun(first: FrameIndex, count: number, held = false): void {
     this.#set(LIST_STAGE.takingRun, first, count);
     this.#core.takeRun(first, count, FRAME_USE.list);
     if (VERIFY) faultPoint(this.#thread, 'phys.list.taken');
     this.#thread.commit();
-    this.#clear();
+    if (!held) this.#clear();
   }
 
   /** Begins to take frames one after another; they lie anywhere. */
@@ -71,6 +71,10 @@ export class ListHand {
 
   /** What was taken since `begin` becomes a list. */
   settle(runs: readonly FrameRun[]): void {
+    if (this.#record.stage.get(this.#thread.slot) === LIST_STAGE.takingRun) {
+      this.#clear();
+      return;
+    }
     this.#record.stage.put(this.#thread.slot, LIST_STAGE.settling);
     for (const { first, count } of runs) this.#core.stamp(first, count, FRAME_USE.list);
     this.#clear();
@@ -82,8 +86,22 @@ export class ListHand {
     this.#clear();
   }
 
-  /** Under the lock, with nothing logged: frees a list, in order. Throws `EINVAL` when it is not one. */
-  give(list: PageList): void {
+  /** What a slot's record says. */
+  recordOf(slot: SlotIndex): { readonly stage: number; readonly first: FrameIndex; readonly count: number } {
+    const record = this.#record;
+    return { stage: record.stage.get(slot), first: record.first.get(slot), count: record.count.get(slot) };
+  }
+
+  /** Empties the record of a dead slot whose run was written down elsewhere. */
+  forget(dead: SlotIndex): void {
+    this.#record.stage.put(dead, LIST_STAGE.empty);
+  }
+
+  /**
+   * Under the lock, with nothing logged: frees a list, in order. Throws `EINVAL` when it is not one. From the moment that
+   * `certain` runs, the frames go back even if this thread dies; before it they stay.
+   */
+  give(list: PageList, certain?: () => void): void {
     const core = this.#core;
     let low = this.#frames;
     let high = 0;
@@ -105,6 +123,7 @@ export class ListHand {
     }
     if (VERIFY) faultPoint(this.#thread, 'phys.list.marked');
     this.#record.stage.put(this.#thread.slot, LIST_STAGE.giving);
+    certain?.();
     for (const { first, count } of list.runs) {
       core.giveRun(first, count, FRAME_USE.listGiving);
       if (VERIFY) faultPoint(this.#thread, 'phys.list.given');

@@ -100,21 +100,46 @@ export class PageLists {
   /** Takes a page list; null when the request cannot be served now. A request that waits throws instead. */
   tryAlloc(given: PageListRequest): PageList | null {
     if (this.#seed !== null) return this.#seed.tryAlloc(given, this.#pressure);
-    const { pageSize, frames } = this.#thread.region.geometry;
-    const request = readRequest(given, pageSize, frames);
-    const list = this.#takeNow(request);
-    if (list !== null || request.wait === null) {
-      if (list === null || FitSearch.isSimple(request)) this.#pressure?.kick();
-      return list;
-    }
-    return this.#wait(given, request);
+    return this.#alloc(given, false);
   }
 
-  /** Gives a list back, or any part of one. Throws `EINVAL`, with nothing changed, for frames that are in no list. */
-  free(list: PageList): void {
+  /**
+   * Like `tryAlloc`, for rooms that write down what they take: until `settle` is called, which must come before any other
+   * call here, the frames go back when this thread dies.
+   */
+  tryTakeHeld(given: PageListRequest): PageList | null {
+    return this.#alloc(given, true);
+  }
+
+  /** Says that a list taken by `tryTakeHeld` is written down. */
+  settle(list: PageList): void {
+    this.#hand.settle(list.runs);
+  }
+
+  /** Gives a list taken by `tryTakeHeld` back instead of settling it. */
+  giveUp(list: PageList): void {
+    this.settle(list);
+    this.free(list);
+  }
+
+  /** What a dead slot held: stage, first frame and count of its record. For recovery by rooms above, before `recover`. */
+  heldBy(dead: SlotIndex): { readonly stage: number; readonly first: FrameIndex; readonly count: number } {
+    return this.#hand.recordOf(dead);
+  }
+
+  /** Says that the run that a dead slot held is written down. */
+  settleFor(dead: SlotIndex): void {
+    this.#hand.forget(dead);
+  }
+
+  /**
+   * Gives a list back, or any part of one. Throws `EINVAL`, with nothing changed, for frames that are in no list. When this
+   * thread dies before `certain` is called the list stands, from then on it is given back.
+   */
+  free(list: PageList, certain?: () => void): void {
     this.#core.mutex.enter();
     try {
-      this.#hand.give(list);
+      this.#hand.give(list, certain);
     } finally {
       this.#core.mutex.exit();
     }
@@ -154,30 +179,41 @@ export class PageLists {
     return this.#core.check();
   }
 
+  #alloc(given: PageListRequest, held: boolean): PageList | null {
+    const { pageSize, frames } = this.#thread.region.geometry;
+    const request = readRequest(given, pageSize, frames);
+    const list = this.#takeNow(request, held);
+    if (list !== null || request.wait === null) {
+      if (list === null || FitSearch.isSimple(request)) this.#pressure?.kick();
+      return list;
+    }
+    return this.#wait(given, request, held);
+  }
+
   /** One search. */
-  #takeNow(request: FrameRequest): PageList | null {
+  #takeNow(request: FrameRequest, held: boolean): PageList | null {
     const { mutex } = this.#core;
     mutex.enter();
     let list: PageList | null = null;
     if (this.#gateOpen(request.count)) {
       const first = FitSearch.isSimple(request) && request.count > 1 ? -1 : this.#search.oneRun(request);
       if (first >= 0) {
-        this.#hand.takeRun(first, request.count);
+        this.#hand.takeRun(first, request.count, held);
         list = singleRun(first, request.count);
       } else if (request.segments > 1) {
-        list = this.#takeRuns(request);
+        list = this.#takeRuns(request, held);
       }
     }
     mutex.exit();
     return list;
   }
 
-  #takeRuns(request: FrameRequest): PageList | null {
+  #takeRuns(request: FrameRequest, held: boolean): PageList | null {
     const runs = FitSearch.isSimple(request) ? this.#search.anyFrames(request) : this.#search.fewRuns(request);
     if (runs === null) return null;
     this.#hand.begin();
     for (const { first, count } of runs) this.#hand.take(first, count);
-    this.#hand.settle(runs);
+    if (!held) this.#hand.settle(runs);
     return { runs, frameCount: request.count };
   }
 
@@ -187,7 +223,7 @@ export class PageLists {
     return this.#core.free - count >= pagedaemon.get(0) + kernel.get(0);
   }
 
-  #wait(given: PageListRequest, request: FrameRequest): PageList {
+  #wait(given: PageListRequest, request: FrameRequest, held: boolean): PageList {
     const { timeoutMs = Number.POSITIVE_INFINITY, token } = request.wait ?? {};
     const { clock } = this.#thread;
     const deadline = clock.now() + timeoutMs;
@@ -201,7 +237,7 @@ export class PageLists {
       failMisuse('pageList.alloc', { ...given, list, run }, 'waiting cannot help: memory is not made that way');
     for (;;) {
       token?.throwIfCancelled('pageList.alloc');
-      const found = this.#takeNow(request) ?? this.#assemble(request);
+      const found = this.#takeNow(request, held) ?? this.#assemble(request, held);
       if (found !== null) return found;
       const remaining = deadline - clock.now();
       if (remaining <= 0) {
@@ -230,11 +266,11 @@ export class PageLists {
   }
 
   /** Takes the frames of a request out of free ones and of pages that are given up. */
-  #assemble(request: FrameRequest): PageList | null {
+  #assemble(request: FrameRequest, held: boolean): PageList | null {
     const { reclaimer } = this.#frames;
     if (reclaimer === null || !this.#gateOpen(0)) return null;
     return FitSearch.isSimple(request)
-      ? this.#assembly.any(request, reclaimer)
-      : this.#assembly.run(request, reclaimer);
+      ? this.#assembly.any(request, reclaimer, held)
+      : this.#assembly.run(request, reclaimer, held);
   }
 }

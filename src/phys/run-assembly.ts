@@ -40,8 +40,8 @@ export class RunAssembly {
     this.#hand = hand;
   }
 
-  /** A list of one run with the shape of the request, or null. */
-  run(request: FrameRequest, reclaimer: FrameReclaimer): PageList | null {
+  /** A list of one run with the shape of the request, or null; `held` leaves it to the caller to settle it. */
+  run(request: FrameRequest, reclaimer: FrameReclaimer, held: boolean): PageList | null {
     const inTheWay = new Set<FrameIndex>();
     for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
       // 1.
@@ -54,7 +54,7 @@ export class RunAssembly {
       while (frame < first + request.count && this.#takeOne(frame, reclaimer)) taken.push(frame++, 1);
       const list = taken.build();
       if (list.frameCount === request.count) {
-        this.#hand.settle(list.runs);
+        if (!held) this.#hand.settle(list.runs);
         return singleRun(first, request.count);
       }
       // 3.
@@ -65,7 +65,7 @@ export class RunAssembly {
   }
 
   /** A list of any frames in the range, or null. */
-  any(request: FrameRequest, reclaimer: FrameReclaimer): PageList | null {
+  any(request: FrameRequest, reclaimer: FrameReclaimer, held: boolean): PageList | null {
     const taken = new RunBuilder();
     this.#hand.begin();
     for (const { low, high } of this.#core.segments.joined()) {
@@ -76,7 +76,7 @@ export class RunAssembly {
     }
     const list = taken.build();
     if (list.frameCount === request.count) {
-      this.#hand.settle(list.runs);
+      if (!held) this.#hand.settle(list.runs);
       return list;
     }
     this.#giveUp(list);

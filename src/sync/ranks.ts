@@ -28,6 +28,10 @@ export const RANK = {
   pageShortage: 550,
   /** Held by the one request that marks its way through memory while frames are reclaimed for it. */
   pageList: 580,
+  /** One device map. */
+  deviceMap: 585,
+  /** Cookies, large pages and their pool. */
+  pmem: 590,
   /** One page, in ascending order of pages. */
   page: 600,
   /** A stripe of the page hash. */

@@ -37,6 +37,11 @@ export function boot(options: BootOptions): VirtualMemory {
   region.tables.frameOrder.source.put(0, plan.frameOrder);
   region.tables.physSegments.bigFirst.put(0, plan.bigFirst ? 1 : 0);
   createPagelock(region, plan.pagelock);
+  const { pmemPool } = region.tables;
+  pmemPool.largeFrames.put(0, plan.pmem.largeFrames);
+  pmemPool.reserveLimit.put(0, plan.pmem.reserveLimit);
+  pmemPool.keepLarge.put(0, plan.pmem.keepLarge);
+  pmemPool.seed.put(0, plan.pmem.seed ? 1 : 0);
   const slot = claimSlot(region, newWatchId(region));
   if (plan.services === 'manual') return begin(new VirtualMemory(region, banks, slot, null), plan);
   const handle: Handle = { pagewright: 'handle', region: region.buffer, memories: banks.memories };

@@ -12,7 +12,14 @@ import {
   rejectUnknownOptions,
   requireInteger,
 } from '../base/index.ts';
-import { FRAME_ORDER, type Geometry, pageGeometry, physGeometry, type RegionSettings } from '../layout/index.ts';
+import {
+  FRAME_ORDER,
+  type Geometry,
+  pageGeometry,
+  physGeometry,
+  pmemGeometry,
+  type RegionSettings,
+} from '../layout/index.ts';
 import { BANK_BYTES_MAX, WASM_PAGE_BYTES } from '../phys/banks.ts';
 import type { PhysSegmentOptions } from '../phys/phys-segments.ts';
 import { type PagelockOptions, sizePagelock } from '../seg/pagelock-options.ts';
@@ -30,6 +37,8 @@ export interface BootOptions {
   readonly bankSize?: number | string;
   /** How frames are ordered and divided. Default: one class and colour, lowest frame first, all memory one segment. */
   readonly physical?: PhysicalOptions;
+  /** How pmem is ordered and limited. */
+  readonly pmem?: PmemOptions;
   /** Threads that can be attached at a time, the system's own included: 4 to 64. Default 32. */
   readonly slots?: number;
   /** Arenas that can exist at a time, the system's own included. Default 64. */
@@ -68,6 +77,22 @@ export interface PhysicalOptions {
   readonly segmentOrder?: 'first' | 'bigFirst';
 }
 
+/** How pmem is ordered and limited. */
+export interface PmemOptions {
+  /** Frames in a large page: a power of two; 1 for none. Default 512. */
+  readonly largeFrames?: number;
+  /** Most frames that pmem may have. Default: no limit. */
+  readonly reserveLimit?: number;
+  /** Wholly free large pages that the pool keeps. Default 2. */
+  readonly keepLarge?: number;
+  /** Cookies that can exist at a time. Default: one per 64 frames, 256 to 65536. */
+  readonly cookies?: number;
+  /** Runs that all cookies together can consist of. Default: one per 16 frames, at least 1024. */
+  readonly runs?: number;
+  /** `'seed'`: exactly as `pmem.c`, with its queue and its accounting. */
+  readonly compat?: 'seed';
+}
+
 /** What boot needs to know, checked. */
 export interface BootPlan {
   readonly geometry: Geometry;
@@ -77,6 +102,7 @@ export interface BootPlan {
   /** A value of `FRAME_ORDER`. */
   readonly frameOrder: number;
   readonly bigFirst: boolean;
+  readonly pmem: PmemPlan;
   readonly limits: OwnerLimits;
   readonly pagelock: PagelockOptions;
   readonly services: 'threads' | 'manual';
@@ -88,6 +114,7 @@ const KNOWN_OPTIONS: readonly (keyof BootOptions)[] = [
   'pageSize',
   'bankSize',
   'physical',
+  'pmem',
   'slots',
   'arenas',
   'tags',
@@ -122,6 +149,7 @@ export function planBoot(options: BootOptions): BootPlan {
   const slotLanes = Math.ceil(slots / 32);
   const pathBytes = Math.max(65536, vnodes * 128);
   const physical = planPhysical(options.physical ?? {});
+  const pmem = planPmem(options.pmem ?? {}, frames);
   const geometry: Geometry = {
     slots,
     slotLanes,
@@ -150,6 +178,9 @@ export function planBoot(options: BootOptions): BootPlan {
     ...physical.geometry,
     ...physGeometry(frames, physical.frameOrder !== FRAME_ORDER.lowest),
     ...pagelockGeometry(frames, pageSize, options.pagelock ?? {}),
+    ...pmem.geometry,
+    ...pmemGeometry(frames, pmem.plan.largeFrames),
+    deviceMaps: 256,
   };
   const spinLimit = integer('spinLimit', 100, 0, 1_000_000);
   const clock = oneOf('clock', options.clock ?? 'real', ['real', 'virtual']);
@@ -161,6 +192,7 @@ export function planBoot(options: BootOptions): BootPlan {
     segments: physical.segments ?? [{ start: 0, end: memoryBytes / pageSize }],
     frameOrder: physical.frameOrder,
     bigFirst: physical.bigFirst,
+    pmem: pmem.plan,
     limits: options.limits ?? {},
     pagelock: options.pagelock ?? {},
     services,
@@ -219,6 +251,35 @@ function planPhysical(options: PhysicalOptions) {
     frameOrder: FRAME_ORDER[oneOf('physical.order', order, ['lowest', 'lastIn', 'firstIn'])],
     bigFirst: oneOf('physical.segmentOrder', segmentOrder, ['first', 'bigFirst']) === 'bigFirst',
     segments,
+  };
+}
+
+/** Constants of pmem. */
+export interface PmemPlan {
+  readonly largeFrames: number;
+  readonly reserveLimit: number;
+  readonly keepLarge: number;
+  readonly seed: boolean;
+}
+
+function planPmem(options: PmemOptions, frames: number) {
+  const known = ['largeFrames', 'reserveLimit', 'keepLarge', 'cookies', 'runs', 'compat'] as const;
+  rejectUnknownOptions('boot: pmem', options, known);
+  const { largeFrames = 512, reserveLimit = Number.MAX_SAFE_INTEGER, keepLarge = 2, compat } = options;
+  if (!isPowerOfTwo(largeFrames) || largeFrames > 65536) {
+    failMisuse('boot: pmem', { largeFrames }, 'largeFrames must be a power of two up to 65536');
+  }
+  requireInteger('boot: pmem', 'reserveLimit', reserveLimit, 0, Number.MAX_SAFE_INTEGER);
+  requireInteger('boot: pmem', 'keepLarge', keepLarge, 0, FRAMES_MAX);
+  if (compat !== undefined) oneOf('pmem.compat', compat, ['seed']);
+  const cookies = options.cookies ?? Math.min(65536, Math.max(256, Math.ceil(frames / 64)));
+  const runs = options.runs ?? Math.max(1024, Math.ceil(frames / 16));
+  return {
+    geometry: {
+      pmemCookies: requireInteger('boot: pmem', 'cookies', cookies, 1, 2 ** 24),
+      pmemRuns: requireInteger('boot: pmem', 'runs', runs, 16, FRAMES_MAX),
+    },
+    plan: { largeFrames, reserveLimit, keepLarge, seed: compat === 'seed' },
   };
 }
 

@@ -18,6 +18,7 @@ import { type CheckReport, fail, InvariantError, VmError } from '../base/index.t
 import type { Region } from '../layout/index.ts';
 import { checkPages, type PageCounter, Pages, pageStatistics, recoverPages } from '../page/index.ts';
 import { type Banks, type FrameCounts, Frames, PageLists } from '../phys/index.ts';
+import { DeviceMaps, Pmem } from '../pmem/index.ts';
 import { type CacheStatistics, PagelockCache } from '../seg/index.ts';
 import {
   type Attachment,
@@ -81,6 +82,10 @@ export class VirtualMemory {
   /** Frames that meet constraints: contiguous, aligned, inside a window. */
   readonly pageLists: PageLists;
   readonly pages: Pages;
+  /** Frames that stay where they are, in cookies. */
+  readonly pmem: Pmem;
+  /** Which part of which cookie a mapping of a device shows. */
+  readonly deviceMaps: DeviceMaps;
   readonly vnodes: Vnodes;
   readonly mappings: PageMappings;
   /** The cache of ranges whose pages stay locked; see seg/pagelock-cache.ts. */
@@ -101,6 +106,8 @@ export class VirtualMemory {
     this.frames = new Frames(this.thread);
     this.pageLists = new PageLists(this.frames);
     this.pages = new Pages(this.thread, this.frames);
+    this.pmem = new Pmem(this.thread, banks, this.pageLists);
+    this.deviceMaps = new DeviceMaps(this.thread);
     this.vnodes = new Vnodes(this.thread, this.pages, banks);
     this.mappings = new PageMappings(this.thread, banks, this.pages, this.vnodes);
     this.pagelock = new PagelockCache(this.thread, this.callbacks, frameGauges(this.frames));
@@ -110,7 +117,7 @@ export class VirtualMemory {
       recoverPages,
       recoverVnodes,
       recoverMappings,
-      (_self, dead) => this.pageLists.recover(dead),
+      (_self, dead) => this.pmem.recover(dead),
       (_self, dead) => this.pagelock.recover(dead),
       (_self, dead) => this.frames.recover(dead),
     ];
@@ -204,8 +211,14 @@ export class VirtualMemory {
   /** Checks every structure; an empty list of problems everywhere means sound. Call it at quiet points. */
   check(): CheckReport[] {
     this.#requireAttached('check');
-    const pages = checkPages(this.thread);
-    return [...this.arenas.check(), this.frames.check(), pages, this.vnodes.check(), this.pagelock.check()];
+    return [
+      ...this.arenas.check(),
+      this.frames.check(),
+      this.pmem.check(),
+      checkPages(this.thread),
+      this.vnodes.check(),
+      this.pagelock.check(),
+    ];
   }
 
   /** Slots and owners as they are now. */

@@ -1,6 +1,13 @@
 /** A region and a thread without the rest of the system, for tests of single rooms. */
 
-import { GEOMETRY_KEYS, type Geometry, pageGeometry, physGeometry, Region } from '../../src/layout/index.ts';
+import {
+  GEOMETRY_KEYS,
+  type Geometry,
+  pageGeometry,
+  physGeometry,
+  pmemGeometry,
+  Region,
+} from '../../src/layout/index.ts';
 import { Callbacks, claimSlot, newWatchId, Thread } from '../../src/sync/index.ts';
 
 const SMALL: Partial<Geometry> = {
@@ -34,6 +41,9 @@ const SMALL: Partial<Geometry> = {
   pagelockEntries: 4096,
   pagelockOwners: 256,
   pagelockPins: 4096,
+  pmemCookies: 64,
+  pmemRuns: 256,
+  deviceMaps: 8,
 };
 
 /** What a room needs to run in one thread. */
@@ -44,16 +54,19 @@ export interface TestRegion {
 }
 
 /** Makes a small region; `overrides` changes capacities. Capacities without a value are 0. */
-export function testRegion(overrides: Partial<Geometry> = {}, virtualClock = false): TestRegion {
+export function testRegion(overrides: Partial<Geometry> = {}, virtualClock = false, largeFrames = 32): TestRegion {
   const zeros = Object.fromEntries(GEOMETRY_KEYS.map((key) => [key, 0])) as Record<string, number>;
   const chosen = { ...zeros, ...SMALL, ...overrides } as Geometry;
   const geometry = {
     ...chosen,
     ...pageGeometry(chosen.frames, chosen.pathBytes),
     ...physGeometry(chosen.frames, chosen.linkFrames > 0),
+    ...pmemGeometry(chosen.frames, largeFrames),
     ...overrides,
   };
   const region = Region.create(geometry, { spinLimit: 100, virtualClock });
+  region.tables.pmemPool.largeFrames.put(0, largeFrames);
+  region.tables.pmemPool.reserveLimit.put(0, Number.MAX_SAFE_INTEGER);
   const thread = testThread(region);
   return { region, thread, callbacks: new Callbacks(region) };
 }

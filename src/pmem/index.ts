@@ -1,0 +1,5 @@
+export * from './cookie-work.ts';
+export * from './device-maps.ts';
+export * from './kinds.ts';
+export * from './pmem.ts';
+export type { OrderedRun } from './run-chains.ts';

@@ -1,0 +1,315 @@
+/**
+ * Pmem: frames that stay where they are, for devices and for WebAssembly.
+ *
+ * PROBLEM     Native code, WebGPU staging and WASM memories hold on to physical frames. Locked frames all over memory would
+ *             leave no large page whole, so they are gathered in few.
+ * STRUCTURE   A cookie is a number of frames. They come from the pool first, then from large pages, then one by one:
+ *
+ *               cookie 3   |pool: rest of large page 7|large page 9, whole|large page 4, a part|   rest of 4 -> pool
+ *
+ *             With `contiguous` a cookie is one run of adjacent frames, and so one view.
+ * INVARIANTS  I1 every cookie in use is live, or named by the slot that builds or frees it.
+ * LOCKING     See cookie-work.ts.
+ * COSTS       Of the runs that a cookie consists of; not of how many large pages there are.
+ * FAILURE     `tryAlloc` null, `alloc` throws `ENOMEM` or `EDQUOT`; nothing is left behind. `EINVAL` for misuse, `ESTALE` for
+ *             a cookie that was freed.
+ * REJECTED    A view over frames that are not adjacent: there is no such thing in JavaScript.
+ * REFERENCES  pmem.c of OpenSolaris b135; docs/differences.md.
+ */
+
+import { assert } from '../base/assert.ts';
+import type { CheckReport } from '../base/check.ts';
+import { fail, failMisuse, rejectUnknownOptions, requireInteger } from '../base/errors.ts';
+import { VERIFY } from '../base/verify.ts';
+import type { BoundTables } from '../layout/region.ts';
+import type { Banks, FrameIndex, FrameRun, PageLists } from '../phys/index.ts';
+import { faultPoint } from '../sync/fault.ts';
+import { ownerOf } from '../sync/owners.ts';
+import type { SlotIndex, Thread } from '../sync/thread.ts';
+import { CookieWork, newReport, type PmemFaults, type PmemReport } from './cookie-work.ts';
+import { COOKIE_STATE, type Cookie, type CookieIndex, LARGE_STATE, type PmemFailure } from './kinds.ts';
+import { SeedPool } from './residual-pool.ts';
+import type { OrderedRun } from './run-chains.ts';
+
+/** What a cookie must be. */
+export interface PmemRequest {
+  /** Bytes; rounded up to whole frames. */
+  readonly size: number;
+  /** May wait for single frames, never for large pages. Default: no. */
+  readonly wait?: boolean;
+  /** One run of adjacent frames, which `view` then shows. Default: no. */
+  readonly contiguous?: boolean;
+}
+
+/** What is there. */
+export interface PmemStatistics {
+  readonly cookies: number;
+  /** Frames in the pool. */
+  readonly poolFrames: number;
+  /** Large pages in use. */
+  readonly largePages: number;
+  /** Frames reserved. */
+  readonly reserved: number;
+}
+
+/** A picture of the pool and the large pages. */
+export interface PmemSnapshot extends PmemStatistics {
+  /** The seed's queue; empty by default. */
+  readonly pool: readonly OrderedRun[];
+  /** First frames of large pages with the number of their frames in the pool. */
+  readonly large: readonly (readonly [root: FrameIndex, free: number])[];
+}
+
+/** Pmem as one thread sees it. */
+export class Pmem {
+  readonly #thread: Thread;
+  readonly #banks: Banks;
+  readonly #lists: PageLists;
+  readonly #work: CookieWork;
+  readonly #row: BoundTables['pmemPool'];
+  readonly #cookies: BoundTables['pmemCookie'];
+  readonly #pageSize: number;
+  #last: PmemReport = newReport();
+  #unload: ((run: OrderedRun) => void) | null = null;
+
+  constructor(thread: Thread, banks: Banks, lists: PageLists) {
+    const { tables, geometry } = thread.region;
+    this.#thread = thread;
+    this.#banks = banks;
+    this.#lists = lists;
+    this.#work = new CookieWork(thread, lists);
+    this.#row = tables.pmemPool;
+    this.#cookies = tables.pmemCookie;
+    this.#pageSize = geometry.pageSize;
+  }
+
+  /** What this thread's last call did. */
+  get lastReport(): PmemReport {
+    return this.#last;
+  }
+
+  /** Sets who takes the mappings of frames away by force before these are given back. Runs without a lock. */
+  setUnload(unload: ((run: OrderedRun) => void) | null): void {
+    this.#unload = unload;
+  }
+
+  /** Sets what fails, for tests and replays. */
+  setFaults(faults: PmemFaults | null): void {
+    this.#work.setFaults(faults);
+  }
+
+  /** Makes a cookie. Throws `EDQUOT` at the owner's limit of locked frames, `ENOMEM` otherwise, with the reason. */
+  alloc(request: PmemRequest): Cookie {
+    const cookie = this.tryAlloc(request);
+    if (cookie !== null) return cookie;
+    const { failure } = this.#last;
+    return fail(failure === 'locked' ? 'EDQUOT' : 'ENOMEM', 'pmem.alloc', { ...request }, REASON[failure ?? 'frames']);
+  }
+
+  /** Makes a cookie; null when it cannot be had: `lastReport.failure` says why. Throws `EINVAL`. */
+  tryAlloc(request: PmemRequest): Cookie | null {
+    const { size, wait = false, contiguous = false } = request;
+    rejectUnknownOptions('pmem.alloc', request, ['size', 'wait', 'contiguous']);
+    requireInteger('pmem.alloc', 'size', size, 0, Number.MAX_SAFE_INTEGER);
+    const frames = Math.ceil(size / this.#pageSize);
+    const report = newReport();
+    this.#last = report;
+    // Half of memory and more is refused, as in the seed, which would look for it for ever.
+    if (frames === 0 || frames >= Math.floor(this.#thread.region.geometry.frames / 2)) report.failure = 'args';
+    if (report.failure !== null) return null;
+    const work = this.#work;
+    const row = work.claim(frames);
+    if (row < 0) report.failure = 'tables';
+    if (row < 0) return null;
+    try {
+      report.failure = work.charge(row) ? null : 'locked';
+      if (report.failure === null) {
+        report.failure = contiguous ? work.gatherRun(row, wait, report) : work.gather(row, wait, report);
+      }
+    } catch (error) {
+      work.abandon(row, report);
+      throw error;
+    }
+    if (VERIFY) faultPoint(this.#thread, 'pmem.alloc.gathered');
+    if (report.failure !== null) {
+      work.abandon(row, report);
+      return null;
+    }
+    const cookie = { cookie: row, generation: this.#cookies.generation.get(row), frames };
+    work.finish(row);
+    return cookie;
+  }
+
+  /** Frees a cookie, from any thread. Its owner gets the charge back; the seed forgets it when another owner frees. */
+  free(cookie: Cookie): void {
+    const { mutex, seed } = this.#work;
+    const { journal, slot } = this.#thread;
+    const row = cookie.cookie;
+    mutex.enter();
+    try {
+      this.#require(cookie, 'pmem.free');
+      journal.set(this.#cookies.state, row, COOKIE_STATE.freeing);
+      journal.set(this.#thread.region.tables.pmemSlot.cookie, slot, row + 1);
+    } finally {
+      mutex.exit();
+    }
+    // Nobody else touches the chain of a cookie that is being freed.
+    if (this.#unload !== null) this.#work.chains.list(this.#work.chainOf(row)).forEach(this.#unload);
+    const report = newReport();
+    this.#last = report;
+    this.#work.release(row, report, !seed || this.#cookies.owner.get(row) === ownerOf(this.#thread));
+  }
+
+  /** Frames `start` to `start + count - 1` of a cookie. Throws `EINVAL` for a range that it does not have. */
+  getPfns(cookie: Cookie, start: number, count: number): FrameIndex[] {
+    const { mutex, chains } = this.#work;
+    mutex.enter();
+    try {
+      this.#require(cookie, 'pmem.getPfns');
+      requireInteger('pmem.getPfns', 'start', start, 0, cookie.frames);
+      requireInteger('pmem.getPfns', 'count', count, 0, cookie.frames - start);
+      const frames: FrameIndex[] = [];
+      let skip = start;
+      let row = chains.headOf(this.#work.chainOf(cookie.cookie));
+      for (; row >= 0 && frames.length < count; row = chains.after(row)) {
+        const run = chains.run(row);
+        const length = Math.abs(run.count);
+        const direction = Math.sign(run.count);
+        for (let at = Math.min(skip, length); at < length && frames.length < count; at++) {
+          frames.push(run.first + direction * at);
+        }
+        skip = Math.max(0, skip - length);
+      }
+      assert(frames.length === count, 'pmem/cookie-work I1: a cookie has all of its frames');
+      return frames;
+    } finally {
+      mutex.exit();
+    }
+  }
+
+  /** The owner of a cookie's charge. */
+  ownerOf(cookie: Cookie): number {
+    return this.#cookies.owner.get(cookie.cookie);
+  }
+
+  /** The runs of a cookie in order. */
+  runs(cookie: Cookie): OrderedRun[] {
+    const { mutex, chains } = this.#work;
+    mutex.enter();
+    try {
+      this.#require(cookie, 'pmem.runs');
+      return chains.list(this.#work.chainOf(cookie.cookie));
+    } finally {
+      mutex.exit();
+    }
+  }
+
+  /**
+   * All bytes of a cookie, in one view; for WebAssembly, `bank` and `offset` of the memory to import. Throws `EFAULT` when
+   * its frames are not adjacent: ask for `contiguous`.
+   */
+  view(cookie: Cookie): { readonly bytes: Uint8Array; readonly bank: number; readonly offset: number } {
+    const runs = this.runs(cookie);
+    const run = runs[0] as FrameRun;
+    if (runs.length !== 1 || run.count < 0) fail('EFAULT', 'pmem.view', { ...cookie }, 'its frames are not adjacent');
+    const address = run.first * this.#pageSize;
+    return {
+      bytes: this.#banks.view(address, run.count * this.#pageSize),
+      bank: this.#banks.bankOfAddress(address),
+      offset: this.#banks.offsetOfAddress(address),
+    };
+  }
+
+  /** Gives wholly free large pages of the pool back to the system: for low memory. Returns frames. */
+  trim(): number {
+    const report = newReport();
+    this.#work.mutex.enter();
+    this.#work.trimTo(0, report);
+    this.#work.mutex.exit();
+    return report.freedLarge.length * this.#work.large.size;
+  }
+
+  /** Counts as they are now. */
+  statistics(): PmemStatistics {
+    return {
+      cookies: this.#row.cookieCount.get(0),
+      poolFrames: this.#row.poolFrames.get(0),
+      largePages: this.#row.recordCount.get(0),
+      reserved: this.#row.reserved.get(0),
+    };
+  }
+
+  /** Sets how many frames are reserved, for a consumer of the same reservation that is not pmem. */
+  reserveOther(frames: number): void {
+    const { mutex } = this.#work;
+    mutex.enter();
+    this.#thread.journal.setDouble(this.#row.reserved, 0, this.#row.reserved.get(0) + frames);
+    mutex.exit();
+  }
+
+  /** Pool and large pages. For quiet points. */
+  snapshot(): PmemSnapshot {
+    const { pool, chains, large } = this.#work;
+    const queue = pool instanceof SeedPool ? chains.list(pool.place) : [];
+    return { ...this.statistics(), pool: queue, large: large.snapshot() };
+  }
+
+  /** Goes on where a dead slot ended; includes the recovery of the page lists. */
+  recover(dead: SlotIndex): void {
+    this.#work.recover(dead);
+  }
+
+  /** Checks chains, pool, large pages and accounting. For quiet points. */
+  check(): CheckReport {
+    const { chains, large, seed } = this.#work;
+    const problems = large.problems();
+    let checked = 0;
+    let held = 0;
+    const seen = new Map<FrameIndex, number>();
+    for (let row: CookieIndex = 0; row < this.#row.cookieFresh.get(0); row++) {
+      const state = this.#cookies.state.get(row);
+      if (state === COOKIE_STATE.free) continue;
+      checked++;
+      if (state !== COOKIE_STATE.live) problems.push(`pmem/pmem I1: cookie ${row} is in state ${state}`);
+      let frames = 0;
+      for (const { first, count } of chains.list(this.#work.chainOf(row))) {
+        for (let at = 0; at < Math.abs(count); at++) {
+          const frame = first + Math.sign(count) * at;
+          if (seen.has(frame))
+            problems.push(`pmem/cookie-work I1: frame ${frame} in cookies ${seen.get(frame)}, ${row}`);
+          seen.set(frame, row);
+          if (!large.has(frame)) held++;
+        }
+        frames += Math.abs(count);
+      }
+      if (frames !== this.#cookies.frames.get(row))
+        problems.push(`pmem/cookie-work I1: cookie ${row} has ${frames} frames`);
+    }
+    const { reserved, largePages } = this.statistics();
+    if (!seed && reserved !== held + largePages * large.size) {
+      problems.push(`pmem/cookie-work I2: ${reserved} reserved, ${held} small and ${largePages} large pages found`);
+    }
+    for (const [root] of large.snapshot()) {
+      if (large.stateOf(large.of(root)) === LARGE_STATE.leaving) problems.push(`pmem/pool: ${root} is leaving`);
+    }
+    if (this.#lists.outstanding < seen.size) problems.push('pmem/cookie-work I1: more frames than are in lists');
+    return { structure: 'pmem', checked, problems };
+  }
+
+  #require({ cookie, generation, frames }: Cookie, call: string): void {
+    const known = Number.isInteger(cookie) && cookie >= 0 && cookie < this.#cookies.rowCount;
+    if (!known) failMisuse(call, { cookie }, 'pass what alloc returned');
+    const live = this.#cookies.state.get(cookie) === COOKIE_STATE.live;
+    if (live && this.#cookies.generation.get(cookie) === generation && this.#cookies.frames.get(cookie) === frames)
+      return;
+    fail('ESTALE', call, { cookie, generation }, 'the cookie was freed');
+  }
+}
+
+const REASON: Readonly<Record<PmemFailure, string>> = {
+  args: 'a cookie has at least one frame, and less than half of memory',
+  tables: 'no rows are left for cookies or runs; boot with more',
+  locked: "the owner's limit of locked frames is reached",
+  reservation: 'the reservation limit is reached',
+  frames: 'too few frames are free',
+};

@@ -18,6 +18,7 @@ import { heapReplayer } from './heap.ts';
 import { pcacheReplayer } from './pcache.ts';
 import { pcacheInitReplayer } from './pcache-init.ts';
 import { pglistReplayer } from './pglist.ts';
+import { pmemReplayer } from './pmem.ts';
 import { readTrace, TraceError, type TraceHeader } from './trace.ts';
 import { vmemReplayer } from './vmem.ts';
 
@@ -70,7 +71,14 @@ export interface ReplayResult {
   readonly summary: string;
 }
 
-const REPLAYERS: readonly Replayer[] = [vmemReplayer, heapReplayer, pglistReplayer, pcacheReplayer, pcacheInitReplayer];
+const REPLAYERS: readonly Replayer[] = [
+  vmemReplayer,
+  heapReplayer,
+  pglistReplayer,
+  pmemReplayer,
+  pcacheReplayer,
+  pcacheInitReplayer,
+];
 
 /** Replays a file. Throws `TraceError` when it cannot be replayed at all. */
 export function replayFile(file: string): ReplayResult {

@@ -29,7 +29,7 @@ export interface FileList {
 const LOOKS_AT_ONCE = 64;
 
 /** Finds all regular files under `paths`, in order. Throws `UsageError` for a path that does not exist. */
-export async function listFiles(paths: readonly string[], stopped: () => boolean): Promise<FileList> {
+export async function listFiles(paths: readonly string[]): Promise<FileList> {
   const list: FileList = { files: [], skipped: { links: 0, special: 0, unreadable: 0 } };
   for (const path of paths) {
     let kind: Awaited<ReturnType<typeof stat>>;
@@ -40,7 +40,7 @@ export async function listFiles(paths: readonly string[], stopped: () => boolean
       const why = code === 'ENOENT' ? 'there is no such file or folder' : firstLine(error);
       throw new UsageError(`pagewright run: ${path}: ${why}`);
     }
-    if (kind.isDirectory()) await listFolder(path, list, stopped);
+    if (kind.isDirectory()) await listFolder(path, list);
     else if (kind.isFile()) await listFile(path, list);
     else list.skipped.special++;
   }
@@ -49,9 +49,9 @@ export async function listFiles(paths: readonly string[], stopped: () => boolean
   return list;
 }
 
-async function listFolder(root: string, list: FileList, stopped: () => boolean): Promise<void> {
+async function listFolder(root: string, list: FileList): Promise<void> {
   const folders = [root];
-  for (let folder = folders.pop(); folder !== undefined && !stopped(); folder = folders.pop()) {
+  for (let folder = folders.pop(); folder !== undefined; folder = folders.pop()) {
     let entries: Dirent[];
     try {
       entries = await readdir(folder, { withFileTypes: true });

@@ -5,14 +5,11 @@ import { readFileSync } from 'node:fs';
 import { parseReplayArguments, parseRunArguments } from './arguments.ts';
 import { MAIN_HELP, REPLAY_HELP, RUN_HELP } from './help.ts';
 import { replayCommand } from './replay.ts';
-import { runCommand, type StopRequest } from './run.ts';
+import { runCommand } from './run.ts';
 import { EXIT, firstLine, UsageError } from './usage.ts';
-
-const stop: StopRequest = { stopped: false };
 
 /** Ends the process on a signal: its threads end with it, whatever they are doing. */
 function onSignal(code: number): void {
-  stop.stopped = true;
   if (process.stderr.isTTY) process.stderr.write('\r\u001b[K');
   process.stderr.write('pagewright: interrupted\n');
   process.exit(code);
@@ -30,7 +27,7 @@ async function main(args: readonly string[]): Promise<number> {
   const [command, ...rest] = args;
   if (command === 'run') {
     const given = parseRunArguments(rest);
-    if (!given.help) return runCommand(given, stop);
+    if (!given.help) return runCommand(given);
     process.stdout.write(RUN_HELP);
     return EXIT.ok;
   }

@@ -21,15 +21,9 @@ const PIECE_BYTES_MAX = 256 * 1024;
 const VNODES_MIN = 256;
 const VNODES_MAX = 65536;
 
-/** Set when a signal has asked the command to stop. */
-export interface StopRequest {
-  stopped: boolean;
-}
-
 /** Runs the main job; resolves to the exit code. */
-export async function runCommand(args: RunArguments, stop: StopRequest): Promise<number> {
-  const list = await listFiles(args.paths, () => stop.stopped);
-  if (stop.stopped) return EXIT.interrupted;
+export async function runCommand(args: RunArguments): Promise<number> {
+  const list = await listFiles(args.paths);
   if (list.files.length === 0) {
     throw new UsageError(`pagewright run: there is no regular file to read under ${args.paths.join(', ')}`);
   }

@@ -130,6 +130,11 @@ describe('tidy', () => {
     expect(breachesIn(longFunctions, 'src/vmem/a.ts', `function f() {\n${'x();\n'.repeat(80)}}`)).toBe(1);
   });
 
+  it('exports every room but the command', () => {
+    const rooms = files.filter((file) => /^src\/\w+\/index\.ts$/.test(file.path)).map((file) => `./${file.room}`);
+    expect(Object.keys(manifest.exports).sort()).toEqual(['.', './package.json', ...rooms].sort());
+  });
+
   it('records no download address in the lock file', () => {
     const lock = readFileSync(join(ROOT, 'package-lock.json'), 'utf8');
     expect(lock).not.toMatch(/"resolved": *"http/);

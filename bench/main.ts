@@ -1,9 +1,10 @@
 /** `npm run bench -- NAME...`: runs benches by name. */
 
 import { type Bench, Harness, parseBenchArguments } from './harness.ts';
+import { physBench } from './phys.ts';
 import { vmemBench } from './vmem.ts';
 
-const BENCHES: readonly Bench[] = [vmemBench];
+const BENCHES: readonly Bench[] = [vmemBench, physBench];
 
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(0);

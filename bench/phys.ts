@@ -1,0 +1,181 @@
+/**
+ * The phys bench: contiguous requests in fragmented memory against a frame-by-frame scan, and pmem beside many large pages.
+ *
+ * Every state is made the same way for both subjects, and each result is compared: a run that one finds and the other does
+ * not would end the bench. Cases are pairs of taking and giving back, or refusals.
+ */
+
+import { boot, type VirtualMemory } from 'pagewright';
+import type { PageList } from 'pagewright/phys';
+import type { Cookie } from 'pagewright/pmem';
+import { type Bench, type Harness, measure } from './harness.ts';
+import { FrameScan } from './phys-scan.ts';
+
+const PAGE = 4096;
+const SIZES = [14, 18, 20, 22] as const;
+const REQUESTS = [1, 16, 64, 512] as const;
+
+/** Which frames are taken before a case begins. */
+const PATTERNS: readonly { readonly name: string; readonly taken: (frame: number, chance: number) => boolean }[] = [
+  { name: 'every 2nd taken', taken: (frame) => frame % 2 === 0 },
+  { name: 'every 8th taken', taken: (frame) => frame % 8 === 0 },
+  { name: 'every 64th taken', taken: (frame) => frame % 64 === 0 },
+  { name: 'half taken at random', taken: (_frame, chance) => chance < 0.5 },
+];
+
+/** A generator for both subjects: numbers from 0 to 1. */
+function generator(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return state / 4294967296;
+  };
+}
+
+function start(frames: number): VirtualMemory {
+  return boot({
+    memory: frames * PAGE,
+    bankSize: Math.min(2 ** 32, frames * PAGE),
+    tags: 8192,
+    vnodes: 256,
+    services: 'manual',
+  });
+}
+
+/** The phys bench. */
+export const physBench: Bench = {
+  name: 'phys',
+  about: 'runs of frames in fragmented memory, and pmem beside many large pages',
+  async run(harness) {
+    for (const power of SIZES) {
+      for (const { name, taken } of PATTERNS) {
+        const title = `2^${power} frames, ${name}`;
+        if (REQUESTS.some((count) => harness.wants(caseName(title, count))))
+          fragmented(harness, title, 2 ** power, taken);
+      }
+      const title = `2^${power} frames, 80 % in runs of 16: steady pair`;
+      if (harness.wants(title)) steady(harness, title, 2 ** power);
+    }
+    for (const largePages of [10, 100, 1000, 10_000]) {
+      const title = `pmem beside ${largePages} large pages`;
+      if ([1, 16, 512, 700].some((count) => harness.wants(`${title}: ${count} frames`)))
+        beside(harness, title, largePages);
+    }
+  },
+};
+
+function caseName(title: string, count: number): string {
+  return `${title}: ${count} frames`;
+}
+
+function fragmented(
+  harness: Harness,
+  title: string,
+  frames: number,
+  taken: (frame: number, chance: number) => boolean,
+): void {
+  const vm = start(frames);
+  const scan = new FrameScan(frames);
+  const random = generator(harness.options.seed);
+  const { pageLists: lists } = vm;
+  lists.alloc({ size: frames * PAGE, segments: frames });
+  for (let frame = 0; frame < frames; frame++) {
+    if (taken(frame, random())) continue;
+    lists.giveFrame(frame);
+    scan.mark(frame, 1, true);
+  }
+  for (const count of REQUESTS) {
+    const name = caseName(title, count);
+    if (!harness.wants(name)) continue;
+    const request = { size: count * PAGE };
+    const first = lists.tryAlloc(request);
+    const other = scan.take(count);
+    if ((first?.runs[0]?.first ?? -1) !== other) throw new Error(`${name}: ${first?.runs[0]?.first} and ${other}`);
+    if (first !== null) lists.free(first);
+    if (other >= 0) scan.mark(other, count, true);
+    const ns = measure((operations) => {
+      let sum = 0;
+      for (let operation = 0; operation < operations; operation++) {
+        const list = lists.tryAlloc(request);
+        if (list === null) continue;
+        sum = (sum + list.frameCount) | 0;
+        lists.free(list);
+      }
+      return sum;
+    });
+    const peerNs = measure((operations) => {
+      let sum = 0;
+      for (let operation = 0; operation < operations; operation++) {
+        const at = scan.take(count);
+        if (at < 0) continue;
+        sum = (sum + count) | 0;
+        scan.mark(at, count, true);
+      }
+      return sum;
+    }, performance.now() + harness.options.peerLimitMs);
+    const kind = other < 0 ? 'refused' : 'taken, given back';
+    harness.report(`${name}: ${kind}`, ns ?? Number.NaN, [{ peer: 'frame by frame', ns: peerNs }]);
+  }
+  vm.detach();
+}
+
+function steady(harness: Harness, title: string, frames: number): void {
+  const vm = start(frames);
+  const scan = new FrameScan(frames);
+  scan.mark(0, frames, true);
+  const { pageLists: lists } = vm;
+  const runs = Math.floor((frames * 0.8) / 16);
+  const mine: PageList[] = [];
+  const theirs: number[] = [];
+  for (let run = 0; run < runs; run++) {
+    mine.push(lists.alloc({ size: 16 * PAGE }));
+    theirs.push(scan.take(16));
+  }
+  const pick = generator(harness.options.seed);
+  const ns = measure((operations) => {
+    for (let operation = 0; operation < operations; operation++) {
+      const index = Math.floor(pick() * runs);
+      lists.free(mine[index] as PageList);
+      mine[index] = lists.alloc({ size: 16 * PAGE });
+    }
+    return lists.outstanding;
+  });
+  const pickTheirs = generator(harness.options.seed);
+  const peerNs = measure((operations) => {
+    for (let operation = 0; operation < operations; operation++) {
+      const index = Math.floor(pickTheirs() * runs);
+      scan.mark(theirs[index] as number, 16, true);
+      theirs[index] = scan.take(16);
+    }
+    return theirs[0] as number;
+  }, performance.now() + harness.options.peerLimitMs);
+  harness.report(title, ns ?? Number.NaN, [{ peer: 'frame by frame', ns: peerNs }]);
+  vm.detach();
+}
+
+/** Half of each large page is a live cookie, the other half is pooled. */
+function beside(harness: Harness, title: string, largePages: number): void {
+  const frames = 2 ** Math.ceil(Math.log2(Math.max(8192, largePages * 512 * 1.5)));
+  const vm = start(frames);
+  const { pmem } = vm;
+  const cookies: Cookie[] = [];
+  for (let half = 0; half < largePages * 2; half++) cookies.push(pmem.alloc({ size: 256 * PAGE }));
+  for (let half = 0; half < largePages * 2; half += 2) pmem.free(cookies[half] as Cookie);
+  const inUse = pmem.statistics().largePages;
+  if (inUse !== largePages) throw new Error(`${title}: ${inUse} large pages`);
+  for (const count of [1, 16, 512, 700]) {
+    const name = `${title}: ${count} frames`;
+    if (!harness.wants(name)) continue;
+    const ns = measure((operations) => {
+      let sum = 0;
+      for (let operation = 0; operation < operations; operation++) {
+        const cookie = pmem.alloc({ size: count * PAGE });
+        sum = (sum + cookie.frames) | 0;
+        pmem.free(cookie);
+      }
+      return sum;
+    });
+    harness.report(name, ns ?? Number.NaN);
+  }
+  vm.detach();
+}

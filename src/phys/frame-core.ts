@@ -36,6 +36,9 @@ import type { FrameSource } from './frame-source.ts';
 import { countLane, FRAME_USE, SLOT_SHIFT, USE_MASK } from './frame-uses.ts';
 import { PhysSegments } from './phys-segments.ts';
 
+/** Frames of a run that are written one by one. */
+const SHORT_RUN = 32;
+
 /** Frames by use. */
 export interface FrameCounts {
   readonly total: number;
@@ -186,14 +189,23 @@ export class FrameCore {
       this.#count(FRAME_USE.free, piece);
       this.#count(countLane(use), -piece);
       this.thread.commit();
-      this.#use.view.fill(FRAME_USE.free, first + done, first + done + piece);
+      this.#fill(first + done, piece, FRAME_USE.free);
     }
     this.freed.broadcast();
   }
 
   /** Writes a use with this thread's mark over frames that nobody else can change; not journaled. */
   stamp(first: FrameIndex, count: number, use: number): void {
-    this.#use.view.fill(use | this.#mark, first, first + count);
+    this.#fill(first, count, use | this.#mark);
+  }
+
+  /** The first of some frames that is not of a use, or -1. */
+  firstOther(first: FrameIndex, count: number, use: number): FrameIndex {
+    const { view } = this.#use;
+    for (let frame = first; frame < first + count; frame++) {
+      if (((view[frame] as number) & USE_MASK) !== use) return frame;
+    }
+    return -1;
   }
 
   /** Under the lock, in recovery: a frame that is free loses the use that a dead slot had written over it. */
@@ -220,6 +232,13 @@ export class FrameCore {
       problems.push(`phys/frame-core I2: ${name}: count ${count}, found ${found[use]}`);
     }
     return { structure: 'phys/frames', checked: frames, problems };
+  }
+
+  #fill(first: FrameIndex, count: number, word: number): void {
+    const { view } = this.#use;
+    // A call of `fill` costs more than a short loop.
+    if (count > SHORT_RUN) view.fill(word, first, first + count);
+    else for (let frame = first; frame < first + count; frame++) view[frame] = word;
   }
 
   #noteTaken(frame: FrameIndex, use: number): void {

@@ -103,9 +103,10 @@ export class ListHand {
    */
   give(list: PageList, certain?: () => void): void {
     const core = this.#core;
+    const { runs } = list;
     let low = this.#frames;
     let high = 0;
-    for (const { first, count } of list.runs) {
+    for (const { first, count } of runs) {
       if (!(Number.isInteger(first) && Number.isInteger(count) && first >= 0 && count > 0))
         this.#failGive(first, count);
       if (first + count > this.#frames) this.#failGive(first, count);
@@ -113,11 +114,12 @@ export class ListHand {
       high = Math.max(high, first + count);
     }
     this.#set(LIST_STAGE.marking, low, high - low);
-    for (const [index, { first, count }] of list.runs.entries()) {
-      for (let frame = first; frame < first + count; frame++) {
-        if (core.useOf(frame) === FRAME_USE.list) continue;
-        this.#unmark(list.runs.slice(0, index));
-        this.#failGive(frame, 1);
+    for (let index = 0; index < runs.length; index++) {
+      const { first, count } = runs[index] as FrameRun;
+      const foreign = core.firstOther(first, count, FRAME_USE.list);
+      if (foreign >= 0) {
+        this.#unmark(runs.slice(0, index));
+        this.#failGive(foreign, 1);
       }
       core.stamp(first, count, FRAME_USE.listGiving);
     }

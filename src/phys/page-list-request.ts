@@ -36,7 +36,15 @@ export interface PageListRequest {
   readonly wait?: boolean | PageListWait;
 }
 
-const KNOWN: readonly (keyof PageListRequest)[] = ['size', 'low', 'high', 'alignment', 'boundary', 'segments', 'wait'];
+const KNOWN: ReadonlySet<string> = new Set<keyof PageListRequest>([
+  'size',
+  'low',
+  'high',
+  'alignment',
+  'boundary',
+  'segments',
+  'wait',
+]);
 
 /** A request in frames. */
 export interface FrameRequest {
@@ -54,22 +62,20 @@ export interface FrameRequest {
 
 const CALL = 'pageList.alloc';
 
+function isPowerOrNone(value: number): boolean {
+  return value === 0 || isPowerOfTwo(value);
+}
+
 /** Checks what both readings have in common. */
-function checkCommon(request: PageListRequest): Required<Omit<PageListRequest, 'wait'>> {
-  rejectUnknownOptions(CALL, request, KNOWN);
-  const { size, low = 0, high = ADDRESS_MAX, alignment = 0, boundary = 0, segments = 1 } = request;
+function checkCommon(request: PageListRequest): void {
+  // In place of `rejectUnknownOptions`, which makes a list of the keys: this is on the way of every request.
+  for (const key in request) if (!KNOWN.has(key)) rejectUnknownOptions(CALL, request, [...KNOWN]);
+  const { low = 0, high = ADDRESS_MAX, alignment = 0, boundary = 0, segments = 1 } = request;
   requireInteger(CALL, 'low', low, 0, ADDRESS_MAX);
   requireInteger(CALL, 'high', high, 0, ADDRESS_MAX);
   requireInteger(CALL, 'segments', segments, 0, ADDRESS_MAX);
-  for (const [name, value] of [
-    ['alignment', alignment],
-    ['boundary', boundary],
-  ] as const) {
-    if (value !== 0 && !isPowerOfTwo(value)) {
-      failMisuse(CALL, { [name]: value }, `${name} must be 0 or a power of two`);
-    }
-  }
-  return { size, low, high, alignment, boundary, segments };
+  if (!isPowerOrNone(alignment)) failMisuse(CALL, { alignment }, 'alignment must be 0 or a power of two');
+  if (!isPowerOrNone(boundary)) failMisuse(CALL, { boundary }, 'boundary must be 0 or a power of two');
 }
 
 function waitOf(request: PageListRequest): PageListWait | null {
@@ -80,7 +86,8 @@ function waitOf(request: PageListRequest): PageListWait | null {
 
 /** The default reading. Throws `EINVAL` for a request that breaks a rule, also one that no memory could serve. */
 export function readRequest(request: PageListRequest, pageSize: number, frames: number): FrameRequest {
-  const { size, low, high, alignment, boundary, segments } = checkCommon(request);
+  checkCommon(request);
+  const { size, low = 0, high = ADDRESS_MAX, alignment = 0, boundary = 0, segments = 1 } = request;
   requireInteger(CALL, 'size', size, 1, ADDRESS_MAX);
   requireInteger(CALL, 'segments', segments, 1, ADDRESS_MAX);
   const count = Math.ceil(size / pageSize);
@@ -115,7 +122,8 @@ export interface SeedRequest {
 
 /** The seed's reading. Throws `EINVAL` where the seed returns it, and for what it asserts. */
 export function readSeedRequest(request: PageListRequest, pageSize: number): SeedRequest {
-  const { size, low, high, alignment, boundary, segments } = checkCommon(request);
+  checkCommon(request);
+  const { size, low = 0, high = ADDRESS_MAX, alignment = 0, boundary = 0, segments = 1 } = request;
   requireInteger(CALL, 'size', size, 0, ADDRESS_MAX);
   const alignmentBytes = Math.max(alignment, pageSize);
   if (boundary !== 0 && boundary < size) failMisuse(CALL, { size, boundary }, 'boundary must not be below size');

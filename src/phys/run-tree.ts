@@ -165,6 +165,10 @@ export class RunTree {
         // Whole nodes: up while one starts here, down where a run inside is long enough.
         let level = 0;
         let node = at >>> LEAF_SHIFT;
+        while (level < this.#top && (node & FANOUT_MASK) === 0) {
+          node >>>= FANOUT_SHIFT;
+          level++;
+        }
         for (;;) {
           if (node >= (this.#nodes[level] as number)) return -1;
           const lane = ((this.#base[level] as number) + node) * this.#stride;

@@ -18,7 +18,7 @@
  * REFERENCES  Musuvathi and Qadeer, Iterative context bounding, 2007.
  */
 
-import { decodeResult, mixInt, OP, type Op, Run, setRun, WAIT_CODE } from './runtime.ts';
+import { decodeResult, mixInt, OP, type Op, Run, setExplored, setRun, WAIT_CODE } from './runtime.ts';
 import type { Scenario } from './scenario.ts';
 
 /** How far to look. */
@@ -122,6 +122,9 @@ export class Explorer {
   #threads: ThreadState[] = [];
   #dead = -1;
   readonly #digested: number[] = [];
+  readonly #parts: number[] = [];
+  /** Memories of states that were left behind. */
+  readonly #spare: Int32Array[] = [];
   #deathsLeft = 0;
   #steps = 0;
 
@@ -130,6 +133,7 @@ export class Explorer {
     this.#bounds = bounds;
     complete(scenario.setUp());
     this.#initial = scenario.words.slice();
+    setExplored(scenario.words.buffer);
   }
 
   /** Explores everything within the bounds, or up to the first violation. */
@@ -156,6 +160,7 @@ export class Explorer {
           seen.add(key);
           pending.push(this.#keep(next));
         }
+        this.#spare.push(state.memory);
       }
     } catch (error) {
       if (!(error instanceof Broken)) throw error;
@@ -198,7 +203,10 @@ export class Explorer {
   }
 
   #keep(state: State): State {
-    return { ...state, memory: this.#scenario.words.slice() };
+    const { words } = this.#scenario;
+    const memory = this.#spare.pop() ?? new Int32Array(words.length);
+    memory.set(words);
+    return { ...state, memory };
   }
 
   /** Steps that may come next. */
@@ -417,28 +425,22 @@ export class Explorer {
   #key(state: State): number {
     let low = mixInt(0x9747b28c, state.dead + 1);
     let high = mixInt(0x5bd1e995, state.deathsLeft);
-    const mix = (value: number) => {
-      low = mixInt(low, value);
-      high = mixInt(high ^ 0x2f0b4a27, value);
-    };
-    mix(state.timePassed ? 1 : 0);
-    if (this.#bounds.preemptions !== undefined) {
-      mix(state.preemptionsLeft);
-      mix(state.last);
+    const parts = this.#parts;
+    parts.length = 0;
+    parts.push(state.timePassed ? 1 : 0);
+    if (this.#bounds.preemptions !== undefined) parts.push(state.preemptionsLeft, state.last);
+    const { last, threads, sleepers } = state;
+    parts.push(last >= 0 && threads[last]?.op?.kind === OP.write ? last + 1 : 0);
+    for (const { status, low: threadLow, high: threadHigh, result } of threads) {
+      parts.push(status * 8 + result, threadLow, threadHigh);
     }
-    const { last } = state;
-    const writing = last >= 0 && state.threads[last]?.op?.kind === OP.write;
-    mix(writing ? last + 1 : 0);
-    for (const { status, low: threadLow, high: threadHigh, result } of state.threads) {
-      mix(status * 8 + result);
-      mix(threadLow);
-      high = mixInt(high, threadHigh);
+    for (const { thread, address } of sleepers) parts.push(thread, address);
+    for (const list of [parts, this.#digest()]) {
+      for (let i = 0; i < list.length; i++) {
+        low = mixInt(low, list[i] as number);
+        high = mixInt(high ^ 0x2f0b4a27, list[i] as number);
+      }
     }
-    for (const { thread, address } of state.sleepers) {
-      mix(thread);
-      mix(address);
-    }
-    for (const value of this.#digest()) mix(value);
     return (low >>> 0) + (high & 0x1fffff) * 4294967296;
   }
 }

@@ -129,6 +129,14 @@ export class Run {
 /** The run whose code is executing; null while worlds are built and checked. */
 let current: Run | null = null;
 
+/** The buffer whose reads are observations: the region's. */
+let explored: ArrayBufferLike | null = null;
+
+/** Says which buffer is shared between the threads. */
+export function setExplored(buffer: ArrayBufferLike): void {
+  explored = buffer;
+}
+
 /** Makes a run the executing one. */
 export function setRun(run: Run | null): void {
   current = run;
@@ -192,7 +200,7 @@ export const hooks = {
   },
   /** A plain read of a view: an observation when the view lies in the region. */
   read(view: Int32Array | Float64Array, index: number): unknown {
-    if (current === null || !(view.buffer instanceof SharedArrayBuffer)) return view[index];
+    if (current === null || view.buffer !== explored) return view[index];
     return current.observe(view[index]);
   },
   /** An operation to stop at. */

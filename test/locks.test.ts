@@ -36,6 +36,14 @@ afterEach(async () => {
   vm = undefined;
 });
 
+/** The same with event loops that wait for what the others block for. */
+const MIXED = [
+  ['give', 'exclude', 'read', 'writeAsync'],
+  ['takeAsync', 'excludeAsync', 'readAsync', 'writeAsync'],
+  ['give', 'excludeAsync', 'readAsync', 'write'],
+  ['take', 'exclude', 'read', 'write'],
+];
+
 /** Workers that use the same locks until they are told to stop. */
 class Crew {
   readonly system: VirtualMemory;
@@ -109,9 +117,10 @@ describe('locks under several workers', () => {
     ['condition variable', [['give'], ['take'], ['give', 'take']]],
     ['readers/writer lock', [['read', 'write']]],
     ['all', ALL],
+    ['event loops beside threads', MIXED],
   ])('agree under contention: %s', async (name, turns) => {
     const crew = new Crew(turns);
-    for (let i = 0; i < CREW; i++) await crew.add();
+    for (let i = 0; i < Math.max(CREW, turns.length); i++) await crew.add();
     await new Promise((resolve) => setTimeout(resolve, 600));
     const { contended, slept } = await crew.end();
     console.log(`${name}: ${crew.done[0]} turns, ${contended} contended entries, ${slept} sleeps`);
@@ -128,11 +137,14 @@ describe('locks under several workers', () => {
     console.log(`locks: ${points.length} places, ${contended} contended entries`);
   });
 
-  it('are recovered when workers are terminated at random times', async () => {
+  it.each([
+    ['threads', ALL],
+    ['threads and event loops', MIXED],
+  ])('are recovered when workers are terminated at random times: %s', async (name, turns) => {
     console.log(`locks: seed ${seed}`);
-    const crew = new Crew(ALL);
+    const crew = new Crew(turns);
     const random = new Prng(seed);
-    for (let i = 0; i < CREW; i++) await crew.add();
+    for (let i = 0; i < turns.length; i++) await crew.add();
     const times: number[] = [];
     for (let round = 0; round < ROUNDS; round++) {
       await new Promise((resolve) => setTimeout(resolve, random.below(20)));
@@ -142,7 +154,9 @@ describe('locks under several workers', () => {
     }
     await crew.end();
     times.sort((a, b) => a - b);
-    console.log(`locks: ${ROUNDS} deaths, recovered within ${times.at(-1)?.toFixed(1)} ms after the thread had ended`);
+    console.log(
+      `${name}: ${ROUNDS} deaths, recovered within ${times.at(-1)?.toFixed(1)} ms after the thread had ended`,
+    );
   });
 
   it('are recovered when several workers are terminated at the same time', async () => {

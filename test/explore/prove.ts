@@ -1,12 +1,14 @@
 /** What the exploration tests have in common: run, print, and demand a result. */
 
-import { expect } from 'vitest';
+import { expect, vi } from 'vitest';
 import { type Bounds, type Exploration, Explorer } from './explorer.ts';
 import type { Scenario } from './scenario.ts';
 import { loadExplored, type Mutation } from './sources.ts';
 
 /** `PAGEWRIGHT_EXPLORE=large` explores more threads, sections and preemptions: minutes instead of seconds. */
 export const LARGE = process.env.PAGEWRIGHT_EXPLORE === 'large';
+
+if (LARGE) vi.setConfig({ testTimeout: 3_600_000 });
 
 type ScenarioClass<Options> = new (options: Options) => Scenario;
 

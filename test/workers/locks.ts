@@ -108,10 +108,42 @@ function write(): void {
   rwlock.exitExclusive();
 }
 
-const TURNS = { exclude, give, take, read, write };
+async function excludeAsync(): Promise<void> {
+  if (!(await mutex.enterAsync(random.chance(0.2) ? { timeoutMs: random.below(3) } : {}))) return;
+  change(row);
+  mutex.exit();
+}
+
+/** What a taker does under the mutex; undefined while there is nothing to take. */
+function tryTake(): boolean | undefined {
+  const items = arenaState.spareCount.get(row);
+  if (items === 0) return load(stop, 0) === 0 ? undefined : false;
+  change(row);
+  journal.set(arenaState.spareCount, row, items - 1);
+  return true;
+}
+
+async function takeAsync(): Promise<void> {
+  await condition.untilAsync(mutex, tryTake);
+}
+
+async function readAsync(): Promise<void> {
+  if (!(await rwlock.enterSharedAsync(random.chance(0.2) ? { timeoutMs: random.below(3) } : {}))) return;
+  look(rwRow);
+  rwlock.exitShared();
+}
+
+async function writeAsync(): Promise<void> {
+  if (!(await rwlock.enterExclusiveAsync(random.chance(0.2) ? { timeoutMs: random.below(3) } : {}))) return;
+  change(rwRow);
+  rwlock.exitExclusive();
+}
+
+const TURNS = { exclude, give, take, read, write, excludeAsync, takeAsync, readAsync, writeAsync };
 parentPort?.postMessage({ slot: vm.slot });
 while (load(stop, 0) === 0) {
-  TURNS[random.pick(turns)]();
+  const turn = TURNS[random.pick(turns)]();
+  if (turn !== undefined) await turn;
   add(done, 0, 1);
 }
 const { contended, slept } = vm.region.tables.slot;

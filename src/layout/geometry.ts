@@ -49,6 +49,7 @@ export const GEOMETRY_KEYS = [
   'fullnessRows',
   'fullnessWords',
   'deviceMaps',
+  'spaceWaiters',
 ] as const;
 
 /** Name of one capacity. */

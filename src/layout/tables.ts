@@ -56,7 +56,16 @@ import {
   pagelockTable,
 } from './seg-tables.ts';
 import { callbackTable, cancelTable, headerTable, journalTable, ownerTable, slotTable } from './system-tables.ts';
-import { arenaStateTable, arenaTable, bucketTable, tagPoolTable, tagTable, transferTable } from './vmem-tables.ts';
+import {
+  arenaStateTable,
+  arenaTable,
+  bucketTable,
+  spaceQueueTable,
+  spaceWaiterTable,
+  tagPoolTable,
+  tagTable,
+  transferTable,
+} from './vmem-tables.ts';
 
 /** Name of a table to its declaration. */
 export const TABLES = {
@@ -117,6 +126,8 @@ export const TABLES = {
   fullnessMap: fullnessMapTable,
   pmemSlot: pmemSlotTable,
   deviceMap: deviceMapTable,
+  spaceWaiter: spaceWaiterTable,
+  spaceQueue: spaceQueueTable,
 } as const;
 
 /** The type of `TABLES`. */

@@ -248,6 +248,24 @@ export const tagPoolTable = table('tagPool', 1, 'columns', {
   registryLock: i32('A', 'mutex of the list of arenas', { padded: true }),
 });
 
+/** One row per request that waits for space in an arena. */
+export const spaceWaiterTable = table('spaceWaiter', 'spaceWaiters', 'columns', {
+  state: i32('A', 'WAITER_STATE; what the waiter sleeps on', { padded: true }),
+  slot: i32('L', 'slot + 1 of the waiter, 0 for a row that is not in use'),
+  arena: i32('L', 'arena + 1'),
+  order: i32('L', 'class: floor of the binary logarithm of the quanta wanted'),
+  overtaken: i32('L', 'later requests of its class that were served since it was found that nothing fits it'),
+  ticket: f64('L', 'order of arrival'),
+});
+
+/** What the rows above share: one row. */
+export const spaceQueueTable = table('spaceQueue', 1, 'columns', {
+  lock: i32('A', 'mutex', { padded: true }),
+  count: i32('L', 'requests that wait; read without the lock as a hint', { padded: true }),
+  ticketNext: f64('L', 'ticket of the next one'),
+  served: f64('L', 'requests that waited and were served'),
+});
+
 /** What a thread has in flight between two arenas: an import that is not yet a span, a release not yet returned. */
 export const transferTable = table('transfer', 'slots', 'columns', {
   arena: i32('W', 'arena + 1 that must get the range back if the slot dies, 0 none', { padded: true }),

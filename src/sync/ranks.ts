@@ -42,6 +42,8 @@ export const RANK = {
   quantumCache: 850,
   /** One arena. */
   arena: 900,
+  /** The queue of requests that wait for space in arenas. */
+  spaceQueue: 950,
   /** The pool that arenas take boundary tags and hash buckets from. */
   tagPool: 1000,
   /** Physical frames. */

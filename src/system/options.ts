@@ -170,6 +170,7 @@ export function planBoot(options: BootOptions): BootPlan {
     vnodeBuckets: ceilPowerOfTwo(vnodes),
     pathBytes,
     quantumCaches: 64,
+    spaceWaiters: 4 * slots,
     magazines: Math.max(512, Math.ceil(tags / 64)),
     slabs,
     slabBuckets: ceilPowerOfTwo(slabs),

@@ -44,6 +44,7 @@ import {
 } from './kinds.ts';
 import { searchBest, searchInstant } from './search.ts';
 import { segmentInsertBefore } from './segment-list.ts';
+import { mustYield } from './space-queue.ts';
 import { freshTag, saveHeader, saveTag } from './spans.ts';
 import { RESERVE_MAX, refillReserve, TAGS_PER_OPERATION, trimReserve } from './tag-pool.ts';
 import { recordImport } from './transfer.ts';
@@ -53,7 +54,7 @@ export const NO_IMPORTER = -1;
 
 /**
  * Allocates `size` (a multiple of the quantum). Returns the address or -1. An allocation that is made for an arena which
- * imports it names that arena, and is in flight when this returns.
+ * imports it names that arena, and is in flight when this returns. `waiter` says that the request is first in the queue.
  */
 export function allocate(
   core: ArenaCore,
@@ -61,9 +62,15 @@ export function allocate(
   strategy: number,
   constraints: Constraints | null,
   importer: ArenaIndex,
+  waiter = false,
 ): number {
   core.enter();
   if (VERIFY) faultPoint(core.thread, 'vmem.alloc.locked');
+  if (!waiter && core.words[core.waitersAt] !== 0 && mustYield(core, size)) {
+    core.count(COUNT_FAILURES);
+    core.exit();
+    return -1;
+  }
   let chosen = strategy;
   let address = -1;
   for (let attempt = 0; ; attempt++) {

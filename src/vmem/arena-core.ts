@@ -52,6 +52,8 @@ export class ArenaCore {
   readonly lockAddress: WordAddress;
   /** Where the row's generation lies. */
   readonly generationAddress: WordAddress;
+  /** Where the number of requests that wait for space lies: of all arenas. */
+  readonly waitersAt: WordAddress;
   /** Generation that this core is good for. */
   readonly generation: number;
   readonly name: string;
@@ -91,6 +93,7 @@ export class ArenaCore {
     this.bucketsAt = tables.bucket.head.address(0);
     this.lockAddress = arena.lock.address(row);
     this.generationAddress = arena.generation.address(row);
+    this.waitersAt = tables.spaceQueue.count.address(0);
     this.generation = generation;
     this.name = arena.name.text(row);
     this.quantum = arena.quantum.get(row);

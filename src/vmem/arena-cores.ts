@@ -5,15 +5,25 @@ import { load } from '../sync/index.ts';
 import { ArenaCore } from './arena-core.ts';
 import type { ArenaIndex } from './kinds.ts';
 
+/** Told, without any lock held, that a request of this thread found no space and is about to wait. */
+export type PressureListener = (arena: string, size: number) => void;
+
 /** See the file's header. */
 export class ArenaCores {
   readonly thread: Thread;
   readonly callbacks: Callbacks;
+  /** Who is told about requests that are about to wait. */
+  readonly pressureListeners = new Set<PressureListener>();
   readonly #cores: (ArenaCore | undefined)[] = [];
 
   constructor(thread: Thread, callbacks: Callbacks) {
     this.thread = thread;
     this.callbacks = callbacks;
+  }
+
+  /** Tells the listeners that a request is about to wait. */
+  press(core: ArenaCore, size: number): void {
+    for (const listener of this.pressureListeners) listener(core.name, size);
   }
 
   /** The core of the arena that is in a row now. */

@@ -27,13 +27,22 @@ import { freeAll } from './free-all.ts';
 import { releaseIdle } from './import.ts';
 import { type ArenaIndex, KIND_SPAN_STATIC, STRATEGY_NAME, type Strategy, strategyCode } from './kinds.ts';
 import { destroyArena } from './lifecycle.ts';
+import type { QuantumCaches } from './quantum-caches.ts';
 import { freeTag } from './release.ts';
 import { type ArenaSnapshot, describeTag, type Segment, showSnapshot, takeSnapshot } from './snapshot.ts';
+import { announceSpace } from './space-queue.ts';
 import { spanContaining } from './span-tree.ts';
 import { insertSpan, requireNoOverlap, requireRange } from './spans.ts';
 import { type ArenaStatistics, readStatistics } from './statistics.ts';
 import { refillReserve, TAGS_PER_OPERATION, trimReserve } from './tag-pool.ts';
 import { returnInFlight } from './transfer.ts';
+import {
+  type AllocAsyncOptions,
+  type AllocWaitOptions,
+  allocateAsync,
+  allocateWait,
+  type SpaceRequest,
+} from './waiting.ts';
 
 /** What an address is in an arena. */
 export interface AddressReport extends Segment {
@@ -117,6 +126,22 @@ export class Arena {
   }
 
   /**
+   * Allocates like `tryAlloc` or, with constraints, `tryXalloc`; blocks the thread while there is no space. Free it with
+   * `free`, or with `xfree` when there were constraints. Requests of one size class are served in the order in which they
+   * came. Throws `ETIMEDOUT`, `ECANCELED`, `ENOMEM` when too many wait, `ESTALE` when the arena is destroyed meanwhile.
+   */
+  allocWait(size: number, options: AllocWaitOptions = {}): number {
+    const { timeoutMs: _timeoutMs, cancel: _cancel, ...constraints } = options;
+    return allocateWait(this.#request('arena.allocWait', size, constraints), options);
+  }
+
+  /** Like `allocWait`, but leaves the event loop free; `signal` ends the wait with `ECANCELED`. */
+  async allocAsync(size: number, options: AllocAsyncOptions = {}): Promise<number> {
+    const { timeoutMs: _timeoutMs, signal: _signal, ...constraints } = options;
+    return await allocateAsync(this.#request('arena.allocAsync', size, constraints), options);
+  }
+
+  /**
    * Frees what `alloc` returned; `size` is what was asked for, or the same rounded up. Throws `EINVAL` for an address where
    * no allocation starts and for a wrong size, and changes nothing.
    */
@@ -125,7 +150,10 @@ export class Arena {
     if (caches !== null && size <= caches.maxUnits) {
       if (!Number.isSafeInteger(size) || size <= 0) failSize(this.#core, 'arena.free', size);
       if (!this.#core.current) this.#core.failStale();
-      if (caches.free(address, size)) return;
+      if (caches.free(address, size)) {
+        if (this.#core.words[this.#core.waitersAt] !== 0) caches.drain();
+        return;
+      }
     }
     release(this.#core, 'arena.free', address, size);
   }
@@ -279,6 +307,30 @@ export class Arena {
   destroy(): void {
     destroyArena(this.#core);
   }
+
+  #request(call: string, size: number, options: ConstraintOptions): SpaceRequest {
+    const core = this.#core;
+    const rounded = roundSize(core, call, size);
+    const constraints = checkConstraints(call, options, rounded, core.quantum);
+    const strategy = strategyCode(call, options.strategy, core.strategy);
+    const plain = constraints === null && options.strategy === undefined;
+    return {
+      call,
+      core,
+      size: rounded,
+      constrained: constraints !== null,
+      attempt: (waiter) => {
+        const cached = plain && core.caches !== null && rounded <= core.caches.maxUnits && core.current;
+        const address = cached ? (core.caches as QuantumCaches).tryAlloc(rounded) : -1;
+        if (address >= 0) return address;
+        const found = allocate(core, rounded, strategy, constraints, NO_IMPORTER, waiter);
+        if (found >= 0 || core.caches === null) return found;
+        core.caches.drain();
+        return allocate(core, rounded, strategy, constraints, NO_IMPORTER, waiter);
+      },
+      press: () => core.cores.press(core, rounded),
+    };
+  }
 }
 
 function roundSize(core: ArenaCore, call: string, size: number): number {
@@ -313,6 +365,7 @@ function release(core: ArenaCore, call: string, address: number, size: number): 
   if (core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] !== rounded) failWrongSize(core, call, tag, size);
   const inFlight = freeTag(core, at);
   core.exit();
+  announceSpace(core);
   if (VERIFY) faultPoint(core.thread, 'vmem.free.committed');
   if (inFlight) returnInFlight(core.cores, core.thread.slot);
 }

@@ -7,11 +7,12 @@
 import { type CheckReport, fail, failMisuse } from '../base/index.ts';
 import type { Callbacks, SlotIndex, Thread } from '../sync/index.ts';
 import { type AddressReport, Arena } from './arena.ts';
-import { ArenaCores } from './arena-cores.ts';
+import { ArenaCores, type PressureListener } from './arena-cores.ts';
 import { type ArenaOptions, planArena } from './arena-options.ts';
 import { type ArenaIndex, STATE_READY } from './kinds.ts';
 import { createArena, enterRegistry, exitRegistry, findArena } from './lifecycle.ts';
 import { recoverArenas } from './recover.ts';
+import { checkQueue } from './space-queue.ts';
 import type { ArenaStatistics } from './statistics.ts';
 import { tagPoolUse } from './tag-pool.ts';
 
@@ -70,7 +71,9 @@ export class Arenas {
 
   /** Checks every arena. */
   check(): CheckReport[] {
-    return this.list().map((arena) => arena.check());
+    const problems = checkQueue(this.#cores.thread);
+    const checked = this.#cores.thread.region.geometry.spaceWaiters;
+    return [...this.list().map((arena) => arena.check()), { structure: 'vmem/space-queue', checked, problems }];
   }
 
   /** Numbers of every arena, and of the boundary tags that they share. */
@@ -82,6 +85,15 @@ export class Arenas {
   /** Puts what this thread has cached back into the arenas. Before it detaches. */
   drain(): void {
     for (const arena of this.list()) arena.drain();
+  }
+
+  /**
+   * Calls back, with the arena's name and the size, before a request of this thread that found no space waits: the listener
+   * may free something. Returns a function that ends it.
+   */
+  onPressure(listener: PressureListener): () => void {
+    this.#cores.pressureListeners.add(listener);
+    return () => this.#cores.pressureListeners.delete(listener);
   }
 
   /** Gives back what a dead slot had in flight, and ends arenas that it was creating or destroying. */

@@ -7,6 +7,7 @@ import type { ArenaCore } from './arena-core.ts';
 import { KIND_BUSY, KIND_FREE } from './kinds.ts';
 import { freeTag } from './release.ts';
 import { describeTag } from './snapshot.ts';
+import { announceSpace } from './space-queue.ts';
 import { returnInFlight } from './transfer.ts';
 
 /** Allocations that are freed before other threads may have the lock. */
@@ -40,6 +41,7 @@ export function freeAll(core: ArenaCore): void {
     changes = words[base + ARENA_CHANGES] as number;
     more = tag !== 0 || inFlight;
     core.exit();
+    announceSpace(core);
     if (inFlight) returnInFlight(core.cores, core.thread.slot);
   }
 }

@@ -1,5 +1,6 @@
 export type { Allocation } from './allocations.ts';
 export * from './arena.ts';
+export type { PressureListener } from './arena-cores.ts';
 export * from './arena-options.ts';
 export * from './arenas.ts';
 export type { ConstraintOptions, Constraints } from './fit.ts';
@@ -8,3 +9,4 @@ export type { QuantumCacheStatistics } from './quantum-caches.ts';
 export type { ArenaSnapshot, Segment, SegmentKind } from './snapshot.ts';
 export type { ArenaCounts, ArenaStatistics } from './statistics.ts';
 export type { SpanSource } from './transfer.ts';
+export type { AllocAsyncOptions, AllocWaitOptions } from './waiting.ts';

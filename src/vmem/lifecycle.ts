@@ -42,6 +42,7 @@ import {
 } from './kinds.ts';
 import { createQuantumCaches, removeQuantumCaches } from './quantum-caches.ts';
 import { releaseSpan } from './release.ts';
+import { announceSpace } from './space-queue.ts';
 import { insertSpan, removeSpan, saveHeader, saveTag } from './spans.ts';
 import { refillReserve, TAGS_PER_OPERATION, trimReserve } from './tag-pool.ts';
 import { returnInFlight } from './transfer.ts';
@@ -173,6 +174,7 @@ export function destroyArena(core: ArenaCore): void {
   journal.set(arena.generation, core.row, core.generation + 1);
   core.exit();
   exitRegistry(cores);
+  announceSpace(core);
   if (VERIFY) faultPoint(thread, 'vmem.destroy.started');
   dismantle(cores, core.row);
 }

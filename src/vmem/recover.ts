@@ -11,6 +11,7 @@ import type { SlotIndex } from '../sync/index.ts';
 import type { ArenaCores } from './arena-cores.ts';
 import { STATE_CREATING, STATE_DESTROYING, STATE_READY } from './kinds.ts';
 import { dismantle } from './lifecycle.ts';
+import { recoverQueue } from './space-queue.ts';
 import { returnInFlight } from './transfer.ts';
 
 /** See the file's header. Runs without any lock; may be repeated. */
@@ -22,6 +23,7 @@ export function recoverArenas(cores: ArenaCores, dead: SlotIndex): void {
     // A release function that cannot be had in this thread, or that fails, must not stop the recovery of the rest.
     if (error instanceof InvariantError) throw error;
   }
+  recoverQueue(cores.thread, dead);
   for (let row = 0; row < arena.rowCount; row++) {
     const state = arena.state.get(row);
     if (state === STATE_READY) cores.at(row).caches?.recoverSlot(dead);

@@ -28,6 +28,7 @@ import type { ArenaCore } from './arena-core.ts';
 import type { ArenaCores } from './arena-cores.ts';
 import type { Constraints } from './fit.ts';
 import { freeTag } from './release.ts';
+import { announceSpace } from './space-queue.ts';
 
 /** A source of spans that is no arena. Both functions run without any lock of an arena. */
 export interface SpanSource {
@@ -102,6 +103,7 @@ export function returnInFlight(cores: ArenaCores, from: SlotIndex): void {
     thread.journal.set(transfer.arena, slot, 0);
     freeTag(source, at);
     source.exit();
+    announceSpace(source);
     if (slot !== thread.slot) break;
   }
   if (from !== thread.slot && transfer.arena.get(thread.slot) !== 0) returnInFlight(cores, thread.slot);

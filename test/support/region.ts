@@ -29,6 +29,7 @@ const SMALL: Partial<Geometry> = {
   vnodes: 64,
   vnodeBuckets: 64,
   pathBytes: 65536,
+  spaceWaiters: 32,
   quantumCaches: 16,
   magazines: 256,
   slabs: 256,

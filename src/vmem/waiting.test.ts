@@ -1,0 +1,194 @@
+import { describe, expect, it } from 'vitest';
+import { testRegion, testThread } from '../../test/support/region.ts';
+import { CancelToken } from '../sync/index.ts';
+import { Arenas } from './arenas.ts';
+
+function setUp() {
+  const { region, thread, callbacks } = testRegion();
+  return { region, thread, arenas: new Arenas(thread, callbacks) };
+}
+
+const tick = (ms = 5) => new Promise((resolve) => setTimeout(resolve, ms));
+
+describe('allocations that wait', () => {
+  it('answer at once when there is space, and wait until there is', async () => {
+    const { arenas } = setUp();
+    const arena = arenas.create('a', { size: 64 });
+    expect(arena.allocWait(64)).toBe(0);
+    let got = -1;
+    const waiting = arena.allocAsync(32).then((address) => {
+      got = address;
+    });
+    await tick(20);
+    expect(got).toBe(-1);
+    arena.free(0, 64);
+    await waiting;
+    expect(got).toBe(0);
+    arena.free(0, 32);
+    expect(arenas.check().flatMap((report) => report.problems)).toEqual([]);
+  });
+
+  it('are served in the order in which they came, each size class for itself', async () => {
+    const { arenas } = setUp();
+    const arena = arenas.create('a', { size: 64 });
+    const pieces = [0, 1, 2, 3].map(() => arena.alloc(16));
+    const served: string[] = [];
+    const ask = (name: string, size: number) =>
+      arena.allocAsync(size).then((address) => {
+        served.push(name);
+        return address;
+      });
+    const large = ask('large', 40);
+    const first = ask('first', 16);
+    await tick();
+    const second = ask('second', 16);
+    await tick();
+    arena.free(pieces[0] as number, 16);
+    await first;
+    expect(served).toEqual(['first']);
+    arena.free(pieces[2] as number, 16);
+    await second;
+    expect(served).toEqual(['first', 'second']);
+    arena.free(await first, 16);
+    arena.free(pieces[1] as number, 16);
+    arena.free(await second, 16);
+    const address = await large;
+    expect(served).toEqual(['first', 'second', 'large']);
+    arena.free(address, 40);
+    arena.free(pieces[3] as number, 16);
+    expect(arena.xalloc(64)).toBe(0);
+  });
+
+  it('are not overtaken more often than there are slots once something fits them', async () => {
+    const { arenas, region } = setUp();
+    const arena = arenas.create('a', { size: 16 });
+    arena.alloc(16);
+    const waiting = arena.allocAsync(16);
+    await tick();
+    // The event loop is not given a chance to serve the waiter: requests that come later overtake it, but not for ever.
+    let overtaken = 0;
+    arena.free(0, 16);
+    while (arena.tryAlloc(16) === 0) {
+      overtaken++;
+      arena.free(0, 16);
+    }
+    expect(overtaken).toBe(region.geometry.slots);
+    expect(await waiting).toBe(0);
+    arena.free(0, 16);
+    expect(arena.tryAlloc(16)).toBe(0);
+  });
+
+  it('wait under constraints, and take space that comes back to the parent', async () => {
+    const { arenas } = setUp();
+    const parent = arenas.create('parent', { size: 4096, quantum: 16 });
+    const child = arenas.create('child', { quantum: 16, import: { from: parent } });
+    const all = parent.alloc(4096);
+    const waiting = child.allocAsync(100, { align: 256 });
+    await tick();
+    parent.free(all, 4096);
+    const address = await waiting;
+    expect(address % 256).toBe(0);
+    child.xfree(address, 100);
+    child.destroy();
+    expect(parent.size('allocated')).toBe(0);
+  });
+
+  it('end with a timeout, a token, a signal, and leave nothing behind', async () => {
+    const { arenas, thread } = setUp();
+    const arena = arenas.create('a', { size: 16 });
+    arena.alloc(16);
+    expect(() => arena.allocWait(8, { timeoutMs: 20 })).toThrow(
+      /ETIMEDOUT: arena.allocWait\(arena="a", size=8, timeoutMs=20\)/,
+    );
+    await expect(arena.allocAsync(8, { timeoutMs: 20 })).rejects.toThrow(/ETIMEDOUT: arena.allocAsync/);
+    const controller = new AbortController();
+    const waiting = arena.allocAsync(8, { signal: controller.signal });
+    setTimeout(() => controller.abort(), 10);
+    await expect(waiting).rejects.toThrow(/ECANCELED: arena.allocAsync/);
+    const token = CancelToken.create(thread);
+    token.cancel();
+    expect(() => arena.allocWait(8, { cancel: token })).toThrow(/ECANCELED/);
+    expect(() => arena.allocWait(8, { timeoutMs: -1 })).toThrow(/EINVAL: arena.allocWait/);
+    expect(() => arena.allocWait(8, { tineoutMs: 1 } as never)).toThrow(/EINVAL/);
+    arena.free(0, 16);
+    expect(arenas.check().flatMap((report) => report.problems)).toEqual([]);
+    expect(arena.alloc(16)).toBe(0);
+  });
+
+  it('ask listeners for space before they sleep', () => {
+    const { arenas } = setUp();
+    const arena = arenas.create('a', { size: 16 });
+    const address = arena.alloc(16);
+    const asked: [string, number][] = [];
+    const end = arenas.onPressure((name, size) => {
+      asked.push([name, size]);
+      arena.free(address, 16);
+    });
+    expect(arena.allocWait(4, { timeoutMs: 1000 })).toBe(0);
+    expect(asked).toEqual([['a', 4]]);
+    end();
+  });
+
+  it('are ended when the arena is destroyed, and do not wait in the seed`s way under constraints', async () => {
+    const { arenas } = setUp();
+    const arena = arenas.create('a', { size: 16 });
+    const waiting = arena.allocAsync(32);
+    await tick();
+    arena.destroy();
+    await expect(waiting).rejects.toThrow(/ESTALE/);
+    const seed = arenas.create('s', { size: 16, compat: 'seed' });
+    expect(() => seed.allocWait(32, { align: 16 })).toThrow(/ENOMEM: arena.allocWait.*do not wait here/);
+    expect(() => seed.allocWait(32, { timeoutMs: 5 })).toThrow(/ETIMEDOUT/);
+    seed.destroy();
+    expect(arenas.check().flatMap((report) => report.problems)).toEqual([]);
+  });
+
+  it('are forgotten when their thread dies, and the next one is told', async () => {
+    const { arenas, region } = setUp();
+    const arena = arenas.create('a', { size: 16 });
+    arena.alloc(16);
+    const dead = testThread(region);
+    // As the dead thread left it: first in the queue.
+    const { spaceWaiter: rows, spaceQueue: queue } = region.tables;
+    rows.arena.put(0, arena.index + 1);
+    rows.order.put(0, 4);
+    rows.ticket.put(0, -1);
+    rows.state.put(0, 1);
+    rows.slot.put(0, dead.slot + 1);
+    queue.count.put(0, 1);
+    const waiting = arena.allocAsync(16);
+    await tick();
+    arenas.recover(dead.slot);
+    arena.free(0, 16);
+    expect(await waiting).toBe(0);
+    expect(arenas.check().flatMap((report) => report.problems)).toEqual([]);
+  });
+
+  it('say when the queue is full', async () => {
+    const { region, thread, callbacks } = testRegion({ spaceWaiters: 1 });
+    const arenas = new Arenas(thread, callbacks);
+    const arena = arenas.create('a', { size: 16 });
+    arena.alloc(16);
+    const waiting = arena.allocAsync(16);
+    await tick();
+    expect(() => arena.allocWait(4, { timeoutMs: 5 })).toThrow(/ENOMEM: arena.allocWait.*1 requests wait already/);
+    arena.free(0, 16);
+    expect(await waiting).toBe(0);
+    expect(region.tables.spaceQueue.count.get(0)).toBe(0);
+  });
+
+  it('are served from quantum caches too', async () => {
+    const { arenas } = setUp();
+    const arena = arenas.create('ids', { size: 64, quantumCacheMax: 4 });
+    const live: number[] = [];
+    for (let id = arena.tryAlloc(1); id >= 0; id = arena.tryAlloc(1)) live.push(id);
+    expect(live.length).toBe(64);
+    const waiting = arena.allocAsync(1);
+    await tick();
+    arena.free(live.pop() as number, 1);
+    live.push(await waiting);
+    for (const id of live) arena.free(id, 1);
+    arena.drain();
+    expect(arena.xalloc(64)).toBe(0);
+  });
+});

@@ -1,0 +1,141 @@
+/**
+ * Allocations that wait: blocking this thread, or its event loop only.
+ *
+ * STRUCTURE   1 try   2 ask those who listen for pressure, trim what imports from this arena, try again   3 join the queue
+ *             4 when it is our turn try, else sleep; until it worked, the time is up, or the wait is cancelled
+ *             A request that finds others of its class waiting goes to step 3 at once.
+ * LOCKING     None is held while listeners run or while sleeping; see space-queue.ts.
+ * FAILURE     `ETIMEDOUT`, `ECANCELED`, `ENOMEM` when the queue is full, `ESTALE` when the arena is destroyed meanwhile. With
+ *             `compat: 'seed'` a constrained request does not wait: `ENOMEM`.
+ */
+
+import { fail } from '../base/index.ts';
+import { FOREVER } from '../sync/atomics.ts';
+import type { CancelToken } from '../sync/cancel.ts';
+import { type AsyncWaitOptions, openAsyncWait, sleepAsync, throwIfAborted } from '../sync/mutex-async.ts';
+import { deadlineOf, remainingMs, requireTimeout, sleepOn } from '../sync/sleep.ts';
+import type { ArenaCore } from './arena-core.ts';
+import type { ConstraintOptions } from './fit.ts';
+import { FLAG_COMPAT_SEED } from './kinds.ts';
+import { joinQueue, leaveQueue, mayTry, noteNothingFits, WAITER_STATE, type WaiterIndex } from './space-queue.ts';
+
+/** Longest sleep before a waiter tries by itself: memory may come back where no arena sees it. */
+const LOOK_MS = 250;
+
+/** How long a blocking allocation may wait, and under which constraints. */
+export interface AllocWaitOptions extends ConstraintOptions {
+  /** Milliseconds, 0 or more; without it there is no limit. */
+  readonly timeoutMs?: number;
+  /** Ends the wait with `ECANCELED`, from any thread. */
+  readonly cancel?: CancelToken;
+}
+
+/** How long an asynchronous allocation may wait, and under which constraints. */
+export interface AllocAsyncOptions extends ConstraintOptions, AsyncWaitOptions {}
+
+/** What a waiting request asks of its arena. */
+export interface SpaceRequest {
+  readonly call: string;
+  readonly core: ArenaCore;
+  readonly size: number;
+  /** True when the request has constraints that the seed's sleepers may not have. */
+  readonly constrained: boolean;
+  /** One try; `waiter` says that it may overtake nobody because it is first in the queue. -1 when nothing fits. */
+  attempt(waiter: boolean): number;
+  /** Asks for space: listeners, trimming. */
+  press(): void;
+}
+
+/** Allocates, blocking the thread while there is no space. */
+export function allocateWait(request: SpaceRequest, options: AllocWaitOptions): number {
+  const { core, call } = request;
+  const { timeoutMs = FOREVER, cancel } = options;
+  requireTimeout(call, timeoutMs);
+  cancel?.throwIfCancelled(call);
+  const deadline = deadlineOf(core.thread, timeoutMs);
+  const address = tryFirst(request);
+  if (address >= 0) return address;
+  const row = join(request);
+  let got = -1;
+  try {
+    for (;;) {
+      got = tryInTurn(request, row);
+      if (got >= 0) return got;
+      const remaining = remainingMs(core.thread, deadline);
+      if (remaining <= 0) failTimedOut(request, timeoutMs);
+      const state = core.tables.spaceWaiter.state.address(row);
+      const result = sleepOn(core.thread, state, WAITER_STATE.waiting, Math.min(remaining, LOOK_MS), cancel);
+      core.thread.clearWait();
+      if (result === 'cancelled') cancel?.throwIfCancelled(call);
+    }
+  } finally {
+    leaveQueue(core, row, got >= 0);
+  }
+}
+
+/** Allocates, leaving the event loop free while there is no space. */
+export async function allocateAsync(request: SpaceRequest, options: AllocAsyncOptions): Promise<number> {
+  const { core, call } = request;
+  const { timeoutMs, signal } = options;
+  const limit = openAsyncWait(call, {
+    ...(timeoutMs === undefined ? {} : { timeoutMs }),
+    ...(signal === undefined ? {} : { signal }),
+  });
+  const deadline = deadlineOf(core.thread, limit);
+  const address = tryFirst(request);
+  if (address >= 0) return address;
+  const row = join(request);
+  let got = -1;
+  try {
+    for (;;) {
+      got = tryInTurn(request, row);
+      if (got >= 0) return got;
+      const remaining = remainingMs(core.thread, deadline);
+      if (remaining <= 0) failTimedOut(request, limit);
+      const state = core.tables.spaceWaiter.state.address(row);
+      await sleepAsync(core.thread, state, WAITER_STATE.waiting, Math.min(remaining, LOOK_MS), signal);
+      throwIfAborted(call, signal);
+    }
+  } finally {
+    leaveQueue(core, row, got >= 0);
+  }
+}
+
+/** Steps 1 and 2. */
+function tryFirst(request: SpaceRequest): number {
+  const address = request.attempt(false);
+  if (address >= 0) return address;
+  if (request.constrained && (request.core.flags & FLAG_COMPAT_SEED) !== 0) {
+    fail(
+      'ENOMEM',
+      request.call,
+      { arena: request.core.name, size: request.size },
+      'constrained requests do not wait here',
+    );
+  }
+  request.press();
+  return request.attempt(false);
+}
+
+/** Step 3. */
+function join(request: SpaceRequest): WaiterIndex {
+  const row = joinQueue(request.core, request.size);
+  if (row >= 0) return row;
+  const { rowCount } = request.core.tables.spaceWaiter;
+  const values = { arena: request.core.name, size: request.size };
+  return fail('ENOMEM', request.call, values, `${rowCount} requests wait already: no room in the queue`);
+}
+
+/** Step 4, without the sleep. */
+function tryInTurn(request: SpaceRequest, row: WaiterIndex): number {
+  if (!mayTry(request.core, row)) return -1;
+  const address = request.attempt(true);
+  if (address < 0) noteNothingFits(request.core, row);
+  return address;
+}
+
+function failTimedOut(request: SpaceRequest, timeoutMs: number): never {
+  const { core, call, size } = request;
+  const values = { arena: core.name, size, timeoutMs };
+  return fail('ETIMEDOUT', call, values, 'no segment became free that can hold it');
+}

@@ -229,6 +229,17 @@ export class Pmem {
     return report.freedLarge.length * this.#work.large.size;
   }
 
+  /** The live cookies, whoever made them. For quiet points. */
+  cookies(): Cookie[] {
+    const { state, generation, frames } = this.#cookies;
+    const found: Cookie[] = [];
+    for (let row = 0; row < this.#row.cookieFresh.get(0); row++) {
+      if (state.get(row) !== COOKIE_STATE.live) continue;
+      found.push({ cookie: row, generation: generation.get(row), frames: frames.get(row) });
+    }
+    return found;
+  }
+
   /** Counts as they are now. */
   statistics(): PmemStatistics {
     return {

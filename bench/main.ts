@@ -2,9 +2,10 @@
 
 import { type Bench, Harness, parseBenchArguments } from './harness.ts';
 import { physBench } from './phys.ts';
+import { segBench } from './seg.ts';
 import { vmemBench } from './vmem.ts';
 
-const BENCHES: readonly Bench[] = [vmemBench, physBench];
+const BENCHES: readonly Bench[] = [vmemBench, physBench, segBench];
 
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(0);

@@ -50,6 +50,17 @@ describe('npm run bench', () => {
     expect(lines[2].case).toBe('two workers, fixed, 16 quanta, 100 live');
   });
 
+  it('runs the pagelock cache, which ends empty and sound', async () => {
+    const { stdout } = await bench('seg', '--json', '--filter', 'among 10 ranges');
+    const lines = stdout
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line));
+    expect(lines.map((line) => [line.bench, line.case, line.peer])).toEqual([
+      ['seg', 'pin and release, hit among 10 ranges', 'private Map'],
+    ]);
+  });
+
   it('leaves a peer out that is too slow, with null', async () => {
     const { stdout } = await bench('vmem', '--json', '--filter', 'heap trace sqlite', '--peer-ms', '1');
     const lines = stdout

@@ -46,9 +46,10 @@ export class ActiveBuckets {
     const journal = this.#journal;
     const list = bucket >= this.#windowBuckets ? LIST_WIRED : this.#control.current.get(0);
     const tail = this.#control.headPrevious.at(0, list);
-    journal.set(listed, bucket, list + 1);
-    journal.set(listNext, bucket, 0);
-    journal.set(listPrevious, bucket, tail);
+    journal.log3(listed.address(bucket), listNext.address(bucket), listPrevious.address(bucket));
+    listed.put(bucket, list + 1);
+    listNext.put(bucket, 0);
+    listPrevious.put(bucket, tail);
     if (tail === 0) journal.setAt(this.#control.headNext, 0, list, bucket + 1);
     else journal.set(listNext, tail - 1, bucket + 1);
     journal.setAt(this.#control.headPrevious, 0, list, bucket + 1);
@@ -56,7 +57,7 @@ export class ActiveBuckets {
 
   /**
    * Journaled: takes an emptied bucket off its list. Needs the cache's lock. A bucket of the list that a reaper walks stays,
-   * unless the caller is that reaper.
+   * unless the caller is that reaper, who does not need the lock either.
    */
   leave(bucket: BucketIndex, walker: boolean): void {
     const list = this.#buckets.listed.get(bucket) - 1;

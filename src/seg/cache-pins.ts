@@ -12,7 +12,7 @@
  *             I3 a row that is not in use is on the list of its slot or in the pool.
  * LOCKING     A row in use is guarded by the bucket of its entry; the list of a slot is its own (W), but changed under the
  *             bucket's lock and journaled, so that a hit happens as a whole; the pool is under the cache's lock.
- * COSTS       Two words logged to pin, one record to release; 16 bytes a pin.
+ * COSTS       Two words logged to pin, three to release; 16 bytes a pin.
  * FAILURE     `ensure` is false when no row is left. `EINVAL` for a handle that is not in use.
  * REJECTED    Counts per slot and entry: a matrix. A list per entry: hits on one entry would chase it.
  * REFERENCES  docs/glossary.md: pin.
@@ -40,6 +40,14 @@ export class CachePins {
   readonly #rowBits: number;
   readonly #rowMask: number;
   readonly #generationMask: number;
+  /** Where the fields lie that hits touch, in the region's words. */
+  readonly #words: Int32Array;
+  readonly #stride: number;
+  readonly #entryAt: number;
+  readonly #nextAt: number;
+  readonly #slotAt: number;
+  readonly #generationAt: number;
+  readonly #headAt: number;
 
   constructor(thread: Thread) {
     const { tables } = thread.region;
@@ -48,6 +56,13 @@ export class CachePins {
     this.#slots = tables.pagelockSlot;
     this.#control = tables.pagelock;
     this.#lock = new Mutex(thread, this.#control.lock.address(0), RANK.pagelock);
+    this.#words = thread.words;
+    this.#stride = this.#rows.entry.stride;
+    this.#entryAt = this.#rows.entry.base;
+    this.#nextAt = this.#rows.next.base;
+    this.#slotAt = this.#rows.slot.base;
+    this.#generationAt = this.#rows.generation.base;
+    this.#headAt = this.#slots.pinHead.address(thread.slot);
     this.#rowBits = log2Floor(ceilPowerOfTwo(Math.max(2, this.#rows.rowCount)));
     this.#rowMask = 2 ** this.#rowBits - 1;
     this.#generationMask = 2 ** (HANDLE_BITS - this.#rowBits) - 1;
@@ -55,40 +70,47 @@ export class CachePins {
 
   /** Makes sure that `take` finds a row; false when there is none. No lock of the cache may be held. */
   ensure(): boolean {
-    return this.#slots.pinHead.get(this.#thread.slot) !== 0 || this.#refill();
+    return this.#words[this.#headAt] !== 0 || this.#refill();
   }
 
-  /** Journaled: the handle of a pin on an entry. Needs the lock of the entry's bucket, and `ensure` before it. */
-  take(entry: EntryIndex): Pin {
-    const { slot, journal } = this.#thread;
-    const { pinHead } = this.#slots;
-    const row = pinHead.get(slot) - 1;
-    const at = row * this.#rows.entry.stride;
-    journal.log2(pinHead.address(slot), this.#rows.entry.base + at);
-    this.#rows.entry.view[at] = entry + 1;
-    pinHead.put(slot, this.#rows.next.view[at] as number);
-    return this.#handle(row);
+  /**
+   * Journaled: the handle of a pin on an entry. Needs the lock of the entry's bucket, and `ensure` before it. Logs the word at
+   * `also`, which the caller is about to change too.
+   */
+  take(entry: EntryIndex, also: number): Pin {
+    const words = this.#words;
+    const row = (words[this.#headAt] as number) - 1;
+    const at = row * this.#stride;
+    this.#thread.journal.log3(also, this.#headAt, this.#entryAt + at);
+    words[this.#entryAt + at] = entry + 1;
+    words[this.#headAt] = words[this.#nextAt + at] as number;
+    return (((words[this.#generationAt + at] as number) & this.#generationMask) << this.#rowBits) | row;
   }
 
-  /** Journaled: takes a pin back. Needs the lock of the entry's bucket. */
-  give(row: number): void {
-    const { slot, tag, journal } = this.#thread;
-    const { pinHead } = this.#slots;
-    const { entry, next, slot: slots, generation } = this.#rows;
-    // The four words of a row lie side by side.
-    journal.logRange(entry.address(row), 4);
-    journal.log1(pinHead.address(slot));
-    entry.put(row, 0);
-    generation.put(row, (generation.get(row) + 1) | 0);
-    slots.put(row, tag);
-    next.put(row, pinHead.get(slot));
-    pinHead.put(slot, row + 1);
+  /**
+   * Journaled: takes a pin back. Needs the lock of the entry's bucket. Logs the word at `also`, which the caller is about to
+   * change too. The link of a row in use means nothing, so it is not logged.
+   */
+  give(row: number, also: number): void {
+    const words = this.#words;
+    const at = row * this.#stride;
+    const { journal, tag } = this.#thread;
+    journal.log2(also, this.#headAt);
+    journal.log2(this.#entryAt + at, this.#generationAt + at);
+    words[this.#entryAt + at] = 0;
+    words[this.#generationAt + at] = (words[this.#generationAt + at] as number) + 1;
+    if (words[this.#slotAt + at] !== tag) {
+      journal.log1(this.#slotAt + at);
+      words[this.#slotAt + at] = tag;
+    }
+    words[this.#nextAt + at] = words[this.#headAt] as number;
+    words[this.#headAt] = row + 1;
   }
 
   /** Row of a handle that is in use. Throws `EINVAL` naming the call. */
   rowOf(pin: Pin, call: string): number {
     const row = pin & this.#rowMask;
-    if (!Number.isInteger(pin) || pin < 0 || row >= this.#rows.rowCount || !this.#isLive(row, pin)) {
+    if (row >= this.#rows.rowCount || !this.#isLive(row, pin)) {
       failMisuse(call, { pin }, 'no such pin: never given out, or released already');
     }
     return row;
@@ -96,7 +118,7 @@ export class CachePins {
 
   /** The entry that a row names, or -1. */
   entryOf(row: number): EntryIndex {
-    return this.#rows.entry.get(row) - 1;
+    return (this.#words[this.#entryAt + row * this.#stride] as number) - 1;
   }
 
   /** True while the handle of a row has not been released. Under the bucket's lock the answer lasts. */
@@ -144,7 +166,10 @@ export class CachePins {
   }
 
   #isLive(row: number, pin: Pin): boolean {
-    return this.#rows.entry.get(row) !== 0 && this.#handle(row) === pin;
+    // A handle that is no such integer equals none.
+    const at = row * this.#stride;
+    const handle = (((this.#words[this.#generationAt + at] as number) & this.#generationMask) << this.#rowBits) | row;
+    return this.#words[this.#entryAt + at] !== 0 && handle === pin;
   }
 
   /** Rare: a slot without rows takes some from the pool, or rows that were never used. */

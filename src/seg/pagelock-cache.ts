@@ -52,7 +52,7 @@ import {
   PIN,
   type Pin,
 } from './pagelock-kinds.ts';
-import { RangeCache } from './range-cache.ts';
+import { RangeCache, RELEASED } from './range-cache.ts';
 import { RangeMerger } from './range-merger.ts';
 import { RangeSearch } from './range-search.ts';
 import { Reclaimer } from './reclaimer.ts';
@@ -109,7 +109,7 @@ export class PagelockCache {
 
   /**
    * A pin on a cached range, or -1. Flags: `PIN.write` to write, `PIN.wired` for the wired table. Under our rules the range
-   * only has to cover the request: `addressOf` says where it starts. About 60 ns.
+   * only has to cover the request: `addressOf` says where it starts..
    */
   lookup(owner: CacheOwner, address: number, lengthBytes: number, flags: number): Pin {
     const pages = lengthBytes * this.#inversePageSize;
@@ -157,10 +157,11 @@ export class PagelockCache {
     return pin;
   }
 
-  /** Takes a pin back. Throws `EINVAL` for one that is not in use. Any thread may release. About 60 ns. */
+  /** Takes a pin back. Throws `EINVAL` for one that is not in use. Any thread may release.. */
   release(pin: Pin): void {
     if (this.#seedRules) failMisuse('pagelock.release', { pin }, "use `inactive`: with compat 'seed' it needs the key");
     const due = this.#ranges.release(pin);
+    if (due === RELEASED) return;
     if (due >= 0) this.#merger.merge(this.#core.entries.owner.get(due) - 1, due);
     else this.#reclaimer.run(false);
   }

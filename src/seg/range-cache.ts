@@ -39,6 +39,12 @@ import {
 import { classOf, type RangeSearch } from './range-search.ts';
 import type { Reclaimer } from './reclaimer.ts';
 
+/** `release` has nothing more to do. */
+export const RELEASED = -1;
+
+/** `release` has unlinked the range, or another thread has pinned it again. */
+export const RELEASED_LAST = -2;
+
 /** One thread's view. */
 export class RangeCache {
   readonly #core: PagelockCore;
@@ -59,13 +65,16 @@ export class RangeCache {
     const page = address * core.inversePageSize;
     const entry = this.#search.lockCovering(owner, page, pages, write, (flags & PIN.wired) !== 0);
     if (entry < 0) return -1;
-    const { entries, thread } = core;
-    thread.journal.set(entries.active, entry, entries.active.get(entry) + 1);
-    const known = entries.flags.get(entry);
-    if (write && (known & ENTRY_FLAG.write) === 0) thread.journal.set(entries.flags, entry, known | ENTRY_FLAG.write);
+    const { words, thread } = core;
+    const at = entry * core.entryStride;
+    const pin = core.pins.take(entry, core.activeAt + at);
+    words[core.activeAt + at] = (words[core.activeAt + at] as number) + 1;
+    if (write && ((words[core.flagsAt + at] as number) & ENTRY_FLAG.write) === 0) {
+      thread.journal.log1(core.flagsAt + at);
+      words[core.flagsAt + at] = (words[core.flagsAt + at] as number) | ENTRY_FLAG.write;
+    }
     if (VERIFY) faultPoint(thread, 'seg.lookup.counted');
-    const pin = core.pins.take(entry);
-    core.unlockBucket(entries.bucket.get(entry));
+    core.unlockBucket(words[core.bucketAt + at] as number);
     return pin;
   }
 
@@ -96,34 +105,33 @@ export class RangeCache {
     return pin;
   }
 
-  /** Takes a pin back. Returns the entry if its release makes it due for a merge, else -1. */
+  /** Takes a pin back. Returns the entry if its release makes it due for a merge, `RELEASED`, or `RELEASED_LAST`. */
   release(pin: Pin): EntryIndex {
     const core = this.#core;
-    const { entries, pins, thread } = core;
+    const { words, pins, thread } = core;
     const row = pins.rowOf(pin, 'pagelock.release');
     const entry = pins.entryOf(row);
-    const bucket = entries.bucket.get(entry);
+    const at = entry * core.entryStride;
+    const bucket = words[core.bucketAt + at] as number;
     core.lockBucket(bucket);
-    if (!pins.isCurrent(row, pin)) {
+    if (!pins.isCurrent(row, pin)) this.#failReleased(pin, bucket);
+    const active = (words[core.activeAt + at] as number) - 1;
+    const flags = words[core.flagsAt + at] as number;
+    if (active === 0 && ((flags & ENTRY_FLAG.doomed) !== 0 || core.disabled)) {
       core.unlockBucket(bucket);
-      fail('EINVAL', 'pagelock.release', { pin }, 'another thread has released it');
+      this.#releaseLast(entry, row, bucket);
+      return RELEASED_LAST;
     }
-    const active = entries.active.get(entry) - 1;
-    const flags = entries.flags.get(entry);
+    pins.give(row, core.activeAt + at);
+    words[core.activeAt + at] = active;
+    // Hints, and harmless without the rest: not logged.
     if (active === 0) {
-      if ((flags & ENTRY_FLAG.doomed) !== 0 || core.disabled) {
-        core.unlockBucket(bucket);
-        this.#releaseLast(entry, row, bucket);
-        return -1;
-      }
-      thread.journal.set(entries.flags, entry, (flags | ENTRY_FLAG.referenced) & ~ENTRY_FLAG.mergeDue);
-      thread.journal.set(entries.lastUse, entry, core.control.epoch.get(0));
+      words[core.flagsAt + at] = (flags | ENTRY_FLAG.referenced) & ~ENTRY_FLAG.mergeDue;
+      words[core.lastUseAt + at] = words[core.epochAt] as number;
     }
-    thread.journal.set(entries.active, entry, active);
     if (VERIFY) faultPoint(thread, 'seg.release.counted');
-    pins.give(row);
     core.unlockBucket(bucket);
-    return active === 0 && (flags & ENTRY_FLAG.mergeDue) !== 0 ? entry : -1;
+    return active === 0 && (flags & ENTRY_FLAG.mergeDue) !== 0 ? entry : RELEASED;
   }
 
   /** Like `release` for the pin of a thread that has died: what has to go becomes pending of this slot. */
@@ -185,6 +193,11 @@ export class RangeCache {
     return dropped;
   }
 
+  #failReleased(pin: Pin, bucket: BucketIndex): never {
+    this.#core.unlockBucket(bucket);
+    fail('EINVAL', 'pagelock.release', { pin }, 'another thread has released it');
+  }
+
   /** Step 3 of an insertion: one transaction under all three locks. */
   #link(
     owner: CacheOwner,
@@ -197,7 +210,6 @@ export class RangeCache {
   ): Pin {
     const core = this.#core;
     const { control, thread, entries, owners } = core;
-    const { journal } = thread;
     const wired = (flags & PIN.wired) !== 0;
     let pin: Pin = INSERT_REFUSED;
     core.lockBucket(bucket);
@@ -220,9 +232,8 @@ export class RangeCache {
       if (VERIFY) faultPoint(thread, 'seg.insert.linked');
       if (alone) core.lists.join(bucket);
       const classes = owners.classes.get(owner);
-      const bit = 1 << classOf(pages);
-      if ((classes & bit) === 0) journal.set(owners.classes, owner, classes | bit);
-      pin = core.pins.take(entry);
+      pin = core.pins.take(entry, owners.classes.address(owner));
+      owners.classes.put(owner, classes | (1 << classOf(pages)));
     }
     core.lock.exit();
     core.unlockBucket(bucket);
@@ -234,7 +245,7 @@ export class RangeCache {
   /** Rare: the last pin of a range that has to go. Both locks are taken anew, in their order; the pin keeps the entry. */
   #releaseLast(entry: EntryIndex, row: number, bucket: BucketIndex): void {
     const core = this.#core;
-    const { entries, pins, thread } = core;
+    const { entries, pins } = core;
     const owner = entries.owner.get(entry) - 1;
     core.lockOwner(owner);
     core.lockBucket(bucket);
@@ -242,8 +253,8 @@ export class RangeCache {
     const goes = (entries.flags.get(entry) & ENTRY_FLAG.doomed) !== 0 || core.disabled;
     if (active === 0 && goes) core.unlink(entry, UNLIST.normal, row);
     else {
-      thread.journal.set(entries.active, entry, active);
-      pins.give(row);
+      pins.give(row, entries.active.address(entry));
+      entries.active.put(entry, active);
     }
     core.unlockBucket(bucket);
     core.unlockOwner(owner);

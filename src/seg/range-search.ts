@@ -73,7 +73,8 @@ export class RangeSearch {
     const k = classOf(pages);
     const block = Math.floor(page * (CLASS_INVERSE[k] as number));
     const bucket = this.bucketOf(owner, k, block, wired);
-    if (this.#core.buckets.head.get(bucket) !== 0) {
+    const { words, bucketHeadAt, bucketStride } = this.#core;
+    if (words[bucketHeadAt + bucket * bucketStride] !== 0) {
       const entry = this.#lockIn(bucket, owner, page, pages, writable);
       if (entry >= 0) return entry;
     }
@@ -105,17 +106,18 @@ export class RangeSearch {
 
   #lockIn(bucket: BucketIndex, owner: CacheOwner, page: number, pages: number, writable: boolean): EntryIndex {
     const core = this.#core;
-    const { entries, pageSize } = core;
+    const { words, doubles, entryStride, ownerAt, flagsAt, chainNextAt, addressAt, addressStride } = core;
+    const lengthAt = writable ? core.writableAt : core.pagesAt;
     core.lockBucket(bucket);
-    const address = page * pageSize;
-    for (let link = core.buckets.head.get(bucket); link !== 0; link = entries.chainNext.get(link - 1)) {
+    const address = page * core.pageSize;
+    for (let link = words[core.bucketHeadAt + bucket * core.bucketStride] as number; link !== 0; ) {
       const entry = link - 1;
-      if (entries.owner.get(entry) !== owner + 1) continue;
-      const skipped = (address - entries.address.get(entry)) * core.inversePageSize;
-      if (skipped < 0) continue;
-      const length = writable ? entries.writablePages.get(entry) : entries.pages.get(entry);
-      if (skipped + pages > length || (entries.flags.get(entry) & ENTRY_FLAG.doomed) !== 0) continue;
-      return entry;
+      const at = entry * entryStride;
+      link = words[chainNextAt + at] as number;
+      if (words[ownerAt + at] !== owner + 1) continue;
+      const skipped = (address - (doubles[addressAt + entry * addressStride] as number)) * core.inversePageSize;
+      if (skipped < 0 || skipped + pages > (words[lengthAt + at] as number)) continue;
+      if (((words[flagsAt + at] as number) & ENTRY_FLAG.doomed) === 0) return entry;
     }
     core.unlockBucket(bucket);
     return -1;

@@ -184,19 +184,33 @@ export class Reclaimer {
     let link = slots.pendingHead.get(slot);
     while (link !== 0) {
       lock.enter();
+      let pooled = control.entryHead.get(0);
+      let locked = control.lockedPages.get(0);
+      let window = control.windowPages.get(0);
+      let inUse = control.entryCount.get(0);
       for (let count = 0; count < SETTLE_BATCH && link !== 0; count++) {
         const entry = link - 1;
+        const flags = entries.flags.get(entry);
         link = entries.chainNext.get(entry);
         assert(entries.active.get(entry) === 0, 'seg/pagelock-core I5: a reclaimed entry has no pins');
-        if ((entries.flags.get(entry) & ENTRY_FLAG.called) !== 0) {
-          this.#core.charge(entry, -1);
-          this.#core.freeEntry(entry);
-          settled++;
-        } else {
+        if ((flags & ENTRY_FLAG.called) === 0) {
           journal.set(entries.chainNext, entry, control.orphanHead.get(0));
           journal.set(control.orphanHead, 0, entry + 1);
+          continue;
         }
+        const pages = entries.pages.get(entry);
+        locked -= pages;
+        if ((flags & ENTRY_FLAG.wired) === 0) window -= pages;
+        inUse--;
+        this.#free(entry, pooled);
+        pooled = entry + 1;
+        settled++;
       }
+      journal.log3(control.entryHead.base, control.lockedPages.base, control.windowPages.base);
+      control.entryHead.put(0, pooled);
+      control.lockedPages.put(0, locked);
+      control.windowPages.put(0, window);
+      journal.set(control.entryCount, 0, inUse);
       journal.set(slots.pendingHead, slot, link);
       if (VERIFY) faultPoint(thread, 'seg.reclaim.dropped');
       lock.exit();
@@ -204,6 +218,16 @@ export class Reclaimer {
     if (settled === 0) return;
     this.#core.count(PAGELOCK_COUNTER.reclaims, settled);
     this.#wakeDisable();
+  }
+
+  /** Journaled: ends an owner's claim and puts the entry in front of the pool. */
+  #free(entry: EntryIndex, pooled: number): void {
+    const { entries, owners, thread } = this.#core;
+    const owner = entries.owner.get(entry) - 1;
+    thread.journal.log3(entries.owner.address(entry), entries.chainNext.address(entry), owners.claims.address(owner));
+    entries.owner.put(entry, 0);
+    entries.chainNext.put(entry, pooled);
+    owners.claims.put(owner, owners.claims.get(owner) - 1);
   }
 
   /** A disable may wait for pages to leave. */

@@ -62,13 +62,13 @@ export class SeedCache {
     if (entry >= 0) {
       const active = entries.active.get(entry) >>> 0;
       if (!(write && entries.writablePages.get(entry) < pages) && active !== ACTIVE_MAX) {
-        thread.journal.set(entries.active, entry, active + 1);
+        pin = core.pins.take(entry, entries.active.address(entry));
+        entries.active.put(entry, active + 1);
         const known = entries.flags.get(entry);
         if (write && (known & ENTRY_FLAG.write) === 0) {
           thread.journal.set(entries.flags, entry, known | ENTRY_FLAG.write);
         }
         if (VERIFY) faultPoint(thread, 'seg.lookup.counted');
-        pin = core.pins.take(entry);
       }
     }
     core.unlockBucket(bucket);
@@ -228,9 +228,9 @@ export class SeedCache {
       if ((flags & PIN.write) !== 0) entries.flags.put(entry, entries.flags.get(entry) | ENTRY_FLAG.write);
       core.unlink(entry, UNLIST.normal, row);
     } else {
-      thread.journal.set(entries.active, entry, active);
+      core.pins.give(row, entries.active.address(entry));
+      entries.active.put(entry, active);
       if (VERIFY) faultPoint(thread, 'seg.release.counted');
-      core.pins.give(row);
       if (active === 0 && !wired) this.#refresh(entry);
     }
     core.unlockBucket(bucket);
@@ -301,8 +301,9 @@ export class SeedCache {
     core.link(entry, bucket);
     if (VERIFY) faultPoint(thread, 'seg.insert.linked');
     if (joins) core.lists.join(bucket);
-    thread.journal.set(slots.reserved, thread.slot, 0);
-    const pin = core.pins.take(entry);
+    const reserved = slots.reserved.address(thread.slot);
+    const pin = core.pins.take(entry, reserved);
+    slots.reserved.put(thread.slot, 0);
     if (joins) core.lock.exit();
     else thread.commit();
     return pin;

@@ -1,0 +1,101 @@
+/** Page lists and cookies in a whole system: beside a full page cache, across threads, and inside WebAssembly. */
+
+import { once } from 'node:events';
+import { boot, shutDown, type VirtualMemory } from 'pagewright';
+import { CancelToken } from 'pagewright/sync';
+import { afterEach, describe, expect, it } from 'vitest';
+import { start } from './support/chaos.ts';
+import { matches, Scratch } from './support/scratch.ts';
+
+const PAGE = 4096;
+const waiter = new URL('../build/test/workers/frame-waiter.js', import.meta.url);
+
+let vm: VirtualMemory;
+
+afterEach(async () => {
+  await shutDown(vm);
+});
+
+function expectSound(): void {
+  expect(vm.check().flatMap((report) => report.problems)).toEqual([]);
+}
+
+/** `(func (export "poke") (param i32 i32) (i32.store (local.get 0) (local.get 1)))` over an imported shared memory. */
+const POKE = Uint8Array.from([
+  ...[0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00],
+  ...[0x01, 0x06, 0x01, 0x60, 0x02, 0x7f, 0x7f, 0x00],
+  ...[0x02, 0x10, 0x01, 0x01, 0x6d, 0x06, 0x6d, 0x65, 0x6d, 0x6f, 0x72, 0x79, 0x02, 0x03, 0x01, 0x80, 0x80, 0x04],
+  ...[0x03, 0x02, 0x01, 0x00],
+  ...[0x07, 0x08, 0x01, 0x04, 0x70, 0x6f, 0x6b, 0x65, 0x00, 0x00],
+  ...[0x0a, 0x0b, 0x01, 0x09, 0x00, 0x20, 0x00, 0x20, 0x01, 0x36, 0x02, 0x00, 0x0b],
+]);
+
+describe('page lists in a system', () => {
+  it('have pages of files given up, but not those that are mapped', () => {
+    const scratch = new Scratch();
+    try {
+      vm = boot({ memory: '2 MiB', services: 'manual' });
+      const sizeBytes = 4 * 1024 * 1024;
+      const file = vm.open(scratch.file('big', sizeBytes, 3));
+      for (let offset = 0; offset < sizeBytes; offset += 65_536) file.read(offset, 65_536);
+      const mapping = file.map(0, 4 * PAGE);
+      const request = { size: 256 * PAGE };
+      expect(vm.pageLists.tryAlloc(request)).toBeNull();
+      const list = vm.pageLists.alloc({ ...request, wait: { timeoutMs: 5000 } });
+      expect(list.runs).toHaveLength(1);
+      expectSound();
+      expect(() => vm.pageLists.alloc({ size: 256 * PAGE, wait: { timeoutMs: 20 } })).toThrow(/ETIMEDOUT/);
+      expect(matches(file.read(PAGE, PAGE), 3, PAGE)).toBe(true);
+      mapping.release();
+      vm.pageLists.free(list);
+      expect(vm.pageLists.alloc({ size: 500 * PAGE, segments: 500, wait: true }).frameCount).toBe(500);
+      expectSound();
+    } finally {
+      scratch.remove();
+    }
+  });
+
+  it('are waited for across threads', async () => {
+    vm = boot({ memory: '4 MiB' });
+    const all = vm.pageLists.alloc({ size: 1024 * PAGE });
+    const { worker } = await start(vm, waiter, { size: 100 * PAGE });
+    const answer = once(worker, 'message');
+    await new Promise((resolve) => setTimeout(resolve, 150));
+    // Not enough, then enough.
+    vm.pageLists.free({ runs: [{ first: 10, count: 50 }], frameCount: 50 });
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    vm.pageLists.free({ runs: [{ first: 200, count: 120 }], frameCount: 120 });
+    const [message] = (await answer) as [{ first: number; slept: number }];
+    expect(message.first).toBe(200);
+    expect(message.slept).toBeGreaterThan(0);
+    await once(worker, 'exit');
+    expect(vm.pageLists.outstanding).toBe(all.frameCount - 170);
+    expectSound();
+  });
+
+  it('end their wait when a token is cancelled', () => {
+    vm = boot({ memory: '1 MiB', services: 'manual' });
+    vm.pageLists.alloc({ size: 256 * PAGE });
+    const token = CancelToken.create(vm.thread);
+    token.cancel();
+    expect(() => vm.pageLists.alloc({ size: PAGE, wait: { token } })).toThrow(/ECANCELED/);
+    expect(vm.thread.heldCount).toBe(0);
+    expectSound();
+  });
+});
+
+describe('cookies in a system', () => {
+  it('are written by a WebAssembly module that imports their bank', async () => {
+    vm = boot({ memory: '8 MiB', services: 'manual' });
+    const cookie = vm.pmem.alloc({ size: 300 * PAGE, contiguous: true });
+    const { bytes, bank, offset } = vm.pmem.view(cookie);
+    expect(bytes.length).toBe(300 * PAGE);
+    const memory = vm.banks.memories[bank] as WebAssembly.Memory;
+    const { instance } = await WebAssembly.instantiate(POKE, { m: { memory } });
+    const poke = instance.exports.poke as (address: number, value: number) => void;
+    poke(offset + 299 * PAGE, 0x04030201);
+    expect([...bytes.subarray(299 * PAGE, 299 * PAGE + 4)]).toEqual([1, 2, 3, 4]);
+    vm.pmem.free(cookie);
+    expectSound();
+  });
+});

@@ -10,8 +10,17 @@ import { assert } from '../base/assert.ts';
 import { GEOMETRY_KEYS, type Geometry } from './geometry.ts';
 import { bytes, f64, i32, placeTable, type TableSpec, table } from './table.ts';
 
-/** Lanes for one free list per power of two up to 2^53 quanta. */
+/** Classes of free segments: one per power of two up to 2^53 quanta. */
 export const ORDER_LANES = 54;
+
+/** `order << BIN_SHIFT` is the first of the 16 bins that a class is divided into. */
+export const BIN_SHIFT = 4;
+
+/** Bins of a class, less 1. */
+export const BIN_MASK = 15;
+
+/** Bins of all classes. */
+export const BIN_LANES = ORDER_LANES * 16;
 
 /** Lanes of an arena's statistics: see ARENA_COUNTER in vmem/. */
 export const COUNTER_LANES = 24;
@@ -43,8 +52,8 @@ export const arenaStateTable = table('arenaState', 'arenas', 'records', {
   busyTags: i32('L', 'live allocations'),
   spareHead: i32('L', 'first tag of the reserve'),
   spareCount: i32('L', 'tags in the reserve'),
-  freeMap: i32('L', 'bit k: list k is not empty'),
-  freeMapHigh: i32('L', 'bit k: list 32 + k is not empty'),
+  freeMap: i32('L', 'bit k: class k has a free segment'),
+  freeMapHigh: i32('L', 'bit k: class 32 + k has one'),
   idleHead: i32('L', 'first imported span without allocations'),
   segmentHead: i32('L', 'first tag of the segment list'),
   segmentTail: i32('L', 'last tag of the segment list'),
@@ -59,7 +68,9 @@ export const arenaStateTable = table('arenaState', 'arenas', 'records', {
   oldBucketBase: i32('L', 'first bucket of the hash being emptied'),
   oldBucketCount: i32('L', 'its buckets, 0 when no rehash is under way'),
   rehashNext: i32('L', 'next old bucket to move'),
-  freeHead: i32('L', 'first tag of a free list', { lanes: ORDER_LANES }),
+  stampNext: i32('L', 'stamp of the next free segment, wrapping; not logged'),
+  binMap: i32('L', 'bit b of lane k: bin b of class k is not empty', { lanes: ORDER_LANES }),
+  freeHead: i32('L', 'first tag of a bin', { lanes: BIN_LANES }),
 });
 
 /** Double `statistics` of an arena's record. */
@@ -118,8 +129,12 @@ export const ARENA_OLD_BUCKET_BASE = 68;
 export const ARENA_OLD_BUCKET_COUNT = 69;
 /** Word `rehashNext` of an arena's record. */
 export const ARENA_REHASH_NEXT = 70;
+/** Word `stampNext` of an arena's record. */
+export const ARENA_STAMP_NEXT = 71;
+/** Word `binMap` of an arena's record. */
+export const ARENA_BIN_MAP = 72;
 /** Word `freeHead` of an arena's record. */
-export const ARENA_FREE_HEAD = 71;
+export const ARENA_FREE_HEAD = 126;
 
 /** Words of an arena's record. */
 export const ARENA_WORD = {
@@ -144,6 +159,8 @@ export const ARENA_WORD = {
   oldBucketBase: ARENA_OLD_BUCKET_BASE,
   oldBucketCount: ARENA_OLD_BUCKET_COUNT,
   rehashNext: ARENA_REHASH_NEXT,
+  stampNext: ARENA_STAMP_NEXT,
+  binMap: ARENA_BIN_MAP,
   freeHead: ARENA_FREE_HEAD,
 } as const;
 
@@ -160,9 +177,9 @@ export const tagTable = table('tag', 'tags', 'records', {
   kind: i32('L', 'TAG_KIND'),
   linkPrevious: i32('L', 'tag: free list; left child for a span'),
   linkNext: i32('L', 'tag: free list, hash chain; right child for a span'),
+  stamp: i32('L', 'order of coming among free segments; priority for a span'),
   segmentPrevious: i32('L', 'tag'),
   segmentNext: i32('L', 'tag'),
-  stamp: i32('L', 'order of insertion on a free list; priority for a span'),
   owner: i32('L', 'attachment that allocated, -1 - arena for an import, 0 unknown'),
   spareNext: i32('L', 'tag: reserve or pool'),
   arena: i32('L', 'arena + 1 for a live tag'),
@@ -171,7 +188,7 @@ export const tagTable = table('tag', 'tags', 'records', {
   ownerGeneration: i32('L', 'generation of the owning slot'),
 });
 
-/** Words of one tag record. The first eight, `start` to `segmentPrevious`, are logged together. */
+/** Words of one tag record. The first eight, `start` to `stamp`, are logged together. */
 export const TAG_WORDS = 16;
 
 /** `record << TAG_SHIFT` is the word address of a tag record. */
@@ -198,11 +215,11 @@ export const TAG_LINK_PREVIOUS = 5;
 /** Word `linkNext` of a tag's record. */
 export const TAG_LINK_NEXT = 6;
 /** Word `segmentPrevious` of a tag's record. */
-export const TAG_SEGMENT_PREVIOUS = 7;
+export const TAG_SEGMENT_PREVIOUS = 8;
 /** Word `segmentNext` of a tag's record. */
-export const TAG_SEGMENT_NEXT = 8;
+export const TAG_SEGMENT_NEXT = 9;
 /** Word `stamp` of a tag's record. */
-export const TAG_STAMP = 9;
+export const TAG_STAMP = 7;
 /** Word `owner` of a tag's record. */
 export const TAG_OWNER = 10;
 /** Word `spareNext` of a tag's record. */

@@ -9,6 +9,8 @@ import {
   ARENA_SIZE_IN_USE,
   ARENA_SIZE_TOTAL,
   ARENA_WORD,
+  BIN_MASK,
+  BIN_SHIFT,
   ORDER_LANES,
   TAG_DOUBLE_SHIFT,
   TAG_SHIFT,
@@ -18,7 +20,7 @@ import {
 } from '../layout/index.ts';
 import { hashFind } from './allocation-hash.ts';
 import type { ArenaCore } from './arena-core.ts';
-import { orderOf } from './free-lists.ts';
+import { binOf, isNewer } from './free-lists.ts';
 import { wholeSpanOf } from './idle-spans.ts';
 import { KIND_BUSY, KIND_FREE, KIND_SPAN_IMPORTED, KIND_SPAN_STATIC, type TagIndex } from './kinds.ts';
 import { rowOfTag } from './tag-pool.ts';
@@ -155,20 +157,37 @@ function checkSpanTree(check: Check): void {
 function checkFreeLists(check: Check): void {
   let listed = 0;
   for (let order = 0; order < ORDER_LANES; order++) {
+    const bins = check.arena('binMap', order);
     const bit = (check.arena(order < 32 ? 'freeMap' : 'freeMapHigh') >>> (order & 31)) & 1;
-    const head = check.arena('freeHead', order);
-    check.expect((bit === 1) === (head !== 0), `free-lists I1: bit ${order} says whether the list is empty`, head);
-    let previous = 0;
-    for (let tag = head; tag !== 0 && listed <= check.limit; tag = check.word(tag, 'linkNext')) {
-      listed++;
-      check.expect(check.word(tag, 'kind') === KIND_FREE, 'free-lists I2: every listed tag is free', tag);
-      check.expect(check.seen.has(tag), 'free-lists I2: every listed tag is a segment', tag);
-      check.expect(orderOf(check.core, check.size(tag)) === order, 'free-lists I3: the list of its size', tag);
-      check.expect(check.word(tag, 'linkPrevious') === previous, 'free-lists I4: links go both ways', tag);
-      previous = tag;
+    check.expect((bit === 1) === (bins !== 0), `free-lists I1: bit ${order} says whether the class is empty`, 0);
+    for (let bin = order << BIN_SHIFT; bin <= (order << BIN_SHIFT) + BIN_MASK; bin++) {
+      const head = check.arena('freeHead', bin);
+      const binBit = (bins >>> (bin & BIN_MASK)) & 1;
+      check.expect(
+        (binBit === 1) === (head !== 0),
+        `free-lists I1: the bit of bin ${bin} says whether it is empty`,
+        head,
+      );
+      listed += checkBin(check, bin, head);
     }
   }
   check.expect(listed === check.free, 'free-lists: every free segment is listed', 0, `${listed} of ${check.free}`);
+}
+
+function checkBin(check: Check, bin: number, head: TagIndex): number {
+  let listed = 0;
+  let previous = 0;
+  for (let tag = head; tag !== 0 && listed <= check.limit; tag = check.word(tag, 'linkNext')) {
+    listed++;
+    check.expect(check.word(tag, 'kind') === KIND_FREE, 'free-lists I2: every listed tag is free', tag);
+    check.expect(check.seen.has(tag), 'free-lists I2: every listed tag is a segment', tag);
+    check.expect(binOf(check.core, check.size(tag)) === bin, 'free-lists I3: the bin of its size', tag);
+    check.expect(check.word(tag, 'linkPrevious') === previous, 'free-lists I4: links go both ways', tag);
+    const descends = previous === 0 || isNewer(check.word(previous, 'stamp'), check.word(tag, 'stamp'));
+    check.expect(descends, 'free-lists I5: stamps descend in a bin', tag);
+    previous = tag;
+  }
+  return listed;
 }
 
 function checkHash(check: Check): void {

@@ -1,49 +1,87 @@
 /**
- * Searching the free lists of an arena.
+ * Searching the free segments of an arena.
  *
  * PROBLEM     Choose a free segment for a request, in the order that the strategies promise.
- * STRUCTURE   instant   from the first list in which every segment is large enough, the newest of each list
- *             best      from the list that the size belongs to, each list from the newest: the first that fits
+ * STRUCTURE   instant   from the first class in which every segment is large enough, the newest of each class
+ *             best      from the class that the size belongs to, each class from the newest: the first that fits
  *
- *             Lists that are empty are skipped through the freemap. A request without constraints fits in any segment that
- *             is large enough, so its search ends at the first head above its own list.
+ *             Classes and bins that are empty are skipped through the maps. `best` goes through the bins of a class instead
+ *             of the class: what it looks for is the newest that fits, so each bin is left at the first segment that fits or
+ *             is older than the best one so far.
  * LOCKING     The arena's lock. Nothing is stored.
- * COSTS       Instant: a few bit operations. Best: the segments of the request's own list that are too small.
+ * COSTS       Instant: one tag per bin of one class. Best, without constraints: the same, and the segments that are newer but
+ *             too small in the one bin that the size belongs to; none up to 31 quanta, where a bin is one size.
  * FAILURE     0: no free segment can hold the request (after `best`).
  * REFERENCES  Bonwick and Adams 2001, section 4.4.2; docs/differences.md.
  */
 
 import { isPowerOfTwo } from '../base/index.ts';
-import { ARENA_FREE_HEAD, TAG_DOUBLE_SHIFT, TAG_LINK_NEXT, TAG_SHIFT, TAG_SIZE, TAG_START } from '../layout/index.ts';
+import {
+  ARENA_BIN_MAP,
+  ARENA_FREE_HEAD,
+  BIN_MASK,
+  BIN_SHIFT,
+  TAG_DOUBLE_SHIFT,
+  TAG_LINK_NEXT,
+  TAG_SHIFT,
+  TAG_SIZE,
+  TAG_STAMP,
+  TAG_START,
+} from '../layout/index.ts';
 import type { ArenaCore } from './arena-core.ts';
 import { type Constraints, fitSegment } from './fit.ts';
-import { firstListFrom, orderOf } from './free-lists.ts';
+import { binOf, firstListFrom, isNewer, newestOf, orderOf } from './free-lists.ts';
 import type { TagIndex } from './kinds.ts';
 
-/** The newest segment of the first list whose segments are all large enough, or 0. */
+/** The newest segment of the first class whose segments are all large enough, or 0. */
 export function searchInstant(core: ArenaCore, size: number, constraints: Constraints | null): TagIndex {
-  const { words, base } = core;
   const floor = orderOf(core, size);
   const first = isPowerOfTwoQuanta(core, size) ? floor : floor + 1;
   for (let order = firstListFrom(core, first); order >= 0; order = firstListFrom(core, order + 1)) {
-    const tag = words[base + ARENA_FREE_HEAD + order] as number;
+    const tag = newestOf(core, order);
     if (constraints === null || fits(core, tag, size, constraints)) return tag;
   }
   return 0;
 }
 
-/** The newest segment that fits, of the lowest list that has one, or 0. */
+/** The newest segment that fits, of the lowest class that has one, or 0. */
 export function searchBest(core: ArenaCore, size: number, constraints: Constraints | null): TagIndex {
-  const { words, doubles, base } = core;
   const floor = orderOf(core, size);
   for (let order = firstListFrom(core, floor); order >= 0; order = firstListFrom(core, order + 1)) {
-    let tag = words[base + ARENA_FREE_HEAD + order] as number;
-    for (; tag !== 0; tag = words[(tag << TAG_SHIFT) + TAG_LINK_NEXT] as number) {
-      if ((doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number) < size) continue;
-      if (constraints === null || fits(core, tag, size, constraints)) return tag;
-    }
+    const firstBin = order === floor ? binOf(core, size) & BIN_MASK : 0;
+    const tag = newestFitting(core, order, firstBin, size, constraints);
+    if (tag !== 0) return tag;
   }
   return 0;
+}
+
+/** The newest segment that fits among the bins of a class from `firstBin` on, or 0. Higher bins first: all of theirs are large. */
+function newestFitting(
+  core: ArenaCore,
+  order: number,
+  firstBin: number,
+  size: number,
+  constraints: Constraints | null,
+): TagIndex {
+  const { words, doubles, base } = core;
+  const headsAt = base + ARENA_FREE_HEAD + (order << BIN_SHIFT);
+  let newest = 0;
+  let newestStamp = 0;
+  for (let bins = (words[base + ARENA_BIN_MAP + order] as number) & (-1 << firstBin); bins !== 0; ) {
+    const bin = 31 - Math.clz32(bins);
+    bins &= ~(1 << bin);
+    let tag = words[headsAt + bin] as number;
+    for (; tag !== 0; tag = words[(tag << TAG_SHIFT) + TAG_LINK_NEXT] as number) {
+      const stamp = words[(tag << TAG_SHIFT) + TAG_STAMP] as number;
+      if (newest !== 0 && !isNewer(stamp, newestStamp)) break;
+      if ((doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number) < size) continue;
+      if (constraints !== null && !fits(core, tag, size, constraints)) continue;
+      newest = tag;
+      newestStamp = stamp;
+      break;
+    }
+  }
+  return newest;
 }
 
 function fits(core: ArenaCore, tag: TagIndex, size: number, constraints: Constraints): boolean {
@@ -52,7 +90,7 @@ function fits(core: ArenaCore, tag: TagIndex, size: number, constraints: Constra
   return fitSegment(start, segmentSize, size, constraints) >= 0;
 }
 
-/** True when every segment of the size's own list is large enough: the size is the smallest of that list. */
+/** True when every segment of the size's own class is large enough: the size is the smallest of that class. */
 function isPowerOfTwoQuanta(core: ArenaCore, size: number): boolean {
   const quanta = size * core.inverseQuantum;
   if (quanta <= 0x7fffffff) return (quanta & (quanta - 1)) === 0;

@@ -2,14 +2,12 @@
 
 import {
   ARENA_BUSY_TAGS,
-  ARENA_FREE_HEAD,
   ARENA_SEGMENT_HEAD,
   ARENA_SIZE_IN_USE,
   ARENA_SIZE_TOTAL,
   ORDER_LANES,
   TAG_DOUBLE_SHIFT,
   TAG_KIND_AT,
-  TAG_LINK_NEXT,
   TAG_OWNER,
   TAG_SEGMENT_NEXT,
   TAG_SHIFT,
@@ -18,6 +16,7 @@ import {
 } from '../layout/index.ts';
 import { type Attachment, slotOfAttachment } from '../sync/index.ts';
 import type { ArenaCore } from './arena-core.ts';
+import { listClass } from './free-lists.ts';
 import { KIND_BUSY, TAG_KIND_NAME, type TagIndex } from './kinds.ts';
 
 /** Kinds of segments as users see them. */
@@ -73,11 +72,7 @@ export function takeSnapshot(core: ArenaCore): ArenaSnapshot {
     tag = words[(tag << TAG_SHIFT) + TAG_SEGMENT_NEXT] as number;
   }
   for (let order = 0; order < ORDER_LANES; order++) {
-    const list: Segment[] = [];
-    for (let tag = words[base + ARENA_FREE_HEAD + order] as number; tag !== 0; ) {
-      list.push(describeTag(core, tag));
-      tag = words[(tag << TAG_SHIFT) + TAG_LINK_NEXT] as number;
-    }
+    const list = listClass(core, order).map((tag) => describeTag(core, tag));
     if (list.length !== 0) freeLists.set(order, list);
   }
   const snapshot = {

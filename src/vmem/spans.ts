@@ -32,7 +32,7 @@ export function saveHeader(core: ArenaCore): void {
   core.journal.log8(core.base + ARENA_HEADER);
 }
 
-/** Logs the fields of a tag that its functions change: all up to `segmentPrevious`. */
+/** Logs the fields of a tag that its functions change: all up to `stamp`; the links of the segment list are logged there. */
 export function saveTag(core: ArenaCore, tag: TagIndex): void {
   core.journal.log8(tag << TAG_SHIFT);
 }

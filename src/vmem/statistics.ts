@@ -4,7 +4,6 @@ import {
   ARENA_BUCKET_COUNT,
   ARENA_BUSY_TAGS,
   ARENA_BUSY_TAGS_PEAK,
-  ARENA_FREE_HEAD,
   ARENA_SIZE_IN_USE,
   ARENA_SIZE_TOTAL,
   ARENA_SPAN_COUNT,
@@ -12,12 +11,10 @@ import {
   ARENA_STATISTICS,
   ORDER_LANES,
   TAG_DOUBLE_SHIFT,
-  TAG_LINK_NEXT,
-  TAG_SHIFT,
   TAG_SIZE,
 } from '../layout/index.ts';
 import type { ArenaCore } from './arena-core.ts';
-import { firstListFrom } from './free-lists.ts';
+import { firstListFrom, listClass } from './free-lists.ts';
 import { ARENA_COUNTER } from './kinds.ts';
 import type { QuantumCacheStatistics } from './quantum-caches.ts';
 
@@ -62,10 +59,10 @@ export function readStatistics(core: ArenaCore): ArenaStatistics {
   let freeSegments = 0;
   for (let order = firstListFrom(core, 0); order >= 0 && order < ORDER_LANES; order = firstListFrom(core, order + 1)) {
     while (freeByOrder.length <= order) freeByOrder.push(0);
-    for (let tag = words[base + ARENA_FREE_HEAD + order] as number; tag !== 0; freeSegments++) {
+    for (const tag of listClass(core, order)) {
+      freeSegments++;
       freeByOrder[order]!++;
       largestFree = Math.max(largestFree, doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number);
-      tag = words[(tag << TAG_SHIFT) + TAG_LINK_NEXT] as number;
     }
   }
   const counts = {} as Record<keyof typeof ARENA_COUNTER | 'frees', number>;

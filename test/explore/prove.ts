@@ -8,7 +8,8 @@ import { loadExplored, type Mutation } from './sources.ts';
 /** `PAGEWRIGHT_EXPLORE=large` explores more threads, sections and preemptions: minutes instead of seconds. */
 export const LARGE = process.env.PAGEWRIGHT_EXPLORE === 'large';
 
-if (LARGE) vi.setConfig({ testTimeout: 3_600_000 });
+// Far above what a quiet machine needs, a few seconds a test: what matters is that all of it is looked at.
+vi.setConfig({ testTimeout: LARGE ? 3_600_000 : 600_000 });
 
 type ScenarioClass<Options> = new (options: Options) => Scenario;
 

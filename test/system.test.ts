@@ -87,6 +87,62 @@ describe('boot and attach', () => {
     );
   });
 
+  it('refuses a handle with parts missing, and claims no slot for it', () => {
+    const vm = boot({ memory: '1 MiB', slots: 3, services: 'manual', arenas: 4, tags: 256 });
+    for (const memories of [[], undefined, [null], [{}]]) {
+      for (let tries = 0; tries < 3; tries++) {
+        expect(() => attach({ ...vm.handle(), memories })).toThrow(/EINVAL: attach: the handle holds/);
+      }
+    }
+    expect(() => attach({ pagewright: 'adopt' })).toThrow(/EINVAL: attach: expected a handle/);
+    expect(() => attach({ ...vm.handle(), watch: { id: 1 } })).toThrow(/EINVAL: attach: the watch/);
+    expect(vm.statistics().slots.length).toBe(1);
+    vm.detach();
+  });
+
+  it('lets nothing be used after a detach, also when another thread has the slot', () => {
+    const vm = boot({ memory: '1 MiB', slots: 4, services: 'manual' });
+    vm.createArena('ids', { size: 1024, quantumCacheMax: 4 });
+    const gone = attach(vm.handle());
+    const [cached, heap] = [gone.arena('ids'), gone.heap];
+    const held = heap.alloc(64);
+    expect(cached.alloc(2)).toBeGreaterThanOrEqual(0);
+    gone.detach();
+    const next = attach(vm.handle());
+    expect(next.slot).toBe(gone.slot);
+    expect(next.arena('ids').alloc(2)).toBeGreaterThanOrEqual(0);
+    for (const use of [
+      () => cached.alloc(2),
+      () => cached.free(0, 2),
+      () => heap.alloc(64),
+      () => heap.free(held, 64),
+      () => gone.heap,
+      () => gone.arenas.create('new'),
+      () => gone.frames.tryTake(2),
+      () => gone.open('package.json'),
+    ]) {
+      expect(use).toThrow(/ESTALE/);
+    }
+    next.detach();
+    vm.detach();
+  });
+
+  it('stops the system when a thread finds an invariant broken, and tells the others why', () => {
+    const vm = boot({ memory: '1 MiB', slots: 4, services: 'manual' });
+    const arena = vm.createArena('broken', { size: 64 });
+    const other = attach(vm.handle());
+    const address = arena.alloc(8);
+    vm.region.tables.arenaState.busyTags.put(arena.index, 0);
+    vm.region.tables.arenaState.segmentHead.put(arena.index, 0);
+    const { kind } = vm.region.tables.tag;
+    for (let row = 0; row < 64; row++) if (kind.get(row) === 3) kind.put(row, 4);
+    for (let row = 0; row < 64; row++) if (kind.get(row) === 4) kind.put(row, 3);
+    expect(() => arena.free(address, 8)).toThrow(/invariant broken/);
+    expect(vm.poisoned).toMatch(/invariant broken/);
+    expect(() => other.arena('broken').alloc(8)).toThrow(/EPOISONED.*invariant broken/);
+    expect(() => arena.alloc(8)).toThrow(/EPOISONED.*invariant broken/);
+  });
+
   it('refuses a region of another version, another flavour, another layout, and a poisoned one', () => {
     const vm = bootSmall();
     const { header } = vm.region.tables;
@@ -160,7 +216,10 @@ describe('boot and attach', () => {
     [{ memory: '1 MiB', clock: 'sundial' }, /clock must be one of real, virtual/],
     [{ memory: '1 MiB', services: 'none' }, /services must be one of/],
     [{ memory: '1 MiB', limits: { gold: 1 } }, /known resources: lockedFrames/],
-    [{ memory: '1 MiB', limits: { frames: -1 } }, /limits.frames must be an integer/],
+    [{ memory: '1 MiB', limits: { lockedFrames: -1 } }, /limits.lockedFrames must be an integer/],
+    [{ memory: '1 MiB', limits: 5 }, /boot\(limits=5\): limits must be an object/],
+    [{ memory: '1 MiB', pagelock: null }, /pagelock must be an object/],
+    [{ memory: '1 MiB', physical: 7 }, /physical must be an object/],
   ])('refuses boot(%j)', (options, message) => {
     expect(() => boot(options as never)).toThrow(message);
   });

@@ -60,7 +60,19 @@ export class InvariantError extends Error {
   constructor(invariant: string, detail: string) {
     super(`invariant broken: ${invariant}: ${detail}`);
     this.invariant = invariant;
+    for (const listener of invariantListeners) listener(this);
   }
+}
+
+const invariantListeners = new Set<(error: InvariantError) => void>();
+
+/**
+ * Calls back for every invariant that this thread finds broken, before the error is thrown: the region it belongs to must
+ * stop, whoever catches the error. Returns a function that ends it.
+ */
+export function onInvariantBroken(listener: (error: InvariantError) => void): () => void {
+  invariantListeners.add(listener);
+  return () => invariantListeners.delete(listener);
 }
 
 /** One value of an error message: strings quoted, objects by their fields, the rest as it is. */

@@ -121,7 +121,7 @@ export class ByteColumn {
     let end = start;
     while (end < start + this.lanes && this.view[end] !== 0) end++;
     // A decoder may reject a shared view, so the bytes are copied first.
-    return new TextDecoder().decode(Uint8Array.prototype.slice.call(this.view, start, end));
+    return new TextDecoder('utf-8', { ignoreBOM: true }).decode(Uint8Array.prototype.slice.call(this.view, start, end));
   }
 
   /** Bytes that `text` needs; at most `lanes` fit. */

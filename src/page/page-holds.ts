@@ -62,6 +62,7 @@ export class PageHolds {
   tryShared(frame: FrameIndex): boolean {
     const depth = this.#depth[frame] as number;
     if (depth === 0) {
+      if (this.#thread.ended) this.#thread.failEnded();
       if (!trySharedHold(this.#thread, this.#lock.address(frame))) return false;
       this.#pages++;
     } else {

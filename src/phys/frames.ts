@@ -147,8 +147,11 @@ export class Frames {
 
   /** Gives a frame of a single-frame use back. */
   give(frame: FrameIndex, use: number): void {
+    // Whoever uses a frame is the only one that changes its use: a look without the lock is certain.
+    if (this.useOf(frame) !== use) {
+      failMisuse('frames.give', { frame, use, found: this.useOf(frame) }, 'a frame is given back by whoever uses it');
+    }
     this.#mutex.enter();
-    assert(this.useOf(frame) === use, 'phys/frames: a frame is given back by whoever uses it');
     this.core.give(frame);
     this.#mutex.exit();
   }

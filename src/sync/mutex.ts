@@ -105,6 +105,7 @@ function mutexEnterSlow(thread: Thread, address: WordAddress, timeoutMs: number,
   const record = thread.heldRecord(address, HELD_EXCLUSIVE);
   if ((load(words, address) & LOCK_OWNER) === tag) {
     thread.dropHeld(record);
+    thread.checkPoison();
     fail('EDEADLK', 'mutex.enter', { lock: address, slot: thread.slot }, 'this slot holds the lock already');
   }
   // 3a. Spin: the owner is probably running on another core and about to leave.

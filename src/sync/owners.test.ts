@@ -17,7 +17,9 @@ describe('owners', () => {
     expect(() => createOwner(region, 'x'.repeat(64))).toThrow(/1 to 63 bytes/);
     expect(() => createOwner(region, 'a', { frame: 1 } as never)).toThrow(/known resources: lockedFrames/);
     expect(() => createOwner(region, 'a', { toString: 1 } as never)).toThrow(/known resources/);
-    expect(() => createOwner(region, 'a', { frames: -1 })).toThrow(/EINVAL: createOwner\(limits.frames=-1\)/);
+    expect(() => createOwner(region, 'a', { lockedFrames: -1 })).toThrow(
+      /EINVAL: createOwner\(limits.lockedFrames=-1\)/,
+    );
     expect(ownerUsage(region)).toEqual([]);
   });
 
@@ -47,16 +49,12 @@ describe('owners', () => {
     );
     expect(tryCharge(thread, OWNER_RESOURCE.lockedFrames, 4)).toBe(true);
     uncharge(region, 0, OWNER_RESOURCE.lockedFrames, 10);
-    charge(thread, 'frames', 1e6);
+    const free = createOwner(region, 'free');
+    region.tables.slot.owner.put(thread.slot, free);
+    charge(thread, 'lockedFrames', 1e6);
     expect(ownerUsage(region)).toEqual([
-      {
-        name: 'default',
-        resources: {
-          lockedFrames: { used: 0, peak: 10, limit: 10 },
-          frames: { used: 1e6, peak: 1e6, limit: null },
-          swapFrames: { used: 0, peak: 0, limit: null },
-        },
-      },
+      { name: 'default', resources: { lockedFrames: { used: 0, peak: 10, limit: 10 } } },
+      { name: 'free', resources: { lockedFrames: { used: 1e6, peak: 1e6, limit: null } } },
     ]);
     expect(() => uncharge(region, 0, OWNER_RESOURCE.lockedFrames, 1)).toThrow(/sync\/owners I2/);
   });

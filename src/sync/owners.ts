@@ -26,10 +26,6 @@ import type { Thread } from './thread.ts';
 export const OWNER_RESOURCE = {
   /** Frames that an owner's mappings and pins keep from moving. */
   lockedFrames: 0,
-  /** Frames taken for good: cookies, heaps. */
-  frames: 1,
-  /** Frames' worth of swap space. */
-  swapFrames: 2,
 } as const;
 
 /** The part of a resource's charge that is changed under a lock lies this many lanes behind the other one. */

@@ -12,10 +12,13 @@ import { ALL_WAITERS, compareExchange, load, notify } from './atomics.ts';
 /** Marks the region as broken, for the given reason, and wakes all sleepers. Only the first reason is kept. */
 export function poisonRegion(region: Region, reason: string): void {
   const { header, slot: slots } = region.tables;
-  if (compareExchange(region.words, header.poison.address(0), 0, 1) === 0) {
+  const mark = header.poison.address(0);
+  if (load(region.words, mark) === 0) {
+    // The reason first: whoever sees the mark can say why.
     let text = reason;
     while (new TextEncoder().encode(text).length >= header.poisonText.lanes) text = text.slice(0, text.length - 16);
     header.poisonText.putText(0, text);
+    compareExchange(region.words, mark, 0, 1);
   }
   for (let slot = 0; slot < slots.rowCount; slot++) {
     const address = slots.waitAddress.get(slot) - 1;

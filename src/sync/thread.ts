@@ -94,6 +94,7 @@ export class Thread {
   readonly sliceMs: number;
   readonly journal: Journal;
   readonly clock: Clock;
+  private isEnded = false;
   private readonly held: Int32Array;
   private readonly slots: BoundTables['slot'];
   private readonly poisonAddress: WordAddress;
@@ -118,6 +119,21 @@ export class Thread {
     this.poisonAddress = region.tables.header.poison.address(0);
   }
 
+  /** True after `end`: the slot belongs to somebody else, or will. */
+  get ended(): boolean {
+    return this.isEnded;
+  }
+
+  /** Says that the slot was given back: from here on every entry of a lock throws `ESTALE`. */
+  end(): void {
+    this.isEnded = true;
+  }
+
+  /** Throws `ESTALE`: the thread has detached. */
+  failEnded(): never {
+    throw new VmError('ESTALE', `this thread has detached from the system; its slot ${this.slot} is no longer its own`);
+  }
+
   /** Locks that this slot holds or is about to take. */
   get heldCount(): number {
     return this.held[HELD_LANE.count] as number;
@@ -125,6 +141,7 @@ export class Thread {
 
   /** Writes the record of a lock that is about to be taken; `waits` says whether the caller may sleep for it. */
   pushHeld(address: WordAddress, kind: number, rank: number, waits: boolean): void {
+    if (this.isEnded) this.failEnded();
     const { held } = this;
     const depth = held[HELD_LANE.count] as number;
     const lane = HELD_LANE.first + depth * HELD_LANE.size;

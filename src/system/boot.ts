@@ -7,6 +7,7 @@
 
 import { basename } from 'node:path';
 import { MessageChannel, parentPort, type Transferable, Worker } from 'node:worker_threads';
+import { VmError } from '../base/index.ts';
 import { Region } from '../layout/index.ts';
 import { Banks } from '../phys/banks.ts';
 import { createPagelock } from '../seg/index.ts';
@@ -84,6 +85,7 @@ export function attach(given: unknown): VirtualMemory {
   const handle = unwrapHandle(given);
   const region = Region.attach(handle.region);
   refusePoisoned(region, 'attach');
+  requireBanks(region, handle);
   const slot = claimForThread(region, handle.watch);
   return new VirtualMemory(region, banksOf(region, handle), slot, handle.watch?.port ?? null);
 }
@@ -121,6 +123,21 @@ export async function shutDown(vm: VirtualMemory): Promise<void> {
   services.delete(vm);
   poisonRegion(vm.region, 'the system was shut down');
   await Promise.all(workers.map((worker) => worker.terminate()));
+}
+
+/** Throws `EINVAL` unless the handle's memories are those of the region. */
+function requireBanks(region: Region, handle: Handle): void {
+  const { frames, bankFrames, pageSize } = region.geometry;
+  const banks = Math.ceil(frames / bankFrames);
+  const sizes = handle.memories.map((memory) => memory.buffer.byteLength);
+  const fits = sizes.every(
+    (sizeBytes, bank) => sizeBytes >= Math.min(bankFrames, frames - bank * bankFrames) * pageSize,
+  );
+  if (sizes.length === banks && fits) return;
+  throw new VmError(
+    'EINVAL',
+    `attach: the handle holds ${sizes.length} memories, but not the ${banks} banks of its region`,
+  );
 }
 
 function banksOf(region: Region, handle: Handle): Banks {

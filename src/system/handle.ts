@@ -36,12 +36,23 @@ export interface AdoptMessage {
 /** The handle in whatever a thread was given: a handle, or the message that `adopt` posts. Throws `EINVAL`. */
 export function unwrapHandle(given: unknown): Handle {
   const kind = typeof given === 'object' && given !== null ? (given as { pagewright?: unknown }).pagewright : undefined;
-  if (kind === 'handle') return given as Handle;
-  if (kind === 'adopt') return (given as AdoptMessage).handle;
+  if (kind === 'handle') return requireWhole(given as Handle);
+  if (kind === 'adopt') return unwrapHandle((given as AdoptMessage).handle);
   throw new VmError(
     'EINVAL',
     `attach: expected a handle (from vm.handle(), workerData.vm of a spawned worker, or the message of vm.adopt), got ${
       given === null ? 'null' : typeof given
     }`,
   );
+}
+
+/** Refuses a handle with parts missing: what `attach` needs must be there before it claims a slot. */
+function requireWhole(handle: Handle): Handle {
+  const { memories, watch } = handle;
+  const buffers = Array.isArray(memories) && memories.every((memory) => memory?.buffer instanceof SharedArrayBuffer);
+  if (!buffers) throw new VmError('EINVAL', 'attach: the handle holds no list of shared WebAssembly memories');
+  if (watch !== undefined && (!Number.isInteger(watch?.id) || typeof watch?.port?.postMessage !== 'function')) {
+    throw new VmError('EINVAL', 'attach: the watch of the handle holds no id and message port');
+  }
+  return handle;
 }

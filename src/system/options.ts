@@ -138,6 +138,12 @@ export function planBoot(options: BootOptions): BootPlan {
     failMisuse('boot', { options }, "pass an object, at least { memory: '64 MiB' }");
   }
   rejectUnknownOptions('boot', options, KNOWN_OPTIONS);
+  for (const name of ['limits', 'physical', 'pagelock'] as const) {
+    const value: unknown = options[name];
+    if (value !== undefined && (typeof value !== 'object' || value === null)) {
+      failMisuse('boot', { [name]: value }, `${name} must be an object`);
+    }
+  }
   const { pageSize, memoryBytes, memoryMaxBytes, bankBytes } = planMemory(options);
   const integer = (name: keyof BootOptions, fallback: number, min: number, max: number): number =>
     requireInteger('boot', name, options[name] ?? fallback, min, max);

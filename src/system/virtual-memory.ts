@@ -14,7 +14,7 @@
  */
 
 import { MessageChannel, type Transferable, Worker, type WorkerOptions } from 'node:worker_threads';
-import { type CheckReport, fail, InvariantError, VmError } from '../base/index.ts';
+import { type CheckReport, fail, onInvariantBroken, VmError } from '../base/index.ts';
 import type { Region } from '../layout/index.ts';
 import { checkPages, type PageCounter, Pages, pageStatistics, recoverPages } from '../page/index.ts';
 import { type Banks, type FrameCounts, Frames, PageLists } from '../phys/index.ts';
@@ -95,6 +95,7 @@ export class VirtualMemory {
   #monitor: MonitorLink | null;
   #detached = false;
   #onDetach: (() => void)[] = [];
+  readonly #forgetInvariants: () => void;
 
   /** For `boot` and `attach`, which have claimed the slot. */
   constructor(region: Region, banks: Banks, slot: SlotIndex, monitor: MonitorLink | null) {
@@ -122,6 +123,8 @@ export class VirtualMemory {
       (_self, dead) => this.frames.recover(dead),
     ];
     this.#monitor = monitor;
+    // Whoever catches the error: a region with a broken structure stops.
+    this.#forgetInvariants = onInvariantBroken((error) => poisonRegion(region, error.message));
   }
 
   /** This thread's slot. */
@@ -259,19 +262,16 @@ export class VirtualMemory {
     }
     for (const release of this.#onDetach.reverse()) release();
     this.#onDetach = [];
+    this.frames.settle();
     releaseSlot(this.thread);
+    this.thread.end();
+    this.#forgetInvariants();
     this.#detached = true;
   }
 
   /** Same as `detach`. */
   [Symbol.dispose](): void {
     this.detach();
-  }
-
-  /** Records an error of this thread: a broken invariant stops the whole system. Returns the error. */
-  report(error: unknown): unknown {
-    if (error instanceof InvariantError) poisonRegion(this.region, error.message);
-    return error;
   }
 
   #watchedHandle(call: string): { handle: Handle; transfer: Transferable } {

@@ -140,6 +140,7 @@ export class ArenaCore {
 
   /** True while the arena that this core was made for exists. Only certain under the lock. */
   get current(): boolean {
+    if (this.thread.ended) this.thread.failEnded();
     return this.words[this.generationAddress] === this.generation;
   }
 

@@ -113,7 +113,7 @@ try {
 } catch (error) {
   parentPort?.postMessage({
     steps,
-    mismatches: [...mismatches, String(vm.report(error))],
+    mismatches: [...mismatches, String(error)],
     refused,
   } satisfies ReaderResult);
 }

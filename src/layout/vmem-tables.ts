@@ -70,6 +70,7 @@ export const arenaStateTable = table('arenaState', 'arenas', 'records', {
   rehashNext: i32('L', 'next old bucket to move'),
   stampNext: i32('L', 'stamp of the next free segment, wrapping; not logged'),
   binMap: i32('L', 'bit b of lane k: bin b of class k is not empty', { lanes: ORDER_LANES }),
+  newest: i32('L', 'newest tag of a class; 0 when the bins must be asked', { lanes: ORDER_LANES }),
   freeHead: i32('L', 'first tag of a bin', { lanes: BIN_LANES }),
 });
 
@@ -133,8 +134,10 @@ export const ARENA_REHASH_NEXT = 70;
 export const ARENA_STAMP_NEXT = 71;
 /** Word `binMap` of an arena's record. */
 export const ARENA_BIN_MAP = 72;
+/** Word `newest` of an arena's record. */
+export const ARENA_NEWEST = 126;
 /** Word `freeHead` of an arena's record. */
-export const ARENA_FREE_HEAD = 126;
+export const ARENA_FREE_HEAD = 180;
 
 /** Words of an arena's record. */
 export const ARENA_WORD = {
@@ -161,6 +164,7 @@ export const ARENA_WORD = {
   rehashNext: ARENA_REHASH_NEXT,
   stampNext: ARENA_STAMP_NEXT,
   binMap: ARENA_BIN_MAP,
+  newest: ARENA_NEWEST,
   freeHead: ARENA_FREE_HEAD,
 } as const;
 

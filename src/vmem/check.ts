@@ -20,7 +20,7 @@ import {
 } from '../layout/index.ts';
 import { hashFind } from './allocation-hash.ts';
 import type { ArenaCore } from './arena-core.ts';
-import { binOf, isNewer } from './free-lists.ts';
+import { binOf, isNewer, listClass } from './free-lists.ts';
 import { wholeSpanOf } from './idle-spans.ts';
 import { KIND_BUSY, KIND_FREE, KIND_SPAN_IMPORTED, KIND_SPAN_STATIC, type TagIndex } from './kinds.ts';
 import { rowOfTag } from './tag-pool.ts';
@@ -158,6 +158,9 @@ function checkFreeLists(check: Check): void {
   let listed = 0;
   for (let order = 0; order < ORDER_LANES; order++) {
     const bins = check.arena('binMap', order);
+    const newest = check.arena('newest', order);
+    const known = newest === 0 || listClass(check.core, order)[0] === newest;
+    check.expect(known, 'free-lists I6: the newest of its class', newest);
     const bit = (check.arena(order < 32 ? 'freeMap' : 'freeMapHigh') >>> (order & 31)) & 1;
     check.expect((bit === 1) === (bins !== 0), `free-lists I1: bit ${order} says whether the class is empty`, 0);
     for (let bin = order << BIN_SHIFT; bin <= (order << BIN_SHIFT) + BIN_MASK; bin++) {

@@ -13,10 +13,10 @@
  *
  * INVARIANTS  I1 a bit of a map is set if and only if what it stands for is not empty.   I2 every listed tag is free.
  *             I3 a tag is in the bin of its size.   I4 links go both ways; the head has no predecessor.
- *             I5 stamps descend in a bin.
+ *             I5 stamps descend in a bin.   I6 the newest of a class is known from when it came until it is taken.
  * LOCKING     The arena's lock. The header words of the arena are logged by the caller (`saveHeader`), and so is the tag
  *             itself unless it is fresh; neighbours, heads and bin maps are logged here.
- * COSTS       Insert and remove touch at most three tags. The newest of a class: one tag per bin that is not empty.
+ * COSTS       Insert and remove touch at most three tags. The newest of a class: known, or one tag per bin in use.
  * FAILURE     A broken link is an `InvariantError`. Stamps wrap: segments that came more than 2^31 others apart may be taken
  *             in another order.
  * REJECTED    One list per class (a request that its newest segments cannot hold walks past all of them: 10 us among 10^5
@@ -30,6 +30,7 @@ import {
   ARENA_FREE_HEAD,
   ARENA_FREE_MAP,
   ARENA_FREE_MAP_HIGH,
+  ARENA_NEWEST,
   ARENA_STAMP_NEXT,
   BIN_MASK,
   BIN_SHIFT,
@@ -74,22 +75,24 @@ export function freeListInsert(core: ArenaCore, tag: TagIndex): void {
   const record = tag << TAG_SHIFT;
   const headAt = base + ARENA_FREE_HEAD + bin;
   const head = words[headAt] as number;
+  const order = bin >>> BIN_SHIFT;
+  const newestAt = base + ARENA_NEWEST + order;
   words[record + TAG_LINK_PREVIOUS] = 0;
   words[record + TAG_LINK_NEXT] = head;
   words[record + TAG_STAMP] = words[base + ARENA_STAMP_NEXT]!++;
   if (head === 0) {
-    const order = bin >>> BIN_SHIFT;
     const binMapAt = base + ARENA_BIN_MAP + order;
-    journal.log2(headAt, binMapAt);
+    journal.log3(headAt, newestAt, binMapAt);
     words[binMapAt]! |= 1 << (bin & BIN_MASK);
     words[mapWord(base, order)]! |= 1 << (order & 31);
   } else {
     const backAt = (head << TAG_SHIFT) + TAG_LINK_PREVIOUS;
     assert(words[backAt] === 0, 'vmem/free-lists I4: the head has no predecessor');
-    journal.log2(headAt, backAt);
+    journal.log3(headAt, newestAt, backAt);
     words[backAt] = tag;
   }
   words[headAt] = tag;
+  words[newestAt] = tag;
 }
 
 /** Takes a free tag out of its bin. Its own links are left as they are. */
@@ -113,10 +116,15 @@ export function freeListRemove(core: ArenaCore, tag: TagIndex): void {
     return;
   }
   const bin = binOf(core, core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number);
+  const order = bin >>> BIN_SHIFT;
+  const newestAt = base + ARENA_NEWEST + order;
+  if (words[newestAt] === tag) {
+    journal.log1(newestAt);
+    words[newestAt] = 0;
+  }
   const headAt = base + ARENA_FREE_HEAD + bin;
   assert(words[headAt] === tag, 'vmem/free-lists I3: a tag is in the bin of its size');
   if (next === 0) {
-    const order = bin >>> BIN_SHIFT;
     const binMapAt = base + ARENA_BIN_MAP + order;
     journal.log2(headAt, binMapAt);
     const bins = (words[binMapAt] as number) & ~(1 << (bin & BIN_MASK));
@@ -154,6 +162,12 @@ function lowestBit(bits: number): number {
 
 /** The newest tag of a class that is not empty. */
 export function newestOf(core: ArenaCore, order: number): TagIndex {
+  const { words, base } = core;
+  const known = words[base + ARENA_NEWEST + order] as number;
+  return known !== 0 ? known : newestOfBins(core, order);
+}
+
+function newestOfBins(core: ArenaCore, order: number): TagIndex {
   const { words, base } = core;
   const headsAt = base + ARENA_FREE_HEAD + (order << BIN_SHIFT);
   let bins = words[base + ARENA_BIN_MAP + order] as number;

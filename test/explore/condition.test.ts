@@ -12,37 +12,37 @@ const mortalWorld = (mortal: number[], ...programs: string[]) =>
 describe('condition variable', () => {
   it('hands items from one thread to another under all interleavings', () => {
     prove('condition, 2 x 2', world('pp', 'tt'), {});
-    prove('condition, 2 x 2, the taker dies', mortalWorld([1], 'pp', 'tt'), { deaths: 1 });
-    prove('condition, 2 x 2, time-outs', world('pp', 'TT'), { passTime: true });
-    prove('condition, 2 x 2, to and fro, time-outs', world('pT', 'Tp'), { passTime: true });
+    prove('condition, 2 x 2', mortalWorld([1], 'pp', 'tt'), { deaths: 1 });
+    prove('condition, 2 x 2', world('pp', 'TT'), { passTime: true });
+    prove('condition, 2 x 2, to and fro', world('pT', 'Tp'), { passTime: true });
   });
 
   it('hands items over with time limits and a death, when there is time', () => {
     if (!LARGE) return;
     const bounds = { deaths: 1, passTime: true };
-    prove('condition, 2 x 2, time-outs, either dies', mortalWorld([0, 1], 'pp', 'TT'), bounds);
-    prove('condition, 2 x 2, to and fro, time-outs, either dies', mortalWorld([0, 1], 'pT', 'Tp'), bounds);
+    prove('condition, 2 x 2', mortalWorld([0, 1], 'pp', 'TT'), bounds);
+    prove('condition, 2 x 2, to and fro', mortalWorld([0, 1], 'pT', 'Tp'), bounds);
   });
 
   it('wakes another taker when the one that was signalled dies', () => {
-    prove('condition, 2 takers, one dies, 2 preemptions', mortalWorld([1], 'pp', 't', 't'), {
+    prove('condition, 2 takers', mortalWorld([1], 'pp', 't', 't'), {
       deaths: 1,
       preemptions: LARGE ? 4 : 2,
     });
   });
 
   it('gives every signal when the thread that signals dies', () => {
-    prove('condition, 2 givers, one dies, 2 preemptions', mortalWorld([0], 'p', 'p', 't'), {
+    prove('condition, 2 givers', mortalWorld([0], 'p', 'p', 't'), {
       deaths: 1,
       preemptions: LARGE ? 4 : 2,
     });
     const mortal = LARGE ? [1, 2] : [];
-    prove('condition, broadcast, 2 preemptions', mortalWorld(mortal, 'PP', 't', 't'), { deaths: 1, preemptions: 2 });
+    prove('condition, broadcast', mortalWorld(mortal, 'PP', 't', 't'), { deaths: 1, preemptions: 2 });
   });
 
   it('wakes event loops and threads side by side', () => {
-    prove('condition, an event loop, a death', mortalWorld([1], 'pp', 'aa'), { deaths: 1 });
-    prove('condition, a thread and an event loop, a death, 1 preemption', mortalWorld([1], 'pp', 'a', 't'), {
+    prove('condition, an event loop', mortalWorld([1], 'pp', 'aa'), { deaths: 1 });
+    prove('condition, a thread and an event loop', mortalWorld([1], 'pp', 'a', 't'), {
       deaths: 1,
       preemptions: LARGE ? 2 : 1,
     });
@@ -53,7 +53,7 @@ describe('cancel token', () => {
   it('ends a wait or comes too late, and nobody hangs', () => {
     const Cancel = scenarioClass<CancelOptions>('cancel.ts', 'CancelWorld');
     prove('cancel, nobody holds', new Cancel({ holder: false, mortal: [1] }), { deaths: 1 });
-    prove('cancel, 2 preemptions', new Cancel({ holder: true, mortal: LARGE ? [0, 1] : [] }), {
+    prove('cancel', new Cancel({ holder: true, mortal: LARGE ? [0, 1] : [] }), {
       deaths: LARGE ? 1 : 0,
       preemptions: 2,
     });

@@ -13,12 +13,12 @@ describe('mutex', () => {
   });
 
   it('holds for two threads when either dies at any step', () => {
-    prove('mutex, 2 x 2, a death', world({ threads: 2, sections: 2, mortal: [0, 1] }), { deaths: 1 });
+    prove('mutex, 2 x 2', world({ threads: 2, sections: 2, mortal: [0, 1] }), { deaths: 1 });
   });
 
   it('holds for two threads with time limits, when either dies at any step', () => {
     const options = { threads: 2, sections: 2, mortal: LARGE ? [0, 1] : [1], timed: [1] };
-    prove('mutex, 2 x 2, time-outs, a death', world(options), { deaths: 1, passTime: true });
+    prove('mutex, 2 x 2', world(options), { deaths: 1, passTime: true });
     prove('mutex, 2 x 2, all timed', world({ ...options, timed: [0, 1], mortal: LARGE ? [0, 1] : [] }), {
       deaths: 1,
       passTime: true,
@@ -26,10 +26,10 @@ describe('mutex', () => {
   });
 
   it('holds for three threads under all schedules with two preemptions', () => {
-    prove('mutex, 3 x 2, 2 preemptions', world({ threads: 3, sections: 2 }), { preemptions: 2 });
+    prove('mutex, 3 x 2', world({ threads: 3, sections: 2 }), { preemptions: 2 });
     const options = { threads: 3, sections: LARGE ? 2 : 1, mortal: [0, 1, 2] };
-    prove('mutex, 3 threads, a death, 2 preemptions', world(options), { preemptions: 2, deaths: 1 });
-    prove('mutex, 3 threads, a time-out, 2 preemptions', world({ ...options, sections: 2, timed: [1] }), {
+    prove('mutex, 3 threads', world(options), { preemptions: 2, deaths: 1 });
+    prove('mutex, 3 threads', world({ ...options, sections: 2, timed: [1] }), {
       preemptions: 2,
       passTime: true,
     });
@@ -37,11 +37,11 @@ describe('mutex', () => {
 
   it('holds for threads that block and event loops that wait', () => {
     const options = { threads: 2, sections: 2, mortal: [0, 1], async: [1] };
-    prove('mutex, 1 blocking and 1 asynchronous, a death', world(options), { deaths: 1 });
-    prove('mutex, 2 blocking and 1 asynchronous, 2 preemptions', world({ ...options, threads: 3, mortal: [] }), {
+    prove('mutex, 1 blocking and 1 asynchronous', world(options), { deaths: 1 });
+    prove('mutex, 2 blocking and 1 asynchronous', world({ ...options, threads: 3, mortal: [] }), {
       preemptions: 2,
     });
-    prove('mutex, 1 timed, 1 blocking, 1 asynchronous, 2 preemptions', world({ ...options, threads: 3, timed: [0] }), {
+    prove('mutex, 1 timed, 1 blocking, 1 asynchronous', world({ ...options, threads: 3, timed: [0] }), {
       preemptions: 2,
       passTime: true,
       deaths: LARGE ? 1 : 0,
@@ -50,7 +50,7 @@ describe('mutex', () => {
 
   it('holds for three threads with more preemptions, when there is time', () => {
     if (!LARGE) return;
-    prove('mutex, 3 x 1, a death', world({ threads: 3, sections: 1, mortal: [0, 1, 2] }), { deaths: 1 });
+    prove('mutex, 3 x 1', world({ threads: 3, sections: 1, mortal: [0, 1, 2] }), { deaths: 1 });
     prove('mutex, 3 x 2, 4 preemptions', world({ threads: 3, sections: 2 }), { preemptions: 4 });
   });
 

@@ -29,7 +29,13 @@ export function scenarioClass<Options>(file: string, name: string, mutations?: r
 /** Explores all of a scenario, prints how much that was, and demands that nothing breaks. */
 export function prove(title: string, scenario: Scenario, bounds: Bounds): Exploration {
   const result = new Explorer(scenario, bounds).explore();
-  console.log(`explored ${title}: ${result.states} states, ${result.steps} steps, ${result.ends} final states`);
+  const { deaths = 0, preemptions, passTime } = bounds;
+  const death = deaths > 0 && scenario.mortal.length > 0 ? ', a death at any step' : '';
+  const time = passTime ? ', time-outs at any step' : '';
+  const switches = preemptions === undefined ? 'all interleavings' : `${preemptions} preemptions`;
+  console.log(
+    `explored ${title} (${switches}${death}${time}): ${result.states} states, ${result.steps} steps, ${result.ends} final states`,
+  );
   if (result.violation !== null) console.log(`schedule: ${result.violation.schedule}`);
   expect(result.violation).toBeNull();
   expect(result.complete).toBe(true);

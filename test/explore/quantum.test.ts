@@ -17,7 +17,7 @@ describe('quantum cache', () => {
 
   it('loses nothing when either thread dies at any step', () => {
     const programs = LARGE ? ['aafaff', 'apt'] : ['aaff', 'ap'];
-    prove('quantum cache, a death', world({ threads: 2, programs, mortal: [0, 1] }), {
+    prove('quantum cache', world({ threads: 2, programs, mortal: [0, 1] }), {
       deaths: 1,
       ...(LARGE ? {} : { preemptions: 2 }),
     });
@@ -26,7 +26,7 @@ describe('quantum cache', () => {
   it('tells one of two threads that free the same object', () => {
     const options = { threads: 2, programs: ['t', 't'], sameObject: true };
     prove('quantum cache, the same object', world(options), {});
-    prove('quantum cache, the same object, a death', world({ ...options, mortal: [0, 1] }), { deaths: 1 });
+    prove('quantum cache, the same object', world({ ...options, mortal: [0, 1] }), { deaths: 1 });
   });
 });
 

@@ -8,8 +8,8 @@ describe('slots', () => {
   it('are given out once, and come back whenever their thread dies', () => {
     const Slots = scenarioClass<SlotOptions>('slots.ts', 'SlotWorld');
     prove('slots, 2 threads', new Slots({ stays: 1 }), {});
-    prove('slots, 2 threads, a death', new Slots({ stays: 1, mortal: LARGE ? [0, 1] : [0] }), { deaths: 1 });
-    prove('slots, 2 threads, 2 stays, 2 preemptions, a death', new Slots({ stays: 2, mortal: [0] }), {
+    prove('slots, 2 threads', new Slots({ stays: 1, mortal: LARGE ? [0, 1] : [0] }), { deaths: 1 });
+    prove('slots, 2 threads, 2 stays', new Slots({ stays: 2, mortal: [0] }), {
       deaths: 1,
       preemptions: LARGE ? 4 : 2,
     });

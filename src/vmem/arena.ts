@@ -32,7 +32,7 @@ import { freeTag } from './release.ts';
 import { type ArenaSnapshot, describeTag, type Segment, showSnapshot, takeSnapshot } from './snapshot.ts';
 import { announceSpace } from './space-queue.ts';
 import { spanContaining } from './span-tree.ts';
-import { insertSpan, requireNoOverlap, requireRange } from './spans.ts';
+import { insertSpan, removeStaticSpan, requireNoOverlap, requireRange } from './spans.ts';
 import { type ArenaStatistics, readStatistics } from './statistics.ts';
 import { refillReserve, TAGS_PER_OPERATION, trimReserve } from './tag-pool.ts';
 import { returnInFlight } from './transfer.ts';
@@ -213,6 +213,17 @@ export class Arena {
     }
     insertSpan(core, start, size, KIND_SPAN_STATIC);
     core.exit();
+  }
+
+  /** Takes a span away that `add` or `create` brought. Throws `EBUSY` while it has allocations, `EINVAL` for no such span. */
+  remove(start: number): void {
+    removeStaticSpan(this.#core, start);
+  }
+
+  /** Allocates exactly `[address, address + size)`, whole quanta. False when any of it is taken or in no span. */
+  tryReserve(address: number, size: number): boolean {
+    requireRange(this.#core, 'arena.tryReserve', address, size);
+    return this.tryXalloc(size, { min: address, max: address + size - 1 }) >= 0;
   }
 
   /** Makes the allocation hash fit for so many allocations now instead of step by step. Changes nothing else. */

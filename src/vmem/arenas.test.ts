@@ -353,6 +353,28 @@ describe('the allocation hash', () => {
   });
 });
 
+describe('spans and places', () => {
+  it('removes a span that is free, and reserves a place', () => {
+    const { arenas } = makeArenas();
+    const arena = arenas.create('s', { base: 64, size: 64, quantum: 16 });
+    arena.add(1024, 128);
+    expect(arena.tryReserve(1040, 32)).toBe(true);
+    expect(arena.tryReserve(1056, 32)).toBe(false);
+    expect(arena.tryReserve(4096, 32)).toBe(false);
+    expectRefused(arena, () => arena.tryReserve(1041, 32), /start must be an address that is a multiple/);
+    expectRefused(arena, () => arena.remove(1024), /EBUSY: arena\.remove\(arena="s", start=1024\): the span has live/);
+    expectRefused(arena, () => arena.remove(1040), /EINVAL.*no span that/);
+    expectRefused(arena, () => arena.remove(0), /EINVAL/);
+    arena.xfree(1040, 32);
+    arena.remove(1024);
+    arena.remove(64);
+    expect(arena.size('all')).toBe(0);
+    expect(arena.check().problems).toEqual([]);
+    arena.add(1024, 128);
+    expect(arena.alloc(128)).toBe(1024);
+  });
+});
+
 describe('what an arena says about itself', () => {
   it('walks, dumps, finds addresses and counts', () => {
     const { arenas } = makeArenas();

@@ -15,16 +15,17 @@ import {
   TAG_ARENA,
   TAG_DOUBLE_SHIFT,
   TAG_KIND_AT,
+  TAG_SEGMENT_NEXT,
   TAG_SHIFT,
   TAG_SIZE,
   TAG_START,
 } from '../layout/index.ts';
 import { faultPoint } from '../sync/index.ts';
 import type { ArenaCore } from './arena-core.ts';
-import { freeListInsert } from './free-lists.ts';
-import { KIND_FREE, type TagIndex } from './kinds.ts';
+import { freeListInsert, freeListRemove } from './free-lists.ts';
+import { KIND_FREE, KIND_SPAN_STATIC, type TagIndex } from './kinds.ts';
 import { segmentInsertAfter, segmentRemove } from './segment-list.ts';
-import { spanOverlap, spanTreeInsert, spanTreeRemove } from './span-tree.ts';
+import { spanContaining, spanOverlap, spanTreeInsert, spanTreeRemove } from './span-tree.ts';
 import { putSpare, takeSpare } from './tag-pool.ts';
 
 /** Logs the words of the arena that most operations change; see ARENA_HEADER. */
@@ -108,4 +109,31 @@ export function freshTag(core: ArenaCore, start: number, size: number, kind: num
 function saveSpanTotals(core: ArenaCore): void {
   core.journal.logRange(core.base + ARENA_SIZE_TOTAL_WORD, 2);
   core.journal.log1(core.base + ARENA_SPAN_COUNT);
+}
+
+/** Takes a static span away that is free. Throws `EINVAL` when there is none at `start`, `EBUSY` with allocations in it. */
+export function removeStaticSpan(core: ArenaCore, start: number): void {
+  const { words, doubles } = core;
+  core.enter();
+  const span = spanContaining(core, start);
+  const found =
+    span !== 0 &&
+    doubles[(span << TAG_DOUBLE_SHIFT) + TAG_START] === start &&
+    words[(span << TAG_SHIFT) + TAG_KIND_AT] === KIND_SPAN_STATIC;
+  const segment = words[(span << TAG_SHIFT) + TAG_SEGMENT_NEXT] as number;
+  const whole =
+    found &&
+    words[(segment << TAG_SHIFT) + TAG_KIND_AT] === KIND_FREE &&
+    doubles[(segment << TAG_DOUBLE_SHIFT) + TAG_SIZE] === doubles[(span << TAG_DOUBLE_SHIFT) + TAG_SIZE];
+  if (!whole) {
+    core.exit();
+    const values = { arena: core.name, start };
+    if (!found) failMisuse('arena.remove', values, 'no span that `add` or `create` brought starts at this address');
+    fail('EBUSY', 'arena.remove', values, 'the span has live allocations');
+  }
+  saveHeader(core);
+  freeListRemove(core, segment);
+  saveTag(core, segment);
+  removeSpan(core, span, segment);
+  core.exit();
 }

@@ -258,8 +258,8 @@ export class PageLists {
     const { mutex, freed } = this.#core;
     mutex.enter();
     try {
-      // Looked at under the lock, so that what is given back from here on wakes this thread.
-      if (!this.#gateOpen(request.count) || pressure === null) freed.wait(mutex, timeoutMs, request.wait?.token);
+      // What was given back since the last look is found after one short sleep at the latest.
+      freed.wait(mutex, timeoutMs, request.wait?.token);
     } finally {
       if (mutex.held) mutex.exit();
     }

@@ -22,7 +22,7 @@ import type { CheckReport } from '../base/check.ts';
 import { fail, failMisuse, rejectUnknownOptions, requireInteger } from '../base/errors.ts';
 import { VERIFY } from '../base/verify.ts';
 import type { BoundTables } from '../layout/region.ts';
-import type { Banks, FrameIndex, FrameRun, PageLists } from '../phys/index.ts';
+import type { Banks, FrameIndex, FrameRun, PageListPressure, PageLists } from '../phys/index.ts';
 import { faultPoint } from '../sync/fault.ts';
 import { ownerOf } from '../sync/owners.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
@@ -238,6 +238,15 @@ export class Pmem {
       found.push({ cookie: row, generation: generation.get(row), frames: frames.get(row) });
     }
     return found;
+  }
+
+  /** What pmem can do for those who wait for frames: give wholly free large pages of the pool back. */
+  pressure(): PageListPressure {
+    return {
+      reclaimable: () => !this.#work.seed && this.#row.wholeFree.get(0) > 0,
+      reclaim: () => void this.trim(),
+      kick: () => {},
+    };
   }
 
   /** Counts as they are now. */

@@ -109,6 +109,7 @@ export class VirtualMemory {
     this.pages = new Pages(this.thread, this.frames);
     this.pmem = new Pmem(this.thread, banks, this.pageLists);
     this.deviceMaps = new DeviceMaps(this.thread);
+    this.pageLists.setPressure(this.pmem.pressure());
     this.vnodes = new Vnodes(this.thread, this.pages, banks);
     this.mappings = new PageMappings(this.thread, banks, this.pages, this.vnodes);
     this.pagelock = new PagelockCache(this.thread, this.callbacks, frameGauges(this.frames));

@@ -15,6 +15,7 @@ export const OBJECT_POSITION_MASK = MAGAZINE_LANES - 1;
 export const quantumCacheTable = table('quantumCache', 'quantumCaches', 'columns', {
   lock: i32('A', 'mutex of the depot and the slabs', { padded: true }),
   arena: i32('A', 'arena + 1, 0 for a row that is not in use'),
+  closed: i32('L', '1 while the arena is being destroyed: nothing is cached any more'),
   objectSize: f64('c', 'size of an object, a multiple of the quantum'),
   slabSize: f64('c', 'size and alignment of a slab, a power of two'),
   slabObjects: i32('c', 'objects in a slab'),

@@ -106,7 +106,16 @@ export class ArenaCore {
     this.releases = importing && (this.flags & FLAG_KEEP_SPANS) === 0;
     this.importUnit = arena.importUnit.get(row);
     const slabSize = slabSizeOf(thread.region, row);
-    this.caches = slabSize === 0 ? null : new QuantumCaches(thread, row, this.quantum, new ArenaSlabs(this, slabSize));
+    this.caches =
+      slabSize === 0
+        ? null
+        : new QuantumCaches(
+            thread,
+            row,
+            this.quantum,
+            new ArenaSlabs(this, slabSize),
+            () => this.words[this.generationAddress] === generation,
+          );
   }
 
   /** True when spans can be had from a source. */

@@ -24,7 +24,7 @@ import {
   TAG_SEGMENT_NEXT,
   TAG_SHIFT,
 } from '../layout/index.ts';
-import { faultPoint, mutexEnter, mutexExit, RANK } from '../sync/index.ts';
+import { faultPoint, mutexEnter, mutexExit, mutexHeld, RANK } from '../sync/index.ts';
 import { createHash, destroyHash } from './allocation-hash.ts';
 import type { ArenaCore } from './arena-core.ts';
 import type { ArenaCores } from './arena-cores.ts';
@@ -155,18 +155,19 @@ export function destroyArena(core: ArenaCore): void {
     if (arena.state.get(row) === STATE_FREE || arena.importArena.get(row) !== core.row + 1) continue;
     if (core.current) failBusy(core, `arena ${JSON.stringify(arena.name.text(row))} imports from it`);
   }
-  const cached = core.current && core.caches !== null ? core.caches.allocated : 0;
-  if (cached > 0) failBusy(core, `it has ${cached} live allocation${cached === 1 ? '' : 's'} of cached sizes`);
-  if (core.current) core.caches?.drainAll();
   try {
+    if (!core.current) core.failStale();
+    const why = core.caches?.close() ?? null;
+    if (why !== null) failBusy(core, `${why}${countCached(core)}`);
     core.enter();
   } catch (error) {
-    exitRegistry(cores);
+    if (mutexHeld(thread, core.tables.tagPool.registryLock.address(0))) exitRegistry(cores);
     throw error;
   }
   const busyTags = core.words[core.base + ARENA_BUSY_TAGS] as number;
   if (busyTags !== 0) {
     core.exit();
+    core.caches?.reopen();
     failBusy(core, `it has ${busyTags} live allocation${busyTags === 1 ? '' : 's'}`);
   }
   journal.set(arena.state, core.row, STATE_DESTROYING);
@@ -177,6 +178,15 @@ export function destroyArena(core: ArenaCore): void {
   announceSpace(core);
   if (VERIFY) faultPoint(thread, 'vmem.destroy.started');
   dismantle(cores, core.row);
+}
+
+/** How many cached objects users have, for the message. */
+function countCached(core: ArenaCore): string {
+  let count = 0;
+  core.caches?.forEachAllocated(() => {
+    count++;
+  });
+  return count === 0 ? '' : `: ${count}`;
 }
 
 function failBusy(core: ArenaCore, why: string): never {

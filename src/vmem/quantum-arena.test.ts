@@ -58,7 +58,7 @@ describe('an arena with quantum caches', () => {
     expect(() => arena.alloc(2.5)).toThrow(/size=2.5.*integer above 0/);
     expect(() => arena.free(address, 0)).toThrow(/size=0.*integer above 0/);
     expect(() => arena.xfreeAll()).toThrow(/EINVAL: arena.xfreeAll.*quantum caches/);
-    expect(() => arena.destroy()).toThrow(/EBUSY: arena.destroy.*1 live allocation of cached sizes/);
+    expect(() => arena.destroy()).toThrow(/EBUSY: arena.destroy.*live allocations of cached sizes: 1/);
     arena.free(address, 12);
     expect(() => arena.free(address, 12)).toThrow(/the object is free already/);
     arena.destroy();
@@ -96,6 +96,28 @@ describe('an arena with quantum caches', () => {
     endOracle(arenas, 'parent', 1 << 20);
   });
 
+  it('is not destroyed under a thread that has cached objects of it', () => {
+    const { arenas, region } = setUp();
+    const arena = arenas.create('heap', { size: 1 << 12, quantumCacheMax: 16 });
+    const other = testThread(region);
+    const theirs = new Arenas(other, new Callbacks(region)).open('heap');
+    theirs.free(theirs.alloc(3), 3);
+    expect(() => arena.destroy()).toThrow(
+      new RegExp(`EBUSY: arena.destroy.*slot ${other.slot} has cached objects of it; it must call drain`),
+    );
+    arena.free(arena.alloc(3), 3);
+    expect(arena.check().problems).toEqual([]);
+    theirs.drain();
+    const plain = arena.alloc(100);
+    expect(() => arena.destroy()).toThrow(/EBUSY.*1 live allocation/);
+    arena.free(plain, 100);
+    arena.destroy();
+    expect(() => theirs.alloc(3)).toThrow(/ESTALE/);
+    const again = arenas.create('heap', { size: 1 << 12, quantumCacheMax: 16 });
+    again.free(again.alloc(3), 3);
+    endOracle(arenas, 'heap', 1 << 12);
+  });
+
   it('gives back what a dead slot had cached, and keeps what it had allocated', () => {
     const { arenas, region } = setUp();
     const arena = arenas.create('heap', { size: 1 << 16, quantumCacheMax: 16 });
@@ -105,7 +127,7 @@ describe('an arena with quantum caches', () => {
     for (let i = 0; i < 100; i++) theirs.free(theirs.alloc(1 + (i % 16)), 1 + (i % 16));
     arenas.recover(dead.slot);
     expect(arena.check().problems).toEqual([]);
-    expect(() => arena.destroy()).toThrow(/EBUSY.*1 live allocation/);
+    expect(() => arena.destroy()).toThrow(/EBUSY.*live allocations of cached sizes: 1/);
     arena.free(kept, 5);
     endOracle(arenas, 'heap', 1 << 16);
   });

@@ -85,8 +85,11 @@ export class QuantumCache {
   readonly #bases: Float64Array;
   readonly #states: Int32Array;
   readonly #statesAddress: number;
+  readonly #arenaLink: number;
+  readonly #isCurrent: () => boolean;
 
-  constructor(thread: Thread, row: number, store: SlabStore, source: SlabSource) {
+  /** @param isCurrent whether the arena that the cache was made for still exists. */
+  constructor(thread: Thread, row: number, store: SlabStore, source: SlabSource, isCurrent: () => boolean) {
     const { tables } = thread.region;
     const { magazine, magazineSlot, quantumCache, slab } = tables;
     this.row = row;
@@ -113,6 +116,8 @@ export class QuantumCache {
     this.#bases = slab.base.view;
     this.#states = slab.object.view;
     this.#statesAddress = slab.object.base;
+    this.#arenaLink = quantumCache.arena.get(row);
+    this.#isCurrent = isCurrent;
     assert(slab.object.stride === MAGAZINE_LANES, 'vmem/quantum-cache: an object number is an index of its state');
   }
 
@@ -173,6 +178,37 @@ export class QuantumCache {
     this.#returnIdleSlabs(0);
   }
 
+  /**
+   * Stops caching, if no user has an object and no other slot has a magazine or is freeing. Null when it did, else why not.
+   * From here on no slot can load a magazine, so that nobody is on the paths without a lock.
+   */
+  close(): string | null {
+    const { quantumCache, magazineSlot, slot: slots } = this.#tables;
+    this.drain();
+    this.#lock.enter();
+    let why = this.#store.inUse(this.row) ? 'it has live allocations of cached sizes' : null;
+    // After the states: a slot that is freeing has named the object before it changed its state.
+    for (let slot = 0; slot < slots.rowCount && why === null; slot++) {
+      const { loaded, previous, pending } = magazineSlot;
+      const idle =
+        loaded.at(slot, this.row) === 0 && previous.at(slot, this.row) === 0 && pending.at(slot, this.row) === 0;
+      if (!idle) why = `the thread in slot ${slot} has cached objects of it; it must call drain() or detach first`;
+    }
+    if (why === null) this.#thread.journal.set(quantumCache.closed, this.row, 1);
+    this.#lock.exit();
+    if (why !== null) return why;
+    // What a slot put into the depot between the two.
+    this.drain();
+    return null;
+  }
+
+  /** Caches again after a `close`. */
+  reopen(): void {
+    this.#lock.enter();
+    this.#thread.journal.set(this.#tables.quantumCache.closed, this.row, 0);
+    this.#lock.exit();
+  }
+
   /** Puts what a dead slot had cached back into slabs. */
   recoverSlot(dead: SlotIndex): void {
     this.#lock.enter();
@@ -180,6 +216,16 @@ export class QuantumCache {
     this.#depot.settlePending(dead);
     this.#lock.exit();
     this.#returnIdleSlabs(IDLE_SLABS_KEPT);
+  }
+
+  /** False once the arena is being destroyed, or its row serves another one. Under the lock. */
+  #serves(): boolean {
+    const { quantumCache } = this.#tables;
+    return (
+      quantumCache.closed.get(this.row) === 0 &&
+      quantumCache.arena.get(this.row) === this.#arenaLink &&
+      this.#isCurrent()
+    );
   }
 
   /** I3, from the magazine on; `magazine` is the place of its row in the columns. */
@@ -194,6 +240,10 @@ export class QuantumCache {
   #allocSlow(): number {
     for (;;) {
       this.#depot.enter(this.#lock);
+      if (!this.#serves()) {
+        this.#lock.exit();
+        return -1;
+      }
       const filled = this.#depot.loadFull() || this.#depot.fillFromSlabs();
       // Without a magazine to fill, an object is taken straight from its slab.
       const object = filled ? -1 : this.#store.takeObject(this.row, this.#tag);
@@ -222,6 +272,11 @@ export class QuantumCache {
     const base = this.#store.hasRow ? this.#source.takeSlab(this.#slabSize) : -1;
     if (base < 0) return false;
     this.#lock.enter();
+    if (!this.#serves()) {
+      this.#lock.exit();
+      this.#source.returnSlab(base, this.#slabSize);
+      return false;
+    }
     const { quantumCache } = this.#tables;
     const slab = this.#store.addSlab(this.row, base, () => {
       this.#thread.journal.setDouble(quantumCache.refills, this.row, quantumCache.refills.get(this.row) + 1);

@@ -86,6 +86,7 @@ export function createQuantumCaches(region: Region, arena: number, quantum: numb
     caches.slabSize.put(row, slabSize);
     caches.slabObjects.put(row, Math.min(MAGAZINE_LANES, Math.floor(slabSize / objectSize)));
     caches.rounds.put(row, ROUNDS_FIRST);
+    caches.closed.put(row, 0);
   }
   return clamped;
 }
@@ -119,14 +120,20 @@ export class QuantumCaches {
   readonly #bySize: QuantumCache[] = [];
   readonly #caches: QuantumCache[] = [];
 
-  constructor(thread: Thread, arena: number, quantum: number, source: SlabSource) {
+  constructor(
+    thread: Thread,
+    arena: number,
+    quantum: number,
+    source: SlabSource,
+    isCurrent: () => boolean = () => true,
+  ) {
     this.#region = thread.region;
     this.#arena = arena;
     this.#quantum = quantum;
     const store = new SlabStore(thread);
     const { quantumCache: rows } = thread.region.tables;
     for (let row = 0; row < rows.rowCount; row++) {
-      if (rows.arena.get(row) === arena + 1) this.#caches.push(new QuantumCache(thread, row, store, source));
+      if (rows.arena.get(row) === arena + 1) this.#caches.push(new QuantumCache(thread, row, store, source, isCurrent));
     }
     this.#caches.sort((a, b) => a.objectSize - b.objectSize);
     for (const cache of this.#caches) {
@@ -150,24 +157,25 @@ export class QuantumCaches {
     for (const cache of this.#caches) cache.drain();
   }
 
-  /** Puts back what another slot had cached: one whose thread has ended, or any when the arena is being destroyed. */
+  /** Puts back what a slot had cached whose thread has ended. */
   recoverSlot(dead: SlotIndex): void {
     for (const cache of this.#caches) cache.recoverSlot(dead);
   }
 
-  /** Objects that users have. */
-  get allocated(): number {
-    let count = 0;
-    this.forEachAllocated(() => {
-      count++;
-    });
-    return count;
+  /** Stops caching in all caches, or in none: null, or why not. Everything cached is back in the arena then. */
+  close(): string | null {
+    for (let at = 0; at < this.#caches.length; at++) {
+      const why = (this.#caches[at] as QuantumCache).close();
+      if (why === null) continue;
+      for (let closed = 0; closed < at; closed++) (this.#caches[closed] as QuantumCache).reopen();
+      return why;
+    }
+    return null;
   }
 
-  /** Puts everything back that any slot had cached. No other thread may be using the arena. */
-  drainAll(): void {
-    for (let slot = 0; slot < this.#region.geometry.slots; slot++) this.recoverSlot(slot);
-    this.drain();
+  /** Caches again after a `close`. */
+  reopen(): void {
+    for (const cache of this.#caches) cache.reopen();
   }
 
   /** Calls back for every object that a user has: its address, its size, and the attachment that allocated it. */

@@ -83,6 +83,20 @@ export class SlabStore {
     return this.#findLocked(cache, base, bucket);
   }
 
+  /** True while a user has an object of the cache, or a slot is taking one back. Under the cache's lock. */
+  inUse(cache: number): boolean {
+    const slabs = this.#slabs;
+    const objects = this.#caches.slabObjects.get(cache);
+    for (let slab = 0; slab < slabs.rowCount; slab++) {
+      if (slabs.cache.get(slab) !== cache + 1) continue;
+      for (let position = 0; position < objects; position++) {
+        const state = slabs.object.at(slab, position);
+        if (state !== OBJECT_STATE.inSlab && state !== OBJECT_STATE.cached) return true;
+      }
+    }
+    return false;
+  }
+
   /** False when every row is in use: a look without the lock, to spare a try that would fail. */
   get hasRow(): boolean {
     return this.#pool.slabHead.get(0) !== 0 || this.#pool.slabFresh.get(0) < this.#slabs.rowCount;

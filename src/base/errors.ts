@@ -60,6 +60,10 @@ export class InvariantError extends Error {
   constructor(invariant: string, detail: string) {
     super(`invariant broken: ${invariant}: ${detail}`);
     this.invariant = invariant;
+    this.announceBroken();
+  }
+
+  private announceBroken(): void {
     for (const listener of invariantListeners) listener(this);
   }
 }

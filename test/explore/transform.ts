@@ -91,7 +91,9 @@ export class Transformer {
         if (ts.isBinaryExpression(node) && this.#isViewStore(node)) mark(inner);
         const target = this.#target(node);
         if (target !== null) {
-          if (this.#isAtomic(target) || this.#isUnknown(target) || this.#isCopyWithin(node)) mark(inner);
+          // A constructor cannot stop; what it calls by a type alone is a hook that is not set here.
+          const unknown = this.#isUnknown(target) && !ts.isConstructorDeclaration(inner);
+          if (this.#isAtomic(target) || unknown || this.#isCopyWithin(node)) mark(inner);
           else {
             const list = callers.get(target) ?? new Set();
             callers.set(target, list.add(inner));

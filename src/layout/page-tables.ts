@@ -56,7 +56,7 @@ export const pageTable = table('page', 'frames', 'records', {
   vnode: i32('P', 'vnode + 1, 0 no identity'),
   index: i32('P', 'offset in the vnode in pages'),
   next: i32('L', 'next frame of the hash chain, frame + 1'),
-  state: i32('P', 'PAGE_STATE'),
+  state: i32('P', 'PAGE_STATE, or PAGE_STATE.inHand + slot + 1'),
   referenced: i32('A', '1 since the page was last used, cleared by the clock: a hint'),
   modified: i32('P', '1 when the page differs from its backing store'),
 });

@@ -2,14 +2,13 @@
 
 import type { CheckReport } from '../base/check.ts';
 import { FRAME_USE, Frames } from '../phys/frames.ts';
-import { load } from '../sync/atomics.ts';
 import { LOCK_OWNER } from '../sync/mutex.ts';
 import type { Thread } from '../sync/thread.ts';
 import { PAGE_STATE, PageHash } from './page-hash.ts';
 
 /** Looks at every frame and every chain. Pages that are being filled meanwhile are allowed; moving chains are not. */
 export function checkPages(thread: Thread): CheckReport {
-  const { region, words } = thread;
+  const { region } = thread;
   const { page, pageBucket } = region.tables;
   const frames = new Frames(thread);
   const hash = new PageHash(thread);
@@ -33,12 +32,13 @@ export function checkPages(thread: Thread): CheckReport {
   for (let frame = 0; frame < page.rowCount; frame++) {
     const has = page.vnode.get(frame) !== 0;
     const state = page.state.get(frame);
-    const owner = load(words, page.lock.address(frame)) & LOCK_OWNER;
+    const owner = page.lock.get(frame) & LOCK_OWNER;
     const use = frames.useOf(frame);
     if (has && seen[frame] === 0) problems.push(`page/page-hash I1: frame ${frame} has an identity and no chain`);
     if (has && use !== FRAME_USE.page) problems.push(`page/pages I2: frame ${frame} has an identity and use ${use}`);
     if (!has && use === FRAME_USE.page && owner === 0) problems.push(`page/pages I2: frame ${frame} is lost`);
-    if (has === (state === PAGE_STATE.empty)) problems.push(`page/pages: frame ${frame} has state ${state}`);
+    if (has === (state !== PAGE_STATE.filling && state !== PAGE_STATE.valid))
+      problems.push(`page/pages: frame ${frame} has state ${state}`);
     if (state === PAGE_STATE.filling && owner === 0) problems.push(`page/pages I3: frame ${frame} has no filler`);
   }
   return { structure: 'page/pages', checked: page.rowCount, problems };

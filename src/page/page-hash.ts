@@ -39,6 +39,8 @@ export const PAGE_STATE = {
   filling: 1,
   /** The bytes are those of the vnode. */
   valid: 2,
+  /** Plus slot + 1: no identity any more, and in the hands of the slot that took it away. */
+  inHand: 16,
 } as const;
 
 /** Frames that `find` looks at before it gives up. */
@@ -115,7 +117,10 @@ export class PageHash {
     return other;
   }
 
-  /** Takes a frame's identity away. The caller holds its page lock exclusively, or recovers its dead holder. */
+  /**
+   * Takes a frame's identity away; the frame is in this slot's hands until it gets another or is given back. The caller
+   * holds its page lock exclusively, or recovers its dead holder.
+   */
   remove(frame: FrameIndex): void {
     const page = this.#page;
     const bucket = this.bucketOf(page.vnode.get(frame) - 1, page.index.get(frame));
@@ -131,7 +136,7 @@ export class PageHash {
     if (before < 0) journal.set(this.#heads, bucket, page.next.get(frame));
     else journal.set(page.next, before, page.next.get(frame));
     journal.set(page.vnode, frame, 0);
-    journal.set(page.state, frame, PAGE_STATE.empty);
+    journal.set(page.state, frame, PAGE_STATE.inHand + this.#thread.tag);
     journal.set(page.modified, frame, 0);
     mutexExit(this.#thread, stripe);
   }

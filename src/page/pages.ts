@@ -26,7 +26,8 @@
  *             is gone. So what step 3 compares stays true while the hold lasts. Step 1 may return anything: a wrong
  *             frame fails step 3, a missed one is found under the mutex by fetch.
  * INVARIANTS  I1 a page is valid only after all of its bytes are those of the vnode, zeros behind its end.
- *             I2 a frame of use page without an identity is held exclusively, or was just taken by the slot in its use.
+ *             I2 a frame of use page without an identity is in the hands of one slot: the one in its state, which has
+ *                taken an identity away, or, if the state is empty, the one in its use, which has taken the frame.
  *             I3 a page that is filling is held exclusively by its filler.
  *             I4 a thread that holds pages exclusively waits for no page lock, so no circle of waits can form.
  * LOCKING     Page locks before stripes before frames. A fetch waits for page locks in ascending order of one vnode.
@@ -112,8 +113,7 @@ export class Pages implements FrameReclaimer {
     }
     const page = this.#page;
     if (page.referenced.get(frame) === 0) page.referenced.put(frame, 1);
-    const counters = this.#counters;
-    counters[PAGE_COUNTER.hits] = (counters[PAGE_COUNTER.hits] as number) + 1;
+    this.#tally(PAGE_COUNTER.hits, 1);
     return frame;
   }
 
@@ -161,8 +161,8 @@ export class Pages implements FrameReclaimer {
 
   reclaim(frame: FrameIndex, use: number): boolean {
     if (!this.#clock.evict(frame)) return false;
-    this.#count(PAGE_COUNTER.evictions, 1);
-    this.#frames.convert(frame, FRAME_USE.page, use);
+    this.#tally(PAGE_COUNTER.evictions, 1);
+    this.#frames.convert(frame, FRAME_USE.page, use, this.#page.state, PAGE_STATE.empty);
     this.#holds.releaseExclusive(frame);
     return true;
   }
@@ -211,7 +211,7 @@ export class Pages implements FrameReclaimer {
 
   /** Waits until nobody holds the frame exclusively; true when it then holds the page, and this thread holds it. */
   #holdMet(frame: FrameIndex, vnode: VnodeIndex, index: number): boolean {
-    this.#count(PAGE_COUNTER.waits, 1);
+    this.#tally(PAGE_COUNTER.waits, 1);
     this.#holds.shared(frame);
     if (this.#isValid(frame, vnode, index)) return true;
     this.#holds.release(frame);
@@ -249,7 +249,7 @@ export class Pages implements FrameReclaimer {
     for (; taken < count; taken++) {
       const frame = this.#clock.evictNext();
       if (frame < 0) break;
-      this.#count(PAGE_COUNTER.evictions, 1);
+      this.#tally(PAGE_COUNTER.evictions, 1);
       out[at + taken] = frame;
     }
     return taken;
@@ -262,11 +262,11 @@ export class Pages implements FrameReclaimer {
       }
       const readBytes = store.fill(vnode, index, out, at, count);
       if (VERIFY) faultPoint(this.#thread, 'page.fill.read');
-      this.#count(PAGE_COUNTER.misses, count);
-      this.#count(PAGE_COUNTER.reads, 1);
-      this.#count(PAGE_COUNTER.readBytes, readBytes);
+      this.#tally(PAGE_COUNTER.misses, count);
+      this.#tally(PAGE_COUNTER.reads, 1);
+      this.#tally(PAGE_COUNTER.readBytes, readBytes);
     } catch (error) {
-      this.#count(PAGE_COUNTER.failures, 1);
+      this.#tally(PAGE_COUNTER.failures, 1);
       for (let lane = at; lane < at + count; lane++) {
         this.#hash.remove(out[lane] as number);
         this.#giveEmpty(out[lane] as number);
@@ -282,9 +282,9 @@ export class Pages implements FrameReclaimer {
     }
   }
 
-  /** Frees an empty frame that this thread holds exclusively. */
+  /** Frees an empty frame that this thread holds exclusively. Another may take it at once, and then waits for the lock. */
   #giveEmpty(frame: FrameIndex): void {
-    this.#frames.give(frame, FRAME_USE.page);
+    this.#frames.give(frame, FRAME_USE.page, this.#page.state, PAGE_STATE.empty);
     this.#holds.releaseExclusive(frame);
   }
 
@@ -297,7 +297,7 @@ export class Pages implements FrameReclaimer {
     this.#hash.remove(frame);
     if (VERIFY) faultPoint(this.#thread, 'page.drop.unhashed');
     this.#giveEmpty(frame);
-    this.#count(PAGE_COUNTER.drops, 1);
+    this.#tally(PAGE_COUNTER.drops, 1);
     return true;
   }
 
@@ -316,7 +316,7 @@ export class Pages implements FrameReclaimer {
   ): number {
     const thread = this.#thread;
     const shortage = thread.region.tables.pageClock.shortage.address(0);
-    this.#count(PAGE_COUNTER.shortages, 1);
+    this.#tally(PAGE_COUNTER.shortages, 1);
     const deadline = thread.clock.now() + SHORTAGE_MS;
     if (!mutexEnterWithin(thread, shortage, RANK.pageShortage, SHORTAGE_MS)) return this.#failShort(vnode, count);
     try {
@@ -336,24 +336,28 @@ export class Pages implements FrameReclaimer {
 
   /** Waits for some pinned page to be released and evicts it; false when none can be, or time ran out. */
   #waitForFrame(deadline: number): boolean {
-    const thread = this.#thread;
-    const { frames } = thread.region.geometry;
-    for (let rounds = SHORTAGE_MS / VICTIM_MS; rounds > 0 && thread.clock.now() < deadline; rounds--) {
+    const { frames } = this.#thread.region.geometry;
+    for (;;) {
       let candidates = 0;
+      let waited = false;
       for (let steps = frames; steps > 0; steps--) {
-        if (this.#frames.counts().free > 0) return true;
         const frame = this.#clock.advance();
-        if (this.#page.vnode.get(frame) === 0 || this.#holds.holds(frame)) continue;
+        const use = this.#frames.useOf(frame);
+        if (use === FRAME_USE.free) return true;
+        // A frame without an identity is in the hands of somebody who is about to fill it or to give it back.
+        if (use !== FRAME_USE.page || this.#holds.holds(frame)) continue;
         candidates++;
-        if (!this.#holds.exclusive(frame, VICTIM_MS)) continue;
-        if (!this.#clock.evictHeld(frame)) continue;
-        this.#count(PAGE_COUNTER.evictions, 1);
-        this.#spare = frame;
-        return true;
+        if (!this.#holds.exclusive(frame, VICTIM_MS)) waited = true;
+        else if (this.#clock.evictHeld(frame)) {
+          this.#tally(PAGE_COUNTER.evictions, 1);
+          this.#spare = frame;
+          return true;
+        }
+        if (this.#thread.clock.now() >= deadline) return false;
       }
       if (candidates === 0) return false;
+      if (!waited) this.#clock.pause();
     }
-    return false;
   }
 
   #failShort(vnode: VnodeIndex, count: number): never {
@@ -375,7 +379,7 @@ export class Pages implements FrameReclaimer {
     );
   }
 
-  #count(lane: number, amount: number): void {
+  #tally(lane: number, amount: number): void {
     this.#counters[lane] = (this.#counters[lane] as number) + amount;
   }
 }

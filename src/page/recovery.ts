@@ -5,10 +5,12 @@
  * STRUCTURE   One pass over all frames:
  *
  *               the slot's bit is set                        -> cleared, a waiting writer woken
- *               the word names the slot, page is filling     -> identity taken away, frame freed, lock freed, waiters woken
- *               the word names the slot, no identity         -> frame freed, lock freed
- *               the word names the slot, page is valid       -> lock freed
- *               nobody's word, no identity, taken by it      -> freed: it died between taking the frame and locking it
+ *               the word names the slot, page is filling     -> identity taken away, frame freed, then as next
+ *               the word names the slot                      -> lock freed, waiters woken
+ *               no identity, in the slot's hands (pages I2)  -> freed, whoever holds the lock: that one only looks
+ *
+ *             Then everybody who sleeps on a page lock is woken: the dead slot may have given one back, and died before it
+ *             woke who waited for it.
  *
  * INVARIANTS  I1 a frame's identity is taken away before its lock is freed: a waiter finds no page and starts again.
  * LOCKING     Never waits for a page lock: its holder might be dead too and be next in line for recovery.
@@ -21,13 +23,10 @@
 import type { BoundTables } from '../layout/region.ts';
 import type { FrameIndex } from '../phys/banks.ts';
 import { FRAME_USE, Frames } from '../phys/frames.ts';
-import { ALL_WAITERS, and, compareExchange, exchange, load, notify } from '../sync/atomics.ts';
+import { ALL_WAITERS, and, exchange, load, notify } from '../sync/atomics.ts';
 import { LOCK_OWNER } from '../sync/mutex.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
 import { PAGE_STATE, PageHash } from './page-hash.ts';
-
-/** Looks at a word that a live thread owns for a moment before the frame is left to that thread. */
-const GLANCES_MAX = 10_000;
 
 /** Gives back the page locks and the unfinished pages of a dead slot. */
 export function recoverPages(self: Thread, dead: SlotIndex): void {
@@ -44,30 +43,37 @@ export function recoverPages(self: Thread, dead: SlotIndex): void {
       notify(words, bits, ALL_WAITERS);
     }
     const word = page.lock.address(frame);
-    if ((load(words, word) & LOCK_OWNER) === dead + 1) {
-      if (page.vnode.get(frame) !== 0 && page.state.get(frame) !== PAGE_STATE.valid) hash.remove(frame);
-      if (page.vnode.get(frame) === 0 && frames.useOf(frame) === FRAME_USE.page) frames.give(frame, FRAME_USE.page);
-      exchange(words, word, 0);
-      notify(words, word, ALL_WAITERS);
-    } else if (isStray(page, frames, frame, dead)) {
-      freeStray(self, page, frames, frame, dead);
+    const owned = (load(words, word) & LOCK_OWNER) === dead + 1;
+    if (owned && page.vnode.get(frame) !== 0 && page.state.get(frame) !== PAGE_STATE.valid) {
+      hash.remove(frame);
+      frames.give(frame, FRAME_USE.page, page.state, PAGE_STATE.empty);
+    } else if (isInHand(page, frames, frame, dead)) {
+      frames.giveIf(frame, () => isInHand(page, frames, frame, dead), page.state, PAGE_STATE.empty);
     }
+    if (!owned) continue;
+    exchange(words, word, 0);
+    notify(words, word, ALL_WAITERS);
+  }
+  wakeSleepers(self);
+}
+
+/** Wakes all sleepers on page locks; each looks again. They publish what they sleep on. */
+function wakeSleepers(self: Thread): void {
+  const { page, slot: slots } = self.region.tables;
+  const end = page.lock.address(page.rowCount);
+  for (let slot = 0; slot < slots.rowCount; slot++) {
+    const address = slots.waitAddress.get(slot) - 1;
+    if (address >= page.lock.base && address < end) notify(self.words, address, ALL_WAITERS);
   }
 }
 
-/** True when the slot took the frame for a page that it did not come to insert. */
-function isStray(page: BoundTables['page'], frames: Frames, frame: FrameIndex, dead: SlotIndex): boolean {
-  return page.vnode.get(frame) === 0 && frames.useOf(frame) === FRAME_USE.page && frames.takerOf(frame) === dead;
-}
-
-/** Owns the word for a moment, so that no evicting thread is in between, and frees the frame if it still is a stray. */
-function freeStray(self: Thread, page: BoundTables['page'], frames: Frames, frame: FrameIndex, dead: SlotIndex): void {
-  const word = page.lock.address(frame);
-  for (let glances = GLANCES_MAX; glances > 0; glances--) {
-    if (!isStray(page, frames, frame, dead)) return;
-    if (compareExchange(self.words, word, 0, self.tag) !== 0) continue;
-    if (isStray(page, frames, frame, dead)) frames.give(frame, FRAME_USE.page);
-    if (exchange(self.words, word, 0) !== self.tag) notify(self.words, word, ALL_WAITERS);
-    return;
-  }
+/**
+ * True when a frame without an identity is in the hands of the dead slot. Certain under the frames' lock only: whoever
+ * gives a frame back stores state and use there.
+ */
+function isInHand(page: BoundTables['page'], frames: Frames, frame: FrameIndex, dead: SlotIndex): boolean {
+  if (page.vnode.get(frame) !== 0 || frames.useOf(frame) !== FRAME_USE.page) return false;
+  const state = page.state.get(frame);
+  if (state === PAGE_STATE.empty) return frames.takerOf(frame) === dead;
+  return state === PAGE_STATE.inHand + dead + 1;
 }

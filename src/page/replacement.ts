@@ -24,12 +24,16 @@
 import { VERIFY } from '../base/verify.ts';
 import type { BoundTables } from '../layout/region.ts';
 import type { FrameIndex } from '../phys/banks.ts';
-import { add } from '../sync/atomics.ts';
+import { add, load } from '../sync/atomics.ts';
 import { faultPoint } from '../sync/fault.ts';
+import { sleepOn } from '../sync/sleep.ts';
 import type { Thread } from '../sync/thread.ts';
 import type { PageHash } from './page-hash.ts';
 import { PAGE_STATE } from './page-hash.ts';
 import type { PageHolds } from './page-holds.ts';
+
+/** How long `pause` sleeps unless the hand moves. */
+const PAUSE_MS = 1;
 
 /** Frames that a thread walks between two moves of the shared hand. */
 const CHUNK_FRAMES = 32;
@@ -92,6 +96,13 @@ export class ReplacementClock {
     const frame = this.#next;
     this.#next = frame + 1 === this.#frames ? 0 : frame + 1;
     return frame;
+  }
+
+  /** Lets others run for a moment, when all frames are on their way from one of them to another. */
+  pause(): void {
+    const { words } = this.#thread;
+    sleepOn(this.#thread, this.#hand, load(words, this.#hand), PAUSE_MS);
+    this.#thread.clearWait();
   }
 
   #mayLeave(frame: FrameIndex): boolean {

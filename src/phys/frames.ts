@@ -24,6 +24,7 @@ import { assert } from '../base/assert.ts';
 import type { CheckReport } from '../base/check.ts';
 import { fail, failMisuse, requireInteger } from '../base/errors.ts';
 import { VERIFY } from '../base/verify.ts';
+import type { Int32Column } from '../layout/column.ts';
 import type { BoundTables } from '../layout/region.ts';
 import { faultPoint } from '../sync/fault.ts';
 import type { Mutex } from '../sync/mutex.ts';
@@ -145,21 +146,33 @@ export class Frames {
     return taken;
   }
 
-  /** Gives a frame of a single-frame use back. */
-  give(frame: FrameIndex, use: number): void {
+  /** Gives a frame of a single-frame use back. `note`, a column by frame, gets its value in the same section. */
+  give(frame: FrameIndex, use: number, note?: Int32Column, value = 0): void {
     // Whoever uses a frame is the only one that changes its use: a look without the lock is certain.
     if (this.useOf(frame) !== use) {
       failMisuse('frames.give', { frame, use, found: this.useOf(frame) }, 'a frame is given back by whoever uses it');
     }
     this.#mutex.enter();
+    if (note !== undefined) this.#thread.journal.set(note, frame, value);
     this.core.give(frame);
     this.#mutex.exit();
   }
 
-  /** Changes what a frame is used for, without freeing it in between; it then bears this thread's mark. */
-  convert(frame: FrameIndex, from: number, to: number): void {
+  /** Gives a frame back if `condition` holds under the lock: for recovery. `note` as with `give`. */
+  giveIf(frame: FrameIndex, condition: () => boolean, note: Int32Column, value: number): void {
+    this.#mutex.enter();
+    if (condition()) {
+      this.#thread.journal.set(note, frame, value);
+      this.core.give(frame);
+    }
+    this.#mutex.exit();
+  }
+
+  /** Changes what a frame is used for, without freeing it in between; it then bears this thread's mark. `note` as above. */
+  convert(frame: FrameIndex, from: number, to: number, note?: Int32Column, value = 0): void {
     this.#mutex.enter();
     assert(this.useOf(frame) === from, 'phys/frames: a frame is converted by whoever uses it');
+    if (note !== undefined) this.#thread.journal.set(note, frame, value);
     this.core.convert(frame, to);
     this.#mutex.exit();
   }

@@ -77,6 +77,11 @@ interface ThreadState {
   live: Live | null;
 }
 
+/** A store into an array of the thread's own. */
+function isPrivate({ view }: Op): boolean {
+  return !(view.buffer instanceof SharedArrayBuffer);
+}
+
 interface Sleeper {
   readonly thread: number;
   readonly address: number;
@@ -352,7 +357,7 @@ export class Explorer {
       let { done, value } = program.next(input);
       // A plain store is a stop only where the thread may die.
       const mortal = this.#deathsLeft > 0 && this.#scenario.mortal.includes(thread);
-      while (!done && !mortal && (value as Op).kind === OP.write) {
+      while (!done && (value as Op).kind === OP.write && (!mortal || isPrivate(value as Op))) {
         const { view, address, a } = value as Op;
         view[address] = a;
         run.observe(0);
@@ -388,7 +393,9 @@ export class Explorer {
     let next = program.next(undefined);
     while (run.position < state.length) {
       if (next.done) throw new Error('exploration: a program ended before its log');
-      const { kind } = next.value;
+      const { kind, view, address, a } = next.value;
+      // What is private to the thread was not restored with the shared memory.
+      if (kind === OP.write && isPrivate(next.value)) view[address] = a;
       next = program.next(decodeResult(kind, run.observe(undefined)));
     }
     setRun(null);

@@ -26,7 +26,7 @@ type FunctionNode = ts.FunctionLikeDeclaration & { readonly body?: ts.Node | und
 const ATOMIC_NAMES = new Set(Object.keys(OP).filter((name) => name !== 'await' && name !== 'write'));
 const VIEW_NAMES = new Set(['Int32Array', 'Float64Array']);
 /** Statistics, which steer nothing and would tell apart states that are the same, and listeners that nobody adds here. */
-const LEFT_OUT = new Set(['countContended', 'countSlept', 'announceBroken']);
+const LEFT_OUT = new Set(['countContended', 'countSlept', 'announceBroken', '#tally']);
 
 function isFunctionNode(node: ts.Node): node is FunctionNode {
   return (

@@ -1,0 +1,93 @@
+/** The page cache under every schedule: hits without a lock beside fills, evictions, drops and deaths. */
+
+import { describe, it } from 'vitest';
+import { expose, LARGE, prove, scenarioClass } from './prove.ts';
+import type { PagesOptions } from './scenarios/pages.ts';
+
+const world = (options: PagesOptions) => new (scenarioClass<PagesOptions>('pages.ts', 'PagesWorld'))(options);
+
+const BOTH = [0, 1];
+
+describe('page cache', () => {
+  it('fills a page once for two threads, under all interleavings', () => {
+    prove('pages, a | a', world({ programs: ['a', 'a'] }), {});
+    prove('pages, aA | aA', world({ programs: ['aA', 'aA'] }), LARGE ? {} : { preemptions: 2 });
+  });
+
+  it('gives each its page while both evict', () => {
+    prove('pages, abc | cba', world({ programs: ['abc', 'cba'] }), { preemptions: LARGE ? 4 : 2 });
+    prove('pages, aba | Ba, one frame', world({ programs: ['aba', 'Ba'], frames: 1 }), { preemptions: LARGE ? 4 : 2 });
+    prove('pages, AAA beside abcd', world({ programs: ['aAAA', 'bcd'] }), { preemptions: LARGE ? 4 : 2 });
+  });
+
+  it('tells states apart by all that was observed, with the same result', () => {
+    prove('pages, ab | cA', world({ programs: ['ab', 'cA'] }), { preemptions: 2, wholeHistories: true });
+  });
+
+  it('drops pages beside readers', () => {
+    prove('pages, axa | aA', world({ programs: ['axa', 'aA'] }), { preemptions: LARGE ? 4 : 2 });
+    prove('pages, ax | bx', world({ programs: ['ax', 'bx'] }), { preemptions: LARGE ? 5 : 3 });
+  });
+
+  it('loses nothing when either thread dies at any step', () => {
+    const bounds = { deaths: 1, preemptions: LARGE ? 2 : 1 };
+    prove('pages, a | a, a death', world({ programs: ['a', 'a'], mortal: BOTH }), bounds);
+    prove('pages, ab | c, a death', world({ programs: ['ab', 'c'], mortal: [0], frames: 1 }), bounds);
+    prove('pages, ax | a, a death', world({ programs: ['ax', 'a'], mortal: [0] }), bounds);
+    prove('pages, one frame, a death', world({ programs: ['a', 'b'], mortal: BOTH, frames: 1 }), bounds);
+    const fewer = { programs: ['a', 'a'], mortal: [0] };
+    if (LARGE) prove('pages, a | a, a death of one', world(fewer), { deaths: 1, preemptions: 2 });
+  });
+
+  it('holds for three threads', () => {
+    prove('pages, a | a | b', world({ programs: ['a', 'a', 'b'], frames: LARGE ? 2 : 3 }), {
+      preemptions: LARGE ? 2 : 1,
+    });
+  });
+});
+
+describe('seeded bugs in the page cache', () => {
+  const seeded = (file: string, find: string, replace: string) => {
+    const Mutated = scenarioClass<PagesOptions>('pages.ts', 'PagesWorld', [{ file, find, replace }]);
+    return (options: PagesOptions) => () => new Mutated(options);
+  };
+
+  it('finds a hit that does not compare the identity again', () => {
+    const make = seeded('src/page/pages.ts', '    if (!this.#isValid(frame, vnode, index)) {', '    if (frame < 0) {');
+    expose('identity not compared', make({ programs: ['aA', 'bcd'] }), { preemptions: 3 }, /instead of page/);
+  });
+
+  it('finds an eviction that does not look for holders', () => {
+    const look =
+      '  if (!anyReader(thread, address)) return true;\n  exclusiveRelease(thread, address);\n  return false;';
+    const make = seeded('src/sync/rwlock.ts', look, '  return true;');
+    const options = { programs: ['aA', 'bcd'] };
+    expose('holders not seen', make(options), { preemptions: 4 }, /instead of page|locked|I[123]/);
+  });
+
+  it('finds an insertion that does not look for the other one', () => {
+    const make = seeded('src/page/page-hash.ts', '    if (other < 0) {\n', '    if (other < 12345) {\n');
+    expose('inserted twice', make({ programs: ['a', 'a'] }), { preemptions: 2 }, /I[12]|locked/);
+  });
+
+  it('finds a recovery that leaves a half-filled page in place', () => {
+    const filling = ' && page.state.get(frame) !== PAGE_STATE.valid) {';
+    const make = seeded('src/page/recovery.ts', filling, ' && page.state.get(frame) === 12345) {');
+    const options = { programs: ['b', 'a'], mortal: [0] };
+    expose('half-filled page', make(options), { deaths: 1, preemptions: 1 }, /I3/);
+  });
+
+  it('finds a recovery that takes a frame back which somebody else has taken', () => {
+    const taken = '  if (state === PAGE_STATE.empty) return frames.takerOf(frame) === dead;';
+    const hasLock = '  if (state === PAGE_STATE.empty) return true;';
+    const make = seeded('src/page/recovery.ts', taken, hasLock);
+    const options = { programs: ['ab', 'c'], mortal: [0], frames: 1 };
+    expose('frame of another', make(options), { deaths: 1, preemptions: 1, statesMax: 200_000 }, /use 1|I1/);
+  });
+
+  it('finds a recovery that does not wake those whom the dead should have woken', () => {
+    const make = seeded('src/page/recovery.ts', '  wakeSleepers(self);\n', '');
+    const options = { programs: ['a', 'a'], mortal: [0] };
+    expose('nobody woken', make(options), { deaths: 1, preemptions: 2 }, /sleep for ever/);
+  });
+});

@@ -77,11 +77,6 @@ interface ThreadState {
   live: Live | null;
 }
 
-/** A store into an array of the thread's own. */
-function isPrivate({ view }: Op): boolean {
-  return !(view.buffer instanceof SharedArrayBuffer);
-}
-
 interface Sleeper {
   readonly thread: number;
   readonly address: number;
@@ -357,7 +352,7 @@ export class Explorer {
       let { done, value } = program.next(input);
       // A plain store is a stop only where the thread may die.
       const mortal = this.#deathsLeft > 0 && this.#scenario.mortal.includes(thread);
-      while (!done && (value as Op).kind === OP.write && (!mortal || isPrivate(value as Op))) {
+      while (!done && (value as Op).kind === OP.write && (!mortal || this.#isPrivate(value as Op))) {
         const { view, address, a } = value as Op;
         view[address] = a;
         run.observe(0);
@@ -385,6 +380,11 @@ export class Explorer {
     }
   }
 
+  /** A store into an array of the thread's own. */
+  #isPrivate({ view }: Op): boolean {
+    return view.buffer !== this.#scenario.words.buffer;
+  }
+
   /** Runs a thread's program again along its log. */
   #rebuild(thread: number, state: ThreadState): Live {
     const run = new Run(state.log.slice(0, state.length));
@@ -395,7 +395,7 @@ export class Explorer {
       if (next.done) throw new Error('exploration: a program ended before its log');
       const { kind, view, address, a } = next.value;
       // What is private to the thread was not restored with the shared memory.
-      if (kind === OP.write && isPrivate(next.value)) view[address] = a;
+      if (kind === OP.write && this.#isPrivate(next.value)) view[address] = a;
       next = program.next(decodeResult(kind, run.observe(undefined)));
     }
     setRun(null);

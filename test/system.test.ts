@@ -143,6 +143,21 @@ describe('boot and attach', () => {
     expect(() => arena.alloc(8)).toThrow(/EPOISONED.*invariant broken/);
   });
 
+  it('gives back what the heap keeps for later when frames are short', () => {
+    const vm = boot({ memory: '1 MiB', services: 'manual' });
+    vm.heap.free(vm.heap.alloc(900_000), 900_000);
+    const large = vm.heap.alloc(1_000_000);
+    vm.heap.free(large, 1_000_000);
+    expect(vm.frames.counts().free).toBeLessThan(20);
+    const file = vm.open('package-lock.json');
+    const mapping = file.map(0, 65536);
+    expect(vm.frames.counts().page).toBe(16);
+    mapping.release();
+    expect(vm.check().flatMap((report) => report.problems)).toEqual([]);
+    file.close();
+    vm.detach();
+  });
+
   it('refuses a region of another version, another flavour, another layout, and a poisoned one', () => {
     const vm = bootSmall();
     const { header } = vm.region.tables;

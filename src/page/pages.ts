@@ -139,6 +139,7 @@ export class Pages implements FrameReclaimer {
     const done = this.#fetchSome(vnode, index, count, out, at, store, 0);
     if (done === count || (done > 0 && !whole)) return done;
     this.#releaseSeveral(out, at, done);
+    this.#frames.press();
     return this.#fetchShort(vnode, index, count, out, at, store, whole);
   }
 

@@ -66,12 +66,33 @@ export class Frames {
   readonly #mutex: Mutex;
   readonly #hand: BoundTables['frameHand'];
   #reclaimer: FrameReclaimer | null = null;
+  readonly #spareHolders: (() => void)[] = [];
+  #pressing = false;
 
   constructor(thread: Thread) {
     this.#thread = thread;
     this.core = new FrameCore(thread);
     this.#mutex = this.core.mutex;
     this.#hand = thread.region.tables.frameHand;
+  }
+
+  /** Who is told, without any lock held, that frames are short: to give back what is kept for later. */
+  onShortage(giveSpares: () => void): void {
+    this.#spareHolders.push(giveSpares);
+  }
+
+  /** Tells them. True when that freed frames. Called without locks of rank arena or later. */
+  press(): boolean {
+    // What is told may itself look for frames.
+    if (this.#pressing) return false;
+    this.#pressing = true;
+    const before = this.counts().free;
+    try {
+      for (const giveSpares of this.#spareHolders) giveSpares();
+    } finally {
+      this.#pressing = false;
+    }
+    return this.counts().free > before;
   }
 
   /** Who is asked for frames when a run cannot be had otherwise. */
@@ -195,6 +216,11 @@ export class Frames {
     requireInteger('frames.takeRun', 'count', count, 1, 2 ** 30);
     if (count > bankFrames) return -1;
     if (this.#hand.stage.get(this.#thread.slot) === HAND_STAGE.taken) this.settle();
+    const first = this.#takeAnyRun(count);
+    return first < 0 && this.press() ? this.#takeAnyRun(count) : first;
+  }
+
+  #takeAnyRun(count: number): FrameIndex {
     const free = this.#takeFreeRun(count);
     return free >= 0 || this.#reclaimer === null ? free : this.#assembleRun(count, this.#reclaimer);
   }

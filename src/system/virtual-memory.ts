@@ -123,6 +123,7 @@ export class VirtualMemory {
       (_self, dead) => this.pagelock.recover(dead),
       (_self, dead) => this.frames.recover(dead),
     ];
+    this.frames.onShortage(() => this.#giveSpares());
     this.#monitor = monitor;
     // Whoever catches the error: a region with a broken structure stops.
     this.#forgetInvariants = onInvariantBroken((error) => poisonRegion(region, error.message));
@@ -273,6 +274,12 @@ export class VirtualMemory {
   /** Same as `detach`. */
   [Symbol.dispose](): void {
     this.detach();
+  }
+
+  /** Frames are short: gives back the frames that the heap and the pool of large pages keep for later. */
+  #giveSpares(): void {
+    if (this.arenas.has(HEAP)) this.heap.trim();
+    this.pmem.trim();
   }
 
   #watchedHandle(call: string): { handle: Handle; transfer: Transferable } {

@@ -47,6 +47,14 @@ export class Arenas {
     return this.#handle(row);
   }
 
+  /** True when there is an arena of this name. */
+  has(name: string): boolean {
+    enterRegistry(this.#cores);
+    const row = findArena(this.#cores, name);
+    exitRegistry(this.#cores);
+    return row >= 0;
+  }
+
   /** Destroys an arena; see `Arena.destroy`. */
   destroy(arena: Arena | string | ArenaIndex): void {
     (arena instanceof Arena ? arena : this.open(arena)).destroy();

@@ -225,11 +225,14 @@ export function releaseIdle(core: ArenaCore): boolean {
 export function reclaimIdle(core: ArenaCore, attempt: number): boolean {
   const { arena } = core.tables;
   if (core.seed || attempt >= ATTEMPTS_MAX) return false;
+  // What it got from a function and keeps idle itself: given back, it may come again as part of something larger.
+  const own = core.importCallback >= 0 && core.words[core.base + ARENA_IDLE_HEAD] !== 0;
   let importers = 0;
   for (let row = 0; row < arena.rowCount; row++) if (arena.importArena.get(row) === core.row + 1) importers++;
-  if (importers === 0) return false;
+  if (importers === 0 && !own) return false;
   core.exit();
-  const reclaimed = reclaimBelow(core);
+  const released = own && releaseIdle(core);
+  const reclaimed = reclaimBelow(core) || released;
   core.enter();
   return reclaimed;
 }

@@ -15,6 +15,9 @@ export const DESCRIPTORS_MAX = 256;
 export class Descriptors {
   readonly #open = new Map<VnodeIndex, number>();
   readonly #max: number;
+  /** The one used last, which is where it belongs already. */
+  #lastVnode: VnodeIndex = -1;
+  #lastDescriptor = -1;
 
   constructor(max: number = DESCRIPTORS_MAX) {
     this.#max = max;
@@ -27,10 +30,13 @@ export class Descriptors {
 
   /** The descriptor of a vnode, or -1. */
   get(vnode: VnodeIndex): number {
+    if (vnode === this.#lastVnode) return this.#lastDescriptor;
     const descriptor = this.#open.get(vnode);
     if (descriptor === undefined) return -1;
     this.#open.delete(vnode);
     this.#open.set(vnode, descriptor);
+    this.#lastVnode = vnode;
+    this.#lastDescriptor = descriptor;
     return descriptor;
   }
 
@@ -38,6 +44,7 @@ export class Descriptors {
   keep(vnode: VnodeIndex, descriptor: number): void {
     this.close(vnode);
     this.#open.set(vnode, descriptor);
+    this.#lastVnode = -1;
     if (this.#open.size > this.#max) this.shrink(this.#max);
   }
 
@@ -45,6 +52,7 @@ export class Descriptors {
   move(from: VnodeIndex, to: VnodeIndex): void {
     const descriptor = this.#open.get(from);
     if (descriptor === undefined || this.#open.has(to)) return;
+    this.#lastVnode = -1;
     this.#open.delete(from);
     this.#open.set(to, descriptor);
   }
@@ -54,6 +62,7 @@ export class Descriptors {
     const descriptor = this.#open.get(vnode);
     if (descriptor === undefined) return;
     this.#open.delete(vnode);
+    this.#lastVnode = -1;
     closeSync(descriptor);
   }
 

@@ -4,7 +4,7 @@ import { boot, shutDown, type VirtualMemory } from 'pagewright';
 import { Prng } from 'pagewright/base';
 import { afterEach, describe, expect, it } from 'vitest';
 
-const program = new URL('../build/test/workers/waiter.js', import.meta.url);
+const program = new URL('../build/test/workers/space-waiter.js', import.meta.url);
 const SIZE = 64;
 const seed = Number(process.env.PAGEWRIGHT_SEED ?? 20261121);
 

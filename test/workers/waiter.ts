@@ -1,30 +1,39 @@
-/** Takes all of a small arena's space in pieces of changing sizes, waiting for each, and gives it back. */
+/** Waits for one lock with a cancel token and says how the wait ended. */
 
 import { parentPort, workerData } from 'node:worker_threads';
 import { attach } from 'pagewright';
-import { Prng } from 'pagewright/base';
-import { exchange, load } from 'pagewright/sync';
+import { VmError } from 'pagewright/base';
+import { type CancelHandle, CancelToken, Condition, Mutex, RANK, RwLock } from 'pagewright/sync';
 
-const { seed, cookies, stop } = workerData as { seed: number; cookies: Int32Array; stop: Int32Array };
+const { kind, handle } = workerData as { kind: string; handle: CancelHandle };
 const vm = attach(workerData.vm);
-const arena = vm.arena('scarce');
-const random = new Prng(seed, vm.attachment);
-parentPort?.postMessage({ attachment: vm.attachment });
+const { arena } = vm.region.tables;
+// A row that no arena uses.
+const row = arena.rowCount - 1;
+const token = CancelToken.from(vm.region, handle);
+const mutex = new Mutex(vm.thread, arena.lock.address(row), RANK.user);
 
-let served = 0;
-let longestMs = 0;
-while (load(stop, 0) === 0) {
-  const size = random.between(1, 48);
-  const began = performance.now();
-  const address = arena.allocWait(size, { timeoutMs: 30_000, ...(random.chance(0.2) ? { align: 16 } : {}) });
-  longestMs = Math.max(longestMs, performance.now() - began);
-  for (let unit = address; unit < address + size; unit++) {
-    if (exchange(cookies, unit, vm.slot + 1) !== 0) throw new Error(`unit ${unit} was given out twice, seed ${seed}`);
+function wait(): void {
+  if (kind === 'mutex') {
+    mutex.enterWithin(60_000, token);
+  } else if (kind === 'condition') {
+    const condition = new Condition(vm.thread, arena.space.address(row));
+    mutex.enter();
+    try {
+      for (;;) condition.wait(mutex, undefined, token);
+    } finally {
+      mutex.exit();
+    }
+  } else {
+    new RwLock(vm.thread, arena.space.address(row - 1), RANK.user).enterShared(undefined, token);
   }
-  for (let unit = address; unit < address + size; unit++) exchange(cookies, unit, 0);
-  arena.xfree(address, size);
-  served++;
 }
-const slept = vm.region.tables.slot.slept.get(vm.slot);
-vm.detach();
-parentPort?.postMessage({ served, longestMs, slept });
+
+parentPort?.postMessage({ slot: vm.slot });
+let ended = 'entered';
+try {
+  wait();
+} catch (error) {
+  ended = error instanceof VmError ? error.code : String(error);
+}
+parentPort?.postMessage({ ended, heldCount: vm.thread.heldCount });

@@ -10,12 +10,13 @@
  * LOCKING     No held-lock records are written: the takeover finds a dead slot's bits and words by going through the
  *             frames, so that a hold costs two atomic operations and nothing else.
  * COSTS       A shared pair: three atomic operations, about 25 ns; nested ones a private addition.
- * FAILURE     An assertion when a page is released that this thread does not hold.
+ * FAILURE     `EINVAL` when a page is released that this thread does not hold.
  * REJECTED    A count of pins in shared memory: a dead thread's share could not be taken back.
  * REFERENCES  illumos page_lock.c (p_selock); hazard pointers for publish, then verify.
  */
 
 import { assert } from '../base/assert.ts';
+import { fail } from '../base/errors.ts';
 import type { BoundTables } from '../layout/region.ts';
 import type { FrameIndex } from '../phys/banks.ts';
 import { load } from '../sync/atomics.ts';
@@ -83,7 +84,7 @@ export class PageHolds {
   /** Gives one shared hold back. */
   release(frame: FrameIndex): void {
     const depth = this.#depth[frame] as number;
-    assert(depth > 0, 'page/page-holds I1: a page is released by a thread that holds it');
+    if (!(depth > 0)) this.#failNotHeld(frame);
     this.#depth[frame] = depth - 1;
     if (depth > 1) return;
     this.#pages--;
@@ -112,5 +113,15 @@ export class PageHolds {
     downgradeHold(this.#thread, this.#lock.address(frame));
     this.#depth[frame] = 1;
     this.#pages++;
+  }
+
+  #failNotHeld(frame: FrameIndex): never {
+    const { slot } = this.#thread;
+    fail(
+      'EINVAL',
+      'pages.release',
+      { frame, slot },
+      'a page is released by a thread that holds it, once for each hold',
+    );
   }
 }

@@ -276,6 +276,7 @@ describe('replay', () => {
   it.each([
     ['{"trace":"dance","version":1}', /unknown kind of trace "dance"/],
     ['{"trace":"vmem","version":99}', /unknown version 99 of vmem traces/],
+    ['{"trace":"vmem","version":1}', /holds a header and no operations: there is nothing to replay/],
     ['no trace at all', /line 1 is no JSON/],
     ['[]', /the first line is no trace header/],
   ])('refuses %s in one line with exit code 2', async (text, expected) => {

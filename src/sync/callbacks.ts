@@ -97,6 +97,12 @@ export class Callbacks {
     return value as Value;
   }
 
+  /** Module and export of a callback, for messages. The module is empty for a registered name. */
+  describe(index: CallbackIndex): { readonly module: string; readonly name: string } {
+    const { callback: table } = this.#region.tables;
+    return { module: table.module.text(index), name: table.exportName.text(index) };
+  }
+
   #matches(row: number, module: string, name: string): boolean {
     const { callback: table } = this.#region.tables;
     return table.exportName.text(row) === name && table.module.text(row) === module;

@@ -201,16 +201,30 @@ describe('imports', () => {
   it('refuses what a function should not return, and gives it back', () => {
     const { arenas, callbacks } = makeArenas();
     const returned: number[] = [];
-    let answer: number | { start: number; size: number } = 8;
+    let answer: unknown = 8;
     callbacks.register('bad', { import: () => answer, release: (start: number) => returned.push(start) });
     const arena = arenas.create('f', { quantum: 16, base: 0, size: 1024, import: { from: { export: 'bad' } } });
     arena.alloc(1024);
-    expectRefused(arena, () => arena.alloc(16), /EINVAL: import function of arena f/);
+    expectRefused(arena, () => arena.alloc(16), /EINVAL: import function .*bad of arena "f"/);
     answer = { start: 4096, size: 8 };
     expectRefused(arena, () => arena.alloc(16), /whole quanta that is large enough/);
     answer = 512;
     expectRefused(arena, () => arena.alloc(16), /EINVAL: import\(.*overlaps a span/);
     expect(returned).toEqual([8, 8, 4096, 4096, 512, 512]);
+    for (const garbage of [undefined, null, 'x', {}, { start: 1024 }, { start: '0', size: 16 }, () => 0]) {
+      answer = garbage;
+      const pattern = /EINVAL: import function bad of arena "f"\(wanted=16, returned=.*must return -1, an address, or/;
+      expectRefused(arena, () => arena.alloc(16), pattern);
+    }
+    expect(returned).toHaveLength(6);
+    callbacks.register('no functions', 7);
+    const hollow = arenas.create('hollow', { import: { from: { export: 'no functions' } } });
+    expectRefused(
+      hollow,
+      () => hollow.alloc(1),
+      /import function no functions of arena "hollow"\(export=7\): must be an/,
+    );
+    expectRefused(arena, () => arena.xalloc(1, null as unknown as object), /options must be an object/);
     const missing = arenas.create('missing', { import: { from: { export: 'nowhere' } } });
     expectRefused(missing, () => missing.alloc(1), /ENOENT: callback "nowhere" was not registered in this thread/);
   });

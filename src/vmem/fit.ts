@@ -70,6 +70,7 @@ export function checkConstraints(
   size: number,
   quantum: number,
 ): Constraints | null {
+  if (typeof options !== 'object' || options === null) failMisuse(call, { options }, 'options must be an object');
   for (const key in options) if (!isConstraint(key)) failUnknown(call, key);
   const { align = 0, phase = 0, nocross = 0, min = 0, max = ADDRESS_MAX } = options;
   if (align !== 0 && (!isPowerOfTwo(align) || align < quantum)) {

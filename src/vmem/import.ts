@@ -43,7 +43,7 @@ import { releaseSpan } from './release.ts';
 import { spanOverlap } from './span-tree.ts';
 import { insertSpan, saveHeader, saveTag } from './spans.ts';
 import { refillReserve, TAGS_PER_OPERATION } from './tag-pool.ts';
-import { clearTransfer, recordFunctionImport, returnInFlight, spanSource } from './transfer.ts';
+import { clearTransfer, recordFunctionImport, returnInFlight, type SpanSource, spanSource } from './transfer.ts';
 
 /** Imports that one request may make: more than one only when other threads take what it imported. */
 const ATTEMPTS_MAX = 4;
@@ -155,22 +155,39 @@ function askArena(core: ArenaCore, ask: Ask): number {
 function askFunction(core: ArenaCore, ask: Ask): number {
   const { wanted } = ask;
   const source = spanSource(core.cores, core);
+  if (typeof source.import !== 'function') failSource(core, { export: source }, 'must be an object with `import`');
   const answer = ask.constraints === null ? source.import(wanted) : source.import(wanted, ask.constraints);
-  const start = typeof answer === 'number' ? answer : answer.start;
-  const size = typeof answer === 'number' ? wanted : answer.size;
+  return recordAnswer(core, source, answer, wanted);
+}
+
+/** Looks at what an import function returned and puts it in flight. The range's start, or -1 for none. */
+function recordAnswer(core: ArenaCore, source: SpanSource, answer: unknown, wanted: number): number {
+  if (answer === -1) return -1;
+  const range = typeof answer === 'object' && answer !== null ? (answer as { start?: unknown; size?: unknown }) : null;
+  const start = range === null ? answer : range.start;
+  const size = range === null ? wanted : range.size;
+  if (typeof start !== 'number' || typeof size !== 'number') {
+    failSource(core, { wanted, returned: answer }, 'must return -1, an address, or { start, size }');
+  }
   if (start === -1) return -1;
   const { quantum } = core;
   const whole = Number.isSafeInteger(start) && start >= 0 && start % quantum === 0 && size % quantum === 0;
   if (!whole || !Number.isSafeInteger(size) || size < wanted || start > ADDRESS_MAX - size) {
     source.release?.(start, size);
-    failMisuse(
-      `import function of arena ${core.name}`,
+    failSource(
+      core,
       { wanted, start, size, quantum },
       'must return -1 or a range of whole quanta that is large enough',
     );
   }
   recordFunctionImport(core, start, size);
   return start;
+}
+
+function failSource(core: ArenaCore, values: Readonly<Record<string, unknown>>, rule: string): never {
+  const { module, name } = core.cores.callbacks.describe(core.importCallback);
+  const where = module === '' ? name : `${name} of ${module}`;
+  failMisuse(`import function ${where} of arena ${JSON.stringify(core.name)}`, values, rule);
 }
 
 /** Makes a span of the range in flight, or gives it back. */

@@ -104,6 +104,7 @@ export function replayFile(file: string): ReplayResult {
       mismatches++;
       first ??= { line, operation: JSON.stringify(value).slice(0, 500), ...difference, dump: replay.dump() };
     });
+    if (operations === 0) throw new TraceError(file, 'holds a header and no operations: there is nothing to replay');
     const last = replay.finish?.() ?? null;
     if (last !== null) {
       mismatches++;

@@ -26,6 +26,19 @@ interface VmemLine {
   readonly free: Readonly<Record<string, readonly (readonly [number, number])[]>>;
 }
 
+/** Operations that a line may name. */
+const OPERATIONS: readonly string[] = [
+  'create',
+  'add',
+  'alloc',
+  'xalloc',
+  'free',
+  'xfree',
+  'xfreeall',
+  'rehash',
+  'state',
+];
+
 /** See the file's header. */
 export const vmemReplayer: Replayer = {
   kind: 'vmem',
@@ -39,6 +52,12 @@ class VmemReplay implements Replay {
 
   step(value: unknown): Difference | null {
     const line = value as VmemLine;
+    if (!OPERATIONS.includes(line.op)) {
+      return {
+        expected: `an operation: ${OPERATIONS.join(', ')}`,
+        got: `unknown operation ${JSON.stringify(line.op)}`,
+      };
+    }
     if (line.op === 'create') return this.#create(line);
     const arena = this.#byName.get(line.arena);
     if (arena === undefined) return { expected: `arena ${line.arena}`, got: 'no such arena in the trace' };
@@ -62,10 +81,8 @@ class VmemReplay implements Replay {
       case 'rehash':
         arena.rehash(line.size);
         return null;
-      case 'state':
-        return compareState(line, arena.snapshot()) ?? checkSound(arena);
       default:
-        return { expected: 'a known operation', got: line.op };
+        return compareState(line, arena.snapshot()) ?? checkSound(arena);
     }
   }
 

@@ -104,6 +104,9 @@ export const frameReserveTable = table('frameReserve', 1, 'columns', {
   kernel: i32('L', 'frames that only the system and the pagedaemon may take'),
   freeMin: i32('L', 'below this many free frames the pagedaemon works'),
   freeTarget: i32('L', 'it stops at this many'),
+  desiredFree: i32('L', 'below this many nobody takes frames ahead of need'),
+  lotsFree: i32('L', 'at this many there is no shortage'),
+  kicked: i32('A', '1 since the pagedaemon was kicked, 0 since it looked', { padded: true }),
 });
 
 /** What a slot's page list call would leave unfinished, and its counters. */

@@ -33,6 +33,7 @@ import type { FrameIndex } from './banks.ts';
 import { FrameCore, type FrameCounts } from './frame-core.ts';
 import { FRAME_USE, SLOT_SHIFT } from './frame-uses.ts';
 import type { PhysSegmentOptions } from './phys-segments.ts';
+import { Watermarks } from './watermarks.ts';
 
 export { FRAME_USE } from './frame-uses.ts';
 
@@ -56,12 +57,19 @@ const PIECE_FRAMES = 32;
 export interface FrameReclaimer {
   /** Tries to give up a frame of use page; on success it bears this thread's mark with the given use. */
   reclaim(frame: FrameIndex, use: number): boolean;
+  /**
+   * Tries to move what is in a frame to another one, which it takes itself; on success the frame bears this thread's mark
+   * with the given use, as after `reclaim`. Left out by who cannot move anything.
+   */
+  relocate?(frame: FrameIndex, use: number): boolean;
 }
 
 /** The frames as one thread sees them. */
 export class Frames {
   /** Uses, source and counts. */
   readonly core: FrameCore;
+  /** Reserves, the marks that the pagedaemon goes by, and its kick. */
+  readonly watermarks: Watermarks;
   readonly #thread: Thread;
   readonly #mutex: Mutex;
   readonly #hand: BoundTables['frameHand'];
@@ -72,6 +80,7 @@ export class Frames {
   constructor(thread: Thread) {
     this.#thread = thread;
     this.core = new FrameCore(thread);
+    this.watermarks = new Watermarks(thread);
     this.#mutex = this.core.mutex;
     this.#hand = thread.region.tables.frameHand;
   }
@@ -150,13 +159,18 @@ export class Frames {
     this.#mutex.enter();
     const frame = this.core.takeNext(use);
     this.#mutex.exit();
+    this.watermarks.kickIfLow();
     return frame;
   }
 
   /** Takes up to `count` free frames (at most 32) into `out` from lane `at`; returns how many. */
   tryTakeSeveral(use: number, count: number, out: Int32Array, at: number): number {
     let taken = 0;
-    if (this.core.free === 0) return 0; // a hint: the lock decides when it is not 0
+    // A hint: the lock decides when it is not 0.
+    if (this.core.free === 0) {
+      this.watermarks.kickIfLow();
+      return 0;
+    }
     this.#mutex.enter();
     while (taken < count) {
       const frame = this.core.takeNext(use);
@@ -164,6 +178,7 @@ export class Frames {
       out[at + taken++] = frame;
     }
     this.#mutex.exit();
+    this.watermarks.kickIfLow();
     return taken;
   }
 
@@ -216,8 +231,10 @@ export class Frames {
     requireInteger('frames.takeRun', 'count', count, 1, 2 ** 30);
     if (count > bankFrames) return -1;
     if (this.#hand.stage.get(this.#thread.slot) === HAND_STAGE.taken) this.settle();
-    const first = this.#takeAnyRun(count);
-    return first < 0 && this.press() ? this.#takeAnyRun(count) : first;
+    const found = this.#takeAnyRun(count);
+    const first = found < 0 && this.press() ? this.#takeAnyRun(count) : found;
+    this.watermarks.kickIfLow();
+    return first;
   }
 
   #takeAnyRun(count: number): FrameIndex {
@@ -275,7 +292,7 @@ export class Frames {
   /** Compares uses, counts and the source. For quiet points. */
   check(): CheckReport {
     const { structure, checked, problems } = this.core.check();
-    const broken = [...problems];
+    const broken = [...problems, ...this.watermarks.problems()];
     const { frames, bankFrames } = this.#thread.region.geometry;
     for (let frame = 0; frame < frames; frame++) {
       const before = frame % bankFrames === 0 ? FRAME_USE.absent : this.useOf(frame - 1);

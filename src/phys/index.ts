@@ -14,3 +14,4 @@ export * from './page-lists.ts';
 export * from './phys-segments.ts';
 export * from './pressure.ts';
 export * from './run-tree.ts';
+export * from './watermarks.ts';

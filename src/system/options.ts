@@ -22,6 +22,7 @@ import {
 } from '../layout/index.ts';
 import { BANK_BYTES_MAX, WASM_PAGE_BYTES } from '../phys/banks.ts';
 import type { PhysSegmentOptions } from '../phys/phys-segments.ts';
+import { defaultMarks, type FrameMarks } from '../phys/watermarks.ts';
 import { type PagelockOptions, sizePagelock } from '../seg/pagelock-options.ts';
 import type { OwnerLimits } from '../sync/owners.ts';
 
@@ -75,6 +76,8 @@ export interface PhysicalOptions {
   readonly segments?: readonly PhysSegmentOptions[];
   /** Order in which segments are searched: by address, or smallest first, as the seed's big-first strategy does. */
   readonly segmentOrder?: 'first' | 'bigFirst';
+  /** Reserves and marks of the pagedaemon. Default: no reserves, marks that follow from `memory`. */
+  readonly marks?: Partial<FrameMarks>;
 }
 
 /** How pmem is ordered and limited. */
@@ -102,6 +105,7 @@ export interface BootPlan {
   /** A value of `FRAME_ORDER`. */
   readonly frameOrder: number;
   readonly bigFirst: boolean;
+  readonly marks: FrameMarks;
   readonly pmem: PmemPlan;
   readonly limits: OwnerLimits;
   readonly pagelock: PagelockOptions;
@@ -199,6 +203,7 @@ export function planBoot(options: BootOptions): BootPlan {
     segments: physical.segments ?? [{ start: 0, end: memoryBytes / pageSize }],
     frameOrder: physical.frameOrder,
     bigFirst: physical.bigFirst,
+    marks: { ...defaultMarks(memoryBytes / pageSize), ...physical.marks },
     pmem: pmem.plan,
     limits: options.limits ?? {},
     pagelock: options.pagelock ?? {},
@@ -248,8 +253,9 @@ function planMemory(options: BootOptions) {
 }
 
 function planPhysical(options: PhysicalOptions) {
-  rejectUnknownOptions('boot: physical', options, ['order', 'classes', 'colours', 'segments', 'segmentOrder']);
-  const { order = 'lowest', classes = 1, colours = 1, segments, segmentOrder = 'first' } = options;
+  const known = ['order', 'classes', 'colours', 'segments', 'segmentOrder', 'marks'] as const;
+  rejectUnknownOptions('boot: physical', options, known);
+  const { order = 'lowest', classes = 1, colours = 1, segments, segmentOrder = 'first', marks = {} } = options;
   requireInteger('boot: physical', 'classes', classes, 1, 64);
   requireInteger('boot: physical', 'colours', colours, 1, 256);
   if (!isPowerOfTwo(colours)) failMisuse('boot: physical', { colours }, 'colours must be a power of two');
@@ -258,6 +264,7 @@ function planPhysical(options: PhysicalOptions) {
     frameOrder: FRAME_ORDER[oneOf('physical.order', order, ['lowest', 'lastIn', 'firstIn'])],
     bigFirst: oneOf('physical.segmentOrder', segmentOrder, ['first', 'bigFirst']) === 'bigFirst',
     segments,
+    marks,
   };
 }
 

@@ -23,6 +23,8 @@ const LIVE_COUNTS = [100, 1000, 10_000, 100_000, 1_000_000];
 const FRAGMENT_COUNTS = [0, 1000, 10_000, 100_000, 1_000_000];
 const TWO_WORKER_ROUNDS = 5;
 const RANDOM = { minQuanta: 1, maxQuanta: 64 };
+/** Sizes of which a bin holds thousands. */
+const WIDE = { minQuanta: 1, maxQuanta: 65536 };
 
 interface Kind {
   readonly name: string;
@@ -40,6 +42,10 @@ const KINDS: readonly Kind[] = [
   { name: 'fixed, 16 quanta', shape: { sizes: fixed(16) }, peers: true },
   { name: 'align 64 nocross 4096, 1 to 64 quanta', shape: { sizes: RANDOM, constrained: true }, peers: false },
   { name: 'best, 1 to 64 quanta', shape: { sizes: RANDOM, strategy: 'best' }, peers: true },
+  { name: 'exact, 1 to 64 quanta', shape: { sizes: RANDOM, strategy: 'exact' }, peers: true },
+  { name: 'next, 1 to 64 quanta', shape: { sizes: RANDOM, strategy: 'next' }, peers: true },
+  { name: 'instant, 1 to 65536 quanta', shape: { sizes: WIDE }, peers: false },
+  { name: 'best, 1 to 65536 quanta', shape: { sizes: WIDE, strategy: 'best' }, peers: false },
 ];
 
 const CACHED: readonly Kind[] = [1, 8, 64].map((quanta) => ({

@@ -58,15 +58,29 @@ function populate(arenas: Arenas): World {
   const own = arenas.create('own', { size: 100 });
   own.add(300, 100);
   own.add(200, 50);
-  for (const arena of [plain, leaf, own]) {
+  const exact = arenas.create('exact', { size: 100, strategy: 'exact' });
+  const next = arenas.create('next', { size: 100, strategy: 'next' });
+  for (const arena of [plain, leaf, own, exact, next]) {
     const addresses = [10, 20, 5, 16, 7].map((size) => [arena.alloc(size), size] as const);
     for (const index of [0, 2, 3]) arena.free(...(addresses[index] as readonly [number, number]));
   }
-  return { arenas, leaves: ['plain', 'leaf', 'own'] };
+  return { arenas, leaves: ['plain', 'leaf', 'own', 'exact', 'next'] };
 }
 
 function busyOf(arena: Arena, kind = 'busy'): { start: number; size: number }[] {
   return arena.snapshot().segments.filter((segment) => segment.kind === kind);
+}
+
+/** The rest behind the cursor first, then what lies before it. */
+function roam(arena: Arena): void {
+  for (const size of [42, 9]) arena.alloc(size);
+}
+
+function refuseTwice(arena: Arena): void {
+  for (let time = 0; time < 2; time++) arena.tryXalloc(60, { align: 64, phase: 63 });
+  const { start, size } = busyOf(arena)[0] as { start: number; size: number };
+  arena.free(start, size);
+  arena.tryXalloc(60, { align: 64, phase: 63 });
 }
 
 const OPERATIONS: readonly (readonly [string, (arenas: Arenas) => void])[] = [
@@ -76,6 +90,15 @@ const OPERATIONS: readonly (readonly [string, (arenas: Arenas) => void])[] = [
     'alloc that takes all of a segment',
     (arenas) => arenas.open('own').alloc(busyOf(arenas.open('own'), 'free')[0]?.size ?? 1),
   ],
+  ['exact fit', (arenas) => arenas.open('exact').alloc(4)],
+  ['exact fit with front and rear remainders', (arenas) => arenas.open('exact').xalloc(3, { align: 16, phase: 5 })],
+  ['exact fit in an arena that gets its trees for it', (arenas) => arenas.open('own').alloc(3, 'exact')],
+  ['free of everything where trees are kept', (arenas) => arenas.open('exact').xfreeAll()],
+  ['next fit', (arenas) => arenas.open('next').alloc(6)],
+  ['next fit once around', (arenas) => roam(arenas.open('next'))],
+  ['next fit in an arena that gets its tree for it', (arenas) => arenas.open('own').alloc(3, 'next')],
+  ['next fit and free of everything', (arenas) => arenas.open('next').xfreeAll()],
+  ['constrained request that is refused, and again', (arenas) => refuseTwice(arenas.open('own'))],
   ['alloc that imports', (arenas) => arenas.open('plain').alloc(4000)],
   ['alloc that imports twice', (arenas) => arenas.open('leaf').alloc(3000)],
   ['alloc that imports under constraints', (arenas) => arenas.open('leaf').xalloc(300, { align: 1024 })],
@@ -135,7 +158,7 @@ describe('a death at every step', () => {
       expect([arenas.open('heap').size('allocated'), steps]).toEqual([0, steps]);
       const heap = arenas.open('heap');
       heap.free(heap.alloc(65536), 65536);
-      for (const name of ['leaf', 'plain', 'middle', 'own', 'heap']) arenas.destroy(name);
+      for (const name of ['leaf', 'plain', 'middle', 'own', 'exact', 'next', 'heap']) arenas.destroy(name);
       const { tags, unusedTags } = arenas.stats();
       expect(unusedTags).toBe(tags);
       if (lived) break;

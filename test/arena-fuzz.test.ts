@@ -2,17 +2,21 @@
 
 import { describe, expect, it } from 'vitest';
 import { Prng } from '../src/base/index.ts';
+import { TREE_SIZE } from '../src/vmem/free-index.ts';
 import { type Arena, Arenas, type ConstraintOptions } from '../src/vmem/index.ts';
-import { ArenaModel, type ModelRequest, plainRequest } from './models/arena-model.ts';
+import { ArenaModel, type ModelRequest, type ModelStrategy, plainRequest } from './models/arena-model.ts';
 import { testRegion } from './support/region.ts';
 import { testSeed } from './support/seed.ts';
 
 interface Pair {
   readonly arena: Arena;
   readonly model: ArenaModel;
+  /** What requests choose from. */
+  readonly strategies: readonly ModelStrategy[];
+  readonly quantaMax?: number;
 }
 
-function sameState({ arena, model }: Pair): void {
+function sameState({ arena, model }: Omit<Pair, 'strategies'>): void {
   const snapshot = arena.snapshot();
   const tags = (list: readonly { kind: string; start: number; size: number }[]) =>
     list.map(({ kind, start, size }) => `${kind} ${start} ${size}`);
@@ -24,9 +28,14 @@ function sameState({ arena, model }: Pair): void {
   expect(arena.check().problems).toEqual([]);
 }
 
+const SEED: readonly ModelStrategy[] = ['instant', 'best'];
+const STRATEGIES: readonly ModelStrategy[] = ['instant', 'best', 'exact', 'next'];
+
 /** A random request that keeps the rules of `xalloc`. */
-function randomRequest(random: Prng, quantum: number, base: number, span: number): ModelRequest {
-  const size = random.between(1, 40 * quantum);
+function randomRequest(random: Prng, pair: Pair, base: number, span: number): ModelRequest {
+  const { strategies, quantaMax = 40 } = pair;
+  const { quantum } = pair.arena;
+  const size = random.between(1, quantaMax * quantum);
   const rounded = Math.ceil(size / quantum) * quantum;
   const align = random.chance(0.6) ? quantum * 2 ** random.below(7) : 0;
   const phase = align > quantum && random.chance(0.4) ? quantum * random.below(align / quantum) : 0;
@@ -36,15 +45,15 @@ function randomRequest(random: Prng, quantum: number, base: number, span: number
   const limited = span > 0 && random.chance(0.4);
   const low = limited ? base + random.below(span) : 0;
   const high = limited ? low + random.below(span) : Number.MAX_SAFE_INTEGER;
-  return { size, best: random.chance(0.4), align, phase, nocross, min: low, max: high };
+  return { size, strategy: random.pick(strategies), align, phase, nocross, min: low, max: high };
 }
 
-function optionsOf({ best, align, phase, nocross, min, max }: ModelRequest): ConstraintOptions {
-  return { strategy: best ? 'best' : 'instant', align, phase, nocross, min, max };
+function optionsOf({ size: _size, ...options }: ModelRequest): ConstraintOptions {
+  return options;
 }
 
 function runOne(random: Prng, pair: Pair, base: number, span: number): void {
-  const { arena, model } = pair;
+  const { arena, model, strategies, quantaMax = 60 } = pair;
   const busy = model.busy();
   const fill = busy.length === 0 ? 1 : random.below(100) / 100;
   if (fill < 0.45 && busy.length > 0) {
@@ -53,12 +62,22 @@ function runOne(random: Prng, pair: Pair, base: number, span: number): void {
     arena.free(start, asked);
     model.free(start);
   } else if (random.chance(0.5)) {
-    const size = random.between(1, 60 * arena.quantum);
-    const best = random.chance(0.5);
-    expect(arena.tryAlloc(size, best ? 'best' : 'instant')).toBe(model.alloc(plainRequest(size, best)));
+    const size = random.between(1, quantaMax * arena.quantum);
+    const strategy = random.pick(strategies);
+    expect(arena.tryAlloc(size, strategy)).toBe(model.alloc(plainRequest(size, strategy)));
   } else {
-    const request = randomRequest(random, arena.quantum, base, span);
-    expect(arena.tryXalloc(request.size, optionsOf(request))).toBe(model.alloc(request));
+    const request = randomRequest(random, pair, base, span);
+    const address = arena.tryXalloc(request.size, optionsOf(request));
+    expect(address).toBe(model.alloc(request));
+    // What nothing fits is refused again, by any strategy, until something comes that fits.
+    if (address < 0 && model.source === null && model.busy().length > 0) {
+      const strategy = random.pick(strategies);
+      expect(arena.tryXalloc(request.size, { ...optionsOf(request), strategy })).toBe(-1);
+      const freed = random.pick(model.busy());
+      arena.free(freed.start, freed.size);
+      model.free(freed.start);
+      expect(arena.tryXalloc(request.size, optionsOf(request))).toBe(model.alloc(request));
+    }
   }
   if (random.chance(0.002)) {
     arena.xfreeAll();
@@ -84,16 +103,21 @@ describe('arenas against the naive model', () => {
   const seed = testSeed('arena fuzz', 20260417);
 
   it.each([
-    ['quantum 1', 1, 0],
-    ['quantum 16', 16, 4096],
-    ['quantum 4096 above 2^31', 4096, 2 ** 31 - 65536],
-    ['quantum 64 below 2^53', 64, 2 ** 53 - 2 ** 20],
-  ])('several spans, all constraints: %s', (_title, quantum, base) => {
+    ['quantum 1', 1, 0, SEED],
+    ['quantum 1, every strategy', 1, 0, STRATEGIES],
+    ['quantum 1, exact', 1, 0, ['exact']],
+    ['quantum 1, next', 1, 0, ['next']],
+    ['quantum 16', 16, 4096, SEED],
+    ['quantum 16, every strategy', 16, 4096, STRATEGIES],
+    ['quantum 4096 above 2^31, every strategy', 4096, 2 ** 31 - 65536, STRATEGIES],
+    ['quantum 64 below 2^53, every strategy', 64, 2 ** 53 - 2 ** 20, STRATEGIES],
+  ] as const)('several spans, all constraints: %s', (_title, quantum, base, strategies) => {
     const random = new Prng(seed, quantum);
     const { thread, callbacks } = testRegion();
-    const arena = new Arenas(thread, callbacks).create('fuzz', { quantum });
+    const arena = new Arenas(thread, callbacks).create('fuzz', { quantum, strategy: strategies[0] });
     const model = new ArenaModel(quantum);
     const span = 600 * quantum;
+    const pair = { arena, model, strategies };
     for (let step = 0; step < 4000; step++) {
       if (model.segments.length === 0 || (random.chance(0.01) && arena.size('all') < span)) {
         const start = base + random.below(span / quantum) * quantum;
@@ -104,10 +128,44 @@ describe('arenas against the naive model', () => {
           model.add(start, size);
         }
       }
-      runOne(random, { arena, model }, base, span);
-      if (step % 50 === 0) sameState({ arena, model });
+      runOne(random, pair, base, span);
+      if (step % 50 === 0) sameState(pair);
     }
-    endOracle({ arena, model });
+    endOracle(pair);
+  });
+
+  it('wide sizes: best fit walks bins until trees pay, and finds the same with them', () => {
+    const random = new Prng(seed, 4711);
+    const { thread, callbacks } = testRegion();
+    const arena = new Arenas(thread, callbacks).create('wide', { size: 2 ** 22, strategy: 'best' });
+    const model = new ArenaModel(1);
+    model.add(0, 2 ** 22);
+    const pair: Pair = { arena, model, strategies: ['best', 'instant'], quantaMax: 20_000 };
+    // Holes of one bin, each a little too small for what is asked next.
+    const sizes = Array.from({ length: 300 }, () => random.between(4096, 4350));
+    const addresses = sizes.map((size) => {
+      expect(arena.alloc(size)).toBe(model.alloc(plainRequest(size, 'best')));
+      const address = arena.alloc(1);
+      expect(address).toBe(model.alloc(plainRequest(1, 'best')));
+      return address;
+    });
+    for (const { start, size } of model.busy()) {
+      if (size === 1) continue;
+      arena.free(start, size);
+      model.free(start);
+    }
+    expect(addresses).toHaveLength(300);
+    for (let round = 0; round < 400; round++) {
+      const size = random.between(4345, 4351);
+      const address = arena.tryAlloc(size);
+      expect(address).toBe(model.alloc(plainRequest(size, 'best')));
+      arena.free(address, size);
+      model.free(address);
+    }
+    for (let step = 0; step < 2000; step++) runOne(random, pair, 0, 0);
+    expect(thread.region.tables.arenaIndex.trees.get(arena.index)).toBe(TREE_SIZE);
+    sameState(pair);
+    endOracle(pair);
   });
 
   it('imports: plain, large, rounded, three levels, small sources', () => {
@@ -117,11 +175,13 @@ describe('arenas against the naive model', () => {
     const heap: Pair = {
       arena: arenas.create('heap', { compat: 'seed', base: 65536, size: 40960, quantum: 64 }),
       model: new ArenaModel(64),
+      strategies: STRATEGIES,
     };
     heap.model.add(65536, 40960);
     const child = (name: string, source: Pair, quantum: number, large: boolean, roundTo: number): Pair => ({
       arena: arenas.create(name, { quantum, compat: 'seed', import: { from: source.arena, large, roundTo } }),
       model: new ArenaModel(quantum, source.model, large, roundTo),
+      strategies: STRATEGIES,
     });
     const middle = child('middle', heap, 32, false, 0);
     const pairs = [
@@ -140,7 +200,7 @@ describe('arenas against the naive model', () => {
         // The heap's own allocations keep it short.
         const size = random.between(64, 4096);
         const start = heap.arena.tryAlloc(size);
-        expect(start).toBe(heap.model.alloc(plainRequest(size, false)));
+        expect(start).toBe(heap.model.alloc(plainRequest(size, 'instant')));
         if (start >= 0) heapOwn.push({ start, size });
       }
       if (heapOwn.length > 5) {

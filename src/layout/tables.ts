@@ -57,11 +57,13 @@ import {
 } from './seg-tables.ts';
 import { callbackTable, cancelTable, headerTable, journalTable, ownerTable, slotTable } from './system-tables.ts';
 import {
+  arenaIndexTable,
   arenaStateTable,
   arenaTable,
   bucketTable,
   spaceQueueTable,
   spaceWaiterTable,
+  tagPlaceTable,
   tagPoolTable,
   tagTable,
   transferTable,
@@ -128,6 +130,8 @@ export const TABLES = {
   deviceMap: deviceMapTable,
   spaceWaiter: spaceWaiterTable,
   spaceQueue: spaceQueueTable,
+  tagPlace: tagPlaceTable,
+  arenaIndex: arenaIndexTable,
 } as const;
 
 /** The type of `TABLES`. */

@@ -187,9 +187,9 @@ export const tagTable = table('tag', 'tags', 'records', {
   owner: i32('L', 'attachment that allocated, -1 - arena for an import, 0 unknown'),
   spareNext: i32('L', 'tag: reserve or pool'),
   arena: i32('L', 'arena + 1 for a live tag'),
-  binPrevious: i32('L', 'tag: idle spans'),
-  binNext: i32('L', 'tag: idle spans'),
-  ownerGeneration: i32('L', 'generation of the owning slot'),
+  binPrevious: i32('L', 'tag: idle spans; left child in the tree of a bin for a free segment'),
+  binNext: i32('L', 'tag: idle spans; right child in the tree of a bin'),
+  binNewest: i32('L', 'tag: newest of the subtree below and including this one'),
 });
 
 /** Words of one tag record. The first eight, `start` to `stamp`, are logged together. */
@@ -234,8 +234,8 @@ export const TAG_ARENA = 12;
 export const TAG_BIN_PREVIOUS = 13;
 /** Word `binNext` of a tag's record. */
 export const TAG_BIN_NEXT = 14;
-/** Word `ownerGeneration` of a tag's record. */
-export const TAG_OWNER_GENERATION = 15;
+/** Word `binNewest` of a tag's record. */
+export const TAG_BIN_NEWEST = 15;
 
 /** Words of a tag's record. */
 export const TAG_WORD = {
@@ -250,7 +250,55 @@ export const TAG_WORD = {
   arena: TAG_ARENA,
   binPrevious: TAG_BIN_PREVIOUS,
   binNext: TAG_BIN_NEXT,
-  ownerGeneration: TAG_OWNER_GENERATION,
+  binNewest: TAG_BIN_NEWEST,
+} as const;
+
+/** Place of every free segment in its arena's tree by address: see vmem/free-index.ts. Untouched without one. */
+export const tagPlaceTable = table('tagPlace', 'tags', 'records', {
+  left: i32('L', 'tag: left child'),
+  right: i32('L', 'tag: right child'),
+  largest: i32('L', 'tag: largest of the subtree below and including this one'),
+});
+
+/** `tag << PLACE_SHIFT` is the distance of a tag's place from that of tag 0. */
+export const PLACE_SHIFT = 2;
+
+/** What an arena keeps for strategies that need more than the bins: a record, untouched in arenas that need none. */
+export const arenaIndexTable = table('arenaIndex', 'arenas', 'records', {
+  cursor: f64('L', 'where next fit goes on'),
+  refused: f64('L', 'size, align, phase, nocross, min, max of a constrained request that nothing fits', { lanes: 6 }),
+  refusedAt: f64('L', 'allocations so far when it was refused'),
+  trees: i32('L', 'INDEX_TREE bits: which trees are kept'),
+  walked: i32('L', 'segments that best fit has passed in bins without a tree; not logged'),
+  refusedSet: i32('L', '1 when `refused` says something; not logged'),
+  refusedStamp: i32('L', 'stamp that came next when it was refused; not logged'),
+  placeRoot: i32('L', 'root of the tree of free segments by address'),
+  sizeRoot: i32('L', 'root of the tree of a bin by size and address', { lanes: BIN_LANES }),
+});
+
+/** Double `cursor` of an arena's index. */
+export const INDEX_CURSOR = 0;
+
+/** Doubles of an arena's index. */
+export const INDEX_DOUBLE = {
+  cursor: INDEX_CURSOR,
+} as const;
+
+/** Word `trees` of an arena's index. */
+export const INDEX_TREES = 16;
+/** Word `walked` of an arena's index. */
+export const INDEX_WALKED = 17;
+/** Word `placeRoot` of an arena's index. */
+export const INDEX_PLACE_ROOT = 20;
+/** Word `sizeRoot` of an arena's index. */
+export const INDEX_SIZE_ROOT = 21;
+
+/** Words of an arena's index. */
+export const INDEX_WORD = {
+  trees: INDEX_TREES,
+  walked: INDEX_WALKED,
+  placeRoot: INDEX_PLACE_ROOT,
+  sizeRoot: INDEX_SIZE_ROOT,
 } as const;
 
 /** Buckets of the allocation hashes: each arena holds extents of them; see vmem/bucket-extents.ts. */
@@ -309,3 +357,5 @@ assertFields(tagTable, TAG_WORD, 4);
 assertFields(tagTable, TAG_DOUBLE, 8);
 assertFields(arenaStateTable, ARENA_WORD, 4);
 assertFields(arenaStateTable, ARENA_DOUBLE, 8);
+assertFields(arenaIndexTable, INDEX_WORD, 4);
+assertFields(arenaIndexTable, INDEX_DOUBLE, 8);

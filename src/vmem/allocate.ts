@@ -2,7 +2,7 @@
  * Allocating from an arena.
  *
  * STRUCTURE   1 tags and hash are made ready   2 search   3 nothing found: import a span, or take back what importers keep
- *             idle, and search again with `best`   4 carve: the front of the chosen segment stays free, the allocation is its
+ *             idle, and search again, `instant` as `best`   4 carve: the front of the chosen segment stays free, the allocation is its
  *             low part behind that, the rest stays free; remainders go to the heads of their lists, front first
  * LOCKING     The arena's lock, left and taken again while a source is asked for a span.
  * COSTS       Unconstrained, instant: about ten tags' worth of words, whatever the number of allocations.
@@ -40,9 +40,11 @@ import {
   KIND_FREE,
   STRATEGY_BEST,
   STRATEGY_INSTANT,
+  STRATEGY_NEXT,
   type TagIndex,
 } from './kinds.ts';
-import { searchBest, searchInstant } from './search.ts';
+import { findSegment } from './search.ts';
+import { moveCursor, nextPlace } from './search-trees.ts';
 import { segmentInsertBefore } from './segment-list.ts';
 import { mustYield } from './space-queue.ts';
 import { freshTag, saveHeader, saveTag } from './spans.ts';
@@ -75,15 +77,12 @@ export function allocate(
   let address = -1;
   for (let attempt = 0; ; attempt++) {
     careForArena(core);
-    let tag = chosen === STRATEGY_INSTANT ? searchInstant(core, size, constraints) : 0;
-    if (tag === 0) {
-      tag = searchBest(core, size, constraints);
-      chosen = STRATEGY_BEST;
-    }
+    const tag = findSegment(core, size, chosen, constraints);
     if (tag !== 0) {
-      address = carve(core, tag, size, constraints, importer);
+      address = carve(core, tag, size, chosen, constraints, importer);
       break;
     }
+    if (chosen === STRATEGY_INSTANT) chosen = STRATEGY_BEST;
     if (!importSpan(core, size, strategy, constraints, attempt) && !reclaimIdle(core, attempt)) break;
   }
   if (address < 0) core.count(COUNT_FAILURES);
@@ -105,6 +104,7 @@ function carve(
   core: ArenaCore,
   segment: TagIndex,
   size: number,
+  strategy: number,
   constraints: Constraints | null,
   importer: ArenaIndex,
 ): number {
@@ -113,7 +113,9 @@ function carve(
   const sizeAt = (segment << TAG_DOUBLE_SHIFT) + TAG_SIZE;
   const start = doubles[startAt] as number;
   const segmentSize = doubles[sizeAt] as number;
-  const address = constraints === null ? start : fitSegment(start, segmentSize, size, constraints);
+  let address = start;
+  if (strategy === STRATEGY_NEXT) address = nextPlace(core, segment, size, constraints, true);
+  else if (constraints !== null) address = fitSegment(start, segmentSize, size, constraints);
   const front = address - start;
   const rear = segmentSize - front - size;
   assert(front >= 0 && rear >= 0, 'vmem/allocate: the chosen segment holds the request');
@@ -148,6 +150,7 @@ function carve(
   words[base + ARENA_CHANGES]!++;
   doubles[baseDouble + ARENA_SIZE_IN_USE]! += size;
   core.count(COUNT_ALLOCATIONS);
+  if (strategy === STRATEGY_NEXT) moveCursor(core, address + size);
   if (VERIFY) faultPoint(core.thread, 'vmem.alloc.busy');
   if (importer !== NO_IMPORTER) recordImport(core, address, size);
   return address;

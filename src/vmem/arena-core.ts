@@ -22,10 +22,11 @@
 
 import { VmError } from '../base/index.ts';
 import type { BoundTables, WordAddress } from '../layout/index.ts';
-import { ARENA_BUSY_TAGS, ARENA_SIZE_TOTAL } from '../layout/index.ts';
+import { ARENA_BUSY_TAGS, ARENA_SIZE_TOTAL, INDEX_TREES } from '../layout/index.ts';
 import { type Journal, mutexEnter, mutexExit, RANK, type Thread } from '../sync/index.ts';
 import type { ArenaCores } from './arena-cores.ts';
 import { ArenaSlabs } from './arena-slabs.ts';
+import type { FreeTrees } from './free-index.ts';
 import { type ArenaIndex, FLAG_COMPAT_SEED, FLAG_KEEP_SPANS, STRATEGY_INSTANT } from './kinds.ts';
 import { QuantumCaches, slabSizeOf } from './quantum-caches.ts';
 
@@ -46,6 +47,12 @@ export class ArenaCore {
   readonly base: WordAddress;
   /** Double index of the same record. */
   readonly baseDouble: number;
+  /** Word address of the arena's index; see free-index.ts. */
+  readonly indexAt: WordAddress;
+  /** Double index of the same record. */
+  readonly indexDouble: number;
+  /** The trees of this thread. */
+  readonly trees: FreeTrees;
   /** Word address of the first bucket of the region. */
   readonly bucketsAt: WordAddress;
   /** The arena's mutex. */
@@ -90,6 +97,9 @@ export class ArenaCore {
     this.row = row;
     this.base = arenaState.busyTags.address(row) - ARENA_BUSY_TAGS;
     this.baseDouble = arenaState.sizeTotal.base + row * arenaState.sizeTotal.stride - ARENA_SIZE_TOTAL;
+    this.indexAt = tables.arenaIndex.trees.address(row) - INDEX_TREES;
+    this.indexDouble = this.indexAt / 2;
+    this.trees = cores.trees;
     this.bucketsAt = tables.bucket.head.address(0);
     this.lockAddress = arena.lock.address(row);
     this.generationAddress = arena.generation.address(row);

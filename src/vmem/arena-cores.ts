@@ -3,6 +3,7 @@
 import type { Callbacks, Thread } from '../sync/index.ts';
 import { load } from '../sync/index.ts';
 import { ArenaCore } from './arena-core.ts';
+import { type FreeTrees, freeTreesOf } from './free-index.ts';
 import type { ArenaIndex } from './kinds.ts';
 
 /** Told, without any lock held, that a request of this thread found no space and is about to wait. */
@@ -12,6 +13,7 @@ export type PressureListener = (arena: string, size: number) => void;
 export class ArenaCores {
   readonly thread: Thread;
   readonly callbacks: Callbacks;
+  readonly trees: FreeTrees;
   /** Who is told about requests that are about to wait. */
   readonly pressureListeners = new Set<PressureListener>();
   readonly #cores: (ArenaCore | undefined)[] = [];
@@ -19,6 +21,7 @@ export class ArenaCores {
   constructor(thread: Thread, callbacks: Callbacks) {
     this.thread = thread;
     this.callbacks = callbacks;
+    this.trees = freeTreesOf(thread);
   }
 
   /** Tells the listeners that a request is about to wait. */

@@ -20,6 +20,7 @@ import {
 } from '../layout/index.ts';
 import { hashFind } from './allocation-hash.ts';
 import type { ArenaCore } from './arena-core.ts';
+import { checkIndex } from './free-index.ts';
 import { binOf, isNewer, listClass } from './free-lists.ts';
 import { wholeSpanOf } from './idle-spans.ts';
 import { KIND_BUSY, KIND_FREE, KIND_SPAN_IMPORTED, KIND_SPAN_STATIC, type TagIndex } from './kinds.ts';
@@ -77,6 +78,7 @@ export function checkArena(core: ArenaCore): CheckReport {
   checkSegments(check);
   checkSpanTree(check);
   checkFreeLists(check);
+  for (const problem of checkIndex(core)) check.expect(false, problem, 0);
   checkHash(check);
   checkIdleSpans(check);
   checkReserve(check);

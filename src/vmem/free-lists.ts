@@ -34,6 +34,7 @@ import {
   ARENA_STAMP_NEXT,
   BIN_MASK,
   BIN_SHIFT,
+  INDEX_TREES,
   TAG_DOUBLE_SHIFT,
   TAG_LINK_NEXT,
   TAG_LINK_PREVIOUS,
@@ -42,6 +43,7 @@ import {
   TAG_STAMP,
 } from '../layout/index.ts';
 import type { ArenaCore } from './arena-core.ts';
+import { indexInsert, indexRemove } from './free-index.ts';
 import type { TagIndex } from './kinds.ts';
 
 /** Number of the class for a size. */
@@ -93,11 +95,13 @@ export function freeListInsert(core: ArenaCore, tag: TagIndex): void {
   }
   words[headAt] = tag;
   words[newestAt] = tag;
+  if (words[core.indexAt + INDEX_TREES] !== 0) indexInsert(core, tag, bin);
 }
 
 /** Takes a free tag out of its bin. Its own links are left as they are. */
 export function freeListRemove(core: ArenaCore, tag: TagIndex): void {
   const { words, journal, base } = core;
+  if (words[core.indexAt + INDEX_TREES] !== 0) indexRemove(core, tag);
   const record = tag << TAG_SHIFT;
   const previous = words[record + TAG_LINK_PREVIOUS] as number;
   const next = words[record + TAG_LINK_NEXT] as number;

@@ -37,6 +37,7 @@ import {
   KIND_SPAN_IMPORTED,
   LARGE_IMPORT_FACTOR,
   STATE_READY,
+  STRATEGY_BEST,
   STRATEGY_INSTANT,
 } from './kinds.ts';
 import { releaseSpan } from './release.ts';
@@ -149,7 +150,9 @@ function askArena(core: ArenaCore, ask: Ask): number {
   const source = core.cores.at(core.importArena);
   const rounded = Math.ceil(ask.wanted / source.quantum) * source.quantum;
   if (rounded > ADDRESS_MAX) return -1;
-  return allocate(source, rounded, ask.strategy, ask.place, core.row);
+  // Exact and next fit are a matter of this arena; the source chooses in its own way.
+  const own = ask.strategy !== STRATEGY_INSTANT && ask.strategy !== STRATEGY_BEST;
+  return allocate(source, rounded, own ? source.strategy : ask.strategy, ask.place, core.row);
 }
 
 function askFunction(core: ArenaCore, ask: Ask): number {

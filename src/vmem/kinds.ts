@@ -35,18 +35,24 @@ export const TAG_KIND_NAME = ['none', 'static', 'span', 'free', 'busy'] as const
 export const STRATEGY_INSTANT = 1;
 /** The newest segment that fits, in the list of the smallest size class that has one. */
 export const STRATEGY_BEST = 2;
+/** The smallest segment that fits, and among equals the one with the lowest address. */
+export const STRATEGY_EXACT = 3;
+/** The first place behind the previous allocation of this strategy, in the order of addresses, from the lowest at the end. */
+export const STRATEGY_NEXT = 4;
 
 /** How a free segment is chosen. */
 export const STRATEGY = {
   instant: STRATEGY_INSTANT,
   best: STRATEGY_BEST,
+  exact: STRATEGY_EXACT,
+  next: STRATEGY_NEXT,
 } as const;
 
 /** Name of a strategy. */
 export type Strategy = keyof typeof STRATEGY;
 
 /** Names of strategies, by number. */
-export const STRATEGY_NAME: readonly (Strategy | undefined)[] = [undefined, 'instant', 'best'];
+export const STRATEGY_NAME: readonly (Strategy | undefined)[] = [undefined, 'instant', 'best', 'exact', 'next'];
 
 /** `free` of ARENA_STATE. */
 export const STATE_FREE = 0;
@@ -116,5 +122,7 @@ export function strategyCode(call: string, strategy: Strategy | undefined, fallb
   if (strategy === undefined) return fallback;
   if (strategy === 'instant') return STRATEGY.instant;
   if (strategy === 'best') return STRATEGY.best;
+  if (strategy === 'exact') return STRATEGY.exact;
+  if (strategy === 'next') return STRATEGY.next;
   return failMisuse(call, { strategy }, `strategy must be one of ${Object.keys(STRATEGY).join(', ')}`);
 }

@@ -29,6 +29,7 @@ import { createHash, destroyHash } from './allocation-hash.ts';
 import type { ArenaCore } from './arena-core.ts';
 import type { ArenaCores } from './arena-cores.ts';
 import type { ArenaPlan } from './arena-options.ts';
+import { clearIndex } from './free-index.ts';
 import { freeListRemove } from './free-lists.ts';
 import {
   type ArenaIndex,
@@ -136,6 +137,7 @@ function claimRow(cores: ArenaCores, plan: ArenaPlan, sourceGeneration: number):
   arena.name.putText(row, plan.name);
   const firstWord = arenaState.busyTags.address(row) - ARENA_BUSY_TAGS;
   thread.words.fill(0, firstWord, firstWord + arenaState.busyTags.stride);
+  clearIndex(thread, row, plan.strategy);
   thread.journal.set(arena.state, row, STATE_CREATING);
   thread.journal.set(arena.actor, row, thread.tag);
   return row;

@@ -10,10 +10,13 @@ export interface ModelTag {
   size: number;
 }
 
+/** How a free segment is chosen. */
+export type ModelStrategy = 'instant' | 'best' | 'exact' | 'next';
+
 /** What a request asks for; all fields given. */
 export interface ModelRequest {
   readonly size: number;
-  readonly best: boolean;
+  readonly strategy: ModelStrategy;
   readonly align: number;
   readonly phase: number;
   readonly nocross: number;
@@ -22,8 +25,8 @@ export interface ModelRequest {
 }
 
 /** A request without constraints. */
-export function plainRequest(size: number, best: boolean): ModelRequest {
-  return { size, best, align: 0, phase: 0, nocross: 0, min: 0, max: Number.MAX_SAFE_INTEGER };
+export function plainRequest(size: number, strategy: ModelStrategy): ModelRequest {
+  return { size, strategy, align: 0, phase: 0, nocross: 0, min: 0, max: Number.MAX_SAFE_INTEGER };
 }
 
 /** See the file's header. */
@@ -35,6 +38,8 @@ export class ArenaModel {
   readonly segments: ModelTag[] = [];
   /** Lists of free tags, newest first. */
   readonly lists: ModelTag[][] = Array.from({ length: 53 }, () => []);
+  /** End of the last allocation by next fit. */
+  cursor = 0;
 
   constructor(quantum: number, source: ArenaModel | null = null, large = false, roundTo = 0) {
     this.quantum = quantum;
@@ -63,14 +68,15 @@ export class ArenaModel {
 
   alloc(request: ModelRequest): number {
     const rounded = { ...request, size: this.round(request.size), align: request.align || this.quantum };
-    let best = request.best;
+    let { strategy } = request;
     for (;;) {
-      let found = best ? null : this.#instant(rounded);
-      if (found === null) {
-        best = true;
-        found = this.#best(rounded);
+      const found = this.#find(rounded, strategy);
+      if (found !== null) {
+        const start = strategy === 'next' ? this.#nextPlace(found, rounded) : ArenaModel.fit(found, rounded);
+        if (strategy === 'next') this.cursor = start + rounded.size;
+        return this.#carve(found, start, rounded.size);
       }
-      if (found !== null) return this.#carve(found, rounded);
+      if (strategy === 'instant') strategy = 'best';
       if (!this.#import(rounded)) return -1;
     }
   }
@@ -134,6 +140,47 @@ export class ArenaModel {
     return -1;
   }
 
+  #find(request: ModelRequest, strategy: ModelStrategy): ModelTag | null {
+    switch (strategy) {
+      case 'instant':
+        return this.#instant(request) ?? this.#best(request);
+      case 'best':
+        return this.#best(request);
+      case 'exact':
+        return this.#exact(request);
+      case 'next':
+        return this.#next(request);
+    }
+  }
+
+  #byAddress(): ModelTag[] {
+    return this.segments.filter((tag) => tag.kind === 'free').sort((a, b) => a.start - b.start);
+  }
+
+  #exact(request: ModelRequest): ModelTag | null {
+    const fitting = this.#byAddress().filter((tag) => tag.size >= request.size && ArenaModel.fit(tag, request) >= 0);
+    const smallest = Math.min(...fitting.map((tag) => tag.size));
+    return fitting.find((tag) => tag.size === smallest) ?? null;
+  }
+
+  /** Place in the part of a segment from the cursor on, or -1. */
+  #behindCursor(tag: ModelTag, request: ModelRequest): number {
+    const start = Math.max(tag.start, this.cursor);
+    const size = tag.start + tag.size - start;
+    return size < request.size ? -1 : ArenaModel.fit({ kind: 'free', start, size }, request);
+  }
+
+  #nextPlace(tag: ModelTag, request: ModelRequest): number {
+    const behind = this.#behindCursor(tag, request);
+    return behind >= 0 ? behind : ArenaModel.fit(tag, request);
+  }
+
+  #next(request: ModelRequest): ModelTag | null {
+    const free = this.#byAddress();
+    const behind = free.find((tag) => this.#behindCursor(tag, request) >= 0);
+    return behind ?? free.find((tag) => tag.size >= request.size && ArenaModel.fit(tag, request) >= 0) ?? null;
+  }
+
   #instant(request: ModelRequest): ModelTag | null {
     const quanta = request.size / this.quantum;
     const floor = this.#order(request.size);
@@ -153,15 +200,14 @@ export class ArenaModel {
     return null;
   }
 
-  #carve(tag: ModelTag, request: ModelRequest): number {
-    const start = ArenaModel.fit(tag, request);
+  #carve(tag: ModelTag, start: number, size: number): number {
     const front = start - tag.start;
-    const rear = tag.size - front - request.size;
+    const rear = tag.size - front - size;
     this.#unlist(tag);
     const parts: ModelTag[] = [];
     if (front > 0) parts.push({ kind: 'free', start: tag.start, size: front });
-    parts.push({ kind: 'busy', start, size: request.size });
-    if (rear > 0) parts.push({ kind: 'free', start: start + request.size, size: rear });
+    parts.push({ kind: 'busy', start, size });
+    if (rear > 0) parts.push({ kind: 'free', start: start + size, size: rear });
     for (const part of parts) if (part.kind === 'free') this.#list(part.size).unshift(part);
     this.segments.splice(this.segments.indexOf(tag), 1, ...parts);
     return start;
@@ -172,8 +218,9 @@ export class ArenaModel {
     if (request.align !== this.quantum || request.phase !== 0 || request.nocross !== 0) return false;
     let wanted = this.large ? request.size * 16 : request.size;
     if (this.roundTo !== 0) wanted = Math.ceil(wanted / this.roundTo) * this.roundTo;
-    const best = this.roundTo === 0 && request.best;
-    const start = this.source.alloc(plainRequest(wanted, best));
+    // The sources of the model's importers choose instantly when exact or next fit is asked for.
+    const best = this.roundTo === 0 && request.strategy === 'best';
+    const start = this.source.alloc(plainRequest(wanted, best ? 'best' : 'instant'));
     if (start < 0) return false;
     this.add(start, wanted, 'span');
     return true;

@@ -58,7 +58,7 @@ export const pageTable = table('page', 'frames', 'records', {
   next: i32('L', 'next frame of the hash chain, frame + 1'),
   state: i32('P', 'PAGE_STATE, or PAGE_STATE.inHand + slot + 1'),
   referenced: i32('A', '1 since the page was last used, cleared by the clock: a hint'),
-  modified: i32('P', '1 when the page differs from its backing store'),
+  modified: i32('A', 'MODIFIED bits: differs from its backing store, and who is writing it there; 0 clean'),
 });
 
 /** Buckets of the page hash. */
@@ -79,7 +79,7 @@ export const pageClockTable = table('pageClock', 1, 'columns', {
 
 /** What each slot did with pages. */
 export const pageSlotTable = table('pageSlot', 'slots', 'columns', {
-  counters: f64('W', 'PAGE_COUNTER values', { lanes: 16, padded: true }),
+  counters: f64('W', 'PAGE_COUNTER values', { lanes: 32, padded: true }),
 });
 
 /** One row per vnode: a file as it was when its size and times were last looked at. */
@@ -125,4 +125,23 @@ export const mapSlotTable = table('mapSlot', 'slots', 'columns', {
   owner: i32('W', 'owner that was charged', { padded: true }),
   prepaid: i32('W', 'frames charged to the owner'),
   pinned: i32('W', 'frames that mappings of the slot hold'),
+});
+
+/** Links of the lists of pages. A page is on one list at most. Rows of pages that were on none are never touched. */
+export const pageLinkTable = table('pageLink', 'frames', 'records', {
+  next: i32('L', 'next frame of the list, frame + 1, 0 the last or none'),
+  previous: i32('L', 'previous frame of the list, frame + 1, or a value of PAGE_UNLINKED or PAGE_FIRST'),
+});
+
+/** Modified pages of each vnode, those first that were modified first. */
+export const pageDirtyTable = table('pageDirty', 'vnodes', 'columns', {
+  head: i32('L', 'first frame, frame + 1'),
+  tail: i32('L', 'last frame, frame + 1'),
+  count: i32('L', 'pages on the list'),
+});
+
+/** Locks of the lists of modified pages: vnode v is guarded by stripe v modulo the number of stripes. */
+export const pageDirtyStripeTable = table('pageDirtyStripe', 'pageStripes', 'columns', {
+  lock: i32('A', 'mutex', { padded: true }),
+  count: i32('L', 'modified pages of all vnodes of the stripe', { padded: true }),
 });

@@ -171,7 +171,8 @@ function placeRecords(spec: TableSpec, geometry: Geometry, startBytes: number, r
       label: `${spec.name}.${name}`,
       spec: column,
       lanes: laneCount(column, geometry),
-      offsetBytes: startBytes + fieldBytes,
+      // Behind the last table of a region there is nothing.
+      offsetBytes: rowCount === 0 ? startBytes : startBytes + fieldBytes,
       strideElements: recordBytes / elementBytes,
       spanElements: rowCount === 0 ? 0 : (rowCount * recordBytes - fieldBytes) / elementBytes,
     };

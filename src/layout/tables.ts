@@ -9,6 +9,9 @@ import {
   mapSlotTable,
   pageBucketTable,
   pageClockTable,
+  pageDirtyStripeTable,
+  pageDirtyTable,
+  pageLinkTable,
   pageSlotTable,
   pageStripeTable,
   pageTable,
@@ -132,6 +135,9 @@ export const TABLES = {
   spaceQueue: spaceQueueTable,
   tagPlace: tagPlaceTable,
   arenaIndex: arenaIndexTable,
+  pageLink: pageLinkTable,
+  pageDirty: pageDirtyTable,
+  pageDirtyStripe: pageDirtyStripeTable,
 } as const;
 
 /** The type of `TABLES`. */

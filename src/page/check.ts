@@ -4,6 +4,7 @@ import type { CheckReport } from '../base/check.ts';
 import { FRAME_USE, Frames } from '../phys/frames.ts';
 import { LOCK_OWNER } from '../sync/mutex.ts';
 import type { Thread } from '../sync/thread.ts';
+import { DirtyPages } from './dirty-pages.ts';
 import { PAGE_STATE, PageHash } from './page-hash.ts';
 
 /** Looks at every frame and every chain. Pages that are being filled meanwhile are allowed; moving chains are not. */
@@ -41,5 +42,6 @@ export function checkPages(thread: Thread): CheckReport {
       problems.push(`page/pages: frame ${frame} has state ${state}`);
     if (state === PAGE_STATE.filling && owner === 0) problems.push(`page/pages I3: frame ${frame} has no filler`);
   }
+  problems.push(...new DirtyPages(thread).problems());
   return { structure: 'page/pages', checked: page.rowCount, problems };
 }

@@ -26,6 +26,16 @@ export const PAGE_COUNTER = {
   copiedBytes: 9,
   /** Pages handed out in mappings. */
   mappedPages: 10,
+  /** Calls that gave modified pages back to their store, each for one or several adjacent ones. */
+  writes: 11,
+  /** Pages that those calls wrote. */
+  writtenPages: 12,
+  /** Calls that the store refused: their pages stay modified. */
+  writeFailures: 13,
+  /** Pages made without reading them. */
+  created: 14,
+  /** Modified pages that were given up unwritten. */
+  discards: 15,
 } as const;
 
 /** Name of a counter. */

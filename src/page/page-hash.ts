@@ -8,6 +8,7 @@
  * INVARIANTS  I1 a frame is in a chain iff it has an identity, and then in the chain of that identity, once.
  *             I2 no two frames have the same identity.
  *             I3 an identity is given and taken only by a holder of the exclusive page lock.
+ *             I4 only clean pages lose their identity.
  * LOCKING     Links, heads and identities are stored under the stripe's mutex, journaled. `find` reads them without:
  *             it may miss a page that is there, or return a frame that holds another page by now. Its caller takes a
  *             hold on the frame and compares the identity again, and on a miss looks again under the mutex.
@@ -50,6 +51,7 @@ const FIND_STEPS_MAX = 64;
 export class PageHash {
   readonly #thread: Thread;
   readonly #page: BoundTables['page'];
+  readonly #link: BoundTables['pageLink'];
   readonly #heads: BoundTables['pageBucket']['head'];
   readonly #stripes: BoundTables['pageStripe']['lock'];
   readonly #bucketMask: number;
@@ -59,6 +61,7 @@ export class PageHash {
     const { tables, geometry } = thread.region;
     this.#thread = thread;
     this.#page = tables.page;
+    this.#link = tables.pageLink;
     this.#heads = tables.pageBucket.head;
     this.#stripes = tables.pageStripe.lock;
     this.#bucketMask = geometry.pageBuckets - 1;
@@ -118,11 +121,12 @@ export class PageHash {
   }
 
   /**
-   * Takes a frame's identity away; the frame is in this slot's hands until it gets another or is given back. The caller
-   * holds its page lock exclusively, or recovers its dead holder.
+   * Takes the identity of a clean page away; the frame is in this slot's hands until it gets another or is given back. The
+   * caller holds its page lock exclusively, or recovers its dead holder.
    */
   remove(frame: FrameIndex): void {
     const page = this.#page;
+    assert(page.modified.get(frame) === 0, 'page/page-hash I4: a modified page keeps its identity');
     const bucket = this.bucketOf(page.vnode.get(frame) - 1, page.index.get(frame));
     const stripe = this.#enter(bucket);
     const { journal } = this.#thread;
@@ -137,7 +141,8 @@ export class PageHash {
     else journal.set(page.next, before, page.next.get(frame));
     journal.set(page.vnode, frame, 0);
     journal.set(page.state, frame, PAGE_STATE.inHand + this.#thread.tag);
-    journal.set(page.modified, frame, 0);
+    // It may say that the page was written to: page-list.ts.
+    if (this.#link.previous.get(frame) !== 0) journal.set(this.#link.previous, frame, 0);
     mutexExit(this.#thread, stripe);
   }
 

@@ -31,6 +31,7 @@ import {
   trySharedHold,
 } from '../sync/rwlock.ts';
 import type { Thread } from '../sync/thread.ts';
+import { PAGE_STATE, type VnodeIndex } from './page-hash.ts';
 
 /** Shared holds that one thread may have on one page. */
 const DEPTH_MAX = 65535;
@@ -38,6 +39,7 @@ const DEPTH_MAX = 65535;
 /** This thread's page locks. */
 export class PageHolds {
   readonly #thread: Thread;
+  readonly #page: BoundTables['page'];
   readonly #lock: BoundTables['page']['lock'];
   /** Shared holds of this thread by frame. */
   readonly #depth: Uint16Array;
@@ -45,6 +47,7 @@ export class PageHolds {
 
   constructor(thread: Thread) {
     this.#thread = thread;
+    this.#page = thread.region.tables.page;
     this.#lock = thread.region.tables.page.lock;
     this.#depth = new Uint16Array(thread.region.geometry.frames);
   }
@@ -59,6 +62,12 @@ export class PageHolds {
     return this.#depth[frame] !== 0;
   }
 
+  /** True while some thread holds the page, or is about to. */
+  isHeld(frame: FrameIndex): boolean {
+    const address = this.#lock.address(frame);
+    return load(this.#thread.words, address) !== 0 || anyReader(this.#thread, address);
+  }
+
   /** Takes a shared hold unless somebody holds the page exclusively or is about to. */
   tryShared(frame: FrameIndex): boolean {
     const depth = this.#depth[frame] as number;
@@ -71,6 +80,32 @@ export class PageHolds {
     }
     this.#depth[frame] = depth + 1;
     return true;
+  }
+
+  /** Takes a shared hold of a frame if it can be had at once and the frame then has a valid page of this identity. */
+  tryPage(frame: FrameIndex, vnode: VnodeIndex, index: number): boolean {
+    if (!this.tryShared(frame)) return false;
+    if (this.hasPage(frame, vnode, index)) return true;
+    this.release(frame);
+    return false;
+  }
+
+  /** Like `tryPage`, sleeping while somebody holds the frame exclusively. */
+  page(frame: FrameIndex, vnode: VnodeIndex, index: number): boolean {
+    this.shared(frame);
+    if (this.hasPage(frame, vnode, index)) return true;
+    this.release(frame);
+    return false;
+  }
+
+  /** True when the frame has a valid page of this identity: certain under a hold. */
+  hasPage(frame: FrameIndex, vnode: VnodeIndex, index: number): boolean {
+    const page = this.#page;
+    return (
+      page.vnode.get(frame) === vnode + 1 &&
+      page.index.get(frame) === index &&
+      page.state.get(frame) === PAGE_STATE.valid
+    );
   }
 
   /** Takes a shared hold, sleeping while somebody holds the page exclusively. */
@@ -93,9 +128,7 @@ export class PageHolds {
 
   /** Takes the page exclusively if nobody holds it in any way. A look first keeps passers-by undisturbed. */
   tryExclusive(frame: FrameIndex): boolean {
-    const address = this.#lock.address(frame);
-    if (load(this.#thread.words, address) !== 0 || anyReader(this.#thread, address)) return false;
-    return tryExclusiveHold(this.#thread, address);
+    return !this.isHeld(frame) && tryExclusiveHold(this.#thread, this.#lock.address(frame));
   }
 
   /** Takes the page exclusively, sleeping while others hold it; false when `timeoutMs` ran out. */

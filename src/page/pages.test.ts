@@ -7,12 +7,16 @@ import { armFault, disarmFault } from '../sync/index.ts';
 import { checkPages } from './check.ts';
 import { PAGE_STATE, PageHash } from './page-hash.ts';
 import { PageHolds } from './page-holds.ts';
-import { type PageStore, Pages } from './pages.ts';
+import type { PageStore } from './page-store.ts';
+import { Pages } from './pages.ts';
 import { recoverPages } from './recovery.ts';
 
 /** A store whose page (vnode, index) begins with vnode and index; it can be made to fail. */
 class StubStore implements PageStore {
   fills: [number, number, number][] = [];
+  writes: [number, number, number][] = [];
+  /** The third byte of each page as it was written back. */
+  readonly kept = new Map<string, number>();
   failing = false;
   readonly #banks: Banks;
 
@@ -27,8 +31,18 @@ class StubStore implements PageStore {
       const view = this.#banks.view((frames[at + page] as number) * this.#banks.pageSize, 8);
       view[0] = vnode;
       view[1] = (index + page) & 255;
+      view[2] = this.kept.get(`${vnode}:${index + page}`) ?? 0;
     }
     return count * this.#banks.pageSize;
+  }
+
+  write(vnode: number, index: number, frames: Int32Array, at: number, count: number): void {
+    if (this.failing) throw new VmError('EIO', 'stub');
+    this.writes.push([vnode, index, count]);
+    for (let page = 0; page < count; page++) {
+      const view = this.#banks.view((frames[at + page] as number) * this.#banks.pageSize, 3);
+      this.kept.set(`${vnode}:${index + page}`, view[2] as number);
+    }
   }
 }
 
@@ -37,7 +51,7 @@ function setUp(frameCount = 16) {
   const banks = Banks.create(frameCount, frameCount, 4096);
   const frames = new Frames(thread);
   frames.online(0, frameCount);
-  const pages = new Pages(thread, frames);
+  const pages = new Pages(thread, frames, banks);
   return { region, thread, banks, frames, pages, store: new StubStore(banks), out: new Int32Array(32) };
 }
 

@@ -37,18 +37,22 @@
  * REFERENCES  illumos vm_page.c and vpm.c; Dekker's flags; docs/locking.md.
  */
 
-import { fail } from '../base/errors.ts';
+import { fail, failMisuse } from '../base/errors.ts';
 import { VERIFY } from '../base/verify.ts';
 import type { BoundTables } from '../layout/region.ts';
-import type { FrameIndex } from '../phys/banks.ts';
+import type { FrameBytes, FrameIndex } from '../phys/banks.ts';
 import { FRAME_USE, type FrameReclaimer, type Frames } from '../phys/frames.ts';
 import { faultPoint } from '../sync/fault.ts';
 import { mutexEnterWithin, mutexExit } from '../sync/mutex.ts';
 import { RANK } from '../sync/ranks.ts';
 import type { Thread } from '../sync/thread.ts';
+import { DirtyPages } from './dirty-pages.ts';
+import { FrameSupply } from './frame-supply.ts';
 import { countersOf, PAGE_COUNTER } from './page-counters.ts';
 import { PAGE_STATE, PageHash, type VnodeIndex } from './page-hash.ts';
 import { PageHolds } from './page-holds.ts';
+import type { PageSource, PageStore } from './page-store.ts';
+import { PageWriter } from './page-writer.ts';
 import { ReplacementClock } from './replacement.ts';
 
 /** Most pages of one fetch. */
@@ -57,45 +61,74 @@ export const FETCH_PAGES_MAX = 32;
 /** How long a fetch waits for pinned pages before it throws `ENOMEM`. */
 const SHORTAGE_MS = 10_000;
 
-/** How long a fetch waits for one pinned page before it tries the next. */
-const VICTIM_MS = 20;
+/** How often a fetch writes modified pages back to gain frames before it waits with others. */
+const CLEANINGS_MAX = 8;
 
-/** Brings the bytes of pages: declared here, implemented by the vnodes. */
-export interface PageStore {
-  /**
-   * Writes pages `index` to `index + count - 1` of a vnode into the frames in lanes `at` to `at + count - 1`, all of
-   * their bytes, zeros behind the end of the vnode. Returns the bytes that came from the store; throws when any is
-   * missing, and then nothing that it wrote will be seen.
-   */
-  fill(vnode: VnodeIndex, index: number, frames: Int32Array, at: number, count: number): number;
+/** What a fetch is about. */
+interface Request {
+  readonly vnode: VnodeIndex;
+  readonly index: number;
+  readonly count: number;
+  /** Frames go here, */
+  readonly out: Int32Array;
+  /** from this lane on. */
+  readonly at: number;
+  /** Takes modified pages that have to leave. */
+  readonly store: PageStore;
+  /** Brings what is missing; null for zeros. */
+  readonly source: PageSource | null;
+  /** What is brought differs from the store. */
+  readonly modified: boolean;
 }
 
 /** The pages as one thread sees them. */
 export class Pages implements FrameReclaimer {
+  /** This thread's page locks, by frame. */
+  readonly holds: PageHolds;
   readonly #thread: Thread;
   readonly #frames: Frames;
+  readonly #bytes: FrameBytes;
   readonly #page: BoundTables['page'];
   readonly #hash: PageHash;
-  readonly #holds: PageHolds;
   readonly #clock: ReplacementClock;
+  readonly #dirty: DirtyPages;
+  readonly #writer: PageWriter;
+  readonly #supply: FrameSupply;
   readonly #counters: Float64Array;
-  /** An empty frame, exclusively held, that a wait for pinned pages has gained. */
-  #spare: FrameIndex = -1;
 
-  constructor(thread: Thread, frames: Frames) {
+  constructor(thread: Thread, frames: Frames, bytes: FrameBytes) {
     this.#thread = thread;
+    this.#bytes = bytes;
     this.#frames = frames;
     this.#page = thread.region.tables.page;
     this.#hash = new PageHash(thread);
-    this.#holds = new PageHolds(thread);
-    this.#clock = new ReplacementClock(thread, this.#hash, this.#holds);
+    this.holds = new PageHolds(thread);
+    this.#clock = new ReplacementClock(thread, this.#hash, this.holds);
+    this.#dirty = new DirtyPages(thread);
+    this.#writer = new PageWriter(thread, this.#hash, this.holds, this.#dirty);
+    this.#supply = new FrameSupply(thread, frames, this.holds, this.#clock, this.#dirty, this.#writer);
     this.#counters = countersOf(thread);
     frames.setReclaimer(this);
   }
 
   /** Pages that this thread holds. */
   get held(): number {
-    return this.#holds.pages;
+    return this.holds.pages;
+  }
+
+  /** Modified pages of all vnodes, those being written back included. */
+  get modified(): number {
+    return this.#dirty.total;
+  }
+
+  /** Modified pages of a vnode, those being written back included. */
+  modifiedOf(vnode: VnodeIndex): number {
+    return this.#dirty.countOf(vnode);
+  }
+
+  /** True when a page that this thread holds is neither modified nor being written back. */
+  isClean(frame: FrameIndex): boolean {
+    return this.#dirty.isClean(frame);
   }
 
   /** The frame of a valid page, now held shared by this thread, or -1. Takes no lock and never waits. */
@@ -104,11 +137,11 @@ export class Pages implements FrameReclaimer {
     const frame = this.#hash.find(vnode, index);
     if (frame < 0) return -1;
     // 2.
-    if (!this.#holds.tryShared(frame)) return -1;
+    if (!this.holds.tryShared(frame)) return -1;
     if (VERIFY) faultPoint(this.#thread, 'page.hit.held');
     // 3.
-    if (!this.#isValid(frame, vnode, index)) {
-      this.#holds.release(frame);
+    if (!this.holds.hasPage(frame, vnode, index)) {
+      this.holds.release(frame);
       return -1;
     }
     const page = this.#page;
@@ -119,7 +152,7 @@ export class Pages implements FrameReclaimer {
 
   /** Gives one hold of a page back. */
   release(frame: FrameIndex): void {
-    this.#holds.release(frame);
+    this.holds.release(frame);
   }
 
   /**
@@ -136,48 +169,87 @@ export class Pages implements FrameReclaimer {
     store: PageStore,
     whole: boolean,
   ): number {
-    const done = this.#fetchSome(vnode, index, count, out, at, store, 0);
-    if (done === count || (done > 0 && !whole)) return done;
-    this.#releaseSeveral(out, at, done);
-    this.#frames.press();
-    return this.#fetchShort(vnode, index, count, out, at, store, whole);
+    return this.#fetch({ vnode, index, count, out, at, store, source: store, modified: false }, whole);
   }
 
-  /** Drops the pages of a vnode below index `pageCount`; returns how many were in use and stayed. */
-  drop(vnode: VnodeIndex, pageCount: number): number {
-    const { frames } = this.#thread.region.geometry;
-    let busy = 0;
-    if (pageCount <= frames) {
-      for (let index = 0; index < pageCount; index++) {
-        const frame = this.#hash.findCertain(vnode, index);
-        if (frame >= 0 && !this.#dropFrame(frame, vnode)) busy++;
-      }
-    } else {
-      for (let frame = 0; frame < frames; frame++) {
-        if (this.#page.vnode.get(frame) === vnode + 1 && !this.#dropFrame(frame, vnode)) busy++;
-      }
-    }
-    return busy;
-  }
-
-  reclaim(frame: FrameIndex, use: number): boolean {
-    if (!this.#clock.evict(frame)) return false;
-    this.#tally(PAGE_COUNTER.evictions, 1);
-    this.#frames.convert(frame, FRAME_USE.page, use, this.#page.state, PAGE_STATE.empty);
-    this.#holds.releaseExclusive(frame);
-    return true;
-  }
-
-  /** Fetches from lane `at + done` on until all are held or no frame can be had; on an error all are released. */
-  #fetchSome(
+  /**
+   * Like `fetch` with `whole`, but pages that are missing are not read. `source` brings their bytes instead, and they are
+   * modified from the start: how a page that is wholly overwritten comes without anybody seeing what it held before, and
+   * without a trace if the thread dies half-way. Pages that are there already are only held. Without a source the pages
+   * are filled with zeros and not modified: right where the store would bring zeros, behind the end of a file for example.
+   */
+  create(
     vnode: VnodeIndex,
     index: number,
     count: number,
     out: Int32Array,
     at: number,
     store: PageStore,
-    done: number,
+    source: PageSource | null,
   ): number {
+    return this.#fetch({ vnode, index, count, out, at, store, source, modified: source !== null }, true);
+  }
+
+  /**
+   * Says that a page which this thread holds differs from its store. Whoever stores bytes into a page calls it before and
+   * after: see dirty-pages.ts. Modified pages stay in memory until they are written back.
+   */
+  setModified(frame: FrameIndex): void {
+    if (!this.holds.holds(frame)) {
+      failMisuse('pages.setModified', { frame }, 'a page is modified by a thread that holds it');
+    }
+    this.#dirty.mark(frame);
+  }
+
+  /**
+   * Writes back the pages from `first` to `first + count - 1` that are modified now, adjacent ones in one call of the store,
+   * and waits for those that other threads are writing back. Returns the pages written. Throws the first error of the store
+   * when all have been tried; what the store did not take stays modified.
+   */
+  writeBack(vnode: VnodeIndex, first: number, count: number, store: PageStore): number {
+    return this.#writer.range(vnode, first, count, store);
+  }
+
+  /** Writes back up to `max` pages that were modified first, without waiting for pages; returns how many were written. */
+  writeOldest(max: number, store: PageStore): number {
+    return this.#writer.someOldest(max, store);
+  }
+
+  /** Drops the clean pages of a vnode below index `pageCount`; returns how many were in use or modified and stayed. */
+  drop(vnode: VnodeIndex, pageCount: number): number {
+    return this.#dropRange(vnode, 0, pageCount, false);
+  }
+
+  /**
+   * Drops the pages of a vnode from index `first` up to `end`, modified ones too: what they hold is given up. Returns how
+   * many were in use and stayed as they are.
+   */
+  invalidate(vnode: VnodeIndex, first: number, end: number = Number.POSITIVE_INFINITY): number {
+    return this.#dropRange(vnode, first, end, true);
+  }
+
+  reclaim(frame: FrameIndex, use: number): boolean {
+    if (!this.#clock.evict(frame)) return false;
+    this.#tally(PAGE_COUNTER.evictions, 1);
+    this.#frames.convert(frame, FRAME_USE.page, use, this.#page.state, PAGE_STATE.empty);
+    this.holds.releaseExclusive(frame);
+    return true;
+  }
+
+  #fetch(request: Request, whole: boolean): number {
+    for (let cleanings = 0; ; cleanings++) {
+      const done = this.#fetchSome(request, 0);
+      if (done === request.count || (done > 0 && !whole)) return done;
+      this.#releaseSeveral(request.out, request.at, done);
+      if (cleanings === CLEANINGS_MAX || !this.#supply.clean(request.store)) break;
+    }
+    this.#frames.press();
+    return this.#fetchShort(request, whole);
+  }
+
+  /** Fetches from lane `at + done` on until all are held or no frame can be had; on an error all are released. */
+  #fetchSome(request: Request, done: number): number {
+    const { vnode, index, count, out, at } = request;
     let held = done;
     try {
       while (held < count) {
@@ -195,28 +267,20 @@ export class Pages implements FrameReclaimer {
           if (claimed === 0) return held;
           if (claimed > 0) {
             // 5-6.
-            this.#fill(vnode, index + held, out, at + held, claimed, store);
+            this.#fill(request, held, claimed);
             held += claimed;
             continue;
           }
           met = -1 - claimed;
         }
-        if (this.#holdMet(met, vnode, index + held)) out[at + held++] = met;
+        this.#tally(PAGE_COUNTER.waits, 1);
+        if (this.holds.page(met, vnode, index + held)) out[at + held++] = met;
       }
     } catch (error) {
       this.#releaseSeveral(out, at, held);
       throw error;
     }
     return held;
-  }
-
-  /** Waits until nobody holds the frame exclusively; true when it then holds the page, and this thread holds it. */
-  #holdMet(frame: FrameIndex, vnode: VnodeIndex, index: number): boolean {
-    this.#tally(PAGE_COUNTER.waits, 1);
-    this.#holds.shared(frame);
-    if (this.#isValid(frame, vnode, index)) return true;
-    this.#holds.release(frame);
-    return false;
   }
 
   /**
@@ -226,161 +290,143 @@ export class Pages implements FrameReclaimer {
   #claim(vnode: VnodeIndex, index: number, max: number, out: Int32Array, at: number): number {
     let wanted = 1;
     while (wanted < max && this.#hash.find(vnode, index + wanted) < 0) wanted++;
-    const taken = this.#takeFrames(wanted, out, at);
+    const taken = this.#supply.take(wanted, out, at);
     for (let claimed = 0; claimed < taken; claimed++) {
       const other = this.#hash.insert(out[at + claimed] as number, vnode, index + claimed);
       if (other < 0) continue;
-      for (let unused = claimed; unused < taken; unused++) this.#giveEmpty(out[at + unused] as number);
+      for (let unused = claimed; unused < taken; unused++) this.#supply.giveEmpty(out[at + unused] as number);
       return claimed > 0 ? claimed : -1 - other;
     }
     if (VERIFY) faultPoint(this.#thread, 'page.fill.claimed');
     return taken;
   }
 
-  /** Takes up to `count` empty frames, exclusively held: free ones first, then those of pages that leave. */
-  #takeFrames(count: number, out: Int32Array, at: number): number {
-    let taken = 0;
-    if (this.#spare >= 0) {
-      out[at + taken++] = this.#spare;
-      this.#spare = -1;
-    }
-    const free = this.#frames.tryTakeSeveral(FRAME_USE.page, count - taken, out, at + taken);
-    // A passer-by that walked an old chain may have its bit in a free frame for a moment: wait for it.
-    for (const end = taken + free; taken < end; taken++) this.#holds.exclusive(out[at + taken] as number);
-    for (; taken < count; taken++) {
-      const frame = this.#clock.evictNext();
-      if (frame < 0) break;
-      this.#tally(PAGE_COUNTER.evictions, 1);
-      out[at + taken] = frame;
-    }
-    return taken;
-  }
-
-  #fill(vnode: VnodeIndex, index: number, out: Int32Array, at: number, count: number, store: PageStore): void {
+  /** Steps 5 and 6 for `count` pages from lane `at + done` on. */
+  #fill({ vnode, index, out, at, source, modified }: Request, done: number, count: number): void {
+    const lane = at + done;
     try {
       if (VERIFY && faultPoint(this.#thread, 'page.fill.reading')) {
-        fail('EIO', 'pages.fetch', { vnode, index, count }, 'injected');
+        fail('EIO', 'pages.fetch', { vnode, index: index + done, count }, 'injected');
       }
-      const readBytes = store.fill(vnode, index, out, at, count);
+      const readBytes =
+        source === null ? this.#zero(out, lane, count) : source.fill(vnode, index + done, out, lane, count);
       if (VERIFY) faultPoint(this.#thread, 'page.fill.read');
-      this.#tally(PAGE_COUNTER.misses, count);
-      this.#tally(PAGE_COUNTER.reads, 1);
-      this.#tally(PAGE_COUNTER.readBytes, readBytes);
+      if (readBytes < 0 || modified) this.#tally(PAGE_COUNTER.created, count);
+      else this.#countRead(count, readBytes);
     } catch (error) {
       this.#tally(PAGE_COUNTER.failures, 1);
-      for (let lane = at; lane < at + count; lane++) {
-        this.#hash.remove(out[lane] as number);
-        this.#giveEmpty(out[lane] as number);
-      }
+      for (let page = 0; page < count; page++) this.#dropHeld(out[lane + page] as number);
       throw error;
     }
-    const page = this.#page;
-    for (let lane = at; lane < at + count; lane++) {
-      const frame = out[lane] as number;
-      page.state.put(frame, PAGE_STATE.valid);
-      page.referenced.put(frame, 1);
-      this.#holds.downgrade(frame);
+    for (let page = 0; page < count; page++) {
+      const frame = out[lane + page] as number;
+      if (modified) {
+        this.#dirty.mark(frame);
+        if (VERIFY) faultPoint(this.#thread, 'page.create.filled');
+      }
+      this.#page.state.put(frame, PAGE_STATE.valid);
+      this.#page.referenced.put(frame, 1);
+      this.holds.downgrade(frame);
     }
   }
 
-  /** Frees an empty frame that this thread holds exclusively. Another may take it at once, and then waits for the lock. */
-  #giveEmpty(frame: FrameIndex): void {
-    this.#frames.give(frame, FRAME_USE.page, this.#page.state, PAGE_STATE.empty);
-    this.#holds.releaseExclusive(frame);
+  #zero(out: Int32Array, lane: number, count: number): number {
+    for (let page = 0; page < count; page++) this.#bytes.zeroFrame(out[lane + page] as number);
+    return -1;
   }
 
-  #dropFrame(frame: FrameIndex, vnode: VnodeIndex): boolean {
-    if (!this.#holds.tryExclusive(frame)) return false;
-    if (this.#page.vnode.get(frame) !== vnode + 1) {
-      this.#holds.releaseExclusive(frame);
-      return true;
+  #countRead(pages: number, bytes: number): void {
+    this.#tally(PAGE_COUNTER.misses, pages);
+    this.#tally(PAGE_COUNTER.reads, 1);
+    this.#tally(PAGE_COUNTER.readBytes, bytes);
+  }
+
+  #dropRange(vnode: VnodeIndex, first: number, end: number, evenModified: boolean): number {
+    const { frames } = this.#thread.region.geometry;
+    let busy = 0;
+    if (end - first <= frames) {
+      for (let index = first; index < end; index++) {
+        const frame = this.#hash.findCertain(vnode, index);
+        if (frame >= 0 && !this.#dropFrame(frame, vnode, first, end, evenModified)) busy++;
+      }
+    } else {
+      for (let frame = 0; frame < frames; frame++) {
+        if (this.#page.vnode.get(frame) !== vnode + 1) continue;
+        if (!this.#dropFrame(frame, vnode, first, end, evenModified)) busy++;
+      }
+    }
+    return busy;
+  }
+
+  /** False when the page is in the range and stays. */
+  #dropFrame(frame: FrameIndex, vnode: VnodeIndex, first: number, end: number, evenModified: boolean): boolean {
+    const page = this.#page;
+    const concerns = () => page.vnode.get(frame) === vnode + 1 && isBetween(page.index.get(frame), first, end);
+    if (!this.holds.tryExclusive(frame)) return !concerns();
+    const isConcerned = concerns();
+    if (!isConcerned || (!evenModified && !this.#dirty.isClean(frame))) {
+      this.holds.releaseExclusive(frame);
+      return !isConcerned;
+    }
+    this.#tally(PAGE_COUNTER.drops, 1);
+    this.#dropHeld(frame);
+    return true;
+  }
+
+  /** Frees the frame of a page that is held exclusively, whatever it holds. */
+  #dropHeld(frame: FrameIndex): void {
+    // From here on it has no bytes: a death leaves nothing of it.
+    this.#page.state.put(frame, PAGE_STATE.filling);
+    if (!this.#dirty.isClean(frame)) {
+      this.#dirty.discard(frame);
+      this.#tally(PAGE_COUNTER.discards, 1);
     }
     this.#hash.remove(frame);
     if (VERIFY) faultPoint(this.#thread, 'page.drop.unhashed');
-    this.#giveEmpty(frame);
-    this.#tally(PAGE_COUNTER.drops, 1);
-    return true;
+    this.#supply.giveEmpty(frame);
   }
 
   /**
    * Fetches although pinned pages leave no frame. Only one thread at a time keeps what it has while it waits, so that two
    * that need most of the memory cannot block each other.
    */
-  #fetchShort(
-    vnode: VnodeIndex,
-    index: number,
-    count: number,
-    out: Int32Array,
-    at: number,
-    store: PageStore,
-    whole: boolean,
-  ): number {
+  #fetchShort(request: Request, whole: boolean): number {
     const thread = this.#thread;
+    const { vnode, count, out, at, store } = request;
     const shortage = thread.region.tables.pageClock.shortage.address(0);
     this.#tally(PAGE_COUNTER.shortages, 1);
     const deadline = thread.clock.now() + SHORTAGE_MS;
     if (!mutexEnterWithin(thread, shortage, RANK.pageShortage, SHORTAGE_MS)) return this.#failShort(vnode, count);
     try {
       for (let done = 0; ; ) {
-        done = this.#fetchSome(vnode, index, count, out, at, store, done);
+        done = this.#fetchSome(request, done);
         if (done === count || (done > 0 && !whole)) return done;
-        if (this.#waitForFrame(deadline)) continue;
+        if (this.#supply.gainOne(deadline, store)) continue;
         this.#releaseSeveral(out, at, done);
         return this.#failShort(vnode, count);
       }
     } finally {
-      if (this.#spare >= 0) this.#giveEmpty(this.#spare);
-      this.#spare = -1;
+      this.#supply.settle();
       mutexExit(thread, shortage);
-    }
-  }
-
-  /** Waits for some pinned page to be released and evicts it; false when none can be, or time ran out. */
-  #waitForFrame(deadline: number): boolean {
-    const { frames } = this.#thread.region.geometry;
-    for (;;) {
-      let candidates = 0;
-      let waited = false;
-      for (let steps = frames; steps > 0; steps--) {
-        const frame = this.#clock.advance();
-        const use = this.#frames.useOf(frame);
-        if (use === FRAME_USE.free) return true;
-        // A frame without an identity is in the hands of somebody who is about to fill it or to give it back.
-        if (use !== FRAME_USE.page || this.#holds.holds(frame)) continue;
-        candidates++;
-        if (!this.#holds.exclusive(frame, VICTIM_MS)) waited = true;
-        else if (this.#clock.evictHeld(frame)) {
-          this.#tally(PAGE_COUNTER.evictions, 1);
-          this.#spare = frame;
-          return true;
-        }
-        if (this.#thread.clock.now() >= deadline) return false;
-      }
-      if (candidates === 0) return false;
-      if (!waited) this.#clock.pause();
     }
   }
 
   #failShort(vnode: VnodeIndex, count: number): never {
     const { total, free, page } = this.#frames.counts();
-    const rule = 'pinned pages leave no frame; release mappings or boot with more memory';
-    fail('ENOMEM', 'pages.fetch', { vnode, count, total, free, page, pinnedHere: this.held }, rule);
+    const rule = 'pinned or modified pages leave no frame; release mappings or boot with more memory';
+    const values = { vnode, count, total, free, page, pinnedHere: this.held, modified: this.modified };
+    fail('ENOMEM', 'pages.fetch', values, rule);
   }
 
   #releaseSeveral(out: Int32Array, at: number, count: number): void {
-    for (let lane = at; lane < at + count; lane++) this.#holds.release(out[lane] as number);
-  }
-
-  #isValid(frame: FrameIndex, vnode: VnodeIndex, index: number): boolean {
-    const page = this.#page;
-    return (
-      page.vnode.get(frame) === vnode + 1 &&
-      page.index.get(frame) === index &&
-      page.state.get(frame) === PAGE_STATE.valid
-    );
+    for (let lane = at; lane < at + count; lane++) this.holds.release(out[lane] as number);
   }
 
   #tally(lane: number, amount: number): void {
     this.#counters[lane] = (this.#counters[lane] as number) + amount;
   }
+}
+
+function isBetween(index: number, first: number, end: number): boolean {
+  return index >= first && index < end;
 }

@@ -4,6 +4,8 @@
  * PROBLEM     Page locks write no records, so whatever the dead slot held must be found from the frames alone.
  * STRUCTURE   One pass over all frames:
  *
+ *               the slot was writing the page back           -> modified, who waits for that woken
+ *               the slot held a page that was written to     -> modified: it may have stored bytes without saying so
  *               the slot's bit is set                        -> cleared, a waiting writer woken
  *               the word names the slot, page is filling     -> identity taken away, frame freed, then as next
  *               the word names the slot                      -> lock freed, waiters woken
@@ -26,6 +28,7 @@ import { FRAME_USE, Frames } from '../phys/frames.ts';
 import { ALL_WAITERS, and, exchange, load, notify } from '../sync/atomics.ts';
 import { LOCK_OWNER } from '../sync/mutex.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
+import { DirtyPages } from './dirty-pages.ts';
 import { PAGE_STATE, PageHash } from './page-hash.ts';
 
 /** Gives back the page locks and the unfinished pages of a dead slot. */
@@ -34,17 +37,21 @@ export function recoverPages(self: Thread, dead: SlotIndex): void {
   const { page } = region.tables;
   const frames = new Frames(self);
   const hash = new PageHash(self);
+  const dirty = new DirtyPages(self);
   const lane = 1 + (dead >>> 5);
   const bit = 1 << (dead & 31);
   for (let frame = 0; frame < page.rowCount; frame++) {
     const bits = page.lock.address(frame, lane);
-    if ((load(words, bits) & bit) !== 0) {
+    const word = page.lock.address(frame);
+    const held = (load(words, bits) & bit) !== 0;
+    const owned = (load(words, word) & LOCK_OWNER) === dead + 1;
+    dirty.recover(frame, dead, held || owned);
+    if (held) {
       and(words, bits, ~bit);
       notify(words, bits, ALL_WAITERS);
     }
-    const word = page.lock.address(frame);
-    const owned = (load(words, word) & LOCK_OWNER) === dead + 1;
     if (owned && page.vnode.get(frame) !== 0 && page.state.get(frame) !== PAGE_STATE.valid) {
+      dirty.discard(frame);
       hash.remove(frame);
       frames.give(frame, FRAME_USE.page, page.state, PAGE_STATE.empty);
     } else if (isInHand(page, frames, frame, dead)) {

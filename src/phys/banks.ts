@@ -28,8 +28,16 @@ export const BANK_BYTES_MAX = 4 * 1024 ** 3;
 /** Number of a frame, counted over all banks. */
 export type FrameIndex = number & { readonly __unit?: 'frame' };
 
+/** What may be done with the contents of whole frames. */
+export interface FrameBytes {
+  /** Copies the contents of one frame into another. */
+  copyFrame(from: FrameIndex, to: FrameIndex): void;
+  /** Fills a frame with zeros. */
+  zeroFrame(frame: FrameIndex): void;
+}
+
 /** One thread's windows onto the banks. */
-export class Banks {
+export class Banks implements FrameBytes {
   /** The memories, for WebAssembly modules that import a bank. */
   readonly memories: readonly WebAssembly.Memory[];
   /** All bytes of each bank. */
@@ -102,6 +110,25 @@ export class Banks {
     const copy = this.#copies[bank];
     if (copy !== undefined) copy(to, from, length);
     else this.#firstCopy(bank)(to, from, length);
+  }
+
+  /** Copies the contents of one frame into another. */
+  copyFrame(from: FrameIndex, to: FrameIndex): void {
+    const { pageSize } = this;
+    const bank = this.bankOf(to);
+    if (this.bankOf(from) === bank) {
+      this.copyInBank(bank, this.offsetOf(to), this.offsetOf(from), pageSize);
+      return;
+    }
+    const source = this.views[this.bankOf(from)] as Uint8Array;
+    const start = this.offsetOf(from);
+    (this.views[bank] as Uint8Array).set(source.subarray(start, start + pageSize), this.offsetOf(to));
+  }
+
+  /** Fills a frame with zeros. */
+  zeroFrame(frame: FrameIndex): void {
+    const start = this.offsetOf(frame);
+    (this.views[this.bankOf(frame)] as Uint8Array).fill(0, start, start + this.pageSize);
   }
 
   #firstCopy(bank: number): BankCopy {

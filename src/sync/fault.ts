@@ -83,6 +83,12 @@ export const FAULT_POINTS = [
   'seg.reap.walking',
   'seg.merge.joined',
   'seg.disable.waiting',
+  'page.modify.listed',
+  'page.write.claimed',
+  'page.write.refuse',
+  'page.write.stored',
+  'page.write.finished',
+  'page.create.filled',
 ] as const;
 
 /** Name of one fault point. */

@@ -36,6 +36,8 @@ export const RANK = {
   page: 600,
   /** A stripe of the page hash. */
   pageHash: 700,
+  /** A stripe of the lists of modified pages. */
+  pageDirty: 720,
   /** Lists of the page mapping cache. */
   mappingList: 800,
   /** One quantum cache: its depot and slabs. */

@@ -106,7 +106,7 @@ export class VirtualMemory {
     this.arenas = new Arenas(this.thread, this.callbacks);
     this.frames = new Frames(this.thread);
     this.pageLists = new PageLists(this.frames);
-    this.pages = new Pages(this.thread, this.frames);
+    this.pages = new Pages(this.thread, this.frames, banks);
     this.pmem = new Pmem(this.thread, banks, this.pageLists);
     this.deviceMaps = new DeviceMaps(this.thread);
     this.pageLists.setPressure(this.pmem.pressure());

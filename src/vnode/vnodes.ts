@@ -24,7 +24,8 @@ import { fail, failMisuse } from '../base/errors.ts';
 import { VERIFY } from '../base/verify.ts';
 import type { BoundTables } from '../layout/region.ts';
 import type { VnodeIndex } from '../page/page-hash.ts';
-import type { PageStore, Pages } from '../page/pages.ts';
+import type { PageStore } from '../page/page-store.ts';
+import type { Pages } from '../page/pages.ts';
 import type { Banks } from '../phys/banks.ts';
 import { faultPoint } from '../sync/fault.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
@@ -177,6 +178,10 @@ export class Vnodes implements PageStore {
     }
     this.#zeroBehind(frames, at, count, wanted);
     return wanted;
+  }
+
+  write(vnode: VnodeIndex, index: number, _frames: Int32Array, _at: number, count: number): void {
+    fail('ENOTSUP', 'vnodes.write', { vnode, index, count }, 'vnodes are read only');
   }
 
   /** One system call for all frames; returns the bytes that came. */

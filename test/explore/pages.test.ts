@@ -53,7 +53,11 @@ describe('seeded bugs in the page cache', () => {
   };
 
   it('finds a hit that does not compare the identity again', () => {
-    const make = seeded('src/page/pages.ts', '    if (!this.#isValid(frame, vnode, index)) {', '    if (frame < 0) {');
+    const make = seeded(
+      'src/page/pages.ts',
+      '    if (!this.holds.hasPage(frame, vnode, index)) {',
+      '    if (frame < 0) {',
+    );
     expose('identity not compared', make({ programs: ['aA', 'bcd'] }), { preemptions: 3 }, /instead of page/);
   });
 

@@ -37,7 +37,7 @@ export function testRooms(
 /** The rooms for one more slot. */
 export function attachRooms(region: Region, thread: Thread, banks: Banks, descriptorsMax = 256): TestRooms {
   const frames = new Frames(thread);
-  const pages = new Pages(thread, frames);
+  const pages = new Pages(thread, frames, banks);
   const vnodes = new Vnodes(thread, pages, banks, descriptorsMax);
   const mappings = new PageMappings(thread, banks, pages, vnodes);
   return { region, thread, banks, frames, pages, vnodes, mappings };

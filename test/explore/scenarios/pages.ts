@@ -6,8 +6,10 @@ import { pageGeometry } from '../../../src/layout/page-tables.ts';
 import { physGeometry } from '../../../src/layout/phys-tables.ts';
 import { Region } from '../../../src/layout/region.ts';
 import { checkPages } from '../../../src/page/check.ts';
-import { type PageStore, Pages } from '../../../src/page/pages.ts';
+import type { PageStore } from '../../../src/page/page-store.ts';
+import { Pages } from '../../../src/page/pages.ts';
 import { recoverPages } from '../../../src/page/recovery.ts';
+import type { FrameBytes } from '../../../src/phys/banks.ts';
 import { FRAME_USE, Frames } from '../../../src/phys/frames.ts';
 import { FOREVER, load, store } from '../../../src/sync/atomics.ts';
 import { claimSlot } from '../../../src/sync/slots.ts';
@@ -25,6 +27,7 @@ const SMALL: Partial<Geometry> = {
   pageSize: 4096,
   pageBuckets: 2,
   pageStripes: 1,
+  vnodes: 1,
   physSegments: 1,
   frameClasses: 1,
   frameColours: 1,
@@ -48,7 +51,7 @@ export interface PagesOptions {
 }
 
 /** See the file's header. */
-export class PagesWorld implements Scenario, PageStore {
+export class PagesWorld implements Scenario, PageStore, FrameBytes {
   readonly threads: number;
   readonly mortal: readonly number[];
   readonly options: PagesOptions;
@@ -84,9 +87,26 @@ export class PagesWorld implements Scenario, PageStore {
     return count;
   }
 
+  /** Takes the bytes of modified pages. */
+  write(_vnode: number, index: number, frames: Int32Array, at: number, count: number): void {
+    for (let page = 0; page < count; page++) {
+      const found = load(this.words, this.contents(frames[at + page] as number));
+      if (found !== index + page + 1) throw new Error(`page ${index + page} is written as ${found}`);
+    }
+  }
+
+  copyFrame(from: number, to: number): void {
+    store(this.words, this.contents(to), HALF);
+    store(this.words, this.contents(to), load(this.words, this.contents(from)));
+  }
+
+  zeroFrame(frame: number): void {
+    store(this.words, this.contents(frame), 0);
+  }
+
   run(thread: number): void {
     // Made here, since a rebuilt thread must find its private counts as they were when it started.
-    const pages = new Pages(this.member(thread), new Frames(this.member(thread)));
+    const pages = new Pages(this.member(thread), new Frames(this.member(thread)), this);
     const program = this.options.programs[thread] as string;
     const out = new Int32Array(1);
     for (let step = 0; step < program.length; step++) {

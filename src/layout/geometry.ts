@@ -50,6 +50,8 @@ export const GEOMETRY_KEYS = [
   'fullnessWords',
   'deviceMaps',
   'spaceWaiters',
+  'recordings',
+  'recordEntries',
 ] as const;
 
 /** Name of one capacity. */

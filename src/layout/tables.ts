@@ -1,6 +1,15 @@
 /** All tables of a region, in the order in which they lie there. New tables go at the end. */
 
 import {
+  arenaLifeTable,
+  ownerLedgerTable,
+  ownerPledgeTable,
+  recordEntryTable,
+  recordingTable,
+  spanRequestTable,
+  spanServiceTable,
+} from './arena-life-tables.ts';
+import {
   frameGroupTable,
   frameHandTable,
   frameMapTable,
@@ -138,6 +147,13 @@ export const TABLES = {
   pageLink: pageLinkTable,
   pageDirty: pageDirtyTable,
   pageDirtyStripe: pageDirtyStripeTable,
+  arenaLife: arenaLifeTable,
+  ownerLedger: ownerLedgerTable,
+  ownerPledge: ownerPledgeTable,
+  spanRequest: spanRequestTable,
+  spanService: spanServiceTable,
+  recording: recordingTable,
+  recordEntry: recordEntryTable,
 } as const;
 
 /** The type of `TABLES`. */

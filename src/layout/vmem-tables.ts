@@ -179,7 +179,7 @@ export const tagTable = table('tag', 'tags', 'records', {
   start: f64('L', 'first address'),
   size: f64('L', 'bytes or units, a multiple of the quantum'),
   kind: i32('L', 'TAG_KIND'),
-  linkPrevious: i32('L', 'tag: free list; left child for a span'),
+  linkPrevious: i32('L', 'tag: free list; left child for a span; owner + 1 that was charged for an allocation'),
   linkNext: i32('L', 'tag: free list, hash chain; right child for a span'),
   stamp: i32('L', 'order of coming among free segments; priority for a span'),
   segmentPrevious: i32('L', 'tag'),

@@ -89,6 +89,12 @@ export const FAULT_POINTS = [
   'page.write.stored',
   'page.write.finished',
   'page.create.filled',
+  'vmem.resize.changed',
+  'vmem.merge.linked',
+  'vmem.quarantine.entered',
+  'vmem.charge.pledged',
+  'vmem.charge.dropped',
+  'vmem.record.written',
 ] as const;
 
 /** Name of one fault point. */

@@ -7,6 +7,7 @@ export * from './fault.ts';
 export * from './journal.ts';
 export * from './mutex.ts';
 export * from './mutex-async.ts';
+export * from './owner-ledger.ts';
 export * from './owners.ts';
 export * from './pause.ts';
 export * from './poison.ts';

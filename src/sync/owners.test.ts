@@ -52,7 +52,7 @@ describe('owners', () => {
     const free = createOwner(region, 'free');
     region.tables.slot.owner.put(thread.slot, free);
     charge(thread, 'lockedFrames', 1e6);
-    expect(ownerUsage(region)).toEqual([
+    expect(ownerUsage(region)).toMatchObject([
       { name: 'default', resources: { lockedFrames: { used: 0, peak: 10, limit: 10 } } },
       { name: 'free', resources: { lockedFrames: { used: 1e6, peak: 1e6, limit: null } } },
     ]);

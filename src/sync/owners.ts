@@ -26,6 +26,8 @@ import type { Thread } from './thread.ts';
 export const OWNER_RESOURCE = {
   /** Frames that an owner's mappings and pins keep from moving. */
   lockedFrames: 0,
+  /** Bytes, or units, of allocations from arenas that charge: see owner-ledger.ts, where they are counted. */
+  arenaBytes: 3,
 } as const;
 
 /** The part of a resource's charge that is changed under a lock lies this many lanes behind the other one. */
@@ -64,7 +66,7 @@ export function createOwner(region: Region, name: string, limits: OwnerLimits = 
     if (!Object.hasOwn(OWNER_RESOURCE, resource)) {
       fail('EINVAL', 'createOwner', { resource }, `known resources: ${Object.keys(OWNER_RESOURCE).join(', ')}`);
     }
-    requireInteger('createOwner', `limits.${resource}`, limit, 0, NO_LIMIT);
+    requireInteger('createOwner', `limits.${resource}`, limit, 0, limitMax(resource));
   }
   const { words } = region;
   for (let row = 0; row < owners.rowCount; row++) {
@@ -79,7 +81,7 @@ export function createOwner(region: Region, name: string, limits: OwnerLimits = 
     }
     owners.name.putText(row, name);
     for (const [resource, lane] of Object.entries(OWNER_RESOURCE)) {
-      owners.limit.putAt(row, lane, limits[resource as OwnerResource] ?? NO_LIMIT);
+      owners.limit.putAt(row, lane, limits[resource as OwnerResource] ?? noLimit(lane));
     }
     store(words, address, STATE.inUse);
     notify(words, address, ALL_WAITERS);
@@ -91,6 +93,14 @@ export function createOwner(region: Region, name: string, limits: OwnerLimits = 
     { name },
     `all ${owners.rowCount} rows are taken; boot with a larger \`owners\``,
   );
+}
+
+function noLimit(lane: number): number {
+  return lane === OWNER_RESOURCE.arenaBytes ? Number.POSITIVE_INFINITY : NO_LIMIT;
+}
+
+function limitMax(resource: string): number {
+  return resource === 'arenaBytes' ? Number.MAX_SAFE_INTEGER : NO_LIMIT;
 }
 
 /** The owner of a name, or -1. */
@@ -154,6 +164,16 @@ export function unchargeUnderLock(thread: Thread, owner: OwnerIndex, resource: n
   store(thread.words, underLock, used - amount);
 }
 
+/** Says which owner this thread charges from now on. What it was charged for before stays where it was charged. */
+export function chargeTo(thread: Thread, owner: OwnerIndex): void {
+  const { owner: owners, slot: slots } = thread.region.tables;
+  const known = Number.isInteger(owner) && owner >= 0 && owner < owners.rowCount;
+  if (!known || load(thread.words, owners.state.address(owner)) !== STATE.inUse) {
+    fail('EINVAL', 'chargeTo', { owner }, 'no such owner');
+  }
+  slots.owner.put(thread.slot, owner);
+}
+
 /** Charges this thread's owner. Throws `EDQUOT` when the limit would be exceeded. */
 export function charge(thread: Thread, resource: OwnerResource, amount: number): void {
   if (tryCharge(thread, OWNER_RESOURCE[resource], amount)) return;
@@ -190,14 +210,19 @@ export function ownerUsage(region: Region): OwnerUsage[] {
     for (const [resource, lane] of Object.entries(OWNER_RESOURCE)) {
       const limit = owners.limit.at(row, lane);
       resources[resource as OwnerResource] = {
-        used:
-          load(region.words, owners.used.address(row, lane)) +
-          load(region.words, owners.used.address(row, lane + UNDER_LOCK)),
-        peak: owners.peak.at(row, lane),
-        limit: limit === NO_LIMIT ? null : limit,
+        ...usageOf(region, row, lane),
+        limit: limit === noLimit(lane) ? null : limit,
       };
     }
     list.push({ name: owners.name.text(row), resources });
   }
   return list;
+}
+
+function usageOf(region: Region, row: OwnerIndex, lane: number): { used: number; peak: number } {
+  const { owner: owners, ownerLedger: ledger } = region.tables;
+  if (lane === OWNER_RESOURCE.arenaBytes) return { used: ledger.used.get(row), peak: ledger.peak.get(row) };
+  const atomicPart = load(region.words, owners.used.address(row, lane));
+  const lockedPart = load(region.words, owners.used.address(row, lane + UNDER_LOCK));
+  return { used: atomicPart + lockedPart, peak: owners.peak.at(row, lane) };
 }

@@ -46,6 +46,8 @@ export const RANK = {
   arena: 900,
   /** The queue of requests that wait for space in arenas. */
   spaceQueue: 950,
+  /** What one owner is charged for allocations from arenas. */
+  ownerLedger: 975,
   /** The pool that arenas take boundary tags and hash buckets from. */
   tagPool: 1000,
   /** Physical frames. */

@@ -56,6 +56,8 @@ export interface BootOptions {
   readonly pagelock?: PagelockOptions;
   /** Limits of the default owner. Default: none. */
   readonly limits?: OwnerLimits;
+  /** Operations that recordings of arenas can hold between two drains, all four together: 64 bytes each. Default 16384. */
+  readonly recordEntries?: number;
   /** Polls of a held mutex before its waiter sleeps. Default 100. */
   readonly spinLimit?: number;
   /** `'virtual'`: time moves only through `vm.clock.advance`. For tests and replays. Default `'real'`. */
@@ -112,6 +114,9 @@ export interface BootPlan {
   readonly services: 'threads' | 'manual';
 }
 
+/** Arenas that can be recorded at a time. */
+const RECORDINGS = 4;
+
 const KNOWN_OPTIONS: readonly (keyof BootOptions)[] = [
   'memory',
   'memoryMax',
@@ -127,6 +132,7 @@ const KNOWN_OPTIONS: readonly (keyof BootOptions)[] = [
   'callbacks',
   'pagelock',
   'limits',
+  'recordEntries',
   'spinLimit',
   'clock',
   'services',
@@ -181,6 +187,8 @@ export function planBoot(options: BootOptions): BootPlan {
     pathBytes,
     quantumCaches: 64,
     spaceWaiters: 4 * slots,
+    recordings: RECORDINGS,
+    recordEntries: integer('recordEntries', 16384, 64, 2 ** 24),
     magazines: Math.max(512, Math.ceil(tags / 64)),
     slabs,
     slabBuckets: ceilPowerOfTwo(slabs),

@@ -25,17 +25,18 @@ import {
   TAG_SIZE,
   TAG_START,
 } from '../layout/index.ts';
-import { faultPoint } from '../sync/index.ts';
+import { faultPoint, redeemPledge } from '../sync/index.ts';
 import { hashInsert, hashNeedsCare, maintainHash } from './allocation-hash.ts';
 import type { ArenaCore } from './arena-core.ts';
+import { chargeAhead, noteCharge } from './charges.ts';
 import { type Constraints, fitSegment } from './fit.ts';
 import { freeListInsert, freeListRemove } from './free-lists.ts';
 import { idleRemove, wholeSpanOf } from './idle-spans.ts';
-import { importSpan, reclaimIdle } from './import.ts';
 import {
   type ArenaIndex,
   COUNT_ALLOCATIONS,
   COUNT_FAILURES,
+  COUNT_SEARCHES,
   KIND_BUSY,
   KIND_FREE,
   STRATEGY_BEST,
@@ -43,6 +44,9 @@ import {
   STRATEGY_NEXT,
   type TagIndex,
 } from './kinds.ts';
+import { heedSpace } from './low-space.ts';
+import { makeSpace } from './make-space.ts';
+import { recordAlloc } from './recording.ts';
 import { findSegment } from './search.ts';
 import { moveCursor, nextPlace } from './search-trees.ts';
 import { segmentInsertBefore } from './segment-list.ts';
@@ -66,9 +70,10 @@ export function allocate(
   importer: ArenaIndex,
   waiter = false,
 ): number {
+  const { words } = core;
   core.enter();
   if (VERIFY) faultPoint(core.thread, 'vmem.alloc.locked');
-  if (!waiter && core.words[core.waitersAt] !== 0 && mustYield(core, size)) {
+  if (!waiter && words[core.waitersAt] !== 0 && mustYield(core, size)) {
     core.count(COUNT_FAILURES);
     core.exit();
     return -1;
@@ -77,17 +82,28 @@ export function allocate(
   let address = -1;
   for (let attempt = 0; ; attempt++) {
     careForArena(core);
+    core.count(COUNT_SEARCHES);
     const tag = findSegment(core, size, chosen, constraints);
     if (tag !== 0) {
+      const charged = core.charges && importer === NO_IMPORTER;
+      if (charged && !chargeAhead(core, size)) break;
       address = carve(core, tag, size, chosen, constraints, importer);
+      if (charged && address < 0) redeemPledge(core.thread);
+      if (address >= 0 && words[core.recordingAt] !== 0) recordAlloc(core, address, size, chosen, constraints);
       break;
     }
     if (chosen === STRATEGY_INSTANT) chosen = STRATEGY_BEST;
-    if (!importSpan(core, size, strategy, constraints, attempt) && !reclaimIdle(core, attempt)) break;
+    if (!makeSpace(core, size, strategy, constraints, attempt)) {
+      if (words[core.recordingAt] !== 0) recordAlloc(core, -1, size, chosen, constraints);
+      break;
+    }
   }
   if (address < 0) core.count(COUNT_FAILURES);
   core.exit();
   if (VERIFY) faultPoint(core.thread, 'vmem.alloc.committed');
+  if (core.lowCallback >= 0 && importer !== core.row) {
+    return heedSpace(core, address, size, strategy, constraints, importer, waiter);
+  }
   return address;
 }
 
@@ -142,6 +158,7 @@ function carve(
   } else {
     words[(segment << TAG_SHIFT) + TAG_KIND_AT] = KIND_BUSY;
   }
+  if (core.charges) noteCharge(core, busy, importer === NO_IMPORTER);
   words[(busy << TAG_SHIFT) + TAG_OWNER] = importer === NO_IMPORTER ? core.thread.attachment : -1 - importer;
   hashInsert(core, busy);
   const busyTags = (words[base + ARENA_BUSY_TAGS] as number) + 1;

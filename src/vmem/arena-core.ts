@@ -27,7 +27,14 @@ import { type Journal, mutexEnter, mutexExit, RANK, type Thread } from '../sync/
 import type { ArenaCores } from './arena-cores.ts';
 import { ArenaSlabs } from './arena-slabs.ts';
 import type { FreeTrees } from './free-index.ts';
-import { type ArenaIndex, FLAG_COMPAT_SEED, FLAG_KEEP_SPANS, STRATEGY_INSTANT } from './kinds.ts';
+import {
+  type ArenaIndex,
+  FLAG_CHARGE,
+  FLAG_COMPAT_SEED,
+  FLAG_KEEP_SPANS,
+  FLAG_QUARANTINE,
+  STRATEGY_INSTANT,
+} from './kinds.ts';
 import { QuantumCaches, slabSizeOf } from './quantum-caches.ts';
 
 const ARENA_RANK = RANK.arena;
@@ -80,6 +87,16 @@ export class ArenaCore {
   readonly releases: boolean;
   /** Imports are rounded up to a multiple of this; 0 not at all. */
   readonly importUnit: number;
+  /** Most that all spans together may be; infinite without a limit. */
+  readonly limit: number;
+  /** Freed ranges wait before they are used again. */
+  readonly quarantines: boolean;
+  /** Allocations are charged to owners. */
+  readonly charges: boolean;
+  /** Callback that is told when space runs low, or -1. */
+  readonly lowCallback: number;
+  /** Where the word lies that says whether operations are recorded. */
+  readonly recordingAt: WordAddress;
   /** The caches of small sizes, or null. */
   readonly caches: QuantumCaches | null;
 
@@ -115,6 +132,12 @@ export class ArenaCore {
     const importing = this.importArena >= 0 || this.importCallback >= 0;
     this.releases = importing && (this.flags & FLAG_KEEP_SPANS) === 0;
     this.importUnit = arena.importUnit.get(row);
+    const { arenaLife: life } = tables;
+    this.limit = life.limit.get(row) || Number.POSITIVE_INFINITY;
+    this.quarantines = (this.flags & FLAG_QUARANTINE) !== 0;
+    this.charges = (this.flags & FLAG_CHARGE) !== 0;
+    this.lowCallback = life.lowCallback.get(row) - 1;
+    this.recordingAt = life.recording.address(row);
     const slabSize = slabSizeOf(thread.region, row);
     this.caches =
       slabSize === 0

@@ -16,6 +16,8 @@ export class ArenaCores {
   readonly trees: FreeTrees;
   /** Who is told about requests that are about to wait. */
   readonly pressureListeners = new Set<PressureListener>();
+  /** Arenas whose reclaim callback is running in this thread. */
+  readonly reclaiming = new Set<ArenaIndex>();
   readonly #cores: (ArenaCore | undefined)[] = [];
 
   constructor(thread: Thread, callbacks: Callbacks) {

@@ -6,9 +6,11 @@ import type { CallbackReference, Callbacks } from '../sync/index.ts';
 import { Arena } from './arena.ts';
 import {
   type ArenaIndex,
+  FLAG_CHARGE,
   FLAG_COMPAT_SEED,
   FLAG_KEEP_SPANS,
   FLAG_LARGE_IMPORT,
+  FLAG_QUARANTINE,
   STRATEGY_INSTANT,
   type Strategy,
   strategyCode,
@@ -23,6 +25,22 @@ export interface ImportOptions {
   readonly large?: boolean;
   /** Round what is asked for up to a multiple of this: a multiple of the quantum. */
   readonly roundTo?: number;
+}
+
+/** How long a freed range is kept from being used again; with both, until both have passed. */
+export interface QuarantineOptions {
+  /** Later frees that it waits for. */
+  readonly frees?: number;
+  /** Milliseconds that it waits. */
+  readonly ms?: number;
+}
+
+/** Who is told when space runs low. */
+export interface ReclaimOptions {
+  /** A module's export, or a registered name: a `SpaceReclaimer`. Threads that cannot have it go without. */
+  readonly callback: CallbackReference;
+  /** Room at or below which it is told, once until there is more again. Without it only before a request would fail. */
+  readonly at?: number;
 }
 
 /** Options of a new arena. Sizes and addresses are integers below 2^53. */
@@ -40,6 +58,14 @@ export interface ArenaOptions {
    * then takes no lock. Default 0: nothing is cached.
    */
   readonly quantumCacheMax?: number;
+  /** Most that all spans together may be: `add` throws `EDQUOT` beyond it, imports are refused. Default: no limit. */
+  readonly limit?: number;
+  /** Keeps freed ranges from being used again for a while; see `Arena.releaseQuarantine`. Default: they are free at once. */
+  readonly quarantine?: QuarantineOptions;
+  /** Charges each allocation to the owner of the thread that makes it (`arenaBytes`). Default false. */
+  readonly charge?: boolean;
+  /** Who is told when space runs low. Default: nobody. */
+  readonly reclaim?: ReclaimOptions;
   /** Where further spans come from. Default: nowhere. */
   readonly import?: ImportOptions;
   /** `'seed'`: behave like the original source wherever the two differ; see docs/differences.md. */
@@ -60,12 +86,34 @@ export interface ArenaPlan {
   /** -1: none. */
   readonly importCallback: number;
   readonly importUnit: number;
+  /** 0: none. */
+  readonly limit: number;
+  readonly quarantineFrees: number;
+  readonly quarantineMs: number;
+  /** -1: none. */
+  readonly lowCallback: number;
+  readonly lowAt: number;
 }
 
 const CALL = 'arenas.create';
-const KNOWN_OPTIONS = ['base', 'size', 'quantum', 'strategy', 'quantumCacheMax', 'import', 'compat'] as const;
+const KNOWN_OPTIONS = [
+  'base',
+  'size',
+  'quantum',
+  'strategy',
+  'quantumCacheMax',
+  'limit',
+  'quarantine',
+  'charge',
+  'reclaim',
+  'import',
+  'compat',
+] as const;
 const KNOWN_IMPORT_OPTIONS = ['from', 'large', 'roundTo'] as const;
 const NAME_BYTES_MAX = 63;
+
+/** Frees or milliseconds that a quarantine may last: times are compared modulo 2^32. */
+const QUARANTINE_MAX = 2 ** 30;
 
 /** Checks name and options. Throws `EINVAL` that names the option, its value and the rule. */
 export function planArena(name: string, options: ArenaOptions, callbacks: Callbacks): ArenaPlan {
@@ -96,7 +144,52 @@ export function planArena(name: string, options: ArenaOptions, callbacks: Callba
   const strategy = strategyCode(CALL, options.strategy, STRATEGY_INSTANT);
   const seedFlag = compat === 'seed' ? FLAG_COMPAT_SEED : 0;
   const source = planImport(name, quantum, options.import, callbacks);
-  return { name, base, size, quantum, strategy, quantumCacheMax, ...source, flags: source.flags | seedFlag };
+  const life = planLife(name, size, quantumCacheMax, options, callbacks);
+  const flags = source.flags | seedFlag | life.flags;
+  return { name, base, size, quantum, strategy, quantumCacheMax, ...source, ...life, flags };
+}
+
+/** Limits, quarantine, charges, and who is told when space runs low. */
+function planLife(name: string, size: number, quantumCacheMax: number, options: ArenaOptions, callbacks: Callbacks) {
+  const { limit: limitGiven, quarantine, charge = false, reclaim, compat } = options;
+  const limit = limitGiven === undefined ? 0 : requireInteger(CALL, 'limit', limitGiven, 1, ADDRESS_MAX);
+  if (limit !== 0 && size > limit) failMisuse(CALL, { name, size, limit }, 'the first span must not exceed the limit');
+  if (typeof charge !== 'boolean') failMisuse(CALL, { name, charge }, 'charge must be true or false');
+  const { frees = 0, ms = 0 } = planQuarantine(name, quarantine);
+  for (const [option, given] of Object.entries({ quarantine: quarantine !== undefined, charge })) {
+    if (given && quantumCacheMax !== 0) {
+      failMisuse(CALL, { name, [option]: options[option as 'charge'], quantumCacheMax }, 'not with quantum caches');
+    }
+    if (given && compat === 'seed') failMisuse(CALL, { name, compat }, `the original has no ${option}`);
+  }
+  const flags = (charge ? FLAG_CHARGE : 0) | (quarantine === undefined ? 0 : FLAG_QUARANTINE);
+  return { flags, limit, quarantineFrees: frees, quarantineMs: ms, ...planReclaim(name, reclaim, callbacks) };
+}
+
+function planQuarantine(name: string, options: QuarantineOptions | undefined): QuarantineOptions {
+  if (options === undefined) return {};
+  if (typeof options !== 'object' || options === null) {
+    failMisuse(CALL, { name, quarantine: options }, 'quarantine must be an object with `frees`, `ms` or both');
+  }
+  rejectUnknownOptions(`${CALL}: quarantine`, options, ['frees', 'ms']);
+  const frees = requireInteger(CALL, 'quarantine.frees', options.frees ?? 0, 0, QUARANTINE_MAX);
+  const ms = requireInteger(CALL, 'quarantine.ms', options.ms ?? 0, 0, QUARANTINE_MAX);
+  if (frees === 0 && ms === 0) failMisuse(CALL, { name, quarantine: options }, 'say how many `frees`, `ms` or both');
+  return { frees, ms };
+}
+
+function planReclaim(name: string, options: ReclaimOptions | undefined, callbacks: Callbacks) {
+  if (options === undefined) return { lowCallback: -1, lowAt: -1 };
+  if (typeof options !== 'object' || options === null) {
+    failMisuse(CALL, { name, reclaim: options }, 'reclaim must be an object with `callback`');
+  }
+  rejectUnknownOptions(`${CALL}: reclaim`, options, ['callback', 'at']);
+  const { callback, at } = options;
+  if (typeof callback !== 'object' || callback === null || typeof callback.export !== 'string') {
+    failMisuse(CALL, { name, callback }, 'reclaim.callback must be { module, export }');
+  }
+  const lowAt = at === undefined ? -1 : requireInteger(CALL, 'reclaim.at', at, 0, ADDRESS_MAX);
+  return { lowCallback: callbacks.intern(callback), lowAt };
 }
 
 function planImport(name: string, quantum: number, options: ImportOptions | undefined, callbacks: Callbacks) {

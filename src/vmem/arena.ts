@@ -5,7 +5,7 @@
  * never looks at what they stand for. Any number of threads may use the same arena at once.
  */
 
-import { ADDRESS_MAX, type CheckReport, fail, failMisuse, VERIFY, VmError } from '../base/index.ts';
+import { type CheckReport, fail, failMisuse, VmError } from '../base/index.ts';
 import {
   ARENA_SIZE_IN_USE,
   ARENA_SIZE_TOTAL,
@@ -16,26 +16,30 @@ import {
   TAG_SIZE,
   TAG_START,
 } from '../layout/index.ts';
-import { type Attachment, faultPoint } from '../sync/index.ts';
+import type { Attachment } from '../sync/index.ts';
 import { allocate, careForArena, NO_IMPORTER } from './allocate.ts';
-import { hashFind, rehashTo } from './allocation-hash.ts';
+import { rehashTo } from './allocation-hash.ts';
 import { type Allocation, freeAllocationsOf, listAllocations } from './allocations.ts';
 import type { ArenaCore } from './arena-core.ts';
+import { failIfOverQuota } from './charges.ts';
 import { checkArena } from './check.ts';
 import { type ConstraintOptions, type Constraints, checkConstraints } from './fit.ts';
+import { failSize, freeAddress, roundSize } from './free.ts';
 import { freeAll } from './free-all.ts';
-import { releaseIdle } from './import.ts';
+import { isOverLimit, releaseIdle } from './import.ts';
 import { type ArenaIndex, KIND_SPAN_STATIC, STRATEGY_NAME, type Strategy, strategyCode } from './kinds.ts';
 import { destroyArena } from './lifecycle.ts';
+import { mergeSpans } from './merge-spans.ts';
 import type { QuantumCaches } from './quantum-caches.ts';
-import { freeTag } from './release.ts';
+import { leaveQuarantine } from './quarantine.ts';
+import { ArenaRecording, type RecordOptions } from './recorder.ts';
+import { type ResizeOptions, resizeInPlace } from './resize.ts';
 import { type ArenaSnapshot, describeTag, type Segment, showSnapshot, takeSnapshot } from './snapshot.ts';
 import { announceSpace } from './space-queue.ts';
 import { spanContaining } from './span-tree.ts';
 import { insertSpan, removeStaticSpan, requireNoOverlap, requireRange } from './spans.ts';
 import { type ArenaStatistics, readStatistics } from './statistics.ts';
 import { refillReserve, TAGS_PER_OPERATION, trimReserve } from './tag-pool.ts';
-import { returnInFlight } from './transfer.ts';
 import {
   type AllocAsyncOptions,
   type AllocWaitOptions,
@@ -155,12 +159,12 @@ export class Arena {
         return;
       }
     }
-    release(this.#core, 'arena.free', address, size);
+    freeAddress(this.#core, 'arena.free', address, size);
   }
 
   /** Frees what `xalloc` returned; see `free`. */
   xfree(address: number, size: number): void {
-    release(this.#core, 'arena.xfree', address, size);
+    freeAddress(this.#core, 'arena.xfree', address, size);
   }
 
   /**
@@ -199,6 +203,10 @@ export class Arena {
     requireRange(core, 'arena.add', start, size);
     core.enter();
     requireNoOverlap(core, 'arena.add', start, size);
+    if (isOverLimit(core, size)) {
+      core.exit();
+      fail('EDQUOT', 'arena.add', { arena: core.name, start, size }, `the limit of all spans is ${core.limit}`);
+    }
     careForArena(core);
     if ((core.words[core.base + ARENA_SPARE_COUNT] as number) < TAGS_PER_OPERATION) {
       if (!refillReserve(core, TAGS_PER_OPERATION)) {
@@ -224,6 +232,52 @@ export class Arena {
   tryReserve(address: number, size: number): boolean {
     requireRange(this.#core, 'arena.tryReserve', address, size);
     return this.tryXalloc(size, { min: address, max: address + size - 1 }) >= 0;
+  }
+
+  /** Like `tryReserve`, but throws `ENOMEM`. */
+  reserve(address: number, size: number): void {
+    if (this.tryReserve(address, size)) return;
+    const values = { arena: this.#core.name, address, size };
+    fail('ENOMEM', 'arena.reserve', values, 'some of it is taken, or in no span');
+  }
+
+  /**
+   * Makes an allocation larger or smaller where it is: `size` is what it has, `newSize` what it shall have and what it is
+   * freed with. False, with nothing changed, when what follows it in its span is taken; see resize.ts. Alignment and phase
+   * stay; give `nocross` and `max` again if they must hold. Throws `EINVAL` as `free` does.
+   */
+  tryResize(address: number, size: number, newSize: number, options: ResizeOptions = {}): boolean {
+    return resizeInPlace(this.#core, address, size, newSize, options);
+  }
+
+  /** Like `tryResize`, but throws `ENOMEM`. */
+  resize(address: number, size: number, newSize: number, options: ResizeOptions = {}): void {
+    if (this.tryResize(address, size, newSize, options)) return;
+    const values = { arena: this.#core.name, address, size, newSize };
+    fail('ENOMEM', 'arena.resize', values, 'what follows it cannot be had');
+  }
+
+  /**
+   * Joins static spans that touch, so that free segments on both sides become one: all of them, or only the span that starts
+   * at `address` with the one in front of it. Returns how many were joined. They are removed as one from then on.
+   */
+  mergeSpans(address?: number): number {
+    return mergeSpans(this.#core, address);
+  }
+
+  /** Lets all freed ranges that wait in quarantine be used again. Returns how many. */
+  releaseQuarantine(): number {
+    const core = this.#core;
+    core.enter();
+    const count = core.quarantines ? leaveQuarantine(core, true) : 0;
+    core.exit();
+    if (count > 0) announceSpace(core);
+    return count;
+  }
+
+  /** Begins to record every operation of every thread on this arena, as a trace that `pagewright replay` runs. */
+  record(options: RecordOptions = {}): ArenaRecording {
+    return new ArenaRecording(this.#core, options);
   }
 
   /** Makes the allocation hash fit for so many allocations now instead of step by step. Changes nothing else. */
@@ -344,59 +398,13 @@ export class Arena {
   }
 }
 
-function roundSize(core: ArenaCore, call: string, size: number): number {
-  if (!Number.isSafeInteger(size) || size <= 0) {
-    failSize(core, call, size);
-  }
-  const rounded = Math.ceil(size * core.inverseQuantum) * core.quantum;
-  if (rounded > ADDRESS_MAX) {
-    failMisuse(call, { size, quantum: core.quantum }, 'size, rounded up to the quantum, must be below 2^53');
-  }
-  return rounded;
-}
-
 /** Tries once more after the caches gave back what they can spare. */
 function allocateDrained(core: ArenaCore, size: number, strategy: number, constraints: Constraints | null): number {
   core.caches?.drain();
   return allocate(core, size, strategy, constraints, NO_IMPORTER);
 }
 
-function failSize(core: ArenaCore, call: string, size: number): never {
-  failMisuse(call, { arena: core.name, size }, 'size must be an integer above 0');
-}
-
-function release(core: ArenaCore, call: string, address: number, size: number): void {
-  const rounded = roundSize(core, call, size);
-  core.enter();
-  if (VERIFY) faultPoint(core.thread, 'vmem.free.locked');
-  careForArena(core);
-  const at = hashFind(core, address);
-  if (at < 0) failNotAllocated(core, call, address, size);
-  const tag = core.words[at] as number;
-  if (core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] !== rounded) failWrongSize(core, call, tag, size);
-  const inFlight = freeTag(core, at);
-  core.exit();
-  announceSpace(core);
-  if (VERIFY) faultPoint(core.thread, 'vmem.free.committed');
-  if (inFlight) returnInFlight(core.cores, core.thread.slot);
-}
-
-function failNotAllocated(core: ArenaCore, call: string, address: number, size: number): never {
-  core.exit();
-  fail(
-    'EINVAL',
-    call,
-    { arena: core.name, address, size },
-    'no allocation starts at this address; was it freed before?',
-  );
-}
-
-function failWrongSize(core: ArenaCore, call: string, tag: number, size: number): never {
-  const { start, size: actual } = describeTag(core, tag);
-  core.exit();
-  fail('EINVAL', call, { arena: core.name, address: start, size }, `the allocation has size ${actual}`);
-}
-
 function failExhausted(core: ArenaCore, call: string, size: number): never {
+  if (core.charges) failIfOverQuota(core, call, size);
   throw new VmError('ENOMEM', `${call}(arena=${JSON.stringify(core.name)}, size=${size}): no free segment can hold it`);
 }

@@ -11,6 +11,7 @@ import { ArenaCores, type PressureListener } from './arena-cores.ts';
 import { type ArenaOptions, planArena } from './arena-options.ts';
 import { type ArenaIndex, STATE_READY } from './kinds.ts';
 import { createArena, enterRegistry, exitRegistry, findArena } from './lifecycle.ts';
+import { listRecordings, type RecordingReport } from './recorder.ts';
 import { recoverArenas } from './recover.ts';
 import { checkQueue } from './space-queue.ts';
 import type { ArenaStatistics } from './statistics.ts';
@@ -102,6 +103,11 @@ export class Arenas {
   onPressure(listener: PressureListener): () => void {
     this.#cores.pressureListeners.add(listener);
     return () => this.#cores.pressureListeners.delete(listener);
+  }
+
+  /** Recordings that are under way, in whichever thread: see `Arena.record`. */
+  recordings(): RecordingReport[] {
+    return listRecordings(this.#cores);
   }
 
   /** Gives back what a dead slot had in flight, and ends arenas that it was creating or destroying. */

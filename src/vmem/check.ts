@@ -23,7 +23,14 @@ import type { ArenaCore } from './arena-core.ts';
 import { checkIndex } from './free-index.ts';
 import { binOf, isNewer, listClass } from './free-lists.ts';
 import { wholeSpanOf } from './idle-spans.ts';
-import { KIND_BUSY, KIND_FREE, KIND_SPAN_IMPORTED, KIND_SPAN_STATIC, type TagIndex } from './kinds.ts';
+import {
+  KIND_BUSY,
+  KIND_FREE,
+  KIND_QUARANTINED,
+  KIND_SPAN_IMPORTED,
+  KIND_SPAN_STATIC,
+  type TagIndex,
+} from './kinds.ts';
 import { rowOfTag } from './tag-pool.ts';
 
 const PROBLEMS_MAX = 20;
@@ -37,6 +44,8 @@ class Check {
   readonly spans: TagIndex[] = [];
   busy = 0;
   free = 0;
+  quarantined = 0;
+  sizeQuarantined = 0;
   sizeTotal = 0;
   sizeInUse = 0;
 
@@ -81,6 +90,7 @@ export function checkArena(core: ArenaCore): CheckReport {
   for (const problem of checkIndex(core)) check.expect(false, problem, 0);
   checkHash(check);
   checkIdleSpans(check);
+  checkQuarantine(check);
   checkReserve(check);
   checkTotals(check);
   core.exit();
@@ -120,8 +130,11 @@ function checkSegments(check: Check): void {
       if (kind === KIND_FREE) {
         check.free++;
         check.expect(check.word(previous, 'kind') !== KIND_FREE, 'segment-list I3: no two free neighbours', tag);
+      } else if (kind === KIND_QUARANTINED) {
+        check.quarantined++;
+        check.sizeQuarantined += size;
       } else {
-        check.expect(kind === KIND_BUSY, 'segment-list: a segment is free or busy', tag, `kind ${kind}`);
+        check.expect(kind === KIND_BUSY, 'segment-list: a segment is free, busy or in quarantine', tag, `kind ${kind}`);
         check.busy++;
         check.sizeInUse += size;
       }
@@ -226,6 +239,28 @@ function checkIdleSpans(check: Check): void {
     check.expect(whole && check.seen.has(span), 'idle-spans I1: an imported span with one free segment', span);
     span = check.word(span, 'binNext');
   }
+}
+
+function checkQuarantine(check: Check): void {
+  const { core } = check;
+  const { arenaLife: life } = core.tables;
+  let listed = 0;
+  let previous = 0;
+  for (let tag = life.quarantineHead.get(core.row); tag !== 0 && listed <= check.limit; listed++) {
+    const waits = check.word(tag, 'kind') === KIND_QUARANTINED && check.seen.has(tag);
+    check.expect(waits, 'quarantine I1: a listed tag is in quarantine', tag);
+    check.expect(check.word(tag, 'linkPrevious') === previous, 'quarantine: links go both ways', tag);
+    const later = previous === 0 || ((check.word(tag, 'stamp') - check.word(previous, 'stamp')) | 0) >= 0;
+    check.expect(later, 'quarantine I2: stamps ascend', tag);
+    previous = tag;
+    tag = check.word(tag, 'linkNext');
+  }
+  const counted = `${listed} listed, ${check.quarantined} in quarantine, count ${life.quarantineCount.get(core.row)}`;
+  const same = listed === check.quarantined && listed === life.quarantineCount.get(core.row);
+  check.expect(same, 'quarantine I1: the list holds all tags in quarantine', 0, counted);
+  check.expect(life.quarantineTail.get(core.row) === previous, 'quarantine: the tail is the last tag', previous);
+  check.expect(life.quarantineSize.get(core.row) === check.sizeQuarantined, 'quarantine I1: size', 0);
+  check.expect(check.sizeTotal <= core.limit, 'arena: spans are within the limit', 0);
 }
 
 function checkReserve(check: Check): void {

@@ -23,7 +23,7 @@
  */
 
 import { ADDRESS_MAX, alignDown, alignUp, fail, failMisuse, VERIFY } from '../base/index.ts';
-import { ARENA_IDLE_HEAD, ARENA_SPARE_COUNT, TAG_SEGMENT_NEXT, TAG_SHIFT } from '../layout/index.ts';
+import { ARENA_IDLE_HEAD, ARENA_SIZE_TOTAL, ARENA_SPARE_COUNT, TAG_SEGMENT_NEXT, TAG_SHIFT } from '../layout/index.ts';
 import { faultPoint } from '../sync/index.ts';
 import { allocate } from './allocate.ts';
 import type { ArenaCore } from './arena-core.ts';
@@ -33,6 +33,7 @@ import { idleInsert, idleRemove } from './idle-spans.ts';
 import {
   COUNT_IMPORT_FAILURES,
   COUNT_IMPORTS,
+  COUNT_REFUSALS,
   FLAG_LARGE_IMPORT,
   KIND_SPAN_IMPORTED,
   LARGE_IMPORT_FACTOR,
@@ -120,9 +121,16 @@ function importConstrained(core: ArenaCore, size: number, strategy: number, cons
   );
 }
 
+/** True, and counted, when a span of this size would take the arena above its limit. Under the lock. */
+export function isOverLimit(core: ArenaCore, size: number): boolean {
+  if ((core.doubles[core.baseDouble + ARENA_SIZE_TOTAL] as number) + size <= core.limit) return false;
+  core.count(COUNT_REFUSALS);
+  return true;
+}
+
 /** Asks once. */
 function importRange(core: ArenaCore, ask: Ask): boolean {
-  if (ask.wanted > ADDRESS_MAX) return false;
+  if (ask.wanted > ADDRESS_MAX || isOverLimit(core, ask.wanted)) return false;
   // 1.
   core.exit();
   if (VERIFY && faultPoint(core.thread, 'vmem.import.start')) {
@@ -196,11 +204,12 @@ function failSource(core: ArenaCore, values: Readonly<Record<string, unknown>>, 
 /** Makes a span of the range in flight, or gives it back. */
 function recordSpan(core: ArenaCore, start: number, size: number, ask: Ask): boolean {
   const overlapped = spanOverlap(core, start, size) !== 0;
+  const allowed = !isOverLimit(core, size);
   const helps = ask.constraints === null || fitSegment(start, size, ask.size, ask.constraints) >= 0;
   const enough =
     (core.words[core.base + ARENA_SPARE_COUNT] as number) >= TAGS_PER_OPERATION ||
     refillReserve(core, TAGS_PER_OPERATION);
-  if (overlapped || !enough || !helps) {
+  if (overlapped || !enough || !helps || !allowed) {
     core.exit();
     returnInFlight(core.cores, core.thread.slot);
     if (overlapped) {

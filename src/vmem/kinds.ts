@@ -19,6 +19,9 @@ export const KIND_FREE = 3;
 /** An allocation. */
 export const KIND_BUSY = 4;
 
+/** Freed, and not yet to be used again: see quarantine.ts. */
+export const KIND_QUARANTINED = 5;
+
 /** What a boundary tag stands for. Spans are below `free`. */
 export const TAG_KIND = {
   none: KIND_NONE,
@@ -26,10 +29,11 @@ export const TAG_KIND = {
   spanImported: KIND_SPAN_IMPORTED,
   free: KIND_FREE,
   busy: KIND_BUSY,
+  quarantined: KIND_QUARANTINED,
 } as const;
 
 /** Names of tag kinds, by number. */
-export const TAG_KIND_NAME = ['none', 'static', 'span', 'free', 'busy'] as const;
+export const TAG_KIND_NAME = ['none', 'static', 'span', 'free', 'busy', 'quarantined'] as const;
 
 /** The newest segment of the first list in which every segment is large enough; falls back to `best`. */
 export const STRATEGY_INSTANT = 1;
@@ -77,12 +81,21 @@ export const FLAG_LARGE_IMPORT = 1;
 export const FLAG_COMPAT_SEED = 2;
 /** Spans cannot be given back: the import function has no release function. */
 export const FLAG_KEEP_SPANS = 4;
+/** Allocations are charged to the owner of the thread that makes them. */
+export const FLAG_CHARGE = 8;
+/** Freed ranges wait before they are used again. */
+export const FLAG_QUARANTINE = 16;
+/** The import function returns a promise. */
+export const FLAG_ASYNC_IMPORT = 32;
 
 /** Bits of an arena's flags. */
 export const ARENA_FLAG = {
   largeImport: FLAG_LARGE_IMPORT,
   compatSeed: FLAG_COMPAT_SEED,
   keepSpans: FLAG_KEEP_SPANS,
+  charge: FLAG_CHARGE,
+  quarantine: FLAG_QUARANTINE,
+  asyncImport: FLAG_ASYNC_IMPORT,
 } as const;
 
 /** How many times the size of a request a large import asks for. */
@@ -104,6 +117,22 @@ export const COUNT_RELEASES = 6;
 export const COUNT_FULL_SEARCHES = 7;
 /** `rehashes` of ARENA_COUNTER. */
 export const COUNT_REHASHES = 8;
+/** `waits` of ARENA_COUNTER. */
+export const COUNT_WAITS = 12;
+/** `retries` of ARENA_COUNTER. */
+export const COUNT_RETRIES = 13;
+/** `searches` of ARENA_COUNTER. */
+export const COUNT_SEARCHES = 14;
+/** `quarantined` of ARENA_COUNTER. */
+export const COUNT_QUARANTINED = 15;
+/** `resizes` of ARENA_COUNTER. */
+export const COUNT_RESIZES = 16;
+/** `merges` of ARENA_COUNTER. */
+export const COUNT_MERGES = 17;
+/** `reclaims` of ARENA_COUNTER. */
+export const COUNT_RECLAIMS = 18;
+/** `refusals` of ARENA_COUNTER. */
+export const COUNT_REFUSALS = 19;
 
 /** Lanes of an arena's statistics. A count may miss the last operation of a thread that was terminated. */
 export const ARENA_COUNTER = {
@@ -115,6 +144,22 @@ export const ARENA_COUNTER = {
   releases: COUNT_RELEASES,
   fullSearches: COUNT_FULL_SEARCHES,
   rehashes: COUNT_REHASHES,
+  /** Requests that joined the queue of those that wait. */
+  waits: COUNT_WAITS,
+  /** Further attempts of requests: after an import, after space was taken back, after waiting. */
+  retries: COUNT_RETRIES,
+  /** Attempts, each of which searched the free segments. */
+  searches: COUNT_SEARCHES,
+  /** Frees whose range went into quarantine. */
+  quarantined: COUNT_QUARANTINED,
+  /** Allocations that grew or shrank in place. */
+  resizes: COUNT_RESIZES,
+  /** Spans that were joined with the one in front. */
+  merges: COUNT_MERGES,
+  /** Calls of the reclaim callback. */
+  reclaims: COUNT_RECLAIMS,
+  /** Requests, imports and charges that a limit refused. */
+  refusals: COUNT_REFUSALS,
 } as const;
 
 /** The number of a strategy that a call names, or `fallback` when it names none. Throws `EINVAL` for anything else. */

@@ -42,6 +42,7 @@ import {
   STATE_READY,
 } from './kinds.ts';
 import { createQuantumCaches, removeQuantumCaches } from './quantum-caches.ts';
+import { leaveQuarantine } from './quarantine.ts';
 import { releaseSpan } from './release.ts';
 import { announceSpace } from './space-queue.ts';
 import { insertSpan, removeSpan, saveHeader, saveTag } from './spans.ts';
@@ -135,12 +136,29 @@ function claimRow(cores: ArenaCores, plan: ArenaPlan, sourceGeneration: number):
   arena.importCallback.put(row, plan.importCallback + 1);
   arena.importUnit.put(row, plan.importUnit);
   arena.name.putText(row, plan.name);
+  fillLife(cores, row, plan);
   const firstWord = arenaState.busyTags.address(row) - ARENA_BUSY_TAGS;
   thread.words.fill(0, firstWord, firstWord + arenaState.busyTags.stride);
   clearIndex(thread, row, plan.strategy);
   thread.journal.set(arena.state, row, STATE_CREATING);
   thread.journal.set(arena.actor, row, thread.tag);
   return row;
+}
+
+/** The rows beside the arena's own. */
+function fillLife(cores: ArenaCores, row: ArenaIndex, plan: ArenaPlan): void {
+  const { arenaLife: life, spanRequest: request } = cores.thread.region.tables;
+  life.limit.put(row, plan.limit);
+  life.quarantineFrees.put(row, plan.quarantineFrees);
+  life.quarantineMs.put(row, plan.quarantineMs);
+  life.lowAt.put(row, plan.lowAt);
+  life.lowCallback.put(row, plan.lowCallback + 1);
+  life.lowTold.put(row, 0);
+  life.recording.put(row, 0);
+  for (const column of [life.quarantineHead, life.quarantineTail, life.quarantineCount]) column.put(row, 0);
+  life.quarantineSize.put(row, 0);
+  request.state.put(row, 0);
+  request.failures.put(row, 0);
 }
 
 function failClaim(cores: ArenaCores, plan: ArenaPlan, code: 'EEXIST' | 'ENOMEM' | 'ESTALE', rule: string): never {
@@ -203,6 +221,7 @@ export function dismantle(cores: ArenaCores, row: ArenaIndex): void {
   const core = cores.at(row);
   removeQuantumCaches(thread.region, row);
   core.enterAnyway();
+  if (core.quarantines) leaveQuarantine(core, true, true);
   while (core.words[core.base + ARENA_SEGMENT_HEAD] !== 0) dropFirstSpan(core);
   destroyHash(core);
   trimReserve(core, 0);

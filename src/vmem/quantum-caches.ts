@@ -152,6 +152,13 @@ export class QuantumCaches {
     return (this.#bySize[Math.ceil(size / this.#quantum) - 1] as QuantumCache).free(address);
   }
 
+  /** Whether an object of the first size may be used for the second: null when the address is no object of a cache. */
+  resize(address: number, size: number, newSize: number): boolean | null {
+    const cache = this.#bySize[Math.ceil(size / this.#quantum) - 1] as QuantumCache;
+    if (!cache.isAllocated(address)) return null;
+    return this.#bySize[Math.ceil(newSize / this.#quantum) - 1] === cache;
+  }
+
   /** Puts back into the arena what this thread and the depots hold but do not need. */
   drain(): void {
     for (const cache of this.#caches) cache.drain();

@@ -2,15 +2,16 @@
  * Cleaning up in the arenas after a slot whose thread has ended.
  *
  * The takeover has undone the slot's journal and freed its locks before. What is left is what the slot had in flight
- * between two arenas, what it had cached, and rows that it was creating or destroying. Its allocations stay: they belong to
+ * between two arenas, what it had cached, charges without an allocation, and rows that it was creating or destroying. Its allocations stay: they belong to
  * the program.
  */
 
 import { InvariantError } from '../base/index.ts';
-import type { SlotIndex } from '../sync/index.ts';
+import { redeemPledge, type SlotIndex } from '../sync/index.ts';
 import type { ArenaCores } from './arena-cores.ts';
 import { STATE_CREATING, STATE_DESTROYING, STATE_READY } from './kinds.ts';
 import { dismantle } from './lifecycle.ts';
+import { recoverRecordings } from './recorder.ts';
 import { recoverQueue } from './space-queue.ts';
 import { returnInFlight } from './transfer.ts';
 
@@ -23,6 +24,8 @@ export function recoverArenas(cores: ArenaCores, dead: SlotIndex): void {
     // A release function that cannot be had in this thread, or that fails, must not stop the recovery of the rest.
     if (error instanceof InvariantError) throw error;
   }
+  redeemPledge(cores.thread, dead);
+  recoverRecordings(cores, dead);
   recoverQueue(cores.thread, dead);
   for (let row = 0; row < arena.rowCount; row++) {
     const state = arena.state.get(row);

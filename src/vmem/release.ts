@@ -1,7 +1,7 @@
 /**
  * Giving an allocation back to its arena.
  *
- * STRUCTURE   1 out of the hash   2 join the free neighbour behind   3 join the free neighbour in front   4 an imported span
+ * STRUCTURE   1 out of the hash, perhaps into quarantine   2 join the free neighbour behind   3 join the free neighbour in front   4 an imported span
  *             that is one free segment again is removed and put in flight to its source, unless it is the only such one:
  *             one is kept, so that a load that comes and goes does not import each time; anything else goes on its list
  * LOCKING     The arena's lock.
@@ -25,9 +25,12 @@ import {
 import { faultPoint } from '../sync/index.ts';
 import { hashRemove } from './allocation-hash.ts';
 import type { ArenaCore } from './arena-core.ts';
+import { dropCharge } from './charges.ts';
 import { freeListInsert, freeListRemove } from './free-lists.ts';
 import { idleInsert, wholeSpanOf } from './idle-spans.ts';
 import { COUNT_RELEASES, KIND_BUSY, KIND_FREE, type TagIndex } from './kinds.ts';
+import { quarantineTag } from './quarantine.ts';
+import { recordFree } from './recording.ts';
 import { segmentRemove } from './segment-list.ts';
 import { removeSpan, saveHeader, saveTag } from './spans.ts';
 import { putSpare } from './tag-pool.ts';
@@ -35,6 +38,17 @@ import { recordRelease } from './transfer.ts';
 
 /** Frees the allocation that the word at `at` points to (see hashFind). True when a span was put in flight. */
 export function freeTag(core: ArenaCore, at: number): boolean {
+  const tag = unbusyTag(core, at);
+  return core.quarantines ? quarantineTag(core, tag) : settleTag(core, tag);
+}
+
+/** The same past the quarantine. */
+export function freeTagNow(core: ArenaCore, at: number): boolean {
+  return settleTag(core, unbusyTag(core, at));
+}
+
+/** Step 1: the tag, logged, of kind free and in no list. */
+function unbusyTag(core: ArenaCore, at: number): TagIndex {
   const { words, doubles, base, baseDouble } = core;
   // 1.
   const tag = words[at] as number;
@@ -48,6 +62,15 @@ export function freeTag(core: ArenaCore, at: number): boolean {
   words[base + ARENA_CHANGES]!++;
   doubles[baseDouble + ARENA_SIZE_IN_USE]! -= doubles[sizeAt] as number;
   words[record + TAG_KIND_AT] = KIND_FREE;
+  if (core.charges) dropCharge(core, tag);
+  return tag;
+}
+
+/** Steps 2 to 4, for a tag of kind free that is logged and in no list; the header is logged. True as for `freeTag`. */
+export function settleTag(core: ArenaCore, tag: TagIndex): boolean {
+  const { words, doubles, base } = core;
+  const record = tag << TAG_SHIFT;
+  if (words[core.recordingAt] !== 0) recordFree(core, tag);
   // 2.
   const next = words[record + TAG_SEGMENT_NEXT] as number;
   if (next !== 0 && words[(next << TAG_SHIFT) + TAG_KIND_AT] === KIND_FREE) absorb(core, tag, next);

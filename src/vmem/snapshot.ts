@@ -20,7 +20,7 @@ import { listClass } from './free-lists.ts';
 import { KIND_BUSY, TAG_KIND_NAME, type TagIndex } from './kinds.ts';
 
 /** Kinds of segments as users see them. */
-export type SegmentKind = 'static' | 'span' | 'free' | 'busy';
+export type SegmentKind = 'static' | 'span' | 'free' | 'busy' | 'quarantined';
 
 /** One boundary tag: a span, or a segment inside the span before it. */
 export interface Segment {
@@ -63,8 +63,15 @@ export function describeTag(core: ArenaCore, tag: TagIndex): Segment {
 
 /** Takes a snapshot. Called without the lock. Linear in the number of tags, all of it under the lock. */
 export function takeSnapshot(core: ArenaCore): ArenaSnapshot {
-  const { words, doubles, base, baseDouble } = core;
   core.enter();
+  const snapshot = snapshotUnderLock(core);
+  core.exit();
+  return snapshot;
+}
+
+/** The same for whoever has the lock. */
+export function snapshotUnderLock(core: ArenaCore): ArenaSnapshot {
+  const { words, doubles, base, baseDouble } = core;
   const segments: Segment[] = [];
   const freeLists = new Map<number, Segment[]>();
   for (let tag = words[base + ARENA_SEGMENT_HEAD] as number; tag !== 0; ) {
@@ -75,7 +82,7 @@ export function takeSnapshot(core: ArenaCore): ArenaSnapshot {
     const list = listClass(core, order).map((tag) => describeTag(core, tag));
     if (list.length !== 0) freeLists.set(order, list);
   }
-  const snapshot = {
+  return {
     name: core.name,
     quantum: core.quantum,
     size: doubles[baseDouble + ARENA_SIZE_TOTAL] as number,
@@ -84,8 +91,6 @@ export function takeSnapshot(core: ArenaCore): ArenaSnapshot {
     segments,
     freeLists,
   };
-  core.exit();
-  return snapshot;
 }
 
 /** A snapshot as text: totals, the segment list, the free lists. */

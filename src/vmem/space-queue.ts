@@ -142,6 +142,17 @@ export function recoverQueue(thread: Thread, dead: SlotIndex): void {
   exit(thread);
 }
 
+/** Requests of an arena that wait. A look without the lock. */
+export function waitersOf(core: ArenaCore): number {
+  const { spaceWaiter: rows } = core.tables;
+  if (core.words[core.waitersAt] === 0) return 0;
+  let count = 0;
+  for (let row = 0; row < rows.rowCount; row++) {
+    if (rows.slot.get(row) !== 0 && rows.arena.get(row) === core.row + 1) count++;
+  }
+  return count;
+}
+
 /** Broken invariants of the queue. */
 export function checkQueue(thread: Thread): string[] {
   const { spaceWaiter: rows, spaceQueue: queue } = thread.region.tables;

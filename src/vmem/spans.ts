@@ -24,6 +24,8 @@ import { faultPoint } from '../sync/index.ts';
 import type { ArenaCore } from './arena-core.ts';
 import { freeListInsert, freeListRemove } from './free-lists.ts';
 import { KIND_FREE, KIND_SPAN_STATIC, type TagIndex } from './kinds.ts';
+import { leaveQuarantine } from './quarantine.ts';
+import { recordSpan } from './recording.ts';
 import { segmentInsertAfter, segmentRemove } from './segment-list.ts';
 import { spanContaining, spanOverlap, spanTreeInsert, spanTreeRemove } from './span-tree.ts';
 import { putSpare, takeSpare } from './tag-pool.ts';
@@ -77,6 +79,7 @@ export function insertSpan(core: ArenaCore, start: number, size: number, kind: n
   words[base + ARENA_SPAN_COUNT]!++;
   words[base + ARENA_CHANGES]!++;
   doubles[baseDouble + ARENA_SIZE_TOTAL]! += size;
+  if (words[core.recordingAt] !== 0) recordSpan(core, 'add', start, size);
   return span;
 }
 
@@ -84,7 +87,10 @@ export function insertSpan(core: ArenaCore, start: number, size: number, kind: n
 export function removeSpan(core: ArenaCore, span: TagIndex, segment: TagIndex): void {
   const { words, doubles, base, baseDouble } = core;
   saveSpanTotals(core);
-  doubles[baseDouble + ARENA_SIZE_TOTAL]! -= doubles[(span << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number;
+  const start = doubles[(span << TAG_DOUBLE_SHIFT) + TAG_START] as number;
+  const size = doubles[(span << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number;
+  if (words[core.recordingAt] !== 0) recordSpan(core, 'remove', start, size);
+  doubles[baseDouble + ARENA_SIZE_TOTAL]! -= size;
   words[base + ARENA_SPAN_COUNT]!--;
   words[base + ARENA_CHANGES]!++;
   spanTreeRemove(core, span);
@@ -120,20 +126,30 @@ export function removeStaticSpan(core: ArenaCore, start: number): void {
     span !== 0 &&
     doubles[(span << TAG_DOUBLE_SHIFT) + TAG_START] === start &&
     words[(span << TAG_SHIFT) + TAG_KIND_AT] === KIND_SPAN_STATIC;
-  const segment = words[(span << TAG_SHIFT) + TAG_SEGMENT_NEXT] as number;
-  const whole =
-    found &&
-    words[(segment << TAG_SHIFT) + TAG_KIND_AT] === KIND_FREE &&
-    doubles[(segment << TAG_DOUBLE_SHIFT) + TAG_SIZE] === doubles[(span << TAG_DOUBLE_SHIFT) + TAG_SIZE];
+  let whole = found && isWhole(core, span);
+  if (found && !whole && core.quarantines) {
+    // What is left of a static span stays: nothing of it goes to a source meanwhile.
+    leaveQuarantine(core, true);
+    whole = isWhole(core, span);
+  }
   if (!whole) {
     core.exit();
     const values = { arena: core.name, start };
     if (!found) failMisuse('arena.remove', values, 'no span that `add` or `create` brought starts at this address');
     fail('EBUSY', 'arena.remove', values, 'the span has live allocations');
   }
+  const segment = words[(span << TAG_SHIFT) + TAG_SEGMENT_NEXT] as number;
   saveHeader(core);
   freeListRemove(core, segment);
   saveTag(core, segment);
   removeSpan(core, span, segment);
   core.exit();
+}
+
+/** True when all of a span is one free segment. */
+function isWhole(core: ArenaCore, span: TagIndex): boolean {
+  const { words, doubles } = core;
+  const segment = words[(span << TAG_SHIFT) + TAG_SEGMENT_NEXT] as number;
+  if (words[(segment << TAG_SHIFT) + TAG_KIND_AT] !== KIND_FREE) return false;
+  return doubles[(segment << TAG_DOUBLE_SHIFT) + TAG_SIZE] === doubles[(span << TAG_DOUBLE_SHIFT) + TAG_SIZE];
 }

@@ -17,6 +17,8 @@ import type { ArenaCore } from './arena-core.ts';
 import { firstListFrom, listClass } from './free-lists.ts';
 import { ARENA_COUNTER } from './kinds.ts';
 import type { QuantumCacheStatistics } from './quantum-caches.ts';
+import { quarantineUse } from './quarantine.ts';
+import { waitersOf } from './space-queue.ts';
 
 /** Counts of operations; each may miss the last operation of a thread that was terminated. */
 export type ArenaCounts = Readonly<Record<keyof typeof ARENA_COUNTER | 'frees', number>>;
@@ -30,6 +32,13 @@ export interface ArenaStatistics {
   /** Sum of all allocations. */
   readonly inUse: number;
   readonly spans: number;
+  /** Most that all spans may be together; null without a limit. */
+  readonly limit: number | null;
+  /** Ranges that were freed and wait before they are used again, and their sizes together: part of what is free. */
+  readonly quarantined: number;
+  readonly quarantinedSize: number;
+  /** Requests that wait at present. */
+  readonly waiting: number;
   /** Live allocations. */
   readonly allocations: number;
   readonly allocationsPeak: number;
@@ -70,6 +79,7 @@ export function readStatistics(core: ArenaCore): ArenaStatistics {
     counts[name as keyof typeof ARENA_COUNTER] = doubles[baseDouble + ARENA_STATISTICS + lane] as number;
   }
   counts.frees = counts.allocations - (words[base + ARENA_BUSY_TAGS] as number);
+  const quarantine = quarantineUse(core);
   const size = doubles[baseDouble + ARENA_SIZE_TOTAL] as number;
   const inUse = doubles[baseDouble + ARENA_SIZE_IN_USE] as number;
   const statistics = {
@@ -78,6 +88,10 @@ export function readStatistics(core: ArenaCore): ArenaStatistics {
     size,
     inUse,
     spans: words[base + ARENA_SPAN_COUNT] as number,
+    limit: core.limit === Number.POSITIVE_INFINITY ? null : core.limit,
+    quarantined: quarantine.count,
+    quarantinedSize: quarantine.size,
+    waiting: waitersOf(core),
     allocations: words[base + ARENA_BUSY_TAGS] as number,
     allocationsPeak: words[base + ARENA_BUSY_TAGS_PEAK] as number,
     buckets: words[base + ARENA_BUCKET_COUNT] as number,

@@ -30,6 +30,8 @@ const SMALL: Partial<Geometry> = {
   vnodeBuckets: 64,
   pathBytes: 65536,
   spaceWaiters: 32,
+  recordings: 2,
+  recordEntries: 512,
   quantumCaches: 16,
   magazines: 256,
   slabs: 256,

@@ -1,4 +1,4 @@
-/** Replays traces of arenas: see test/golden/vmem/README.md for the format. */
+/** Replays traces of arenas, recorded of the original source or by `Arena.record`: see test/golden/vmem/README.md for the format. */
 
 import { boot } from '../../system/boot.ts';
 import type { Arena, ArenaSnapshot, ConstraintOptions, Strategy } from '../../vmem/index.ts';
@@ -20,6 +20,10 @@ interface VmemLine {
   readonly nocross: number;
   readonly min: number;
   readonly max: number | null;
+  /** New size of a `resize`. */
+  readonly to: number;
+  /** How many a `missed` stands for. */
+  readonly operations: number;
   readonly inuse: number;
   readonly busytags: number;
   readonly segs: readonly (readonly [string, number, number])[];
@@ -36,6 +40,10 @@ const OPERATIONS: readonly string[] = [
   'xfree',
   'xfreeall',
   'rehash',
+  'remove',
+  'resize',
+  'merge',
+  'missed',
   'state',
 ];
 
@@ -48,6 +56,7 @@ export const vmemReplayer: Replayer = {
 
 class VmemReplay implements Replay {
   readonly #vm = boot({ memory: '1 MiB', tags: 2 ** 18, services: 'manual', clock: 'virtual' });
+  #missed = 0;
   readonly #byName = new Map<string, Arena>();
 
   step(value: unknown): Difference | null {
@@ -81,9 +90,23 @@ class VmemReplay implements Replay {
       case 'rehash':
         arena.rehash(line.size);
         return null;
+      case 'remove':
+        arena.remove(line.addr ?? -1);
+        return null;
+      case 'resize':
+        return compare(true, arena.tryResize(line.addr ?? -1, line.size, line.to));
+      case 'merge':
+        return compare(1, arena.mergeSpans(line.addr ?? -1));
+      case 'missed':
+        this.#missed += line.operations;
+        return null;
       default:
         return compareState(line, arena.snapshot()) ?? checkSound(arena);
     }
+  }
+
+  summary(): string {
+    return this.#missed === 0 ? '' : `the recording ended early: ${this.#missed} operations are not in it`;
   }
 
   dump(): string {

@@ -1,0 +1,47 @@
+/** Charging owners for allocations: see sync/owner-ledger.ts. Only arenas with `charge` come here. */
+
+import { fail, VERIFY } from '../base/index.ts';
+import { TAG_DOUBLE_SHIFT, TAG_LINK_PREVIOUS, TAG_SHIFT, TAG_SIZE } from '../layout/index.ts';
+import { faultPoint, ledgerLimit, ledgerUse, ownerOf, pledgeBack, settlePledge, tryPledge } from '../sync/index.ts';
+import type { ArenaCore } from './arena-core.ts';
+import { COUNT_REFUSALS, type TagIndex } from './kinds.ts';
+
+/** Charges this thread's owner for what it is about to get, under the arena's lock with nothing logged; false at the limit. */
+export function chargeAhead(core: ArenaCore, size: number): boolean {
+  if (tryPledge(core.thread, ownerOf(core.thread), size)) {
+    if (VERIFY) faultPoint(core.thread, 'vmem.charge.pledged');
+    return true;
+  }
+  core.count(COUNT_REFUSALS);
+  return false;
+}
+
+/** Writes into a new allocation who was charged for it: this thread's owner, or nobody. */
+export function noteCharge(core: ArenaCore, tag: TagIndex, charged: boolean): void {
+  const at = (tag << TAG_SHIFT) + TAG_LINK_PREVIOUS;
+  core.journal.log1(at);
+  core.words[at] = charged ? ownerOf(core.thread) + 1 : 0;
+  if (charged) settlePledge(core.thread);
+}
+
+/** The owner that was charged for an allocation, or -1. In arenas with `charge` an allocation's `linkPrevious` says so. */
+export function chargedOwner(core: ArenaCore, tag: TagIndex): number {
+  return (core.words[(tag << TAG_SHIFT) + TAG_LINK_PREVIOUS] as number) - 1;
+}
+
+/** Announces that the charge of an allocation that is being freed goes back: `redeemPledge` does it behind the section. */
+export function dropCharge(core: ArenaCore, tag: TagIndex): void {
+  const owner = chargedOwner(core, tag);
+  if (owner >= 0) pledgeBack(core.thread, owner, core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number);
+}
+
+/** Throws `EDQUOT` when the owner's limit is why a request of this size cannot be served. */
+export function failIfOverQuota(core: ArenaCore, call: string, size: number): void {
+  const { region } = core.thread;
+  const owner = ownerOf(core.thread);
+  const limit = ledgerLimit(region, owner);
+  const { used } = ledgerUse(region, owner);
+  if (used + size <= limit) return;
+  const values = { arena: core.name, size, owner: region.tables.owner.name.text(owner), used };
+  fail('EDQUOT', call, values, `the owner's limit of arena bytes is ${limit}`);
+}

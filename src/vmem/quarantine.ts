@@ -1,0 +1,128 @@
+/**
+ * Quarantine: freed ranges that wait before they are used again.
+ *
+ * PROBLEM     Whoever still holds a freed identifier, port or address should find nothing there for a while, rather than
+ *             somebody else's.
+ * STRUCTURE   A list through `linkPrevious` and `linkNext` of the tags, in the order of the frees; `stamp` is the millisecond.
+ *
+ *               head -> [freed long ago] <-> [freed] <-> [freed just now] <- tail
+ *
+ *             A tag leaves at the head when so many were freed behind it and so much time has passed as the arena asks for.
+ *             It is then joined with its neighbours and listed as any freed segment. Each free lets up to two go; a request
+ *             that finds nothing lets all go that may, and before it fails all of them.
+ * INVARIANTS  I1 the list holds the tags of kind quarantined, and no others; count and size are theirs.   I2 stamps ascend.
+ * LOCKING     The arena's lock; stores are logged.
+ * COSTS       An arena without quarantine: one test of a constant. With: three tags a free, and those of the ones that leave.
+ * FAILURE     A broken link is an `InvariantError`.
+ * REJECTED    Keeping the range in the hash as an allocation: a second free would look right.
+ * REFERENCES  Quarantines of address sanitizers; TIME_WAIT of TCP ports.
+ */
+
+import { assert, VERIFY } from '../base/index.ts';
+import {
+  TAG_DOUBLE_SHIFT,
+  TAG_KIND_AT,
+  TAG_LINK_NEXT,
+  TAG_LINK_PREVIOUS,
+  TAG_SHIFT,
+  TAG_SIZE,
+  TAG_STAMP,
+} from '../layout/index.ts';
+import { faultPoint } from '../sync/index.ts';
+import type { ArenaCore } from './arena-core.ts';
+import { COUNT_QUARANTINED, KIND_FREE, KIND_QUARANTINED, type TagIndex } from './kinds.ts';
+import { settleTag } from './release.ts';
+import { saveHeader, saveTag } from './spans.ts';
+import { returnInFlight } from './transfer.ts';
+
+/** Tags that one free lets go, so that the list shrinks when it has become too long. */
+const LEAVE_PER_FREE = 2;
+
+/** Puts a tag that was just freed, header and tag logged, into quarantine. True when a span was put in flight. */
+export function quarantineTag(core: ArenaCore, tag: TagIndex): boolean {
+  const { words, doubles, journal, row } = core;
+  const { arenaLife: life } = core.tables;
+  const record = tag << TAG_SHIFT;
+  const tail = life.quarantineTail.get(row);
+  words[record + TAG_KIND_AT] = KIND_QUARANTINED;
+  words[record + TAG_LINK_PREVIOUS] = tail;
+  words[record + TAG_LINK_NEXT] = 0;
+  words[record + TAG_STAMP] = core.thread.clock.now() | 0;
+  if (tail === 0) {
+    journal.set(life.quarantineHead, row, tag);
+  } else {
+    const forwardAt = (tail << TAG_SHIFT) + TAG_LINK_NEXT;
+    assert(words[forwardAt] === 0, 'vmem/quarantine: the tail has no successor');
+    journal.log1(forwardAt);
+    words[forwardAt] = tag;
+  }
+  journal.set(life.quarantineTail, row, tag);
+  journal.set(life.quarantineCount, row, life.quarantineCount.get(row) + 1);
+  const size = doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number;
+  journal.setDouble(life.quarantineSize, row, life.quarantineSize.get(row) + size);
+  core.count(COUNT_QUARANTINED);
+  if (VERIFY) faultPoint(core.thread, 'vmem.quarantine.entered');
+  for (let left = LEAVE_PER_FREE; left > 0 && isDue(core); left--) if (leaveOne(core)) return true;
+  return false;
+}
+
+/** True when the tag at the head has waited long enough. */
+function isDue(core: ArenaCore): boolean {
+  const { words, row } = core;
+  const { arenaLife: life } = core.tables;
+  const head = life.quarantineHead.get(row);
+  if (head === 0 || life.quarantineCount.get(row) - 1 < life.quarantineFrees.get(row)) return false;
+  const ageMs = ((core.thread.clock.now() | 0) - (words[(head << TAG_SHIFT) + TAG_STAMP] as number)) | 0;
+  return ageMs >= life.quarantineMs.get(row);
+}
+
+/** Lets the tag at the head go. The header is logged. True when a span was put in flight. */
+function leaveOne(core: ArenaCore): boolean {
+  const { words, doubles, journal, row } = core;
+  const { arenaLife: life } = core.tables;
+  const tag = life.quarantineHead.get(row);
+  const record = tag << TAG_SHIFT;
+  const next = words[record + TAG_LINK_NEXT] as number;
+  assert(words[record + TAG_KIND_AT] === KIND_QUARANTINED, 'vmem/quarantine I1: a listed tag is in quarantine');
+  saveTag(core, tag);
+  journal.set(life.quarantineHead, row, next);
+  if (next === 0) {
+    journal.set(life.quarantineTail, row, 0);
+  } else {
+    const backAt = (next << TAG_SHIFT) + TAG_LINK_PREVIOUS;
+    journal.log1(backAt);
+    words[backAt] = 0;
+  }
+  journal.set(life.quarantineCount, row, life.quarantineCount.get(row) - 1);
+  const size = doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number;
+  journal.setDouble(life.quarantineSize, row, life.quarantineSize.get(row) - size);
+  words[record + TAG_KIND_AT] = KIND_FREE;
+  return settleTag(core, tag);
+}
+
+/**
+ * Lets go what has waited long enough, or everything. Entered and left with the lock, with nothing logged; leaves it in
+ * between to give spans back. `anyway`: also when the arena is being destroyed. Returns how many ranges that were.
+ */
+export function leaveQuarantine(core: ArenaCore, everything: boolean, anyway = false): number {
+  const { arenaLife: life } = core.tables;
+  let left = 0;
+  while (everything ? life.quarantineHead.get(core.row) !== 0 : isDue(core)) {
+    saveHeader(core);
+    const inFlight = leaveOne(core);
+    core.thread.commit();
+    left++;
+    if (!inFlight) continue;
+    core.exit();
+    returnInFlight(core.cores, core.thread.slot);
+    if (anyway) core.enterAnyway();
+    else core.enter();
+  }
+  return left;
+}
+
+/** Ranges in quarantine, and their sizes together. Under the lock. */
+export function quarantineUse(core: ArenaCore): { readonly count: number; readonly size: number } {
+  const { quarantineCount, quarantineSize } = core.tables.arenaLife;
+  return { count: quarantineCount.get(core.row), size: quarantineSize.get(core.row) };
+}

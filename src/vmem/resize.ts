@@ -1,0 +1,175 @@
+/**
+ * Growing and shrinking an allocation in place.
+ *
+ * PROBLEM     An allocation should become larger or smaller without its address changing, or stay as it is.
+ * STRUCTURE   grow      [busy 0..9][free 10..99]  ->  [busy 0..29][free 30..99]      the head of the free segment behind it
+ *             shrink    [busy 0..29][free 30..99] ->  [busy 0..9][free 10..99]       joined with a free segment behind it, or
+ *                       [busy 0..29][busy 30..99] ->  [busy 0..9][free 10..29][busy 30..99]
+ *
+ *             The remainder goes to the head of its list, as after an allocation or a free.
+ * INVARIANTS  I1 the address stays, so alignment and phase do. `nocross` and `max` hold if they are given again.
+ *             I2 an allocation never grows beyond its span.
+ * LOCKING     The arena's lock.
+ * COSTS       One neighbour.
+ * FAILURE     False, with nothing changed: what follows is taken, or the owner's limit is reached, or there is no tag for the
+ *             remainder. A request that grows does not import, wait, or heed those that wait.
+ *             What a quantum cache gave has the size of its cache's objects: true up to that, else false.
+ * REJECTED    Growing downwards, and moving: both change the address, which is the caller's to tell others.
+ * REFERENCES  FreeBSD uma and jemalloc xallocx: in place or not at all.
+ */
+
+import { crosses, failMisuse, rejectUnknownOptions, VERIFY } from '../base/index.ts';
+import {
+  ARENA_CHANGES,
+  ARENA_SIZE_IN_USE,
+  ARENA_SPARE_COUNT,
+  TAG_DOUBLE_SHIFT,
+  TAG_KIND_AT,
+  TAG_SEGMENT_NEXT,
+  TAG_SHIFT,
+  TAG_SIZE,
+  TAG_START,
+} from '../layout/index.ts';
+import { faultPoint, pledgeBack, redeemPledge, settlePledge, tryPledge } from '../sync/index.ts';
+import { careForArena } from './allocate.ts';
+import type { ArenaCore } from './arena-core.ts';
+import { chargedOwner } from './charges.ts';
+import { findAllocation, roundSize } from './free.ts';
+import { freeListInsert, freeListRemove } from './free-lists.ts';
+import { COUNT_REFUSALS, COUNT_RESIZES, KIND_FREE, KIND_QUARANTINED, type TagIndex } from './kinds.ts';
+import { leaveQuarantine, quarantineTag } from './quarantine.ts';
+import { closeRecording, recordResize } from './recording.ts';
+import { segmentInsertAfter, segmentRemove } from './segment-list.ts';
+import { announceSpace } from './space-queue.ts';
+import { freshTag, saveHeader, saveTag } from './spans.ts';
+import { putSpare } from './tag-pool.ts';
+import { returnInFlight } from './transfer.ts';
+
+/** Constraints that growth must not break. */
+export interface ResizeOptions {
+  /** The range does not contain a multiple of this power of two except as its first address. */
+  readonly nocross?: number;
+  /** Highest address, included. */
+  readonly max?: number;
+}
+
+const CALL = 'arena.resize';
+
+/** See the file's header. Throws `EINVAL` for what is no allocation of `size`. */
+export function resizeInPlace(
+  core: ArenaCore,
+  address: number,
+  size: number,
+  newSize: number,
+  options: ResizeOptions,
+): boolean {
+  const before = roundSize(core, CALL, size);
+  const after = roundSize(core, CALL, newSize);
+  if (!mayReach(address, after, options)) return false;
+  if (core.caches !== null && before <= core.caches.maxUnits) {
+    const cached = core.caches.resize(address, before, after);
+    if (cached !== null) return cached;
+  }
+  core.enter();
+  careForArena(core);
+  let at = findAllocation(core, CALL, address, size, before);
+  let tag = core.words[at] as number;
+  if (after > before && core.quarantines && followerKind(core, tag) === KIND_QUARANTINED) {
+    leaveQuarantine(core, true);
+    at = findAllocation(core, CALL, address, size, before);
+    tag = core.words[at] as number;
+  }
+  let done = after === before;
+  let inFlight = false;
+  if (after > before) {
+    done = grow(core, tag, after - before);
+  } else if (after < before && (core.words[core.base + ARENA_SPARE_COUNT] as number) > 0) {
+    done = true;
+    inFlight = shrink(core, tag, before - after);
+  }
+  if (done && after !== before) {
+    core.words[core.base + ARENA_CHANGES]!++;
+    core.count(COUNT_RESIZES);
+    if (core.words[core.recordingAt] !== 0) {
+      if (after < before && core.quarantines) closeRecording(core);
+      else recordResize(core, address, before, after);
+    }
+    if (VERIFY) faultPoint(core.thread, 'vmem.resize.changed');
+  }
+  core.exit();
+  if (core.charges) redeemPledge(core.thread);
+  if (after < before) announceSpace(core);
+  if (inFlight) returnInFlight(core.cores, core.thread.slot);
+  return done;
+}
+
+/** False when the range would break a constraint that the caller gives again. */
+function mayReach(address: number, size: number, options: ResizeOptions): boolean {
+  if (typeof options !== 'object' || options === null) failMisuse(CALL, { options }, 'options must be an object');
+  rejectUnknownOptions(CALL, options, ['nocross', 'max']);
+  const { nocross = 0, max = Number.MAX_SAFE_INTEGER } = options;
+  const last = address + size - 1;
+  return last <= max && (nocross === 0 || !crosses(address, last, nocross));
+}
+
+function followerKind(core: ArenaCore, tag: TagIndex): number {
+  const next = core.words[(tag << TAG_SHIFT) + TAG_SEGMENT_NEXT] as number;
+  return next === 0 ? 0 : (core.words[(next << TAG_SHIFT) + TAG_KIND_AT] as number);
+}
+
+/** Takes `more` from the free segment behind an allocation. */
+function grow(core: ArenaCore, tag: TagIndex, more: number): boolean {
+  const { words, doubles, baseDouble, thread } = core;
+  const next = words[(tag << TAG_SHIFT) + TAG_SEGMENT_NEXT] as number;
+  const nextSizeAt = (next << TAG_DOUBLE_SHIFT) + TAG_SIZE;
+  if (followerKind(core, tag) !== KIND_FREE || (doubles[nextSizeAt] as number) < more) return false;
+  const owner = core.charges ? chargedOwner(core, tag) : -1;
+  if (owner >= 0 && !tryPledge(thread, owner, more)) {
+    core.count(COUNT_REFUSALS);
+    return false;
+  }
+  saveHeader(core);
+  freeListRemove(core, next);
+  saveTag(core, next);
+  saveTag(core, tag);
+  if (doubles[nextSizeAt] === more) {
+    segmentRemove(core, next);
+    putSpare(core, next);
+  } else {
+    doubles[(next << TAG_DOUBLE_SHIFT) + TAG_START]! += more;
+    doubles[nextSizeAt]! -= more;
+    freeListInsert(core, next);
+  }
+  doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE]! += more;
+  doubles[baseDouble + ARENA_SIZE_IN_USE]! += more;
+  if (owner >= 0) settlePledge(thread);
+  return true;
+}
+
+/** Frees the last `less` of an allocation. With a tag in the reserve. True when a span was put in flight. */
+function shrink(core: ArenaCore, tag: TagIndex, less: number): boolean {
+  const { words, doubles, baseDouble, thread } = core;
+  const next = words[(tag << TAG_SHIFT) + TAG_SEGMENT_NEXT] as number;
+  const sizeAt = (tag << TAG_DOUBLE_SHIFT) + TAG_SIZE;
+  const joins = !core.quarantines && followerKind(core, tag) === KIND_FREE;
+  saveHeader(core);
+  saveTag(core, tag);
+  doubles[sizeAt]! -= less;
+  doubles[baseDouble + ARENA_SIZE_IN_USE]! -= less;
+  const owner = core.charges ? chargedOwner(core, tag) : -1;
+  if (owner >= 0) pledgeBack(thread, owner, less);
+  if (joins) {
+    freeListRemove(core, next);
+    saveTag(core, next);
+    doubles[(next << TAG_DOUBLE_SHIFT) + TAG_START]! -= less;
+    doubles[(next << TAG_DOUBLE_SHIFT) + TAG_SIZE]! += less;
+    freeListInsert(core, next);
+    return false;
+  }
+  const end = (doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_START] as number) + (doubles[sizeAt] as number);
+  const rest = freshTag(core, end, less, KIND_FREE);
+  segmentInsertAfter(core, rest, tag);
+  if (core.quarantines) return quarantineTag(core, rest);
+  freeListInsert(core, rest);
+  return false;
+}

@@ -4,43 +4,10 @@
  */
 
 import { afterEach, describe, expect, it } from 'vitest';
-import { Callbacks, Journal, setSeam, type Thread, takeOver } from '../src/sync/index.ts';
+import { Callbacks, setSeam, takeOver } from '../src/sync/index.ts';
 import { type Arena, Arenas } from '../src/vmem/index.ts';
+import { liveFor } from './support/live-for.ts';
 import { testRegion, testThread } from './support/region.ts';
-
-/** Thrown instead of a step that the victim does not live to take. */
-class Death extends Error {}
-
-let stepsLeft = Number.POSITIVE_INFINITY;
-
-function step(): void {
-  if (stepsLeft-- <= 0) throw new Death();
-}
-
-/** Runs something that dies after so many steps; true when it lived to its end. */
-function liveFor(steps: number, victim: Thread, run: () => void): boolean {
-  const names = ['log1', 'log2', 'log3', 'log8', 'logRange'] as const;
-  const originals = names.map((name) => Journal.prototype[name]);
-  const journal = victim.journal as unknown as Record<string, unknown>;
-  for (const [index, name] of names.entries()) {
-    journal[name] = function stepped(this: Journal, ...values: [number, number, number]) {
-      step();
-      (originals[index] as (...values: number[]) => void).apply(this, values);
-    };
-  }
-  stepsLeft = steps;
-  setSeam(step);
-  try {
-    run();
-    return true;
-  } catch (error) {
-    if (!(error instanceof Death)) throw error;
-    return false;
-  } finally {
-    setSeam(undefined);
-    for (const name of names) delete journal[name];
-  }
-}
 
 afterEach(() => setSeam(undefined));
 
@@ -107,6 +74,15 @@ const OPERATIONS: readonly (readonly [string, (arenas: Arenas) => void])[] = [
   ['free that releases spans', (arenas) => arenas.open('plain').xfreeAll()],
   ['free that releases through two levels', (arenas) => arenas.open('leaf').xfreeAll()],
   ['add', (arenas) => arenas.open('own').add(1000, 10)],
+  [
+    'remove',
+    (arenas) => {
+      const own = arenas.open('own');
+      own.add(1000, 10);
+      own.remove(1000);
+    },
+  ],
+  ['tryReserve', (arenas) => arenas.open('own').tryReserve(220, 10)],
   ['rehash', (arenas) => arenas.open('own').rehash(64)],
   ['create and destroy', (arenas) => arenas.create('new', { size: 10 }).destroy()],
   ['create', (arenas) => arenas.create('new', { import: { from: arenas.open('heap') } })],

@@ -75,6 +75,7 @@ export const pageStripeTable = table('pageStripe', 'pageStripes', 'columns', {
 export const pageClockTable = table('pageClock', 1, 'columns', {
   hand: i32('A', 'frames that the hand has passed, modulo 2^32', { padded: true }),
   shortage: i32('A', 'mutex of the one thread that may keep pages while it waits for more', { padded: true }),
+  moves: i32('A', 'identities that have moved from frame to frame, modulo 2^32', { padded: true }),
 });
 
 /** What each slot did with pages. */

@@ -1,87 +1,29 @@
 import { describe, expect, it } from 'vitest';
 import { dieAtEveryStep } from '../../test/support/deaths.ts';
-import { testRegion, testThread } from '../../test/support/region.ts';
+import { MemoryStore, pageRoom, pageRooms, readPage, writePage } from '../../test/support/page-room.ts';
 import { Prng, VmError } from '../base/index.ts';
-import { Banks } from '../phys/banks.ts';
-import { Frames } from '../phys/frames.ts';
-import { armFault, disarmFault, type Thread } from '../sync/index.ts';
+import { armFault, disarmFault } from '../sync/index.ts';
 import { checkPages } from './check.ts';
 import { CLAIM, DirtyPages } from './dirty-pages.ts';
 import { pageStatistics } from './page-counters.ts';
 import type { PageStore } from './page-store.ts';
-import { Pages } from './pages.ts';
 import { recoverPages } from './recovery.ts';
 
 const FRAMES = 24;
 
-/** Keeps the first byte of every page. */
-class MemoryStore implements PageStore {
-  readonly kept = new Map<string, number>();
-  readonly writes: [number, number, number][] = [];
-  /** Calls to refuse. */
-  refusals = 0;
-  readonly #banks: Banks;
-
-  constructor(banks: Banks) {
-    this.#banks = banks;
-  }
-
-  fill(vnode: number, index: number, frames: Int32Array, at: number, count: number): number {
-    for (let page = 0; page < count; page++) {
-      this.#bytes(frames[at + page] as number).fill(this.kept.get(`${vnode}:${index + page}`) ?? 0);
-    }
-    return count * this.#banks.pageSize;
-  }
-
-  write(vnode: number, index: number, frames: Int32Array, at: number, count: number): void {
-    if (this.refusals > 0) {
-      this.refusals--;
-      throw new VmError('EIO', 'the store is full');
-    }
-    this.writes.push([vnode, index, count]);
-    for (let page = 0; page < count; page++) {
-      this.kept.set(`${vnode}:${index + page}`, this.#bytes(frames[at + page] as number)[0] as number);
-    }
-  }
-
-  #bytes(frame: number): Uint8Array {
-    return this.#banks.view(frame * this.#banks.pageSize, this.#banks.pageSize);
-  }
-}
-
-function roomsOf(thread: Thread, banks: Banks) {
-  const frames = new Frames(thread);
-  const pages = new Pages(thread, frames, banks);
-  return { thread, banks, frames, pages, out: new Int32Array(32) };
-}
-
-function setUp() {
-  const { region, thread } = testRegion({ frames: FRAMES, bankFrames: FRAMES });
-  const banks = Banks.create(FRAMES, FRAMES, 4096);
-  const rooms = roomsOf(thread, banks);
-  rooms.frames.online(0, FRAMES);
-  return { region, ...rooms, store: new MemoryStore(banks) };
+function setUp(frames = FRAMES) {
+  const room = pageRooms(frames);
+  return { ...room, store: new MemoryStore(room.banks) };
 }
 
 type Setup = ReturnType<typeof setUp>;
 
-/** Brings a page, stores a byte into all of it as a writer does, and lets go of it. */
-function write(s: Pick<Setup, 'pages' | 'banks' | 'out' | 'store'>, vnode: number, index: number, value: number): void {
-  s.pages.fetch(vnode, index, 1, s.out, 0, s.store, true);
-  const frame = s.out[0] as number;
-  s.pages.setModified(frame);
-  s.banks.view(frame * 4096, 4096).fill(value);
-  s.pages.setModified(frame);
-  s.pages.release(frame);
+function another(s: Setup): Setup {
+  return { ...pageRoom(s), store: s.store };
 }
 
-function read(s: Pick<Setup, 'pages' | 'banks' | 'out' | 'store'>, vnode: number, index: number): number {
-  s.pages.fetch(vnode, index, 1, s.out, 0, s.store, true);
-  const frame = s.out[0] as number;
-  const value = s.banks.view(frame * 4096, 1)[0] as number;
-  s.pages.release(frame);
-  return value;
-}
+const write = (s: Setup, vnode: number, index: number, value: number) => writePage(s, s.store, vnode, index, value);
+const read = (s: Setup, vnode: number, index: number) => readPage(s, s.store, vnode, index);
 
 function expectSound({ thread, frames }: Pick<Setup, 'thread' | 'frames'>): void {
   expect(checkPages(thread).problems).toEqual([]);
@@ -120,11 +62,7 @@ describe('modified pages', () => {
   });
 
   it('go back at most 32 at a time', () => {
-    const { region, thread } = testRegion({ frames: 64, bankFrames: 64 });
-    const banks = Banks.create(64, 64, 4096);
-    const rooms = roomsOf(thread, banks);
-    rooms.frames.online(0, 64);
-    const s = { region, ...rooms, store: new MemoryStore(banks) };
+    const s = setUp(64);
     for (let index = 0; index < 40; index++) write(s, 0, index, 1);
     s.pages.writeBack(0, 0, 40, s.store);
     expect(s.store.writes).toEqual([
@@ -242,7 +180,7 @@ describe('modified pages', () => {
     const random = new Prng(seed);
     console.log(`modified pages against a model: seed ${seed}`);
     const first = setUp();
-    const second = { ...roomsOf(testThread(first.region), first.banks), store: first.store };
+    const second = another(first);
     const model = new Map<string, number>();
     for (let step = 0; step < 6000; step++) {
       const s = random.chance(0.5) ? first : second;
@@ -286,7 +224,7 @@ describe('modified pages', () => {
 describe('a thread that dies', () => {
   it('before or while it stores bytes leaves the page sound, and modified once it has said so', () => {
     const s = setUp();
-    const victim = { ...roomsOf(testThread(s.region), s.banks), store: s.store };
+    const victim = another(s);
     s.pages.fetch(0, 0, 1, s.out, 0, s.store, true);
     s.pages.release(s.out[0] as number);
     let sawModified = 0;
@@ -316,7 +254,7 @@ describe('a thread that dies', () => {
 
   it('while it writes back leaves the pages modified until the store has their bytes', () => {
     const s = setUp();
-    const victim = { ...roomsOf(testThread(s.region), s.banks), store: s.store };
+    const victim = another(s);
     for (const index of [0, 1, 3]) write(s, 0, index, 5);
     let cleaned = 0;
     const steps = dieAtEveryStep({
@@ -349,7 +287,7 @@ describe('a thread that dies', () => {
 
   it('while it creates or gives up pages leaves none half made', () => {
     const s = setUp();
-    const victim = { ...roomsOf(testThread(s.region), s.banks), store: s.store };
+    const victim = another(s);
     write(s, 0, 2, 9);
     const source = { fill: () => 0 };
     const steps = dieAtEveryStep({
@@ -380,7 +318,7 @@ describe('a thread that dies', () => {
 
   it('while it wrote a page back frees the claim for who waits', () => {
     const s = setUp();
-    const victim = roomsOf(testThread(s.region), s.banks);
+    const victim = another(s);
     write(s, 0, 0, 5);
     const frame = victim.pages.hold(0, 0);
     const dirty = new DirtyPages(victim.thread);

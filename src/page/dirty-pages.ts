@@ -44,7 +44,7 @@ import { mutexEnter, mutexExit } from '../sync/mutex.ts';
 import { RANK } from '../sync/ranks.ts';
 import { sleepOn } from '../sync/sleep.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
-import type { VnodeIndex } from './page-hash.ts';
+import { enterTwo, type VnodeIndex } from './page-hash.ts';
 import { PAGE_UNLINKED, PageList } from './page-list.ts';
 
 /** Parts of the word of a page. */
@@ -216,6 +216,20 @@ export class DirtyPages {
     store(words, address, 0);
   }
 
+  /** Puts a modified page that has got another vnode onto that one's list; under `enterBoth`, held exclusively. */
+  rename(frame: FrameIndex, from: VnodeIndex, to: VnodeIndex): void {
+    if (load(this.#thread.words, this.#page.modified.address(frame)) === 0 || from === to) return;
+    this.#unlist(from, frame, PAGE_UNLINKED.plain);
+    this.#enlist(to, frame);
+  }
+
+  /** Enters the mutexes of the lists of two vnodes, for `rename`. */
+  enterBoth(one: VnodeIndex, other: VnodeIndex): WordAddress[] {
+    const { lock } = this.#stripes;
+    const first = lock.address(one & this.#stripeMask);
+    return enterTwo(this.#thread, first, lock.address(other & this.#stripeMask), RANK.pageDirty);
+  }
+
   /** Enters the mutex of a vnode's list, for `move`; returns what `mutexExit` needs. */
   enterFor(vnode: VnodeIndex): WordAddress {
     return this.#enter(vnode);
@@ -274,14 +288,12 @@ export class DirtyPages {
    * leaves a listed page with word 0 under a hold of the dead slot: recovery marks it.
    */
   #markClean(frame: FrameIndex, address: WordAddress): void {
-    const { words, journal } = this.#thread;
+    const { words } = this.#thread;
     const vnode = this.#page.vnode.get(frame) - 1;
     assert(vnode >= 0, 'page/dirty-pages I2: a page that is modified has an identity');
     const stripe = this.#enter(vnode);
     if (!this.#list.isLinked(frame)) {
-      const row = vnode & this.#stripeMask;
-      this.#list.insert(vnode, frame);
-      journal.set(this.#stripes.count, row, this.#stripes.count.get(row) + 1);
+      this.#enlist(vnode, frame);
       this.#thread.commit();
       if (VERIFY) faultPoint(this.#thread, 'page.modify.listed');
     }
@@ -305,6 +317,13 @@ export class DirtyPages {
     if ((word & MODIFIED.dirty) === 0) this.#unlist(vnode, frame, PAGE_UNLINKED.written);
     mutexExit(this.#thread, stripe);
     this.#wake(word, address);
+  }
+
+  /** Under the mutex: puts a page on a list. */
+  #enlist(vnode: VnodeIndex, frame: FrameIndex): void {
+    const row = vnode & this.#stripeMask;
+    this.#list.insert(vnode, frame);
+    this.#thread.journal.set(this.#stripes.count, row, this.#stripes.count.get(row) + 1);
   }
 
   /** Under the mutex: takes a page off its list. */

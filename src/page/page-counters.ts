@@ -36,6 +36,10 @@ export const PAGE_COUNTER = {
   created: 14,
   /** Modified pages that were given up unwritten. */
   discards: 15,
+  /** Pages moved to another frame. */
+  relocations: 16,
+  /** Pages that got another identity. */
+  renames: 17,
 } as const;
 
 /** Name of a counter. */

@@ -24,8 +24,8 @@ import { VERIFY } from '../base/verify.ts';
 import type { WordAddress } from '../layout/column.ts';
 import type { BoundTables } from '../layout/region.ts';
 import type { FrameIndex } from '../phys/banks.ts';
-import { load } from '../sync/atomics.ts';
-import { LOCK_OWNER, mutexEnter, mutexExit } from '../sync/mutex.ts';
+import { add, load } from '../sync/atomics.ts';
+import { LOCK_OWNER, mutexEnter, mutexExit, mutexTryEnter } from '../sync/mutex.ts';
 import { RANK } from '../sync/ranks.ts';
 import type { Thread } from '../sync/thread.ts';
 
@@ -54,6 +54,7 @@ export class PageHash {
   readonly #link: BoundTables['pageLink'];
   readonly #heads: BoundTables['pageBucket']['head'];
   readonly #stripes: BoundTables['pageStripe']['lock'];
+  readonly #moves: WordAddress;
   readonly #bucketMask: number;
   readonly #stripeMask: number;
 
@@ -64,6 +65,7 @@ export class PageHash {
     this.#link = tables.pageLink;
     this.#heads = tables.pageBucket.head;
     this.#stripes = tables.pageStripe.lock;
+    this.#moves = tables.pageClock.moves.address(0);
     this.#bucketMask = geometry.pageBuckets - 1;
     this.#stripeMask = geometry.pageStripes - 1;
     assert((geometry.pageBuckets & this.#bucketMask) === 0, 'page/page-hash: buckets are a power of two');
@@ -129,21 +131,64 @@ export class PageHash {
     assert(page.modified.get(frame) === 0, 'page/page-hash I4: a modified page keeps its identity');
     const bucket = this.bucketOf(page.vnode.get(frame) - 1, page.index.get(frame));
     const stripe = this.#enter(bucket);
-    const { journal } = this.#thread;
-    let before = -1;
-    let link = this.#heads.get(bucket);
-    while (link !== frame + 1) {
-      assert(link !== 0, 'page/page-hash I1: a frame with an identity is in its chain');
-      before = link - 1;
-      link = page.next.get(before);
-    }
-    if (before < 0) journal.set(this.#heads, bucket, page.next.get(frame));
-    else journal.set(page.next, before, page.next.get(frame));
-    journal.set(page.vnode, frame, 0);
-    journal.set(page.state, frame, PAGE_STATE.inHand + this.#thread.tag);
-    // It may say that the page was written to: page-list.ts.
-    if (this.#link.previous.get(frame) !== 0) journal.set(this.#link.previous, frame, 0);
+    this.#unlink(frame);
+    this.#empty(frame);
     mutexExit(this.#thread, stripe);
+  }
+
+  /** How often pages have moved from one frame to another. */
+  get moves(): number {
+    return load(this.#thread.words, this.#moves);
+  }
+
+  /** Enters the stripe of an identity, for `move`; returns what `mutexExit` needs. */
+  enterFor(vnode: VnodeIndex, index: number): WordAddress {
+    return this.#enter(this.bucketOf(vnode, index));
+  }
+
+  /** Enters the stripes of two identities, for `rename`. */
+  enterBoth(vnode: VnodeIndex, index: number, otherVnode: VnodeIndex, otherIndex: number): WordAddress[] {
+    const one = this.#stripeOf(this.bucketOf(vnode, index));
+    const other = this.#stripeOf(this.bucketOf(otherVnode, otherIndex));
+    return enterTwo(this.#thread, one, other, RANK.pageHash);
+  }
+
+  /**
+   * Moves an identity with its state from one frame to another, which has none, under the identity's stripe; logs only. Both
+   * frames are held exclusively. The frame that is left is in this slot's hands.
+   */
+  move(from: FrameIndex, to: FrameIndex): void {
+    const page = this.#page;
+    const { journal } = this.#thread;
+    assert(page.vnode.get(to) === 0, 'page/page-hash I1: a frame that a page moves to has no identity');
+    add(this.#thread.words, this.#moves, 1);
+    const bucket = this.bucketOf(page.vnode.get(from) - 1, page.index.get(from));
+    const before = this.#before(bucket, from);
+    if (before < 0) journal.set(this.#heads, bucket, to + 1);
+    else journal.set(page.next, before, to + 1);
+    journal.set(page.next, to, page.next.get(from));
+    journal.set(page.vnode, to, page.vnode.get(from));
+    journal.set(page.index, to, page.index.get(from));
+    journal.set(page.state, to, page.state.get(from));
+    this.#empty(from);
+  }
+
+  /**
+   * Gives the page in a frame another identity, under the stripes of both; logs only. False when another frame has it. The
+   * frame is held exclusively, its page clean or off its list.
+   */
+  rename(frame: FrameIndex, vnode: VnodeIndex, index: number): boolean {
+    const page = this.#page;
+    const { journal } = this.#thread;
+    const bucket = this.bucketOf(vnode, index);
+    if (this.#search(bucket, vnode, index) >= 0) return false;
+    add(this.#thread.words, this.#moves, 1);
+    this.#unlink(frame);
+    journal.set(page.vnode, frame, vnode + 1);
+    journal.set(page.index, frame, index);
+    journal.set(page.next, frame, this.#heads.get(bucket));
+    journal.set(this.#heads, bucket, frame + 1);
+    return true;
   }
 
   /** The frames of a bucket, for checks at quiet points; stops after `max`. */
@@ -155,6 +200,35 @@ export class PageHash {
     return frames;
   }
 
+  /** Takes a frame out of its chain. */
+  #unlink(frame: FrameIndex): void {
+    const page = this.#page;
+    const { journal } = this.#thread;
+    const bucket = this.bucketOf(page.vnode.get(frame) - 1, page.index.get(frame));
+    const before = this.#before(bucket, frame);
+    if (before < 0) journal.set(this.#heads, bucket, page.next.get(frame));
+    else journal.set(page.next, before, page.next.get(frame));
+  }
+
+  /** Takes the identity off a frame that is out of its chain: it is in this slot's hands. */
+  #empty(frame: FrameIndex): void {
+    const { journal } = this.#thread;
+    journal.set(this.#page.vnode, frame, 0);
+    journal.set(this.#page.state, frame, PAGE_STATE.inHand + this.#thread.tag);
+    // It may say that the page was written to: page-list.ts.
+    if (this.#link.previous.get(frame) !== 0) journal.set(this.#link.previous, frame, 0);
+  }
+
+  /** The frame before this one in the chain, or -1 when it is the first. */
+  #before(bucket: number, frame: FrameIndex): FrameIndex {
+    let before = -1;
+    for (let link = this.#heads.get(bucket); link !== frame + 1; link = this.#page.next.get(before)) {
+      assert(link !== 0, 'page/page-hash I1: a frame with an identity is in its chain');
+      before = link - 1;
+    }
+    return before;
+  }
+
   #search(bucket: number, vnode: VnodeIndex, index: number): FrameIndex {
     const page = this.#page;
     for (let link = this.#heads.get(bucket); link !== 0; link = page.next.get(link - 1)) {
@@ -164,13 +238,32 @@ export class PageHash {
   }
 
   #enter(bucket: number): WordAddress {
-    const address = this.#stripes.address(bucket & this.#stripeMask);
+    const address = this.#stripeOf(bucket);
     mutexEnter(this.#thread, address, RANK.pageHash);
     return address;
+  }
+
+  #stripeOf(bucket: number): WordAddress {
+    return this.#stripes.address(bucket & this.#stripeMask);
   }
 
   #assertExclusive(frame: FrameIndex): void {
     const word = load(this.#thread.words, this.#page.lock.address(frame));
     assert((word & LOCK_OWNER) === this.#thread.tag, 'page/page-hash I3: identities change under the exclusive lock');
+  }
+}
+
+/**
+ * Enters two mutexes of one rank: waits for the lower one and tries the other, since nobody waits for locks of a rank that it
+ * holds. Who holds the other one does not wait for the lower, so this ends.
+ */
+export function enterTwo(thread: Thread, one: WordAddress, other: WordAddress, rank: number): WordAddress[] {
+  const low = Math.min(one, other);
+  const high = Math.max(one, other);
+  for (;;) {
+    mutexEnter(thread, low, rank);
+    if (high === low) return [low];
+    if (mutexTryEnter(thread, high, rank)) return [low, high];
+    mutexExit(thread, low);
   }
 }

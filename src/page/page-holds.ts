@@ -5,21 +5,27 @@
  *             as long as a mapping lives; and one thread may hold the same page several times.
  * STRUCTURE   The readers/writer lock of sync/ in the frame's record: a word with the exclusive holder, and one bit per
  *             slot that holds the page shared. How often this thread holds it is counted in private memory.
+ *
+ *               nobody --shared--> shared, n times --tryUpgrade, n = 1--> exclusive --downgrade--> shared, once
+ *                 '---------------------exclusive----------------------------^ '--releaseExclusive--> nobody
+ *
  * INVARIANTS  I1 this slot's bit of a frame is set iff its private count is not 0, but for the moment of taking it.
  *             I2 pinned means: some slot's bit is set. There is no second flag.
  * LOCKING     No held-lock records are written: the takeover finds a dead slot's bits and words by going through the
  *             frames, so that a hold costs two atomic operations and nothing else.
  * COSTS       A shared pair: three atomic operations, about 25 ns; nested ones a private addition.
  * FAILURE     `EINVAL` when a page is released that this thread does not hold.
- * REJECTED    A count of pins in shared memory: a dead thread's share could not be taken back.
+ * REJECTED    An upgrade that waits: two readers that ask for it wait for each other for ever. A count of pins in shared memory: a dead thread's share could not be taken back.
  * REFERENCES  illumos page_lock.c (p_selock); hazard pointers for publish, then verify.
  */
 
 import { assert } from '../base/assert.ts';
 import { fail } from '../base/errors.ts';
+import { VERIFY } from '../base/verify.ts';
 import type { BoundTables } from '../layout/region.ts';
 import type { FrameIndex } from '../phys/banks.ts';
 import { load } from '../sync/atomics.ts';
+import { LOCK_OWNER } from '../sync/mutex.ts';
 import {
   anyReader,
   downgradeHold,
@@ -29,6 +35,7 @@ import {
   sharedRelease,
   tryExclusiveHold,
   trySharedHold,
+  tryUpgradeHold,
 } from '../sync/rwlock.ts';
 import type { Thread } from '../sync/thread.ts';
 import { PAGE_STATE, type VnodeIndex } from './page-hash.ts';
@@ -66,6 +73,11 @@ export class PageHolds {
   isHeld(frame: FrameIndex): boolean {
     const address = this.#lock.address(frame);
     return load(this.#thread.words, address) !== 0 || anyReader(this.#thread, address);
+  }
+
+  /** True while some thread holds the page shared. */
+  isHeldShared(frame: FrameIndex): boolean {
+    return anyReader(this.#thread, this.#lock.address(frame));
   }
 
   /** Takes a shared hold unless somebody holds the page exclusively or is about to. */
@@ -108,12 +120,13 @@ export class PageHolds {
     );
   }
 
-  /** Takes a shared hold, sleeping while somebody holds the page exclusively. */
-  shared(frame: FrameIndex): void {
-    if (this.tryShared(frame)) return;
-    sharedHold(this.#thread, this.#lock.address(frame));
+  /** Takes a shared hold, sleeping while somebody holds the page exclusively; false when `timeoutMs` ran out. */
+  shared(frame: FrameIndex, timeoutMs?: number): boolean {
+    if (this.tryShared(frame)) return true;
+    if (!sharedHold(this.#thread, this.#lock.address(frame), timeoutMs)) return false;
     this.#depth[frame] = 1;
     this.#pages++;
+    return true;
   }
 
   /** Gives one shared hold back. */
@@ -124,6 +137,11 @@ export class PageHolds {
     if (depth > 1) return;
     this.#pages--;
     sharedRelease(this.#thread, this.#lock.address(frame));
+  }
+
+  /** True while this thread holds the page exclusively. A plain look: while it does, nobody else changes that. */
+  isMine(frame: FrameIndex): boolean {
+    return (this.#lock.get(frame) & LOCK_OWNER) === this.#thread.tag;
   }
 
   /** Takes the page exclusively if nobody holds it in any way. A look first keeps passers-by undisturbed. */
@@ -138,14 +156,35 @@ export class PageHolds {
 
   /** Gives an exclusive hold back and wakes who waits for it. */
   releaseExclusive(frame: FrameIndex): void {
+    if (VERIFY) this.#requireMine(frame, 'releaseExclusive');
     exclusiveRelease(this.#thread, this.#lock.address(frame));
   }
 
   /** Turns an exclusive hold into a shared one, without a moment in between. */
   downgrade(frame: FrameIndex): void {
+    if (VERIFY) this.#requireMine(frame, 'downgrade');
     downgradeHold(this.#thread, this.#lock.address(frame));
     this.#depth[frame] = 1;
     this.#pages++;
+  }
+
+  /**
+   * Turns this thread's one shared hold into an exclusive one if nobody else holds the page or is about to; else false, and
+   * the shared hold stays. Throws `EINVAL` when this thread holds the page more than once, or not at all.
+   */
+  tryUpgrade(frame: FrameIndex): boolean {
+    const { slot } = this.#thread;
+    const depth = this.#depth[frame] as number;
+    if (depth !== 1) fail('EINVAL', 'holds.tryUpgrade', { frame, slot, holds: depth }, 'one shared hold is upgraded');
+    if (!tryUpgradeHold(this.#thread, this.#lock.address(frame))) return false;
+    this.#depth[frame] = 0;
+    this.#pages--;
+    return true;
+  }
+
+  #requireMine(frame: FrameIndex, call: string): void {
+    if (!this.isMine(frame))
+      fail('EINVAL', `holds.${call}`, { frame }, 'this thread does not hold the page exclusively');
   }
 
   #failNotHeld(frame: FrameIndex): never {

@@ -42,6 +42,7 @@ import { VERIFY } from '../base/verify.ts';
 import type { BoundTables } from '../layout/region.ts';
 import type { FrameBytes, FrameIndex } from '../phys/banks.ts';
 import { FRAME_USE, type FrameReclaimer, type Frames } from '../phys/frames.ts';
+import { FOREVER } from '../sync/atomics.ts';
 import { faultPoint } from '../sync/fault.ts';
 import { mutexEnterWithin, mutexExit } from '../sync/mutex.ts';
 import { RANK } from '../sync/ranks.ts';
@@ -49,8 +50,10 @@ import type { Thread } from '../sync/thread.ts';
 import { DirtyPages } from './dirty-pages.ts';
 import { FrameSupply } from './frame-supply.ts';
 import { countersOf, PAGE_COUNTER } from './page-counters.ts';
+import { PageDrops } from './page-drops.ts';
 import { PAGE_STATE, PageHash, type VnodeIndex } from './page-hash.ts';
 import { PageHolds } from './page-holds.ts';
+import { PageMoves, type RelocationListener } from './page-moves.ts';
 import type { PageSource, PageStore } from './page-store.ts';
 import { PageWriter } from './page-writer.ts';
 import { ReplacementClock } from './replacement.ts';
@@ -94,6 +97,8 @@ export class Pages implements FrameReclaimer {
   readonly #dirty: DirtyPages;
   readonly #writer: PageWriter;
   readonly #supply: FrameSupply;
+  readonly #drops: PageDrops;
+  readonly #moves: PageMoves;
   readonly #counters: Float64Array;
 
   constructor(thread: Thread, frames: Frames, bytes: FrameBytes) {
@@ -107,6 +112,8 @@ export class Pages implements FrameReclaimer {
     this.#dirty = new DirtyPages(thread);
     this.#writer = new PageWriter(thread, this.#hash, this.holds, this.#dirty);
     this.#supply = new FrameSupply(thread, frames, this.holds, this.#clock, this.#dirty, this.#writer);
+    this.#drops = new PageDrops(thread, this.#hash, this.holds, this.#dirty, this.#supply);
+    this.#moves = new PageMoves(thread, frames, bytes, this.#hash, this.holds, this.#dirty, this.#supply);
     this.#counters = countersOf(thread);
     frames.setReclaimer(this);
   }
@@ -153,6 +160,20 @@ export class Pages implements FrameReclaimer {
   /** Gives one hold of a page back. */
   release(frame: FrameIndex): void {
     this.holds.release(frame);
+  }
+
+  /**
+   * The frame of a page that is in memory, now held exclusively by this thread, which must not hold it shared; -1 when it is
+   * not in memory, or `timeoutMs` ran out. Give it back with `holds.releaseExclusive`, or turn it into a shared hold with
+   * `holds.downgrade`. Hold one page exclusively at a time, and wait for no other meanwhile.
+   */
+  holdExclusive(vnode: VnodeIndex, index: number, timeoutMs: number = FOREVER): FrameIndex {
+    for (;;) {
+      const frame = this.#hash.findCertain(vnode, index);
+      if (frame < 0 || !this.holds.exclusive(frame, timeoutMs)) return -1;
+      if (this.holds.hasPage(frame, vnode, index)) return frame;
+      this.holds.releaseExclusive(frame);
+    }
   }
 
   /**
@@ -217,7 +238,7 @@ export class Pages implements FrameReclaimer {
 
   /** Drops the clean pages of a vnode below index `pageCount`; returns how many were in use or modified and stayed. */
   drop(vnode: VnodeIndex, pageCount: number): number {
-    return this.#dropRange(vnode, 0, pageCount, false);
+    return this.#drops.range(vnode, 0, pageCount, false);
   }
 
   /**
@@ -225,7 +246,7 @@ export class Pages implements FrameReclaimer {
    * many were in use and stayed as they are.
    */
   invalidate(vnode: VnodeIndex, first: number, end: number = Number.POSITIVE_INFINITY): number {
-    return this.#dropRange(vnode, first, end, true);
+    return this.#drops.range(vnode, first, end, true);
   }
 
   reclaim(frame: FrameIndex, use: number): boolean {
@@ -234,6 +255,23 @@ export class Pages implements FrameReclaimer {
     this.#frames.convert(frame, FRAME_USE.page, use, this.#page.state, PAGE_STATE.empty);
     this.holds.releaseExclusive(frame);
     return true;
+  }
+
+  relocate(frame: FrameIndex, use: number): boolean {
+    return this.#moves.relocate(frame, use);
+  }
+
+  /** Who is told, with no lock held, that a page has moved from one frame to another. */
+  onRelocated(listener: RelocationListener): void {
+    this.#moves.onRelocated(listener);
+  }
+
+  /**
+   * Gives the page in a frame that this thread holds exclusively another identity, its bytes and modifications with it. False,
+   * with nothing changed, when another frame has that identity.
+   */
+  rename(frame: FrameIndex, vnode: VnodeIndex, index: number): boolean {
+    return this.#moves.rename(frame, vnode, index);
   }
 
   #fetch(request: Request, whole: boolean): number {
@@ -315,7 +353,7 @@ export class Pages implements FrameReclaimer {
       else this.#countRead(count, readBytes);
     } catch (error) {
       this.#tally(PAGE_COUNTER.failures, 1);
-      for (let page = 0; page < count; page++) this.#dropHeld(out[lane + page] as number);
+      for (let page = 0; page < count; page++) this.#drops.held(out[lane + page] as number);
       throw error;
     }
     for (let page = 0; page < count; page++) {
@@ -339,51 +377,6 @@ export class Pages implements FrameReclaimer {
     this.#tally(PAGE_COUNTER.misses, pages);
     this.#tally(PAGE_COUNTER.reads, 1);
     this.#tally(PAGE_COUNTER.readBytes, bytes);
-  }
-
-  #dropRange(vnode: VnodeIndex, first: number, end: number, evenModified: boolean): number {
-    const { frames } = this.#thread.region.geometry;
-    let busy = 0;
-    if (end - first <= frames) {
-      for (let index = first; index < end; index++) {
-        const frame = this.#hash.findCertain(vnode, index);
-        if (frame >= 0 && !this.#dropFrame(frame, vnode, first, end, evenModified)) busy++;
-      }
-    } else {
-      for (let frame = 0; frame < frames; frame++) {
-        if (this.#page.vnode.get(frame) !== vnode + 1) continue;
-        if (!this.#dropFrame(frame, vnode, first, end, evenModified)) busy++;
-      }
-    }
-    return busy;
-  }
-
-  /** False when the page is in the range and stays. */
-  #dropFrame(frame: FrameIndex, vnode: VnodeIndex, first: number, end: number, evenModified: boolean): boolean {
-    const page = this.#page;
-    const concerns = () => page.vnode.get(frame) === vnode + 1 && isBetween(page.index.get(frame), first, end);
-    if (!this.holds.tryExclusive(frame)) return !concerns();
-    const isConcerned = concerns();
-    if (!isConcerned || (!evenModified && !this.#dirty.isClean(frame))) {
-      this.holds.releaseExclusive(frame);
-      return !isConcerned;
-    }
-    this.#tally(PAGE_COUNTER.drops, 1);
-    this.#dropHeld(frame);
-    return true;
-  }
-
-  /** Frees the frame of a page that is held exclusively, whatever it holds. */
-  #dropHeld(frame: FrameIndex): void {
-    // From here on it has no bytes: a death leaves nothing of it.
-    this.#page.state.put(frame, PAGE_STATE.filling);
-    if (!this.#dirty.isClean(frame)) {
-      this.#dirty.discard(frame);
-      this.#tally(PAGE_COUNTER.discards, 1);
-    }
-    this.#hash.remove(frame);
-    if (VERIFY) faultPoint(this.#thread, 'page.drop.unhashed');
-    this.#supply.giveEmpty(frame);
   }
 
   /**
@@ -425,8 +418,4 @@ export class Pages implements FrameReclaimer {
   #tally(lane: number, amount: number): void {
     this.#counters[lane] = (this.#counters[lane] as number) + amount;
   }
-}
-
-function isBetween(index: number, first: number, end: number): boolean {
-  return index >= first && index < end;
 }

@@ -95,6 +95,8 @@ export const FAULT_POINTS = [
   'vmem.charge.pledged',
   'vmem.charge.dropped',
   'vmem.record.written',
+  'page.relocate.copied',
+  'page.relocate.moved',
 ] as const;
 
 /** Name of one fault point. */

@@ -1,0 +1,134 @@
+/**
+ * Dropping pages: those of a range of a vnode, clean ones only or with what they hold.
+ *
+ * PROBLEM     Pages of a vnode must go, all of them, while other threads use some and move others from frame to frame.
+ * STRUCTURE   range   few indices: look each up, again until it is not there or stays; many: look at all frames
+ *             one     1 take the page exclusively   2 compare the identity   3 forget that it was modified, out of the chain, free
+ *
+ * INVARIANTS  I1 a page that is in memory from the beginning of a call to its end is dropped or counted.
+ *             I2 a page whose bytes are given up is in state filling before it is clean: a death drops it.
+ * LOCKING     One page at a time, exclusively. Waits a little for who fills, evicts or moves a page, never for who holds it
+ *             shared. The caller holds no page exclusively.
+ * COSTS       A look-up under the stripe for each index, or a look at every frame of the memory.
+ * FAILURE     Pages in use are counted.
+ * REJECTED    A list of the pages of each vnode: two more links a page, changed by every miss.
+ * REFERENCES  illumos pvn_vplist_dirty with B_INVAL.
+ */
+
+import { VERIFY } from '../base/verify.ts';
+import type { BoundTables } from '../layout/region.ts';
+import type { FrameIndex } from '../phys/banks.ts';
+import { faultPoint } from '../sync/fault.ts';
+import type { Thread } from '../sync/thread.ts';
+import type { DirtyPages } from './dirty-pages.ts';
+import type { FrameSupply } from './frame-supply.ts';
+import { countersOf, PAGE_COUNTER } from './page-counters.ts';
+import { PAGE_STATE, type PageHash, type VnodeIndex } from './page-hash.ts';
+import type { PageHolds } from './page-holds.ts';
+
+/** How long a page is waited for that somebody fills, evicts or moves. */
+const TAKE_MS = 20;
+
+/** What became of a page. */
+const OUTCOME = { dropped: 0, stays: 1, elsewhere: 2 } as const;
+
+/** Drops pages for one thread. */
+export class PageDrops {
+  readonly #page: BoundTables['page'];
+  readonly #thread: Thread;
+  readonly #hash: PageHash;
+  readonly #holds: PageHolds;
+  readonly #dirty: DirtyPages;
+  readonly #supply: FrameSupply;
+  readonly #counters: Float64Array;
+
+  constructor(thread: Thread, hash: PageHash, holds: PageHolds, dirty: DirtyPages, supply: FrameSupply) {
+    this.#thread = thread;
+    this.#page = thread.region.tables.page;
+    this.#hash = hash;
+    this.#holds = holds;
+    this.#dirty = dirty;
+    this.#supply = supply;
+    this.#counters = countersOf(thread);
+  }
+
+  /** Drops pages of a vnode from index `first` up to `end`; returns how many stay, in use or modified. */
+  range(vnode: VnodeIndex, first: number, end: number, evenModified: boolean): number {
+    const { frames } = this.#thread.region.geometry;
+    if (end - first > frames) return this.#scan(vnode, first, end, evenModified);
+    let stayed = 0;
+    for (let index = first; index < end; index++) {
+      // A page that moved to another frame meanwhile is looked for again.
+      let outcome: number = OUTCOME.elsewhere;
+      while (outcome === OUTCOME.elsewhere) {
+        const frame = this.#hash.findCertain(vnode, index);
+        outcome = frame < 0 ? OUTCOME.dropped : this.#one(frame, vnode, index, index + 1, evenModified);
+      }
+      if (outcome === OUTCOME.stays) stayed++;
+    }
+    return stayed;
+  }
+
+  /**
+   * Looks at all frames; again if a page has begun to move meanwhile, since it may have moved to where this had looked. One
+   * that was moving before is found: the frame that it moves to is held exclusively, and is waited for.
+   */
+  #scan(vnode: VnodeIndex, first: number, end: number, evenModified: boolean): number {
+    const { frames } = this.#thread.region.geometry;
+    for (;;) {
+      const moves = this.#hash.moves;
+      let stayed = 0;
+      for (let frame = 0; frame < frames; frame++) {
+        if (!this.#isIn(frame, vnode, first, end) && !this.#isComing(frame)) continue;
+        if (this.#one(frame, vnode, first, end, evenModified) === OUTCOME.stays) stayed++;
+      }
+      if (this.#hash.moves === moves) return stayed;
+    }
+  }
+
+  /** Frees the frame of a page that is held exclusively, whatever the page holds. */
+  held(frame: FrameIndex): void {
+    // From here on it has no bytes: a death leaves nothing of it.
+    this.#page.state.put(frame, PAGE_STATE.filling);
+    if (!this.#dirty.isClean(frame)) {
+      this.#dirty.discard(frame);
+      this.#tally(PAGE_COUNTER.discards, 1);
+    }
+    this.#hash.remove(frame);
+    if (VERIFY) faultPoint(this.#thread, 'page.drop.unhashed');
+    this.#supply.giveEmpty(frame);
+  }
+
+  /** Drops one page: a value of `OUTCOME`. */
+  #one(frame: FrameIndex, vnode: VnodeIndex, first: number, end: number, evenModified: boolean): number {
+    if (!this.#take(frame)) return this.#isIn(frame, vnode, first, end) ? OUTCOME.stays : OUTCOME.elsewhere;
+    const isIn = this.#isIn(frame, vnode, first, end);
+    if (!isIn || (!evenModified && !this.#dirty.isClean(frame))) {
+      this.#holds.releaseExclusive(frame);
+      return isIn ? OUTCOME.stays : OUTCOME.elsewhere;
+    }
+    this.#tally(PAGE_COUNTER.drops, 1);
+    this.held(frame);
+    return OUTCOME.dropped;
+  }
+
+  /** Takes a frame exclusively unless somebody reads or maps it; waits a little for who fills, evicts or moves it. */
+  #take(frame: FrameIndex): boolean {
+    if (this.#holds.tryExclusive(frame)) return true;
+    return !this.#holds.isHeldShared(frame) && this.#holds.exclusive(frame, TAKE_MS);
+  }
+
+  /** True when a page may be about to move into the frame, which has none. */
+  #isComing(frame: FrameIndex): boolean {
+    return this.#page.vnode.get(frame) === 0 && this.#holds.isHeld(frame);
+  }
+
+  #isIn(frame: FrameIndex, vnode: VnodeIndex, first: number, end: number): boolean {
+    const index = this.#page.index.get(frame);
+    return this.#page.vnode.get(frame) === vnode + 1 && index >= first && index < end;
+  }
+
+  #tally(lane: number, amount: number): void {
+    this.#counters[lane] = (this.#counters[lane] as number) + amount;
+  }
+}

@@ -1,0 +1,159 @@
+/**
+ * Moving pages: to another frame, or to another identity.
+ *
+ * PROBLEM     Somebody needs this very frame, but what it holds is needed too: the page must go on in another frame, with its
+ *             bytes, identity and modifications, while other threads look for it; and so must a page that changes its name.
+ * STRUCTURE   relocate   1 take the page exclusively, if that can be had at once   2 take a free frame, exclusively   3 copy
+ *                        4 under the stripe and the list: the new frame takes the old one's place in both
+ *                        5 the old frame gets the use that is wanted   6 locks go, listeners are told
+ *             rename     1 under both stripes: out of one chain, into the other   2 under the lists: off one, onto the other
+ *
+ *             Who waits for the old frame's lock finds no page there, and looks it up again. Who looks for the page between 4
+ *             and 6 meets the new frame's lock.
+ * INVARIANTS  I1 at every commit exactly one frame has the identity, and its bytes are the page's.
+ *             I2 a page moves only while nobody else holds it: mappings and pins keep it where it is.
+ * LOCKING     Two page locks, both tried, never waited for. Stripe before list; the outer one is given back first, so that
+ *             both commit together.
+ * COSTS       A copy of the frame, about 15 journaled stores.
+ * FAILURE     False: pinned, being filled or written back, or no frame is free. A death leaves the page in one frame and
+ *             gives the other one back.
+ * REJECTED    Choosing the new frame near the old one: whoever clears a window takes its free frames first.
+ * REFERENCES  illumos page_relocate; Linux migrate_pages; the comment at the top of pmem.c.
+ */
+
+import { fail } from '../base/errors.ts';
+import { VERIFY } from '../base/verify.ts';
+import type { BoundTables } from '../layout/region.ts';
+import type { FrameBytes, FrameIndex } from '../phys/banks.ts';
+import { FRAME_USE, type Frames } from '../phys/frames.ts';
+import { faultPoint } from '../sync/fault.ts';
+import { mutexExit } from '../sync/mutex.ts';
+import type { Thread } from '../sync/thread.ts';
+import type { DirtyPages } from './dirty-pages.ts';
+import type { FrameSupply } from './frame-supply.ts';
+import { countersOf, PAGE_COUNTER } from './page-counters.ts';
+import { PAGE_STATE, type PageHash, type VnodeIndex } from './page-hash.ts';
+import type { PageHolds } from './page-holds.ts';
+
+/** Told in the thread that moved the page, with no lock held; the page may have moved on since. */
+export type RelocationListener = (vnode: VnodeIndex, index: number, from: FrameIndex, to: FrameIndex) => void;
+
+/** Moves pages for one thread. */
+export class PageMoves {
+  readonly #thread: Thread;
+  readonly #frames: Frames;
+  readonly #bytes: FrameBytes;
+  readonly #page: BoundTables['page'];
+  readonly #hash: PageHash;
+  readonly #holds: PageHolds;
+  readonly #dirty: DirtyPages;
+  readonly #supply: FrameSupply;
+  readonly #counters: Float64Array;
+  readonly #listeners: RelocationListener[] = [];
+
+  constructor(
+    thread: Thread,
+    frames: Frames,
+    bytes: FrameBytes,
+    hash: PageHash,
+    holds: PageHolds,
+    dirty: DirtyPages,
+    supply: FrameSupply,
+  ) {
+    this.#thread = thread;
+    this.#frames = frames;
+    this.#bytes = bytes;
+    this.#page = thread.region.tables.page;
+    this.#hash = hash;
+    this.#holds = holds;
+    this.#dirty = dirty;
+    this.#supply = supply;
+    this.#counters = countersOf(thread);
+  }
+
+  /** Who is told after each relocation by this thread. */
+  onRelocated(listener: RelocationListener): void {
+    this.#listeners.push(listener);
+  }
+
+  /** Moves the page in a frame to another one; the frame then bears this thread's mark with the given use. */
+  relocate(frame: FrameIndex, use: number): boolean {
+    // 1.
+    if (!this.#hasPage(frame) || !this.#holds.tryExclusive(frame)) return false;
+    if (!this.#hasPage(frame)) return this.#refuse(frame);
+    // 2.
+    const to = this.#frames.tryTake(FRAME_USE.page);
+    if (to < 0) return this.#refuse(frame);
+    if (!this.#holds.tryExclusive(to)) {
+      // A passer-by that walked an old chain has its bit there.
+      this.#frames.give(to, FRAME_USE.page, this.#page.state, PAGE_STATE.empty);
+      return this.#refuse(frame);
+    }
+    // 3.
+    this.#bytes.copyFrame(frame, to);
+    if (VERIFY && faultPoint(this.#thread, 'page.relocate.copied')) {
+      this.#supply.giveEmpty(to);
+      return this.#refuse(frame);
+    }
+    // 4.
+    const vnode = this.#page.vnode.get(frame) - 1;
+    const index = this.#page.index.get(frame);
+    this.#move(vnode, index, frame, to);
+    if (VERIFY) faultPoint(this.#thread, 'page.relocate.moved');
+    // 5.
+    this.#frames.convert(frame, FRAME_USE.page, use, this.#page.state, PAGE_STATE.empty);
+    // 6.
+    this.#holds.releaseExclusive(to);
+    this.#holds.releaseExclusive(frame);
+    this.#tally(PAGE_COUNTER.relocations);
+    for (const listener of this.#listeners) listener(vnode, index, frame, to);
+    return true;
+  }
+
+  /** Gives the page in a frame another identity; false when another frame has it. The caller holds the frame exclusively. */
+  rename(frame: FrameIndex, vnode: VnodeIndex, index: number): boolean {
+    if (!this.#holds.isMine(frame)) {
+      fail(
+        'EINVAL',
+        'pages.rename',
+        { frame, vnode, index },
+        'a page is renamed by the thread that holds it exclusively',
+      );
+    }
+    if (!this.#hasPage(frame)) fail('EINVAL', 'pages.rename', { frame }, 'the frame holds no page');
+    const from = this.#page.vnode.get(frame) - 1;
+    // 1.
+    const locks = this.#hash.enterBoth(from, this.#page.index.get(frame), vnode, index);
+    const lists = this.#dirty.enterBoth(from, vnode);
+    const renamed = this.#hash.rename(frame, vnode, index);
+    // 2.
+    if (renamed) this.#dirty.rename(frame, from, vnode);
+    // The first exit commits what was logged under all of them.
+    for (const lock of [...locks, ...lists]) mutexExit(this.#thread, lock);
+    if (renamed) this.#tally(PAGE_COUNTER.renames);
+    return renamed;
+  }
+
+  #move(vnode: VnodeIndex, index: number, from: FrameIndex, to: FrameIndex): void {
+    this.#page.referenced.put(to, this.#page.referenced.get(from));
+    const stripe = this.#hash.enterFor(vnode, index);
+    const list = this.#dirty.isClean(from) ? -1 : this.#dirty.enterFor(vnode);
+    if (list >= 0) this.#dirty.move(vnode, from, to);
+    this.#hash.move(from, to);
+    mutexExit(this.#thread, stripe);
+    if (list >= 0) mutexExit(this.#thread, list);
+  }
+
+  #hasPage(frame: FrameIndex): boolean {
+    return this.#page.vnode.get(frame) !== 0 && this.#page.state.get(frame) === PAGE_STATE.valid;
+  }
+
+  #refuse(frame: FrameIndex): false {
+    this.#holds.releaseExclusive(frame);
+    return false;
+  }
+
+  #tally(lane: number): void {
+    this.#counters[lane] = (this.#counters[lane] as number) + 1;
+  }
+}

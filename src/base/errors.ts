@@ -20,6 +20,10 @@ export type VmErrorCode =
   | 'EFAULT'
   /** Reading or writing the backing store failed. */
   | 'EIO'
+  /** The backing store has no room left, or its quota is used up. */
+  | 'ENOSPC'
+  /** The file system does not permit it. */
+  | 'EACCES'
   /** The feature is off or not offered by this kind of object. */
   | 'ENOTSUP'
   /** The object no longer exists: destroyed, closed, detached. */

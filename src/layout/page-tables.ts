@@ -91,11 +91,21 @@ export const vnodeTable = table('vnode', 'vnodes', 'columns', {
   identity: i32('L', 'device low, device high, inode low, inode high', { lanes: 4 }),
   stamp: i32('L', 'time of modification low, high, time of change low, high, in nanoseconds', { lanes: 4 }),
   size: f64('L', 'bytes'),
-  sizePeak: f64('L', 'largest size since the row was taken: no page lies beyond it'),
+  sizePeak: f64('L', 'bytes behind which neither a page nor the file holds anything but zeros'),
   openers: i32('L', 'bit per slot that has the vnode open', { lanes: 'slotLanes' }),
   chainNext: i32('L', 'next vnode of the hash chain or of the free rows, vnode + 1'),
   path: i32('L', 'first cell of the path, cell + 1'),
   pathLength: i32('L', 'bytes of the path'),
+  lock: i32('A', 'readers/writer lock of size and contents: who changes the size holds it alone', {
+    lanes: 'lockLanes',
+  }),
+  diskSize: f64('A', 'bytes that the file has had in its file system, at least, since it was looked at'),
+  writers: i32('L', 'bit per slot that has the vnode open for writing', { lanes: 'slotLanes' }),
+  errorCount: i32('A', 'failures of writing back'),
+  errorCode: i32('A', 'WRITE_ERRORS position + 1 of the last failure'),
+  detail: i32('L', 'what the kind of the vnode keeps here'),
+  pagePeak: f64('L', 'largest size since the row was taken: no page lies beyond it'),
+  written: i32('A', '1 when we have written to the file since its stamp was taken'),
 });
 
 /** Buckets of the vnode hash. */

@@ -97,6 +97,16 @@ export const FAULT_POINTS = [
   'vmem.record.written',
   'page.relocate.copied',
   'page.relocate.moved',
+  'vnode.write.error',
+  'vnode.write.full',
+  'vnode.write.short',
+  'vnode.sync.error',
+  'vnode.truncate.error',
+  'vnode.truncate.sized',
+  'vnode.truncate.dropped',
+  'vnode.extend.bounded',
+  'vpm.write.filled',
+  'vpm.write.copied',
 ] as const;
 
 /** Name of one fault point. */

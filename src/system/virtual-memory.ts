@@ -40,7 +40,7 @@ import {
   UNWATCHED,
 } from '../sync/index.ts';
 import { type Arena, type ArenaOptions, Arenas } from '../vmem/index.ts';
-import { recoverVnodes, Vnodes } from '../vnode/index.ts';
+import { type OpenOptions, recoverVnodes, Vnodes } from '../vnode/index.ts';
 import { type File, openFile, PageMappings, recoverMappings } from '../vpm/index.ts';
 import { frameGauges } from './frame-gauges.ts';
 import type { AdoptMessage, Handle, Watch } from './handle.ts';
@@ -149,10 +149,13 @@ export class VirtualMemory {
     return this.arenas.open(HEAP);
   }
 
-  /** Opens a regular file for reading through the page cache. Throws `ENOENT`, `EINVAL`, `EIO`, `ENOMEM`. */
-  open(path: string): File {
+  /**
+   * Opens a regular file through the page cache; see `OpenOptions` for writing. Throws `ENOENT`, `EEXIST`, `EACCES`,
+   * `EINVAL`, `EIO`, `ENOMEM`.
+   */
+  open(path: string, options?: OpenOptions): File {
     this.#requireAttached('open');
-    return openFile(this, path);
+    return openFile(this, path, options);
   }
 
   /** A handle for any number of threads: pass it on and call `attach` there. Watched on Linux only; see `spawn`. */
@@ -248,17 +251,21 @@ export class VirtualMemory {
     this.#onDetach.push(release);
   }
 
-  /** Leaves the system: closes files, gives the slot back. Throws `EBUSY` while this thread holds locks or mappings. */
+  /**
+   * Leaves the system: closes files, gives the slot back. Throws `EBUSY` while this thread holds locks or mappings; when
+   * modified pages could not be written back, it has left all the same, and throws that error.
+   */
   detach(): void {
     if (this.#detached) return;
     if (this.thread.heldCount !== 0) {
       const { slot } = this;
       fail('EBUSY', 'detach', { slot, locksHeld: this.thread.heldCount }, 'a thread that holds locks cannot detach');
     }
+    let failure: unknown;
     if (poisonReason(this.region) === null) {
       this.mappings.close();
       this.arenas.drain();
-      this.vnodes.closeAll();
+      failure = this.#closeFiles();
     } else {
       this.vnodes.closeDescriptors();
     }
@@ -269,11 +276,22 @@ export class VirtualMemory {
     this.thread.end();
     this.#forgetInvariants();
     this.#detached = true;
+    if (failure !== undefined) throw failure;
   }
 
   /** Same as `detach`. */
   [Symbol.dispose](): void {
     this.detach();
+  }
+
+  /** Closes all files of this thread; returns what went wrong while modified pages were written back. */
+  #closeFiles(): unknown {
+    try {
+      this.vnodes.closeAll();
+      return undefined;
+    } catch (error) {
+      return error;
+    }
   }
 
   /** Frames are short: gives back the frames that the heap and the pool of large pages keep for later. */

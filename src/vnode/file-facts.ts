@@ -1,7 +1,7 @@
 /** What the file system says about a file: who it is, how large it is, and when it was changed. */
 
 import { closeSync, constants, fstatSync, openSync } from 'node:fs';
-import { fail, failMisuse, type VmError, type VmErrorCode } from '../base/errors.ts';
+import { failMisuse, showCall, VmError, type VmErrorCode } from '../base/errors.ts';
 
 /** Facts about an open regular file. */
 export interface FileFacts {
@@ -35,13 +35,29 @@ export function factsOf(descriptor: number): FileFacts | null {
   return { identity, stamp, size: Number(stat.size) };
 }
 
-/** Opens a regular file for reading. Throws `ENOENT`, `EINVAL` when it is not a regular file, `EIO` with the cause. */
-export function openForReading(path: string, call: string): OpenedFile {
+/** How a file is opened: flags of `open`, and the permissions of a file that it makes. */
+export interface OpenFlags {
+  readonly flags: number;
+  readonly permissions: number;
+}
+
+/** Only reading. */
+export const READ_ONLY: OpenFlags = { flags: constants.O_RDONLY, permissions: 0 };
+
+/** Reading and writing a file that exists. */
+export const READ_WRITE: OpenFlags = { flags: constants.O_RDWR, permissions: 0 };
+
+/**
+ * Opens a regular file. Throws `ENOENT`, `EEXIST`, `EACCES`, `ENOSPC`, `EINVAL` when it is not a regular file, `EIO` with
+ * the cause.
+ */
+export function openRegular(path: string, { flags, permissions }: OpenFlags, call: string): OpenedFile {
   let descriptor: number;
   try {
     // Without O_NONBLOCK, opening a pipe would wait for its other end.
-    descriptor = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
+    descriptor = openSync(path, flags | constants.O_NONBLOCK, permissions);
   } catch (cause) {
+    if (systemCode(cause) === 'EISDIR') failMisuse(call, { path }, 'only regular files can be opened');
     throw systemError(cause, call, { path });
   }
   try {
@@ -54,16 +70,24 @@ export function openForReading(path: string, call: string): OpenedFile {
   }
 }
 
+/** Codes of the operating system that programs can tell apart; the others are `EIO`. */
+const KNOWN_CODES: Readonly<Record<string, VmErrorCode>> = {
+  ENOENT: 'ENOENT',
+  ENOTDIR: 'ENOENT',
+  EEXIST: 'EEXIST',
+  ENOSPC: 'ENOSPC',
+  EDQUOT: 'ENOSPC',
+  EFBIG: 'ENOSPC',
+  EACCES: 'EACCES',
+  EPERM: 'EACCES',
+  EROFS: 'EACCES',
+};
+
 /** An error of the operating system as a `VmError` with the original as its cause. */
 export function systemError(cause: unknown, call: string, values: Record<string, unknown>): VmError {
-  const code = systemCode(cause);
-  const known: VmErrorCode = code === 'ENOENT' || code === 'ENOTDIR' ? 'ENOENT' : 'EIO';
-  try {
-    return fail(known, call, values, cause instanceof Error ? cause.message : String(cause));
-  } catch (error) {
-    (error as VmError).cause = cause;
-    return error as VmError;
-  }
+  const known = KNOWN_CODES[systemCode(cause)] ?? 'EIO';
+  const text = cause instanceof Error ? cause.message : String(cause);
+  return new VmError(known, `${showCall(call, values)}: ${text}`, { cause });
 }
 
 /** The code of an error of the operating system, or an empty text. */

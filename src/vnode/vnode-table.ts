@@ -12,10 +12,12 @@
  *                 '---------------------recycle----------------
  *
  *             A file that is found changed gets a new row; the old one leaves the hash and keeps its pages for those who
- *             still have it open. So no open ever waits for the pins of others, and none meets their old pages.
+ *             still have it open. So no open ever waits for the pins of others, and none meets their old pages. While somebody has
+ *             it open for writing, or pages are modified, size and times are ours and prove nothing: the row is joined.
  * INVARIANTS  I1 a row is in the hash iff its state is hashed; no two of them have the same identity.
- *             I2 a slot's bit is set iff the slot has the vnode open.  I3 identity, stamp and path of a row do not
- *             change while a bit is set.  I4 no page of the vnode lies beyond `sizePeak`.
+ *             I2 a slot's bit is set iff the slot has the vnode open, for writing in `writers`.
+ *             I3 identity and path of a row do not change while a bit is set; its stamp follows what we have written.
+ *             I4 no page of the vnode lies beyond `pagePeak`.
  * LOCKING     One mutex (RANK.vnodeTable) for all of it: opening a file costs two system calls anyway.
  * COSTS       An open of a known file: one lock pair, one journaled store.
  * FAILURE     `ENOMEM` when every row is open somewhere; a death anywhere is undone with the journal.
@@ -28,6 +30,7 @@ import { fail } from '../base/errors.ts';
 import { VERIFY } from '../base/verify.ts';
 import type { BoundTables } from '../layout/region.ts';
 import type { VnodeIndex } from '../page/page-hash.ts';
+import type { PageStore } from '../page/page-store.ts';
 import type { Pages } from '../page/pages.ts';
 import { faultPoint } from '../sync/fault.ts';
 import { Mutex } from '../sync/mutex.ts';
@@ -44,8 +47,30 @@ export const VNODE_STATE = {
   stale: 2,
 } as const;
 
-/** Kinds of vnodes. */
-export const VNODE_KIND = { none: 0, file: 1 } as const;
+/** Kinds of vnodes. Rooms above bring the stores of theirs with `vnodes.setStore`. */
+export const VNODE_KIND = {
+  none: 0,
+  /** A regular file. */
+  file: 1,
+  /** Pages that have no store: they leave memory only when the vnode goes. */
+  memory: 2,
+  /** Slots of pages in a file. */
+  swap: 3,
+  /** Something behind HTTP. */
+  remote: 4,
+  /** A user's own: a module and an export. */
+  user: 5,
+  /** Anonymous memory of address spaces. */
+  anon: 6,
+} as const;
+
+/** What a new row starts with. */
+export interface VnodeFacts extends FileFacts {
+  /** A value of `VNODE_KIND`. */
+  readonly kind: number;
+  /** What the kind keeps in the row. */
+  readonly detail: number;
+}
 
 /** Rows between two commits of a walk over all rows. */
 const PIECE_ROWS = 256;
@@ -75,18 +100,18 @@ export class VnodeTable {
    * 2 the row of the same identity: unchanged, done; changed, it becomes stale
    * 3 fill a new row, hash it
    */
-  intern(facts: FileFacts, path: Uint8Array, pages: Pages): VnodeIndex {
+  intern(facts: VnodeFacts, path: Uint8Array, pages: Pages, store: PageStore, writable: boolean): VnodeIndex {
     this.#mutex.enter();
     try {
       const bucket = this.#bucketOf(facts.identity);
       let row = this.#find(bucket, facts.identity);
-      if (row >= 0 && this.#isUnchanged(row, facts)) {
-        this.#setOpen(row, this.#thread.slot);
+      if (row >= 0 && (this.#isWritten(row, pages) || this.#isUnchanged(row, facts))) {
+        this.#setOpen(row, this.#thread.slot, writable);
         return row;
       }
       // 1.
       while (!this.#hasFreeRow() || this.#paths.free < cellsFor(path.length)) {
-        if (!this.#recycleOne(pages)) this.#failFull(path.length);
+        if (!this.#recycleOne(pages, store)) this.#failFull(path.length);
       }
       // 2.
       row = this.#find(bucket, facts.identity);
@@ -100,7 +125,7 @@ export class VnodeTable {
       const { journal } = this.#thread;
       journal.set(this.#vnode.chainNext, fresh, this.#heads.get(bucket));
       journal.set(this.#heads, bucket, fresh + 1);
-      this.#setOpen(fresh, this.#thread.slot);
+      this.#setOpen(fresh, this.#thread.slot, writable);
       if (VERIFY) faultPoint(this.#thread, 'vnode.open.inserted');
       return fresh;
     } finally {
@@ -109,19 +134,53 @@ export class VnodeTable {
   }
 
   /** Sets this slot's bit of a row that another slot has open. Throws `ESTALE` when nobody has. */
-  retain(row: VnodeIndex, generation: number): void {
+  retain(row: VnodeIndex, generation: number, writable: boolean): void {
     this.#mutex.enter();
     const same = this.#vnode.generation.get(row) === generation && this.isOpen(row);
-    if (same) this.#setOpen(row, this.#thread.slot);
+    if (same) this.#setOpen(row, this.#thread.slot, writable);
     this.#mutex.exit();
     if (!same) fail('ESTALE', 'vnodes.retain', { vnode: row, generation }, 'nobody has this vnode open any more');
   }
 
-  /** Clears this slot's bit. */
+  /** Clears this slot's bits. */
   release(row: VnodeIndex): void {
     this.#mutex.enter();
     this.#clearOpen(row, this.#thread.slot);
     this.#mutex.exit();
+  }
+
+  /** Says that this slot writes to a vnode that it has open, or that it does no longer. */
+  setWriter(row: VnodeIndex, writes: boolean): void {
+    const { slot } = this.#thread;
+    this.#mutex.enter();
+    if (writes) this.#setBit(this.#vnode.writers, row, slot);
+    else this.#clearBit(this.#vnode.writers, row, slot);
+    this.#mutex.exit();
+  }
+
+  /** Takes the times over that the file has after we wrote to it. */
+  restamp(row: VnodeIndex, stamp: Int32Array): void {
+    this.#mutex.enter();
+    for (let lane = 0; lane < 4; lane++) {
+      this.#thread.journal.setAt(this.#vnode.stamp, row, lane, stamp[lane] as number);
+    }
+    this.#thread.journal.set(this.#vnode.written, row, 0);
+    this.#mutex.exit();
+  }
+
+  /** Takes a row out of the hash: the next open of its file gets another. */
+  makeStale(row: VnodeIndex): void {
+    this.#mutex.enter();
+    if (this.#vnode.state.get(row) === VNODE_STATE.hashed) {
+      this.#unhash(row);
+      this.#thread.journal.set(this.#vnode.state, row, VNODE_STATE.stale);
+    }
+    this.#mutex.exit();
+  }
+
+  /** True while somebody has the vnode open for writing, or pages of it are modified. */
+  isWritten(row: VnodeIndex, pages: Pages): boolean {
+    return this.#isWritten(row, pages);
   }
 
   /** Clears the bits of a dead slot. */
@@ -135,11 +194,11 @@ export class VnodeTable {
     this.#mutex.exit();
   }
 
-  /** Recycles every row that nobody has open, dropping its pages; returns how many rows are left in use. */
-  recycleAll(pages: Pages): number {
+  /** Recycles every row that nobody has open, with its pages; returns how many rows are left in use. */
+  recycleAll(pages: Pages, store: PageStore): number {
     this.#mutex.enter();
     const rows = this.#pool.freshRow.get(0);
-    for (let row = 0; row < rows; row++) this.#tryRecycle(row, pages);
+    for (let row = 0; row < rows; row++) this.#tryRecycle(row, pages, store);
     const left = this.#pool.rowsInUse.get(0);
     this.#mutex.exit();
     return left;
@@ -220,39 +279,45 @@ export class VnodeTable {
     return fresh;
   }
 
-  #fillRow(row: VnodeIndex, facts: FileFacts, path: Uint8Array): void {
+  #fillRow(row: VnodeIndex, facts: VnodeFacts, path: Uint8Array): void {
     const { journal } = this.#thread;
     const vnode = this.#vnode;
     journal.set(vnode.state, row, VNODE_STATE.hashed);
-    journal.set(vnode.kind, row, VNODE_KIND.file);
+    journal.set(vnode.kind, row, facts.kind);
+    journal.set(vnode.detail, row, facts.detail);
+    journal.set(vnode.errorCount, row, 0);
+    journal.set(vnode.written, row, 0);
     for (let lane = 0; lane < 4; lane++) {
       journal.setAt(vnode.identity, row, lane, facts.identity[lane] as number);
       journal.setAt(vnode.stamp, row, lane, facts.stamp[lane] as number);
     }
     journal.setDouble(vnode.size, row, facts.size);
     journal.setDouble(vnode.sizePeak, row, facts.size);
+    journal.setDouble(vnode.pagePeak, row, facts.size);
+    journal.setDouble(vnode.diskSize, row, facts.size);
     journal.set(vnode.path, row, this.#paths.store(path) + 1);
     journal.set(vnode.pathLength, row, path.length);
   }
 
   /** Goes round the rows once and recycles the first that it can. */
-  #recycleOne(pages: Pages): boolean {
+  #recycleOne(pages: Pages, store: PageStore): boolean {
     const rows = this.#pool.freshRow.get(0);
     for (let steps = rows; steps > 0; steps--) {
       const row = this.#pool.recycleHand.get(0) % rows;
       this.#thread.journal.set(this.#pool.recycleHand, 0, row + 1);
       this.#thread.commit();
-      if (this.#tryRecycle(row, pages)) return true;
+      if (this.#tryRecycle(row, pages, store)) return true;
     }
     return false;
   }
 
   /** Frees a row that nobody has open, with its pages and its path; false when it is in use. Nothing is logged before. */
-  #tryRecycle(row: VnodeIndex, pages: Pages): boolean {
+  #tryRecycle(row: VnodeIndex, pages: Pages, store: PageStore): boolean {
     const vnode = this.#vnode;
     if (vnode.state.get(row) === VNODE_STATE.free || this.isOpen(row)) return false;
+    if (pages.modifiedOf(row) > 0) this.#writeLeft(row, pages, store);
     const { pageSize } = this.#thread.region.geometry;
-    if (pages.drop(row, Math.ceil(vnode.sizePeak.get(row) / pageSize)) > 0) return false;
+    if (pages.drop(row, Math.ceil(vnode.pagePeak.get(row) / pageSize)) > 0) return false;
     if (VERIFY) faultPoint(this.#thread, 'vnode.recycle.dropped');
     const { journal } = this.#thread;
     if (vnode.state.get(row) === VNODE_STATE.hashed) this.#unhash(row);
@@ -264,6 +329,28 @@ export class VnodeTable {
     journal.set(this.#pool.rowsInUse, 0, this.#pool.rowsInUse.get(0) - 1);
     this.#thread.commit();
     return true;
+  }
+
+  /**
+   * Writes back what a writer has left that ended before it could close, or whose close failed. When the path is gone, or
+   * names another file, nobody can reach the bytes any more: they are given up.
+   */
+  #writeLeft(row: VnodeIndex, pages: Pages, store: PageStore): void {
+    try {
+      pages.writeBack(row, 0, Number.POSITIVE_INFINITY, store);
+    } catch (error) {
+      const { code } = error as { code?: unknown };
+      if (code === 'ENOENT' || code === 'ESTALE' || this.#vnode.kind.get(row) === VNODE_KIND.memory) {
+        pages.invalidate(row, 0);
+      }
+    }
+  }
+
+  #isWritten(row: VnodeIndex, pages: Pages): boolean {
+    for (let lane = 0; lane < this.#thread.region.geometry.slotLanes; lane++) {
+      if (this.#vnode.writers.at(row, lane) !== 0) return true;
+    }
+    return pages.modifiedOf(row) > 0;
   }
 
   #unhash(row: VnodeIndex): void {
@@ -283,7 +370,7 @@ export class VnodeTable {
     return -1;
   }
 
-  #isUnchanged(row: VnodeIndex, facts: FileFacts): boolean {
+  #isUnchanged(row: VnodeIndex, facts: VnodeFacts): boolean {
     return this.#vnode.size.get(row) === facts.size && this.#sameWords(this.#vnode.stamp, row, facts.stamp);
   }
 
@@ -302,16 +389,26 @@ export class VnodeTable {
     return (mixed ^ (mixed >>> 15)) & (this.#thread.region.tables.vnodeBucket.rowCount - 1);
   }
 
-  #setOpen(row: VnodeIndex, slot: SlotIndex): void {
-    const { openers } = this.#vnode;
-    this.#thread.journal.setAt(openers, row, slot >>> 5, openers.at(row, slot >>> 5) | (1 << (slot & 31)));
+  #setOpen(row: VnodeIndex, slot: SlotIndex, writable: boolean): void {
+    this.#setBit(this.#vnode.openers, row, slot);
+    if (writable) this.#setBit(this.#vnode.writers, row, slot);
   }
 
   #clearOpen(row: VnodeIndex, slot: SlotIndex): void {
-    const { openers } = this.#vnode;
-    const bits = openers.at(row, slot >>> 5);
+    this.#clearBit(this.#vnode.openers, row, slot);
+    this.#clearBit(this.#vnode.writers, row, slot);
+  }
+
+  #setBit(column: BoundTables['vnode']['openers'], row: VnodeIndex, slot: SlotIndex): void {
+    const bits = column.at(row, slot >>> 5);
+    const set = bits | (1 << (slot & 31));
+    if (set !== bits) this.#thread.journal.setAt(column, row, slot >>> 5, set);
+  }
+
+  #clearBit(column: BoundTables['vnode']['openers'], row: VnodeIndex, slot: SlotIndex): void {
+    const bits = column.at(row, slot >>> 5);
     const left = bits & ~(1 << (slot & 31));
-    if (left !== bits) this.#thread.journal.setAt(openers, row, slot >>> 5, left);
+    if (left !== bits) this.#thread.journal.setAt(column, row, slot >>> 5, left);
   }
 
   #failFull(pathLength: number): never {

@@ -1,38 +1,44 @@
 /**
- * Vnodes as one thread uses them: opening files and bringing their pages.
+ * Vnodes as one thread uses them: opening, closing, syncing, and which store their pages belong to.
  *
  * PROBLEM     Pages are shared, descriptors cannot be: each thread needs its own for the same vnode, and must be sure
- *             that it reads the same file.
- * STRUCTURE   shared: the row (vnode-table.ts)      private: how often this thread has it open, and a descriptor
+ *             that it reads the same file. What was written must be in the file when `sync` says so, whoever wrote it.
+ * STRUCTURE   shared: the row (vnode-table.ts)      private: how often this thread has it open, and descriptors
  *
- *               open(path)   openat, fstat -> intern by device and inode -> bit of this slot, descriptor kept
- *               fill(pages)  descriptor, reopened by path if it was closed meanwhile -> one read into the frames
+ *               open(path)     openat, fstat -> intern by device and inode -> bit of this slot, descriptor kept
+ *               fill, write    the store of the vnode's kind
+ *               sync           every modified page to the store, then the store's own sync
+ *               close          the last one of a writer: modified pages to the store, times of the file taken over
  *
- * INVARIANTS  I1 this slot's bit is set iff the private count is not 0.
+ * INVARIANTS  I1 this slot's bit is set iff the private count is not 0; its writer's bit iff that of writers is not 0.
  *             I2 a descriptor that bytes are read through has the row's device and inode.
- * LOCKING     None of its own; the fill runs under the exclusive locks of the pages that it brings.
- * COSTS       A fill is one system call: read for adjacent frames, readv for scattered ones.
- * FAILURE     `EIO` with the cause, also for a file that ended before its size; `ESTALE` when the path names another file.
+ *             I3 a failure of writing back is counted before anybody can take the page for written.
+ * LOCKING     None of its own; the store runs while its caller holds the pages.
+ * COSTS       An open is two system calls; a sync what the file system takes.
+ * FAILURE     `EIO` and others with the cause; a close that fails has closed, and the pages stay modified.
  * REJECTED    Descriptors in shared memory: their numbers are reused once the opener has ended.
- * REFERENCES  docs/glossary.md: vnode.
+ * REFERENCES  docs/glossary.md: vnode; Linux errseq.c for telling every opener of a failure.
  */
 
-import { closeSync, readSync, readvSync } from 'node:fs';
+import { closeSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { CheckReport } from '../base/check.ts';
 import { fail, failMisuse } from '../base/errors.ts';
-import { VERIFY } from '../base/verify.ts';
 import type { BoundTables } from '../layout/region.ts';
 import type { VnodeIndex } from '../page/page-hash.ts';
-import type { PageStore } from '../page/page-store.ts';
 import type { Pages } from '../page/pages.ts';
 import type { Banks } from '../phys/banks.ts';
-import { faultPoint } from '../sync/fault.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
-import { DESCRIPTORS_MAX, Descriptors } from './descriptors.ts';
-import { type FileFacts, factsOf, type OpenedFile, openForReading, systemCode, systemError } from './file-facts.ts';
+import { DESCRIPTORS_MAX } from './descriptors.ts';
+import { FileDescriptors } from './file-descriptors.ts';
+import type { FileFacts } from './file-facts.ts';
+import { FileStore } from './file-store.ts';
+import { type OpenOptions, planOpen } from './open-options.ts';
 import { PATH_BYTES_MAX } from './path-heap.ts';
-import { VnodeTable } from './vnode-table.ts';
+import { VnodeSizes } from './vnode-sizes.ts';
+import type { VnodeStore } from './vnode-store.ts';
+import { VNODE_KIND, VnodeTable } from './vnode-table.ts';
+import { WriteErrors } from './write-errors.ts';
 
 /** Largest file: page indices are 32-bit. */
 const PAGES_MAX = 0x7fffffff;
@@ -45,99 +51,160 @@ export interface VnodeStat {
   readonly size: number;
 }
 
+/** How often a thread has a vnode open. */
+interface Opens {
+  all: number;
+  writers: number;
+}
+
 /** The vnodes as one thread sees them. */
-export class Vnodes implements PageStore {
-  readonly #thread: Thread;
+export class Vnodes implements VnodeStore {
+  /** Sizes, and the locks that guard them. */
+  readonly sizes: VnodeSizes;
+  /** Failures of writing back. */
+  readonly errors: WriteErrors;
   readonly #pages: Pages;
-  readonly #banks: Banks;
   readonly #table: VnodeTable;
   readonly #vnode: BoundTables['vnode'];
-  readonly #pageSize: number;
-  /** How often this thread has a vnode open. */
-  readonly #opens = new Map<VnodeIndex, number>();
-  readonly #descriptors: Descriptors;
+  readonly #region: Thread['region'];
+  readonly #opens = new Map<VnodeIndex, Opens>();
+  readonly #descriptors: FileDescriptors;
+  readonly #files: FileStore;
+  /** Stores by kind. */
+  readonly #stores: (VnodeStore | undefined)[] = [];
 
   constructor(thread: Thread, pages: Pages, banks: Banks, descriptorsMax: number = DESCRIPTORS_MAX) {
-    this.#thread = thread;
     this.#pages = pages;
-    this.#banks = banks;
+    this.#region = thread.region;
     this.#table = new VnodeTable(thread);
     this.#vnode = thread.region.tables.vnode;
-    this.#pageSize = thread.region.geometry.pageSize;
-    this.#descriptors = new Descriptors(descriptorsMax);
+    this.#descriptors = new FileDescriptors(thread, descriptorsMax);
+    this.#files = new FileStore(thread, banks, this.#descriptors);
+    this.#stores[VNODE_KIND.file] = this.#files;
+    this.sizes = new VnodeSizes(thread, banks, pages, this);
+    this.errors = new WriteErrors(thread);
   }
 
-  /** Opens a regular file; every open needs a `close`. Throws `ENOENT`, `EINVAL`, `EIO`, `ENOMEM`. */
-  open(path: string): VnodeIndex {
+  /** Brings the store of a kind of vnodes, in every thread that may meet its pages. */
+  setStore(kind: number, store: VnodeStore): void {
+    this.#stores[kind] = store;
+  }
+
+  /** Opens a regular file; every open needs a `close`. Throws `ENOENT`, `EEXIST`, `EACCES`, `EINVAL`, `EIO`, `ENOMEM`. */
+  open(path: string, options: OpenOptions = {}): VnodeIndex {
     if (typeof path !== 'string' || path === '' || path.includes('\0')) {
       failMisuse('vnodes.open', { path }, 'a path is a text that is not empty and has no zero byte');
     }
+    const plan = planOpen(options, 'vnodes.open');
     const absolute = resolve(path);
     const bytes = new TextEncoder().encode(absolute);
     if (bytes.length > PATH_BYTES_MAX)
       failMisuse('vnodes.open', { path }, `a path has at most ${PATH_BYTES_MAX} bytes`);
-    const file = this.#openFile(absolute, 'vnodes.open');
+    const file = this.#descriptors.open(absolute, plan, 'vnodes.open');
     let vnode: VnodeIndex;
     try {
-      vnode = this.#intern(file, bytes);
+      vnode = this.#intern(file, bytes, plan.writable);
     } catch (error) {
       closeSync(file.descriptor);
       throw error;
     }
-    this.#opens.set(vnode, (this.#opens.get(vnode) ?? 0) + 1);
-    this.#descriptors.keep(vnode, file.descriptor);
+    this.#count(vnode, plan.writable);
+    this.#descriptors.keep(vnode, file.descriptor, plan.writable);
+    if (plan.truncate) this.#truncateOpened(vnode);
     return vnode;
   }
 
   /** Opens a vnode that another thread has open, by number and generation. Throws `ESTALE` when it is gone. */
-  retain(vnode: VnodeIndex, generation: number): void {
-    if (!this.#opens.has(vnode)) this.#table.retain(vnode, generation);
-    this.#opens.set(vnode, (this.#opens.get(vnode) ?? 0) + 1);
+  retain(vnode: VnodeIndex, generation: number, writable = false): void {
+    const opens = this.#opens.get(vnode);
+    if (opens === undefined || (writable && opens.writers === 0)) this.#table.retain(vnode, generation, writable);
+    this.#count(vnode, writable);
   }
 
-  /** Takes one open back. The pages stay until their frames or the row are needed. */
-  close(vnode: VnodeIndex): void {
+  /**
+   * Takes one open back. The last one for writing in this thread writes modified pages to the store first; when that fails,
+   * the vnode is closed all the same, and the error thrown. The pages stay until their frames or the row are needed.
+   */
+  close(vnode: VnodeIndex, writable = false): void {
     const opens = this.#requireOpen(vnode, 'vnodes.close');
-    if (opens > 1) {
-      this.#opens.set(vnode, opens - 1);
-      return;
+    if (writable && opens.writers === 0) fail('EINVAL', 'vnodes.close', { vnode }, 'it is not open for writing here');
+    let failure: unknown;
+    if (writable && opens.writers === 1) failure = this.#flush(vnode);
+    if (writable) opens.writers--;
+    if (--opens.all > 0) {
+      if (writable && opens.writers === 0) this.#table.setWriter(vnode, false);
+    } else {
+      this.#opens.delete(vnode);
+      this.#descriptors.close(vnode);
+      this.#table.release(vnode);
     }
-    this.#opens.delete(vnode);
-    this.#descriptors.close(vnode);
-    this.#table.release(vnode);
+    if (failure !== undefined) throw failure;
   }
 
-  /** Closes everything: at detach. */
+  /** Closes everything: at detach. Throws the first failure of writing back when all is closed. */
   closeAll(): void {
-    for (const vnode of this.#opens.keys()) this.#table.release(vnode);
+    let failure: unknown;
+    for (const [vnode, opens] of this.#opens) {
+      if (opens.writers > 0) failure ??= this.#flush(vnode);
+      this.#table.release(vnode);
+    }
     this.#opens.clear();
     this.closeDescriptors();
+    if (failure !== undefined) throw failure;
   }
 
   /** Closes what is private to this thread: all that can be done in a region that has stopped. */
   closeDescriptors(): void {
-    this.#descriptors.shrink(0);
+    this.#descriptors.closeAll();
+  }
+
+  /**
+   * Makes every byte that was written before, by whichever thread, durable: returns only after the store has synced. When
+   * it fails, pages that may not have arrived are modified again.
+   */
+  syncOpen(vnode: VnodeIndex, dataOnly: boolean): void {
+    this.#requireOpen(vnode, 'vnodes.sync');
+    this.#pages.writeBack(vnode, 0, Number.POSITIVE_INFINITY, this);
+    try {
+      this.sync(vnode, dataOnly);
+    } catch (error) {
+      this.errors.note(vnode, error);
+      this.#modifyAll(vnode);
+      throw error;
+    }
+    this.#restamp(vnode);
   }
 
   /**
    * Looks at the file again. Returns the same vnode when size and times are what they were, else a new one, open in its
-   * place; pages of the old one stay with those who have it open.
+   * place; pages of the old one stay with those who have it open. While somebody has the file open for writing, it stays
+   * one vnode: modified pages are written back, the others forgotten, and the size is what the file has then.
    */
-  revalidate(vnode: VnodeIndex): VnodeIndex {
+  revalidate(vnode: VnodeIndex, writable = false): VnodeIndex {
     const opens = this.#requireOpen(vnode, 'vnodes.revalidate');
-    const facts = this.#facts(vnode);
-    const next = this.#intern(facts, new TextEncoder().encode(this.#table.path(vnode)));
+    if (this.#vnode.kind.get(vnode) !== VNODE_KIND.file) return vnode;
+    if (this.#table.isWritten(vnode, this.#pages)) {
+      this.#refresh(vnode);
+      return vnode;
+    }
+    const facts = this.#files.facts(vnode);
+    const next = this.#intern(facts, new TextEncoder().encode(this.#table.path(vnode)), writable);
     if (next === vnode) return vnode;
-    this.#opens.set(next, (this.#opens.get(next) ?? 0) + 1);
-    if (opens === 1) this.#descriptors.move(vnode, next);
-    this.close(vnode);
+    this.#count(next, writable);
+    if (opens.all === 1) this.#descriptors.move(vnode, next);
+    this.close(vnode, writable);
     return next;
   }
 
-  /** True when size and times of the file are no longer those of the vnode. */
+  /**
+   * True when size and times of the file are no longer those of the vnode. Cannot be told while somebody has it open for
+   * writing, and is false then.
+   */
   isChanged(vnode: VnodeIndex): boolean {
     this.#requireOpen(vnode, 'vnodes.isChanged');
-    const facts = this.#facts(vnode);
+    if (this.#vnode.kind.get(vnode) !== VNODE_KIND.file) return false;
+    if (this.#table.isWritten(vnode, this.#pages)) return false;
+    const facts = this.#files.facts(vnode);
     if (facts.size !== this.#vnode.size.get(vnode)) return true;
     return facts.stamp.some((word, lane) => word !== this.#vnode.stamp.at(vnode, lane));
   }
@@ -154,9 +221,9 @@ export class Vnodes implements PageStore {
     return { vnode, generation, path: this.#table.path(vnode), size: this.size(vnode) };
   }
 
-  /** Drops the pages of every vnode that nobody has open; returns how many vnodes are left. */
+  /** Drops the pages of every vnode that nobody has open, written back if they must be; returns how many are left. */
   dropUnused(): number {
-    return this.#table.recycleAll(this.#pages);
+    return this.#table.recycleAll(this.#pages, this);
   }
 
   /** Compares rows, hash and paths. For quiet points. */
@@ -165,127 +232,98 @@ export class Vnodes implements PageStore {
   }
 
   fill(vnode: VnodeIndex, index: number, frames: Int32Array, at: number, count: number): number {
-    const start = index * this.#pageSize;
-    const wanted = Math.max(0, Math.min(count * this.#pageSize, this.size(vnode) - start));
-    if (wanted > 0) {
-      const descriptor = this.#descriptorOf(vnode);
-      let done = this.#readFrames(descriptor, frames, at, wanted, start);
-      while (done < wanted) {
-        const got = this.#readRest(descriptor, frames, at, wanted, done, start);
-        if (got === 0) this.#failShort(vnode, start, wanted, done);
-        done += got;
-      }
-    }
-    this.#zeroBehind(frames, at, count, wanted);
-    return wanted;
+    return this.#store(vnode).fill(vnode, index, frames, at, count);
   }
 
-  write(vnode: VnodeIndex, index: number, _frames: Int32Array, _at: number, count: number): void {
-    fail('ENOTSUP', 'vnodes.write', { vnode, index, count }, 'vnodes are read only');
-  }
-
-  /** One system call for all frames; returns the bytes that came. */
-  #readFrames(descriptor: number, frames: Int32Array, at: number, wanted: number, start: number): number {
-    if (VERIFY && faultPoint(this.#thread, 'vnode.read.short')) return 0;
-    const banks = this.#banks;
-    const pieces: Uint8Array[] = [];
-    for (let done = 0, lane = at; done < wanted; ) {
-      // Adjacent frames of one bank are one piece.
-      const first = frames[lane] as number;
-      const bank = banks.bankOf(first);
-      let pages = 1;
-      while (done + pages * this.#pageSize < wanted && frames[lane + pages] === first + pages) {
-        if (banks.bankOf(first + pages) !== bank) break;
-        pages++;
-      }
-      const length = Math.min(pages * this.#pageSize, wanted - done);
-      const offset = banks.offsetOf(first);
-      pieces.push((banks.views[bank] as Uint8Array).subarray(offset, offset + length));
-      done += length;
-      lane += pages;
-    }
+  write(vnode: VnodeIndex, index: number, frames: Int32Array, at: number, count: number): void {
     try {
-      if (VERIFY && faultPoint(this.#thread, 'vnode.read.error')) throw new Error('injected');
-      if (pieces.length === 1) return readSync(descriptor, pieces[0] as Uint8Array, 0, wanted, start);
-      return readvSync(descriptor, pieces, start);
-    } catch (cause) {
-      throw systemError(cause, 'vnodes.fill', { start, wanted });
+      this.#store(vnode).write(vnode, index, frames, at, count);
+    } catch (error) {
+      this.errors.note(vnode, error);
+      throw error;
     }
   }
 
-  /** Goes on after a read that brought less than it was asked for: within one frame. */
-  #readRest(descriptor: number, frames: Int32Array, at: number, wanted: number, done: number, start: number): number {
-    if (VERIFY && faultPoint(this.#thread, 'vnode.read.short')) return 0;
-    const inPage = done % this.#pageSize;
-    const frame = frames[at + (done - inPage) / this.#pageSize] as number;
-    const length = Math.min(this.#pageSize - inPage, wanted - done);
-    const bytes = this.#banks.views[this.#banks.bankOf(frame)] as Uint8Array;
+  sync(vnode: VnodeIndex, dataOnly: boolean): void {
+    this.#store(vnode).sync(vnode, dataOnly);
+  }
+
+  truncate(vnode: VnodeIndex, size: number): void {
+    this.#store(vnode).truncate(vnode, size);
+  }
+
+  #store(vnode: VnodeIndex): VnodeStore {
+    const kind = this.#vnode.kind.get(vnode);
+    return (
+      this.#stores[kind] ??
+      fail('ENOTSUP', 'vnodes', { vnode, kind }, 'this thread has no store for vnodes of this kind')
+    );
+  }
+
+  #truncateOpened(vnode: VnodeIndex): void {
     try {
-      return readSync(descriptor, bytes, this.#banks.offsetOf(frame) + inPage, length, start + done);
-    } catch (cause) {
-      throw systemError(cause, 'vnodes.fill', { start: start + done, length });
+      this.sizes.truncate(vnode, 0);
+    } catch (error) {
+      this.close(vnode, true);
+      throw error;
     }
   }
 
-  #zeroBehind(frames: Int32Array, at: number, count: number, wanted: number): void {
-    for (let page = Math.floor(wanted / this.#pageSize); page < count; page++) {
-      const frame = frames[at + page] as number;
-      const offset = this.#banks.offsetOf(frame);
-      const from = Math.max(0, wanted - page * this.#pageSize);
-      (this.#banks.views[this.#banks.bankOf(frame)] as Uint8Array).fill(0, offset + from, offset + this.#pageSize);
+  /** Writes modified pages to the store; returns what went wrong. */
+  #flush(vnode: VnodeIndex): unknown {
+    try {
+      if (this.#pages.modifiedOf(vnode) > 0) this.#pages.writeBack(vnode, 0, Number.POSITIVE_INFINITY, this);
+      this.#restamp(vnode);
+      return undefined;
+    } catch (error) {
+      return error;
     }
   }
 
-  #intern(facts: FileFacts, path: Uint8Array): VnodeIndex {
-    if (facts.size > PAGES_MAX * this.#pageSize) {
+  /** Takes over the times of a file that we have written to; those of others are left to be noticed. */
+  #restamp(vnode: VnodeIndex): void {
+    if (this.#vnode.written.get(vnode) !== 0) this.#table.restamp(vnode, this.#files.facts(vnode).stamp);
+  }
+
+  #refresh(vnode: VnodeIndex): void {
+    this.#pages.writeBack(vnode, 0, Number.POSITIVE_INFINITY, this);
+    const facts = this.#files.facts(vnode);
+    const { pageSize } = this.#region.geometry;
+    this.#pages.drop(vnode, Math.ceil(this.#vnode.pagePeak.get(vnode) / pageSize));
+    if (facts.size !== this.size(vnode)) this.sizes.follow(vnode, facts.size);
+    this.#table.restamp(vnode, facts.stamp);
+  }
+
+  /** After a sync that failed the file system may have forgotten what it had accepted. */
+  #modifyAll(vnode: VnodeIndex): void {
+    const { page } = this.#region.tables;
+    for (let frame = 0; frame < page.rowCount; frame++) {
+      if (page.vnode.get(frame) !== vnode + 1) continue;
+      const held = this.#pages.hold(vnode, page.index.get(frame));
+      if (held < 0) continue;
+      this.#pages.setModified(held);
+      this.#pages.release(held);
+    }
+  }
+
+  #intern(facts: FileFacts, path: Uint8Array, writable: boolean): VnodeIndex {
+    if (facts.size > PAGES_MAX * this.#region.geometry.pageSize) {
       fail('ENOTSUP', 'vnodes.open', { size: facts.size }, `a file has at most ${PAGES_MAX} pages`);
     }
-    return this.#table.intern(facts, path, this.#pages);
+    return this.#table.intern({ ...facts, kind: VNODE_KIND.file, detail: 0 }, path, this.#pages, this, writable);
   }
 
-  #facts(vnode: VnodeIndex): FileFacts {
-    const facts = factsOf(this.#descriptorOf(vnode));
-    return facts ?? fail('ESTALE', 'vnodes.revalidate', { vnode }, 'this is no regular file any more');
+  #count(vnode: VnodeIndex, writable: boolean): void {
+    const opens = this.#opens.get(vnode) ?? { all: 0, writers: 0 };
+    opens.all++;
+    if (writable) opens.writers++;
+    this.#opens.set(vnode, opens);
   }
 
-  #descriptorOf(vnode: VnodeIndex): number {
-    const known = this.#descriptors.get(vnode);
-    if (known >= 0) return known;
-    const descriptor = this.#reopen(vnode);
-    this.#descriptors.keep(vnode, descriptor);
-    return descriptor;
-  }
-
-  /** Opens a vnode's path again and makes sure that it still names the same file. */
-  #reopen(vnode: VnodeIndex): number {
-    const path = this.#table.path(vnode);
-    const file = this.#openFile(path, 'vnodes.reopen');
-    if (file.identity.every((word, lane) => word === this.#vnode.identity.at(vnode, lane))) return file.descriptor;
-    closeSync(file.descriptor);
-    return fail('ESTALE', 'vnodes.reopen', { path }, 'the path names another file by now');
-  }
-
-  /** Opens a file; with too many open, half of this thread's descriptors are closed and it is tried again. */
-  #openFile(path: string, call: string): OpenedFile {
-    try {
-      return openForReading(path, call);
-    } catch (error) {
-      const code = systemCode((error as Error).cause);
-      if ((code !== 'EMFILE' && code !== 'ENFILE') || this.#descriptors.count === 0) throw error;
-      this.#descriptors.shrink(Math.floor(this.#descriptors.count / 2));
-      return openForReading(path, call);
-    }
-  }
-
-  #requireOpen(vnode: VnodeIndex, call: string): number {
+  #requireOpen(vnode: VnodeIndex, call: string): Opens {
     const opens = this.#opens.get(vnode);
     if (opens !== undefined) return opens;
     return fail('ESTALE', call, { vnode }, 'this thread does not have the vnode open');
-  }
-
-  #failShort(vnode: VnodeIndex, start: number, wanted: number, done: number): never {
-    const values = { path: this.#table.path(vnode), start, wanted, got: done };
-    fail('EIO', 'vnodes.fill', values, 'the file ended before its size: it was truncated meanwhile; use revalidate()');
   }
 }
 

@@ -54,7 +54,8 @@ describe('mappings', () => {
     expect(() => file.map(0, 0)).toThrow(/EINVAL.*1 to 32 pages/);
     expect(() => file.map(1, 32 * 4096)).toThrow(/EINVAL.*1 to 32 pages/);
     expect(() => rooms.mappings.mapInto(vnode, 0, 10_000, new Float64Array(8))).toThrow(/EINVAL.*3 numbers/);
-    expect(() => rooms.mappings.map(vnode, 0, 1, 'write' as 'read')).toThrow(/ENOTSUP/);
+    expect(() => rooms.mappings.map(vnode, 0, 1, 'both' as 'read')).toThrow(/EINVAL.*'read' or 'write'/);
+    expect(() => rooms.mappings.map(vnode, 0, 1, 'write')).toThrow(/EACCES.*mode 'rw'/);
     expect(() => rooms.mappings.copyOut(vnode, 0, 100, new Uint8Array(99))).toThrow(/EINVAL.*no room/);
     expect(() => rooms.mappings.copyOut(vnode, 0, 100, 255 * 4096 + 4090)).toThrow(/EFAULT/);
     expect(rooms.pages.held).toBe(0);

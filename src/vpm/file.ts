@@ -1,30 +1,47 @@
-/** Files as users see them: bytes by offset, through the shared page cache. */
+/**
+ * Files as users see them: bytes by offset, through the shared page cache.
+ *
+ * What others may do to the file. All threads of the system that open a file share its pages and its size: a write, a cut or
+ * an extension by one is seen by all at once, and nobody needs to do anything for it. Changes by somebody else, another
+ * process or plain `fs`, are looked for when a file is opened and when `revalidate` is called, never in between:
+ *
+ * - nobody of us has it open for writing: pages in memory stay as they were when they were read; others show the new bytes.
+ *   `isChanged` tells, `revalidate` turns to the new contents, and mappings keep the old pages. A page that the file has
+ *   no bytes for any more cannot be read: `EIO` until `revalidate`.
+ * - somebody of us has it open for writing: a change is not noticed. Pages that we modified replace what was written
+ *   meanwhile; `revalidate` writes them back, forgets the others and takes the size that the file has then.
+ */
 
 import { fail, requireInteger } from '../base/errors.ts';
 import type { VnodeIndex } from '../page/page-hash.ts';
+import type { Banks } from '../phys/banks.ts';
+import { type OpenOptions, planOpen } from '../vnode/open-options.ts';
 import type { VnodeStat, Vnodes } from '../vnode/vnodes.ts';
 import type { Mapping } from './mapping.ts';
-import type { PageMappings } from './page-mappings.ts';
+import type { MapAccess, PageMappings } from './page-mappings.ts';
 
 /** The rooms that a file needs. */
 export interface FileRooms {
+  readonly banks: Banks;
   readonly vnodes: Vnodes;
   readonly mappings: PageMappings;
 }
 
-/**
- * An open file of one thread. All threads that open the same file share its pages. The file is seen as it was when it was
- * opened, as far as its pages are in memory; `revalidate` looks whether somebody else has changed it since.
- */
+/** An open file of one thread. All threads that open the same file share its pages. */
 export class File {
   readonly #rooms: FileRooms;
+  readonly #writable: boolean;
+  readonly #written = new Float64Array(1);
   #vnode: VnodeIndex;
+  #errorsSeen: number;
   #closed = false;
 
-  /** For `openFile`. */
-  constructor(rooms: FileRooms, vnode: VnodeIndex) {
+  /** For `openFile`: takes over one open of the vnode. */
+  constructor(rooms: FileRooms, vnode: VnodeIndex, writable: boolean) {
     this.#rooms = rooms;
     this.#vnode = vnode;
+    this.#writable = writable;
+    this.#errorsSeen = rooms.vnodes.errors.count(vnode);
   }
 
   /** Number of the vnode, for the calls of `vm.mappings`. */
@@ -33,10 +50,15 @@ export class File {
     return this.#vnode;
   }
 
-  /** Bytes in the file when it was opened or revalidated. */
+  /** Bytes in the file now, as all threads of the system see it. */
   get size(): number {
     this.#requireOpen('file.size');
     return this.#rooms.vnodes.size(this.#vnode);
+  }
+
+  /** True when it was opened for writing. */
+  get writable(): boolean {
+    return this.#writable;
   }
 
   /** Reads up to `length` bytes from `offset` into a new array: shorter, or empty, where the file ends. */
@@ -44,18 +66,30 @@ export class File {
   /** Reads from `offset` until the target is full or the file ends; returns the bytes read. */
   read(offset: number, target: Uint8Array): number;
   read(offset: number, into: number | Uint8Array): Uint8Array | number {
-    const wanted = typeof into === 'number' ? into : into.length;
-    const length = this.#clip('file.read', offset, wanted);
-    const target = typeof into === 'number' ? new Uint8Array(length) : into;
-    if (length > 0) this.#rooms.mappings.copyOut(this.#vnode, offset, length, target);
-    return typeof into === 'number' ? target : length;
+    if (typeof into !== 'number') {
+      this.#requireRange('file.read', offset, into.length);
+      return this.#rooms.mappings.copyUpTo(this.#vnode, offset, into.length, into);
+    }
+    const target = new Uint8Array(this.#clip('file.read', offset, into));
+    const length = this.#rooms.mappings.copyUpTo(this.#vnode, offset, target.length, target);
+    return length === target.length ? target : target.subarray(0, length);
+  }
+
+  /** Reads one array after another until all are full or the file ends; returns the bytes read. */
+  readv(offset: number, targets: readonly Uint8Array[]): number {
+    let done = 0;
+    for (const target of targets) {
+      const got = this.read(offset + done, target);
+      done += got;
+      if (got < target.length) break;
+    }
+    return done;
   }
 
   /** Reads like `read`, to a physical address in the banks, for example of an arena; returns the bytes read. */
   readTo(offset: number, address: number, maxBytes: number): number {
-    const length = this.#clip('file.readTo', offset, maxBytes);
-    if (length > 0) this.#rooms.mappings.copyOut(this.#vnode, offset, length, address);
-    return length;
+    this.#requireRange('file.readTo', offset, maxBytes);
+    return this.#rooms.mappings.copyUpTo(this.#vnode, offset, maxBytes, address);
   }
 
   /** Reads like `read`, but only what is in memory: null when a page is missing. Never waits. */
@@ -65,10 +99,73 @@ export class File {
     return bytes === 0 || this.#rooms.mappings.tryCopyOut(this.#vnode, offset, bytes, target) ? target : null;
   }
 
-  /** Maps a range of at most 32 pages; see `PageMappings.map`. */
-  map(offset: number, length: number): Mapping {
+  /**
+   * Writes bytes at an offset, behind the end too: what lies between reads as zeros. All threads see them at once; they are
+   * in the file after the next `sync`. Returns the bytes written: fewer than given when an error came after some were
+   * written, which the next call then throws. Throws `EACCES` when the file is open for reading, `ENOMEM`, `EIO`.
+   */
+  write(offset: number, bytes: Uint8Array): number {
+    this.#requireWrite('file.write', offset, bytes.length);
+    return this.#rooms.mappings.writes.write(this.#vnode, offset, bytes.length, { bytes, at: 0 });
+  }
+
+  /** Writes one array after another; returns the bytes written. */
+  writev(offset: number, pieces: readonly Uint8Array[]): number {
+    let done = 0;
+    for (const piece of pieces) {
+      const took = this.write(offset + done, piece);
+      done += took;
+      if (took < piece.length) break;
+    }
+    return done;
+  }
+
+  /** Writes like `write`, from a physical address in the banks. */
+  writeFrom(offset: number, address: number, length: number): number {
+    this.#requireWrite('file.writeFrom', offset, length);
+    const { banks, mappings } = this.#rooms;
+    banks.view(address, length);
+    const bytes = banks.views[banks.bankOfAddress(address)] as Uint8Array;
+    return mappings.writes.write(this.#vnode, offset, length, { bytes, at: banks.offsetOfAddress(address) });
+  }
+
+  /**
+   * Writes behind the end, wherever that is by then: appends of several threads never overlap. Returns the offset. When an
+   * error came after some bytes were written, the size tells how many.
+   */
+  append(bytes: Uint8Array): number {
+    this.#requireWrite('file.append', 0, bytes.length);
+    return this.#rooms.mappings.writes.append(this.#vnode, bytes.length, { bytes, at: 0 }, this.#written);
+  }
+
+  /**
+   * Cuts the file, or lengthens it with zeros. Pages of the range that was cut read as zeros in mappings that live. Throws
+   * `EACCES` when the file is open for reading, `EIO`, `ENOSPC`.
+   */
+  truncate(size: number): void {
+    this.#requireWrite('file.truncate', size, 0);
+    this.#rooms.vnodes.sizes.truncate(this.#vnode, size);
+  }
+
+  /**
+   * Returns when everything that was written before, by whichever thread, is durable: written back, then `fsync`. Throws what
+   * went wrong, also when writing back failed earlier in whichever thread since this opener last looked; the pages then
+   * stay modified, and the next sync tries again.
+   */
+  sync(): void {
+    this.#sync('file.sync', false);
+  }
+
+  /** Like `sync`, without times and the like: `fdatasync`. */
+  datasync(): void {
+    this.#sync('file.datasync', true);
+  }
+
+  /** Maps a range of at most 32 pages that lies inside the file; see `PageMappings.map`. */
+  map(offset: number, length: number, access: MapAccess = 'read'): Mapping {
     this.#requireOpen('file.map');
-    return this.#rooms.mappings.map(this.#vnode, offset, length);
+    if (access === 'write' && !this.#writable) this.#failReadOnly('file.map');
+    return this.#rooms.mappings.map(this.#vnode, offset, length, access);
   }
 
   /** Path, size, and what another thread needs to retain the same vnode. */
@@ -83,19 +180,29 @@ export class File {
     return this.#rooms.vnodes.isChanged(this.#vnode);
   }
 
-  /** Looks at the file again; true when it was changed, and this object now sees its new contents. */
+  /** Looks at the file again; true when this object now sees other contents: see the top of this page. */
   revalidate(): boolean {
     this.#requireOpen('file.revalidate');
+    const { vnodes } = this.#rooms;
     const before = this.#vnode;
-    this.#vnode = this.#rooms.vnodes.revalidate(before);
-    return this.#vnode !== before;
+    const size = vnodes.size(before);
+    this.#vnode = vnodes.revalidate(before, this.#writable);
+    if (this.#vnode !== before) this.#errorsSeen = vnodes.errors.count(this.#vnode);
+    return this.#vnode !== before || vnodes.size(before) !== size;
   }
 
-  /** Closes the file; mappings that live keep their pages. Closing twice does nothing. */
+  /**
+   * Closes the file; mappings that live keep their pages. A file that was written to goes to the file system, without
+   * `fsync`; when that fails, now or earlier, the file is closed and the error thrown. Closing twice does nothing.
+   */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#rooms.vnodes.close(this.#vnode);
+    const { vnodes } = this.#rooms;
+    const seen = this.#errorsSeen;
+    const count = vnodes.errors.count(this.#vnode);
+    vnodes.close(this.#vnode, this.#writable);
+    if (this.#writable && count !== seen) throw vnodes.errors.unseen(this.#vnode, 'file.close');
   }
 
   /** Same as `close`. */
@@ -103,11 +210,38 @@ export class File {
     this.close();
   }
 
+  #sync(call: string, dataOnly: boolean): void {
+    this.#requireOpen(call);
+    if (!this.#writable) this.#failReadOnly(call);
+    const { vnodes } = this.#rooms;
+    const seen = this.#errorsSeen;
+    const before = vnodes.errors.count(this.#vnode);
+    try {
+      vnodes.syncOpen(this.#vnode, dataOnly);
+    } finally {
+      this.#errorsSeen = vnodes.errors.count(this.#vnode);
+    }
+    if (before !== seen) throw vnodes.errors.unseen(this.#vnode, call);
+  }
+
   #clip(call: string, offset: number, length: number): number {
+    this.#requireRange(call, offset, length);
+    return Math.max(0, Math.min(length, this.#rooms.vnodes.size(this.#vnode) - offset));
+  }
+
+  #requireRange(call: string, offset: number, length: number): void {
     this.#requireOpen(call);
     requireInteger(call, 'offset', offset, 0, Number.MAX_SAFE_INTEGER);
     requireInteger(call, 'length', length, 0, Number.MAX_SAFE_INTEGER);
-    return Math.max(0, Math.min(length, this.#rooms.vnodes.size(this.#vnode) - offset));
+  }
+
+  #requireWrite(call: string, offset: number, length: number): void {
+    this.#requireRange(call, offset, length);
+    if (!this.#writable) this.#failReadOnly(call);
+  }
+
+  #failReadOnly(call: string): never {
+    fail('EACCES', call, { path: this.stat().path }, "the file is open for reading only; open it with mode 'rw'");
   }
 
   #requireOpen(call: string): void {
@@ -115,7 +249,8 @@ export class File {
   }
 }
 
-/** Opens a regular file for reading. Throws `ENOENT`, `EINVAL` when it is not a regular file, `EIO`, `ENOMEM`. */
-export function openFile(rooms: FileRooms, path: string): File {
-  return new File(rooms, rooms.vnodes.open(path));
+/** Opens a regular file. Throws `ENOENT`, `EEXIST`, `EACCES`, `EINVAL` when it is not a regular file, `EIO`, `ENOMEM`. */
+export function openFile(rooms: FileRooms, path: string, options: OpenOptions = {}): File {
+  const vnode = rooms.vnodes.open(path, options);
+  return new File(rooms, vnode, planOpen(options, 'open').writable);
 }

@@ -18,13 +18,15 @@ export class Mapping {
   readonly #mappings: PageMappings;
   readonly #pieces: Float64Array;
   readonly #count: number;
+  readonly #writable: boolean;
   #released = false;
 
   /** For `PageMappings.map`: pieces as `mapInto` wrote them. */
-  constructor(mappings: PageMappings, pieces: Float64Array, count: number) {
+  constructor(mappings: PageMappings, pieces: Float64Array, count: number, writable: boolean) {
     this.#mappings = mappings;
     this.#pieces = pieces;
     this.#count = count;
+    this.#writable = writable;
   }
 
   /** One piece per page, in order. */
@@ -37,15 +39,26 @@ export class Mapping {
     }));
   }
 
-  /** Views of the pieces, for `fs.writev` and the like. They must not be used after the release, nor written to. */
+  /** Views of the pieces, for `fs.writev` and the like. They must not be used after the release, nor written to unless the mapping is for it. */
   views(): Uint8Array[] {
     this.#requireLive('mapping.views');
     return this.pieces.map(({ bank, offset, length }) => this.#mappings.view(bank, offset, length));
   }
 
+  /**
+   * Says that bytes were stored through a mapping for writing. Only a sync that comes while the mapping lives needs it: the
+   * release says it anyway. Throws `EACCES` for a mapping for reading.
+   */
+  modified(): void {
+    this.#requireLive('mapping.modified');
+    if (!this.#writable) fail('EACCES', 'mapping.modified', { pieces: this.#count }, 'the mapping is for reading');
+    this.#mappings.markPieces(this.#pieces, this.#count);
+  }
+
   /** Lets the pages go. Throws `ESTALE` the second time. */
   release(): void {
     this.#requireLive('mapping.release');
+    if (this.#writable) this.#mappings.markPieces(this.#pieces, this.#count);
     this.#released = true;
     this.#mappings.unmapFrom(this.#pieces, this.#count);
   }

@@ -9,6 +9,8 @@
  *               unmap  release every page; the frame follows from bank and offset
  *               copy   page by page: hold or fetch, copy, release; at most 32 pages are held at a time
  *
+ *             A mapping for writing marks its pages as modified when it is made and when it is released, and whenever its
+ *             holder says so: what is stored into them in between is written back after the next mark at the latest.
  *             There is no table of mappings: a page that is in memory is mapped by holding it, since every frame has an
  *             address in every thread all the time.
  * INVARIANTS  I1 the pages of a mapping are held by this slot from map to unmap.
@@ -32,12 +34,16 @@ import type { Thread } from '../sync/thread.ts';
 import type { Vnodes } from '../vnode/vnodes.ts';
 import { LockedCharge } from './locked-charge.ts';
 import { Mapping } from './mapping.ts';
+import { PageWrites } from './page-writes.ts';
 
 /** Most pages of one mapping. */
 export const MAP_PAGES_MAX = FETCH_PAGES_MAX;
 
 /** Numbers that `mapInto` writes for each page: bank, byte offset in the bank, bytes. */
 export const PIECE_LANES = 3;
+
+/** What a mapping is for. */
+export type MapAccess = 'read' | 'write';
 
 /** Where copies go: bytes, or a physical address in the banks. */
 export type CopyTarget = Uint8Array | number;
@@ -54,6 +60,8 @@ export class PageMappings {
   readonly #pageSize: number;
   /** Frames of the request under way. */
   readonly #lanes = new Int32Array(FETCH_PAGES_MAX);
+  /** Writes through the pages of this thread. */
+  readonly writes: PageWrites;
 
   constructor(thread: Thread, banks: Banks, pages: Pages, vnodes: Vnodes) {
     this.#thread = thread;
@@ -64,6 +72,7 @@ export class PageMappings {
     this.#vnode = thread.region.tables.vnode;
     this.#counters = countersOf(thread);
     this.#pageSize = thread.region.geometry.pageSize;
+    this.writes = new PageWrites(thread, banks, pages, vnodes);
   }
 
   /** Frames that this thread's mappings hold; a page that is mapped twice counts twice. */
@@ -72,13 +81,16 @@ export class PageMappings {
   }
 
   /**
-   * Maps up to 32 pages of an open vnode for reading. Throws `EFAULT` when the range is not inside the file, `EDQUOT`,
-   * `ENOMEM` when pinned pages leave no frame, `EIO`.
+   * Maps up to 32 pages of an open vnode. Throws `EFAULT` when the range is not inside the file, `EDQUOT`, `ENOMEM` when
+   * pinned pages leave no frame, `EIO`, and `EACCES` for `'write'` when this thread has the vnode open for reading only.
    */
-  map(vnode: VnodeIndex, offset: number, length: number, access: 'read' = 'read'): Mapping {
-    if (access !== 'read') fail('ENOTSUP', 'map', { access }, 'only reading is supported');
+  map(vnode: VnodeIndex, offset: number, length: number, access: MapAccess = 'read'): Mapping {
+    if (access !== 'read' && access !== 'write') failMisuse('map', { access }, "access is 'read' or 'write'");
+    if (access === 'write') this.requireWriter('map', vnode);
     const pieces = new Float64Array(PIECE_LANES * this.#pageCount('map', vnode, offset, length));
-    return new Mapping(this, pieces, this.mapInto(vnode, offset, length, pieces));
+    const count = this.mapInto(vnode, offset, length, pieces);
+    if (access === 'write') this.markPieces(pieces, count);
+    return new Mapping(this, pieces, count, access === 'write');
   }
 
   /**
@@ -113,14 +125,14 @@ export class PageMappings {
     return count;
   }
 
+  /** Says that bytes of mapped pages are about to be stored, or have been. */
+  markPieces(pieces: Float64Array, count: number): void {
+    for (let page = 0; page < count; page++) this.#pages.setModified(this.#frameOf(pieces, page));
+  }
+
   /** Releases what `mapInto` wrote: the same array, unchanged, and the number that it returned. */
   unmapFrom(pieces: Float64Array, count: number): void {
-    const { bankFrames } = this.#banks;
-    for (let page = 0; page < count; page++) {
-      const bank = pieces[PIECE_LANES * page] as number;
-      const offset = pieces[PIECE_LANES * page + 1] as number;
-      this.#pages.release(bank * bankFrames + Math.floor(offset / this.#pageSize));
-    }
+    for (let page = 0; page < count; page++) this.#pages.release(this.#frameOf(pieces, page));
     this.#charge.give(count);
   }
 
@@ -132,6 +144,14 @@ export class PageMappings {
   copyOut(vnode: VnodeIndex, offset: number, length: number, target: CopyTarget, targetOffset = 0): void {
     this.#requireRange('copyOut', vnode, offset, length);
     if (length > 0) this.#copy(vnode, offset, length, target, targetOffset, true);
+  }
+
+  /** Like `copyOut`, for as many of the bytes as lie inside the vnode at the time of the call; returns how many. */
+  copyUpTo(vnode: VnodeIndex, offset: number, max: number, target: CopyTarget, targetOffset = 0): number {
+    this.#requireOpen('copyUpTo', vnode);
+    const length = Math.max(0, Math.min(max, this.#vnode.size.get(vnode) - offset));
+    if (length > 0) this.#copy(vnode, offset, length, target, targetOffset, true);
+    return length;
   }
 
   /** Like `copyOut`, but only from memory: false when a page is missing, and the target may then be half written. */
@@ -253,11 +273,29 @@ export class PageMappings {
     return failMisuse(call, { offset, length, pages: count }, `a mapping has 1 to ${MAP_PAGES_MAX} pages`);
   }
 
-  #requireRange(call: string, vnode: VnodeIndex, offset: number, length: number): void {
+  /** Throws `EACCES` unless this thread has the vnode open for writing. */
+  requireWriter(call: string, vnode: VnodeIndex): void {
     const { bitLane, bit } = this.#thread;
-    if ((this.#vnode.openers.at(vnode, bitLane) & bit) === 0) {
-      fail('ESTALE', call, { vnode }, 'this thread does not have the vnode open');
-    }
+    this.#requireOpen(call, vnode);
+    if ((this.#vnode.writers.at(vnode, bitLane) & bit) !== 0) return;
+    fail('EACCES', call, { vnode }, "it is open for reading only; open it with mode 'rw'");
+  }
+
+  #requireOpen(call: string, vnode: VnodeIndex): void {
+    const { bitLane, bit } = this.#thread;
+    if ((this.#vnode.openers.at(vnode, bitLane) & bit) !== 0) return;
+    fail('ESTALE', call, { vnode }, 'this thread does not have the vnode open');
+  }
+
+  /** The frame of a piece that `mapInto` wrote. */
+  #frameOf(pieces: Float64Array, page: number): number {
+    const bank = pieces[PIECE_LANES * page] as number;
+    const offset = pieces[PIECE_LANES * page + 1] as number;
+    return bank * this.#banks.bankFrames + Math.floor(offset / this.#pageSize);
+  }
+
+  #requireRange(call: string, vnode: VnodeIndex, offset: number, length: number): void {
+    this.#requireOpen(call, vnode);
     const size = this.#vnode.size.get(vnode);
     const whole = Number.isSafeInteger(offset) && Number.isSafeInteger(length);
     if (whole && offset >= 0 && length >= 0 && offset + length <= size) return;

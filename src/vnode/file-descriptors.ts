@@ -1,0 +1,119 @@
+/**
+ * The descriptors of one thread for files.
+ *
+ * PROBLEM     A thread reads and writes back pages of files that it has open, and of files that only others have: when it
+ *             needs their frames. A descriptor must belong to the file that the vnode stands for.
+ * STRUCTURE   Two sets, each with the ones used last: for reading, and for reading and writing. With each vnode the generation
+ *             of its row. What was closed to make room is opened again by its path, and compared by device and inode.
+ * INVARIANTS  I1 a descriptor that is handed out has the device and inode of the vnode's row.
+ * LOCKING     None: private to the thread. A row cannot be recycled while a page of it is being filled or written.
+ * COSTS       Two look-ups in maps; an open and an fstat for what was closed.
+ * FAILURE     `ENOENT` and `ESTALE` when the path names nothing or another file by now; `EACCES`; `EIO` with the cause.
+ * REJECTED    One set with whatever mode was asked for first: read-only openers would keep writers from working.
+ * REFERENCES  docs/glossary.md: vnode.
+ */
+
+import { closeSync } from 'node:fs';
+import { fail } from '../base/errors.ts';
+import type { BoundTables } from '../layout/region.ts';
+import type { VnodeIndex } from '../page/page-hash.ts';
+import type { Thread } from '../sync/thread.ts';
+import { Descriptors } from './descriptors.ts';
+import { type OpenedFile, type OpenFlags, openRegular, READ_ONLY, READ_WRITE, systemCode } from './file-facts.ts';
+import { PathHeap } from './path-heap.ts';
+
+/** Descriptors by vnode. A row that stands for another file by now is known by its generation. */
+export class FileDescriptors {
+  readonly #vnode: BoundTables['vnode'];
+  readonly #paths: PathHeap;
+  readonly #reading: Descriptors;
+  readonly #writing: Descriptors;
+  /** Generation of the row that a vnode's descriptors were opened for. */
+  readonly #generations = new Map<VnodeIndex, number>();
+
+  constructor(thread: Thread, max: number) {
+    this.#vnode = thread.region.tables.vnode;
+    this.#paths = new PathHeap(thread);
+    this.#reading = new Descriptors(max);
+    this.#writing = new Descriptors(max);
+  }
+
+  /** A descriptor that can be read from. Throws `ENOENT`, `ESTALE` when the path names another file by now, `EIO`. */
+  forReading(vnode: VnodeIndex): number {
+    this.#refresh(vnode);
+    let known = this.#reading.get(vnode);
+    if (known < 0) known = this.#writing.get(vnode);
+    if (known >= 0) return known;
+    const descriptor = this.#reopen(vnode, READ_ONLY);
+    this.#reading.keep(vnode, descriptor);
+    return descriptor;
+  }
+
+  /** A descriptor that can be written to. Throws like `forReading`, and `EACCES`. */
+  forWriting(vnode: VnodeIndex): number {
+    this.#refresh(vnode);
+    const known = this.#writing.get(vnode);
+    if (known >= 0) return known;
+    const descriptor = this.#reopen(vnode, READ_WRITE);
+    this.#writing.keep(vnode, descriptor);
+    return descriptor;
+  }
+
+  /** Keeps a descriptor that was opened for a vnode. */
+  keep(vnode: VnodeIndex, descriptor: number, writable: boolean): void {
+    this.#refresh(vnode);
+    if (writable) this.#writing.keep(vnode, descriptor);
+    else this.#reading.keep(vnode, descriptor);
+  }
+
+  /** Hands the descriptors of one vnode to another. */
+  move(from: VnodeIndex, to: VnodeIndex): void {
+    this.#refresh(to);
+    this.#reading.move(from, to);
+    this.#writing.move(from, to);
+  }
+
+  /** Closes what is open for a vnode. */
+  close(vnode: VnodeIndex): void {
+    this.#generations.delete(vnode);
+    this.#reading.close(vnode);
+    this.#writing.close(vnode);
+  }
+
+  /** Closes everything. */
+  closeAll(): void {
+    this.#generations.clear();
+    this.#reading.shrink(0);
+    this.#writing.shrink(0);
+  }
+
+  /** Opens a file; with too many open, half of this thread's descriptors are closed and it is tried again. */
+  open(path: string, flags: OpenFlags, call: string): OpenedFile {
+    try {
+      return openRegular(path, flags, call);
+    } catch (error) {
+      const code = systemCode((error as Error).cause);
+      const count = this.#reading.count + this.#writing.count;
+      if ((code !== 'EMFILE' && code !== 'ENFILE') || count === 0) throw error;
+      this.#reading.shrink(Math.floor(this.#reading.count / 2));
+      this.#writing.shrink(Math.floor(this.#writing.count / 2));
+      return openRegular(path, flags, call);
+    }
+  }
+
+  /** Closes what belongs to an earlier file in the same row. */
+  #refresh(vnode: VnodeIndex): void {
+    const generation = this.#vnode.generation.get(vnode);
+    if (this.#generations.get(vnode) === generation) return;
+    this.close(vnode);
+    this.#generations.set(vnode, generation);
+  }
+
+  #reopen(vnode: VnodeIndex, flags: OpenFlags): number {
+    const path = this.#paths.read(this.#vnode.path.get(vnode) - 1, this.#vnode.pathLength.get(vnode));
+    const file = this.open(path, flags, 'vnodes.reopen');
+    if (file.identity.every((word, lane) => word === this.#vnode.identity.at(vnode, lane))) return file.descriptor;
+    closeSync(file.descriptor);
+    return fail('ESTALE', 'vnodes.reopen', { path }, 'the path names another file by now');
+  }
+}

@@ -1,0 +1,43 @@
+/** How a file is opened. */
+
+import { constants } from 'node:fs';
+import { failMisuse, rejectUnknownOptions, requireInteger } from '../base/errors.ts';
+import type { OpenFlags } from './file-facts.ts';
+
+/** Options of `vm.open`. */
+export interface OpenOptions {
+  /** `'r'` reads, `'rw'` reads and writes. Default `'r'`. */
+  readonly mode?: 'r' | 'rw';
+  /** Makes the file when it does not exist. Needs mode `'rw'`. */
+  readonly create?: boolean;
+  /** With `create`: throws `EEXIST` when the file exists. */
+  readonly exclusive?: boolean;
+  /** Cuts the file to nothing. Needs mode `'rw'`. */
+  readonly truncate?: boolean;
+  /** Permissions of a file that is made. Default 0o666, less what the process masks. */
+  readonly permissions?: number;
+}
+
+/** Checked options. */
+export interface OpenPlan extends OpenFlags {
+  readonly writable: boolean;
+  readonly truncate: boolean;
+}
+
+const KNOWN = ['mode', 'create', 'exclusive', 'truncate', 'permissions'] as const;
+
+/** Checks the options. Throws `EINVAL` that names the option and the rule. */
+export function planOpen(options: OpenOptions, call: string): OpenPlan {
+  if (typeof options !== 'object' || options === null) failMisuse(call, { options }, 'options are an object');
+  rejectUnknownOptions(call, options, KNOWN);
+  const { mode = 'r', create = false, exclusive = false, truncate = false, permissions = 0o666 } = options;
+  if (mode !== 'r' && mode !== 'rw') failMisuse(call, { mode }, "mode is 'r' or 'rw'");
+  requireInteger(call, 'permissions', permissions, 0, 0o7777);
+  const writable = mode === 'rw';
+  if (!writable && (create || truncate)) failMisuse(call, { mode, create, truncate }, "they need mode 'rw'");
+  if (exclusive && !create) failMisuse(call, { exclusive, create }, 'exclusive needs create');
+  let flags = writable ? constants.O_RDWR : constants.O_RDONLY;
+  if (create) flags |= constants.O_CREAT;
+  if (exclusive) flags |= constants.O_EXCL;
+  return { flags, permissions, writable, truncate };
+}

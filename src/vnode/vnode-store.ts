@@ -1,0 +1,12 @@
+/** What a kind of vnodes must be able to do: the pages' store, and how what it took becomes durable. */
+
+import type { VnodeIndex } from '../page/page-hash.ts';
+import type { PageStore } from '../page/page-store.ts';
+
+/** The store of one kind of vnodes. */
+export interface VnodeStore extends PageStore {
+  /** Makes what `write` took durable; `dataOnly` leaves out times and the like. Throws `EIO` and others. */
+  sync(vnode: VnodeIndex, dataOnly: boolean): void;
+  /** Cuts or lengthens what lies below the pages. Throws `EIO` and others; nothing is changed then. */
+  truncate(vnode: VnodeIndex, size: number): void;
+}

@@ -1,0 +1,44 @@
+/**
+ * Failures of writing back, so that everybody who has the vnode open hears of them.
+ *
+ * Pages are written back by whoever needs their frames, in whichever thread. A failure is counted in the vnode's row; each
+ * opener remembers the count that it has seen, and its next sync or close throws when there were more since.
+ */
+
+import { VmError, type VmErrorCode } from '../base/errors.ts';
+import type { BoundTables } from '../layout/region.ts';
+import type { VnodeIndex } from '../page/page-hash.ts';
+import { add, load, store } from '../sync/atomics.ts';
+import type { Thread } from '../sync/thread.ts';
+
+/** Codes that a row can remember. */
+export const WRITE_ERRORS: readonly VmErrorCode[] = ['EIO', 'ENOSPC', 'EACCES', 'ENOENT', 'ESTALE', 'ENOTSUP'];
+
+/** The failures as one thread sees them. */
+export class WriteErrors {
+  readonly #words: Int32Array;
+  readonly #vnode: BoundTables['vnode'];
+
+  constructor(thread: Thread) {
+    this.#words = thread.words;
+    this.#vnode = thread.region.tables.vnode;
+  }
+
+  /** Failures so far: what an opener remembers. */
+  count(vnode: VnodeIndex): number {
+    return load(this.#words, this.#vnode.errorCount.address(vnode));
+  }
+
+  /** Notes a failure. */
+  note(vnode: VnodeIndex, error: unknown): void {
+    const code = error instanceof VmError ? error.code : 'EIO';
+    store(this.#words, this.#vnode.errorCode.address(vnode), Math.max(0, WRITE_ERRORS.indexOf(code)) + 1);
+    add(this.#words, this.#vnode.errorCount.address(vnode), 1);
+  }
+
+  /** The error of the last failure, for an opener that has not seen it. */
+  unseen(vnode: VnodeIndex, call: string): VmError {
+    const code = WRITE_ERRORS[load(this.#words, this.#vnode.errorCode.address(vnode)) - 1] ?? 'EIO';
+    return new VmError(code, `${call}(vnode=${vnode}): writing back failed since this opener last looked`);
+  }
+}

@@ -1,0 +1,206 @@
+/**
+ * Writing into vnodes through their pages.
+ *
+ * PROBLEM     Bytes go into pages that all threads share, inside the vnode or behind its end, also from several threads at
+ *             once; pages that are wholly overwritten should not be read first; and wherever the thread dies, readers see
+ *             old bytes or new ones, never bytes of neither.
+ * STRUCTURE   1 the vnode's lock: shared inside the size, exclusive where the size grows
+ *             2 piece by piece, up to 32 pages: pages that keep some of their bytes are fetched; the others are created, and if
+ *               they are not in memory the new bytes are what they are filled with
+ *             3 mark what was there already, copy into it
+ *             4 the size grows   5 mark again: from here on a write-back sees the new size   6 release
+ *
+ * INVARIANTS  I1 a page that is created is valid only with its new bytes in it, and modified from the start.
+ *             I2 bytes behind the size are marked as modified after the size covers them.
+ * LOCKING     vnode-sizes.ts; pages are held shared while bytes are copied, so writers of one page may mix.
+ * COSTS       A page that is there: two marks and a copy. One that is not: no read if it is covered wholly.
+ * FAILURE     An error after some bytes were written ends the write: the count says how many; the next call throws it.
+ * REJECTED    Writing through private buffers that are merged later: two copies, and readers would see nothing until then.
+ * REFERENCES  illumos vpm_data_copy and writei; Linux generic_perform_write.
+ */
+
+import { failMisuse } from '../base/errors.ts';
+import { VERIFY } from '../base/verify.ts';
+import type { VnodeIndex } from '../page/page-hash.ts';
+import type { PageSource } from '../page/page-store.ts';
+import { FETCH_PAGES_MAX, type Pages } from '../page/pages.ts';
+import type { Banks } from '../phys/banks.ts';
+import { faultPoint } from '../sync/fault.ts';
+import type { Thread } from '../sync/thread.ts';
+import type { Vnodes } from '../vnode/vnodes.ts';
+
+/** Most pages of a vnode: page indices are 32-bit. */
+const PAGES_MAX = 0x7fffffff;
+
+/** Where bytes come from: an array, or the bytes of a bank that a physical address lies in. */
+export interface WriteSource {
+  readonly bytes: Uint8Array;
+  readonly at: number;
+}
+
+/** Fills pages that are created with the bytes that are being written. */
+class NewBytes implements PageSource {
+  readonly #banks: Banks;
+  #bytes: Uint8Array = new Uint8Array(0);
+  #at = 0;
+  #length = 0;
+  #index = 0;
+  #inPage = 0;
+  /** Bit per page that was made here. */
+  #made = 0;
+
+  constructor(banks: Banks) {
+    this.#banks = banks;
+  }
+
+  /** Sets what the pages from `index` on are filled with: `length` bytes from `at`, from byte `inPage` of the first page on. */
+  begin(bytes: Uint8Array, at: number, length: number, index: number, inPage: number): void {
+    this.#bytes = bytes;
+    this.#at = at;
+    this.#length = length;
+    this.#index = index;
+    this.#inPage = inPage;
+    this.#made = 0;
+  }
+
+  /** True when the page was made with its new bytes. */
+  made(page: number): boolean {
+    return (this.#made & (1 << page)) !== 0;
+  }
+
+  /** Copies the bytes of one page into its frame. */
+  copy(page: number, frame: number): void {
+    const { pageSize } = this.#banks;
+    const bank = this.#banks.bankOf(frame);
+    const to = this.#banks.views[bank] as Uint8Array;
+    const inPage = page === 0 ? this.#inPage : 0;
+    const skip = page === 0 ? 0 : page * pageSize - this.#inPage;
+    const length = Math.min(pageSize - inPage, this.#length - skip);
+    const offset = this.#banks.offsetOf(frame) + inPage;
+    const from = this.#at + skip;
+    if (to === this.#bytes) this.#banks.copyInBank(bank, offset, from, length);
+    else to.set(this.#bytes.subarray(from, from + length), offset);
+  }
+
+  fill(_vnode: VnodeIndex, index: number, frames: Int32Array, at: number, count: number): number {
+    const { pageSize } = this.#banks;
+    for (let lane = 0; lane < count; lane++) {
+      const page = index + lane - this.#index;
+      const frame = frames[at + lane] as number;
+      const from = this.#banks.offsetOf(frame);
+      const isWhole = (page > 0 || this.#inPage === 0) && (page + 1) * pageSize - this.#inPage <= this.#length;
+      if (!isWhole) (this.#banks.views[this.#banks.bankOf(frame)] as Uint8Array).fill(0, from, from + pageSize);
+      this.copy(page, frame);
+      this.#made |= 1 << page;
+    }
+    return 0;
+  }
+}
+
+/** Writes as one thread does them. */
+export class PageWrites {
+  readonly #thread: Thread;
+  readonly #pages: Pages;
+  readonly #vnodes: Vnodes;
+  readonly #pageSize: number;
+  readonly #lanes = new Int32Array(FETCH_PAGES_MAX);
+  readonly #new: NewBytes;
+
+  constructor(thread: Thread, banks: Banks, pages: Pages, vnodes: Vnodes) {
+    this.#thread = thread;
+    this.#pages = pages;
+    this.#vnodes = vnodes;
+    this.#pageSize = thread.region.geometry.pageSize;
+    this.#new = new NewBytes(banks);
+  }
+
+  /** Writes at an offset; returns the bytes written, fewer than `length` when an error came after some were. */
+  write(vnode: VnodeIndex, offset: number, length: number, source: WriteSource): number {
+    if (length === 0) return 0;
+    this.#requireEnd(offset, length);
+    const lock = this.#vnodes.sizes.lock(vnode);
+    lock.enterShared();
+    try {
+      if (offset + length <= this.#vnodes.size(vnode)) return this.#writeLocked(vnode, offset, length, source, false);
+    } finally {
+      lock.exitShared();
+    }
+    lock.enterExclusive();
+    try {
+      this.#vnodes.sizes.bound(vnode, offset + length);
+      return this.#writeLocked(vnode, offset, length, source, true);
+    } finally {
+      lock.exitExclusive();
+    }
+  }
+
+  /** Writes behind the end, wherever it is by then; returns the offset. `written` gets the bytes written in its first lane. */
+  append(vnode: VnodeIndex, length: number, source: WriteSource, written: Float64Array): number {
+    const lock = this.#vnodes.sizes.lock(vnode);
+    lock.enterExclusive();
+    try {
+      const offset = this.#vnodes.size(vnode);
+      written[0] = 0;
+      if (length === 0) return offset;
+      this.#requireEnd(offset, length);
+      this.#vnodes.sizes.bound(vnode, offset + length);
+      written[0] = this.#writeLocked(vnode, offset, length, source, true);
+      return offset;
+    } finally {
+      lock.exitExclusive();
+    }
+  }
+
+  #writeLocked(vnode: VnodeIndex, offset: number, length: number, source: WriteSource, grows: boolean): number {
+    let done = 0;
+    try {
+      while (done < length) {
+        done += this.#piece(vnode, offset + done, length - done, source.bytes, source.at + done, grows);
+      }
+    } catch (error) {
+      if (done === 0) throw error;
+    }
+    return done;
+  }
+
+  /** Steps 2 to 6 for as many bytes as fit into one piece; returns how many. */
+  #piece(vnode: VnodeIndex, offset: number, left: number, from: Uint8Array, at: number, grows: boolean): number {
+    const pageSize = this.#pageSize;
+    const pages = this.#pages;
+    const lanes = this.#lanes;
+    const index = Math.floor(offset / pageSize);
+    const inPage = offset - index * pageSize;
+    const size = this.#vnodes.size(vnode);
+    // 2.
+    const wholePages = inPage === 0 ? Math.min(FETCH_PAGES_MAX, Math.floor(left / pageSize)) : 0;
+    const count = Math.max(1, wholePages);
+    const length = Math.min(left, count * pageSize - inPage);
+    const coversAll = inPage === 0 && offset + length >= Math.min((index + 1) * pageSize, size);
+    this.#new.begin(from, at, length, index, inPage);
+    if (wholePages > 0 || coversAll || index * pageSize >= size) {
+      pages.create(vnode, index, count, lanes, 0, this.#vnodes, this.#new);
+    } else {
+      pages.fetch(vnode, index, 1, lanes, 0, this.#vnodes, true);
+    }
+    if (VERIFY) faultPoint(this.#thread, 'vpm.write.filled');
+    // 3.
+    for (let page = 0; page < count; page++) {
+      if (this.#new.made(page)) continue;
+      pages.setModified(lanes[page] as number);
+      this.#new.copy(page, lanes[page] as number);
+    }
+    if (VERIFY) faultPoint(this.#thread, 'vpm.write.copied');
+    // 4-6.
+    if (grows) this.#vnodes.sizes.publish(vnode, offset + length);
+    for (let page = 0; page < count; page++) {
+      pages.setModified(lanes[page] as number);
+      pages.release(lanes[page] as number);
+    }
+    return length;
+  }
+
+  #requireEnd(offset: number, length: number): void {
+    if (offset + length <= PAGES_MAX * this.#pageSize) return;
+    failMisuse('file.write', { offset, length }, `a file has at most ${PAGES_MAX} pages`);
+  }
+}

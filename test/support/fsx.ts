@@ -1,0 +1,263 @@
+/**
+ * One file under random operations, with a plain model beside it: the exerciser in the manner of fsx.
+ *
+ * The model is an array of bytes and a size; it may lie in shared memory, so that threads take turns on one file. After a
+ * sync the real file, read with plain fs, must equal the model byte for byte.
+ */
+
+import { readFileSync } from 'node:fs';
+import type { Prng } from 'pagewright/base';
+import type { File, Mapping } from 'pagewright/vpm';
+
+/** What a file should hold. */
+export interface Model {
+  readonly bytes: Uint8Array;
+  /** Word 0: the size. */
+  readonly size: Int32Array;
+}
+
+/** A model of a file of at most `maxBytes`. With `shared` it can go to other threads. */
+export function emptyModel(maxBytes: number, shared: boolean): Model {
+  const buffer = shared ? new SharedArrayBuffer(maxBytes) : new ArrayBuffer(maxBytes);
+  return {
+    bytes: new Uint8Array(buffer),
+    size: new Int32Array(shared ? new SharedArrayBuffer(4) : new ArrayBuffer(4)),
+  };
+}
+
+/** Names of the operations, for the tally. */
+export const OPERATIONS = [
+  'read',
+  'tryRead',
+  'readv',
+  'write',
+  'writev',
+  'append',
+  'mapRead',
+  'mapWrite',
+  'cut',
+  'lengthen',
+  'sync',
+  'reopen',
+] as const;
+
+const PAGE_BYTES = 4096;
+const MAP_BYTES_MAX = 31 * PAGE_BYTES;
+
+/** Drives one file. */
+export class Exerciser {
+  /** Operations done, by name. */
+  readonly tally: Record<string, number> = {};
+  readonly #open: () => File;
+  readonly #path: string;
+  readonly #model: Model;
+  readonly #random: Prng;
+  readonly #bytes: Uint8Array;
+  #file: File;
+
+  /** @param open opens the file at `path` for writing. */
+  constructor(open: () => File, path: string, model: Model, random: Prng) {
+    this.#open = open;
+    this.#path = path;
+    this.#model = model;
+    this.#random = random;
+    this.#bytes = model.bytes;
+    this.#file = open();
+  }
+
+  /** One random operation. Throws when anything differs. */
+  step(): void {
+    const random = this.#random;
+    const choice = random.below(1000);
+    if (choice < 300) this.#read();
+    else if (choice < 360) this.#tryRead();
+    else if (choice < 390) this.#readv();
+    else if (choice < 640) this.#write();
+    else if (choice < 680) this.#writev();
+    else if (choice < 740) this.#append();
+    else if (choice < 820) this.#map('read');
+    else if (choice < 900) this.#map('write');
+    else if (choice < 940) this.#truncate(this.#cutSize(), 'cut');
+    else if (choice < 970) this.#truncate(this.#size + random.below(this.#room + 1), 'lengthen');
+    else if (choice < 985) this.sync();
+    else this.#reopen();
+  }
+
+  /** Syncs and compares the real file with the model. */
+  sync(): void {
+    this.#count('sync');
+    if (this.#random.chance(0.3)) this.#file.datasync();
+    else this.#file.sync();
+    this.#compare('the file', readFileSync(this.#path), 0, this.#size);
+  }
+
+  /** Syncs, compares, closes. */
+  end(): void {
+    this.sync();
+    this.#file.close();
+  }
+
+  get #size(): number {
+    return this.#model.size[0] as number;
+  }
+
+  get #room(): number {
+    return Math.min(200_000, this.#bytes.length - this.#size);
+  }
+
+  #length(): number {
+    const random = this.#random;
+    if (random.chance(0.02)) return random.below(140_000);
+    return random.chance(0.2) ? PAGE_BYTES * random.between(1, 4) : random.below(6000);
+  }
+
+  /** Mostly a little less than now, sometimes anything. */
+  #cutSize(): number {
+    const random = this.#random;
+    return random.chance(0.1)
+      ? random.below(this.#size + 1)
+      : this.#size - random.below(Math.min(this.#size, 30_000) + 1);
+  }
+
+  /** An offset, often at the edge of a page or at the end. */
+  #offset(max: number): number {
+    const random = this.#random;
+    const offset = random.below(max + 1);
+    return random.chance(0.3) ? offset - (offset % PAGE_BYTES) : offset;
+  }
+
+  #fresh(length: number): Uint8Array {
+    const bytes = new Uint8Array(length);
+    let value = this.#random.next();
+    for (let i = 0; i < length; i++) {
+      bytes[i] = value;
+      value = (value + 37 + (i >> 6)) & 255;
+    }
+    return bytes;
+  }
+
+  #compare(what: string, got: Uint8Array, offset: number, length: number): void {
+    if (this.#file.size !== this.#size) throw new Error(`${what}: size ${this.#file.size}, expected ${this.#size}`);
+    if (got.length !== length) throw new Error(`${what}: ${got.length} bytes at ${offset}, expected ${length}`);
+    if (Buffer.compare(got, this.#bytes.subarray(offset, offset + length)) === 0) return;
+    const wrong = got.findIndex((byte, i) => byte !== this.#bytes[offset + i]);
+    const value = `${got[wrong]}, expected ${this.#bytes[offset + wrong]}`;
+    throw new Error(`${what}: byte ${offset + wrong} of ${this.#size} is ${value} (${length} bytes at ${offset})`);
+  }
+
+  #read(): void {
+    this.#count('read');
+    const offset = this.#offset(this.#size + 5000);
+    const length = this.#length();
+    this.#compare('read', this.#file.read(offset, length), offset, this.#clip(offset, length));
+  }
+
+  #tryRead(): void {
+    this.#count('tryRead');
+    const offset = this.#offset(this.#size);
+    const length = this.#length();
+    const got = this.#file.tryRead(offset, length);
+    if (got !== null) this.#compare('tryRead', got, offset, this.#clip(offset, length));
+  }
+
+  #readv(): void {
+    this.#count('readv');
+    const offset = this.#offset(this.#size);
+    const targets = [0, 1, 2].map(() => new Uint8Array(this.#random.below(5000)));
+    const got = this.#file.readv(offset, targets);
+    this.#compare('readv', Buffer.concat(targets).subarray(0, got), offset, this.#clip(offset, total(targets)));
+  }
+
+  #write(): void {
+    this.#count('write');
+    const offset = this.#offset(Math.min(this.#size + 9000, this.#bytes.length - 1));
+    const bytes = this.#fresh(Math.min(this.#length(), this.#bytes.length - offset));
+    if (this.#file.write(offset, bytes) !== bytes.length) throw new Error('a write was short');
+    this.#put(offset, bytes);
+  }
+
+  #writev(): void {
+    this.#count('writev');
+    const offset = this.#offset(Math.min(this.#size, this.#bytes.length - 15_000));
+    const pieces = [0, 1, 2].map(() => this.#fresh(this.#random.below(5000)));
+    if (this.#file.writev(offset, pieces) !== total(pieces)) throw new Error('a writev was short');
+    this.#put(offset, Buffer.concat(pieces));
+  }
+
+  #append(): void {
+    this.#count('append');
+    const bytes = this.#fresh(Math.min(this.#length(), this.#room));
+    const before = this.#size;
+    const offset = this.#file.append(bytes);
+    if (offset !== before) throw new Error(`appended at ${offset}, expected ${before}`);
+    this.#put(offset, bytes);
+  }
+
+  #map(access: 'read' | 'write'): void {
+    this.#count(access === 'read' ? 'mapRead' : 'mapWrite');
+    if (this.#size === 0) return;
+    const offset = this.#offset(this.#size - 1);
+    const length = Math.min(1 + this.#length(), MAP_BYTES_MAX, this.#size - offset);
+    const mapping: Mapping = this.#file.map(offset, length, access);
+    try {
+      this.#compare(`map ${access}`, Buffer.concat(mapping.views()), offset, length);
+      if (access === 'read') return;
+      const bytes = this.#fresh(length);
+      let done = 0;
+      for (const view of mapping.views()) {
+        view.set(bytes.subarray(done, done + view.length));
+        done += view.length;
+      }
+      this.#put(offset, bytes);
+      if (this.#random.chance(0.1)) {
+        mapping.modified();
+        this.sync();
+      }
+    } finally {
+      mapping.release();
+    }
+  }
+
+  #truncate(size: number, what: 'cut' | 'lengthen'): void {
+    this.#count(what);
+    const before = this.#size;
+    this.#file.truncate(size);
+    this.#bytes.fill(0, Math.min(size, before), Math.max(size, before));
+    this.#model.size[0] = size;
+  }
+
+  #reopen(): void {
+    this.#count('reopen');
+    this.#file.close();
+    if (this.#random.chance(0.5)) this.#compareClosed();
+    this.#file = this.#open();
+  }
+
+  /** A close writes everything to the file system. */
+  #compareClosed(): void {
+    const real = readFileSync(this.#path);
+    // What lies behind the last byte that was ever written may be missing until a sync.
+    const rest = this.#bytes.subarray(real.length, this.#size);
+    const same = Buffer.compare(real, this.#bytes.subarray(0, Math.min(real.length, this.#size))) === 0;
+    if (real.length > this.#size || !same || rest.some((byte) => byte !== 0))
+      throw new Error('closed: the file differs');
+  }
+
+  #put(offset: number, bytes: Uint8Array): void {
+    if (bytes.length === 0) return;
+    this.#bytes.set(bytes, offset);
+    if (offset + bytes.length > this.#size) this.#model.size[0] = offset + bytes.length;
+  }
+
+  #clip(offset: number, length: number): number {
+    return Math.max(0, Math.min(length, this.#size - offset));
+  }
+
+  #count(name: (typeof OPERATIONS)[number]): void {
+    this.tally[name] = (this.tally[name] ?? 0) + 1;
+  }
+}
+
+function total(arrays: readonly Uint8Array[]): number {
+  return arrays.reduce((sum, { length }) => sum + length, 0);
+}

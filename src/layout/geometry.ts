@@ -52,6 +52,9 @@ export const GEOMETRY_KEYS = [
   'spaceWaiters',
   'recordings',
   'recordEntries',
+  'mappingLists',
+  'mappingEntries',
+  'mappingFrames',
 ] as const;
 
 /** Name of one capacity. */

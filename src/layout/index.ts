@@ -10,3 +10,4 @@ export * from './system-tables.ts';
 export * from './table.ts';
 export * from './tables.ts';
 export * from './vmem-tables.ts';
+export * from './vpm-tables.ts';

@@ -80,6 +80,13 @@ import {
   tagTable,
   transferTable,
 } from './vmem-tables.ts';
+import {
+  mappingCacheTable,
+  mappingEntryTable,
+  mappingFrameTable,
+  mappingListTable,
+  mappingSlotTable,
+} from './vpm-tables.ts';
 
 /** Name of a table to its declaration. */
 export const TABLES = {
@@ -154,6 +161,11 @@ export const TABLES = {
   spanService: spanServiceTable,
   recording: recordingTable,
   recordEntry: recordEntryTable,
+  mappingCache: mappingCacheTable,
+  mappingList: mappingListTable,
+  mappingEntry: mappingEntryTable,
+  mappingFrame: mappingFrameTable,
+  mappingSlot: mappingSlotTable,
 } as const;
 
 /** The type of `TABLES`. */

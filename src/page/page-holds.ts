@@ -69,6 +69,16 @@ export class PageHolds {
     return this.#depth[frame] !== 0;
   }
 
+  /** Shared holds that this thread has on the page. */
+  depthOf(frame: FrameIndex): number {
+    return this.#depth[frame] as number;
+  }
+
+  /** True while anybody has the page exclusively: a hint unless it is this thread. */
+  isExclusive(frame: FrameIndex): boolean {
+    return (load(this.#thread.words, this.#lock.address(frame)) & LOCK_OWNER) !== 0;
+  }
+
   /** True while some thread holds the page, or is about to. */
   isHeld(frame: FrameIndex): boolean {
     const address = this.#lock.address(frame);

@@ -107,6 +107,14 @@ export const FAULT_POINTS = [
   'vnode.extend.bounded',
   'vpm.write.filled',
   'vpm.write.copied',
+  'vpm.cache.named',
+  'vpm.cache.taken',
+  'vpm.cache.contend',
+  'vpm.cache.steal',
+  'vpm.cache.created',
+  'vpm.cache.unlisted',
+  'vpm.cache.mapped',
+  'vpm.cache.writing',
 ] as const;
 
 /** Name of one fault point. */

@@ -38,7 +38,9 @@ export const RANK = {
   pageHash: 700,
   /** A stripe of the lists of modified pages. */
   pageDirty: 720,
-  /** Lists of the page mapping cache. */
+  /** Held by those who wait for an entry of the mapping cache; they look at its lists. */
+  mappingWait: 790,
+  /** Lists of the mapping cache: of entries, and of clean pages. */
   mappingList: 800,
   /** One quantum cache: its depot and slabs. */
   quantumCache: 850,

@@ -12,6 +12,7 @@ import { Region } from '../layout/index.ts';
 import { Banks } from '../phys/banks.ts';
 import { createPagelock } from '../seg/index.ts';
 import { claimSlot, createOwner, newWatchId, poisonRegion, refusePoisoned } from '../sync/index.ts';
+import { createMappingCache } from '../vpm/index.ts';
 import { type Handle, unwrapHandle } from './handle.ts';
 import { HEAP, heapOptions } from './heap.ts';
 import { type BootOptions, type BootPlan, planBoot } from './options.ts';
@@ -38,6 +39,7 @@ export function boot(options: BootOptions): VirtualMemory {
   region.tables.frameOrder.source.put(0, plan.frameOrder);
   region.tables.physSegments.bigFirst.put(0, plan.bigFirst ? 1 : 0);
   createPagelock(region, plan.pagelock);
+  createMappingCache(region, plan.mappingState);
   const { pmemPool } = region.tables;
   pmemPool.largeFrames.put(0, plan.pmem.largeFrames);
   pmemPool.reserveLimit.put(0, plan.pmem.reserveLimit);

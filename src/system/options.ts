@@ -25,6 +25,7 @@ import type { PhysSegmentOptions } from '../phys/phys-segments.ts';
 import { defaultMarks, type FrameMarks } from '../phys/watermarks.ts';
 import { type PagelockOptions, sizePagelock } from '../seg/pagelock-options.ts';
 import type { OwnerLimits } from '../sync/owners.ts';
+import { type MappingOptions, planMappings } from '../vpm/mapping-options.ts';
 
 /** Options of `boot`. Sizes are bytes or text such as `'64 MiB'`. */
 export interface BootOptions {
@@ -54,6 +55,8 @@ export interface BootOptions {
   readonly callbacks?: number;
   /** Sizes and tunables of the pagelock cache. */
   readonly pagelock?: PagelockOptions;
+  /** How files are mapped: `{ compat: 'seed' }` adds `vm.cachedMappings`. */
+  readonly mappings?: MappingOptions;
   /** Limits of the default owner. Default: none. */
   readonly limits?: OwnerLimits;
   /** Operations that recordings of arenas can hold between two drains, all four together: 64 bytes each. Default 16384. */
@@ -111,6 +114,8 @@ export interface BootPlan {
   readonly pmem: PmemPlan;
   readonly limits: OwnerLimits;
   readonly pagelock: PagelockOptions;
+  /** A value of `MAPPING_STATE`. */
+  readonly mappingState: number;
   readonly services: 'threads' | 'manual';
 }
 
@@ -131,6 +136,7 @@ const KNOWN_OPTIONS: readonly (keyof BootOptions)[] = [
   'owners',
   'callbacks',
   'pagelock',
+  'mappings',
   'limits',
   'recordEntries',
   'spinLimit',
@@ -148,7 +154,7 @@ export function planBoot(options: BootOptions): BootPlan {
     failMisuse('boot', { options }, "pass an object, at least { memory: '64 MiB' }");
   }
   rejectUnknownOptions('boot', options, KNOWN_OPTIONS);
-  for (const name of ['limits', 'physical', 'pagelock'] as const) {
+  for (const name of ['limits', 'physical', 'pagelock', 'mappings'] as const) {
     const value: unknown = options[name];
     if (value !== undefined && (typeof value !== 'object' || value === null)) {
       failMisuse('boot', { [name]: value }, `${name} must be an object`);
@@ -166,6 +172,7 @@ export function planBoot(options: BootOptions): BootPlan {
   const pathBytes = Math.max(65536, vnodes * 128);
   const physical = planPhysical(options.physical ?? {});
   const pmem = planPmem(options.pmem ?? {}, frames);
+  const mappings = planMappings(options.mappings ?? {}, frames, pageSize, slots);
   const geometry: Geometry = {
     slots,
     slotLanes,
@@ -200,6 +207,7 @@ export function planBoot(options: BootOptions): BootPlan {
     ...pmem.geometry,
     ...pmemGeometry(frames, pmem.plan.largeFrames),
     deviceMaps: 256,
+    ...mappings.geometry,
   };
   const spinLimit = integer('spinLimit', 100, 0, 1_000_000);
   const clock = oneOf('clock', options.clock ?? 'real', ['real', 'virtual']);
@@ -215,6 +223,7 @@ export function planBoot(options: BootOptions): BootPlan {
     pmem: pmem.plan,
     limits: options.limits ?? {},
     pagelock: options.pagelock ?? {},
+    mappingState: mappings.state,
     services,
   };
 }

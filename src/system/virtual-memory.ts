@@ -41,7 +41,7 @@ import {
 } from '../sync/index.ts';
 import { type Arena, type ArenaOptions, Arenas } from '../vmem/index.ts';
 import { type OpenOptions, recoverVnodes, Vnodes } from '../vnode/index.ts';
-import { type File, openFile, PageMappings, recoverMappings } from '../vpm/index.ts';
+import { CachedMappings, type File, openFile, PageMappings, recoverMappings } from '../vpm/index.ts';
 import { frameGauges } from './frame-gauges.ts';
 import type { AdoptMessage, Handle, Watch } from './handle.ts';
 import { HEAP, registerHeap } from './heap.ts';
@@ -88,6 +88,8 @@ export class VirtualMemory {
   readonly deviceMaps: DeviceMaps;
   readonly vnodes: Vnodes;
   readonly mappings: PageMappings;
+  /** Mappings as the original source makes them; see vpm/cached-mappings.ts. `ENOTSUP` unless booted with them. */
+  readonly cachedMappings: CachedMappings;
   /** The cache of ranges whose pages stay locked; see seg/pagelock-cache.ts. */
   readonly pagelock: PagelockCache;
   /** Gives back, in this order, what a dead slot owned in each room. */
@@ -112,11 +114,13 @@ export class VirtualMemory {
     this.pageLists.setPressure(this.pmem.pressure());
     this.vnodes = new Vnodes(this.thread, this.pages, banks);
     this.mappings = new PageMappings(this.thread, banks, this.pages, this.vnodes);
+    this.cachedMappings = new CachedMappings(this.thread, banks, this.frames, this.pages.holds, this.vnodes);
     this.pagelock = new PagelockCache(this.thread, this.callbacks, frameGauges(this.frames));
     registerHeap(this.callbacks, this.frames, banks.pageSize);
     this.recoverers = [
       (_self, dead) => this.arenas.recover(dead),
       recoverPages,
+      (_self, dead) => this.cachedMappings.recover(dead),
       recoverVnodes,
       recoverMappings,
       (_self, dead) => this.pmem.recover(dead),
@@ -225,6 +229,7 @@ export class VirtualMemory {
       this.pmem.check(),
       checkPages(this.thread),
       this.vnodes.check(),
+      this.cachedMappings.check(),
       this.pagelock.check(),
     ];
   }

@@ -21,6 +21,7 @@ import { pglistReplayer } from './pglist.ts';
 import { pmemReplayer } from './pmem.ts';
 import { readTrace, TraceError, type TraceHeader } from './trace.ts';
 import { vmemReplayer } from './vmem.ts';
+import { vpmReplayer } from './vpm.ts';
 
 /** How one step differed. */
 export interface Difference {
@@ -78,6 +79,7 @@ const REPLAYERS: readonly Replayer[] = [
   pmemReplayer,
   pcacheReplayer,
   pcacheInitReplayer,
+  vpmReplayer,
 ];
 
 /** Replays a file. Throws `TraceError` when it cannot be replayed at all. */

@@ -41,6 +41,9 @@ import { CleanList } from './clean-list.ts';
 import { MAPPING_COUNTER, mappingCountersOf } from './mapping-counters.ts';
 import { MappingEntries } from './mapping-entries.ts';
 
+/** Pages that are made clean at a time when no frame can be had otherwise. */
+const CLEAN_PAGES = 32;
+
 /** How pages are asked for: to read them, or to write to them. */
 export type MapAccess = 'read' | 'write';
 
@@ -94,6 +97,7 @@ export class CachedPages {
   readonly #counters: Float64Array;
   readonly #store: MappedStore;
   readonly #lane = new Int32Array(1);
+  #nextToClean: FrameIndex = 0;
 
   constructor(thread: Thread, frames: Frames, holds: PageHolds, store: MappedStore) {
     this.#thread = thread;
@@ -308,18 +312,19 @@ export class CachedPages {
     return fail('ENOMEM', 'cachedMappings.map', { vnode, index, total, page }, 'no page can leave its frame');
   }
 
-  /** Writes modified pages that nobody uses back, so that they become clean; false when there was none. */
+  /** Makes some pages that nobody uses clean, remembered or modified as they are; false when there was none. */
   #cleanOthers(): boolean {
     const page = this.#page;
     let cleaned = 0;
-    for (let frame = 0; frame < page.rowCount; frame++) {
-      if (page.vnode.get(frame) === 0 || this.#dirty.isClean(frame) || !this.holds.tryExclusive(frame)) continue;
-      const entry = this.entries.namedBy(frame);
+    for (let step = 0; step < page.rowCount && cleaned < CLEAN_PAGES; step++) {
+      const frame = this.#nextToClean;
+      this.#nextToClean = (frame + 1) % page.rowCount;
+      if (page.vnode.get(frame) === 0 || this.clean.has(frame) || !this.holds.tryExclusive(frame)) continue;
       const vnode = page.vnode.get(frame) - 1;
-      const index = page.index.get(frame);
-      const unmapped = entry < 0 || !this.entries.remembers(entry, frame, vnode, index);
       try {
-        if (unmapped && vnode >= 0 && page.state.get(frame) === PAGE_STATE.valid && this.#write(frame, vnode, index)) {
+        if (vnode >= 0 && page.state.get(frame) === PAGE_STATE.valid) {
+          this.entries.forget(frame);
+          this.#write(frame, vnode, page.index.get(frame));
           this.#addClean(frame, false);
           this.#count(MAPPING_COUNTER.cleaned);
           cleaned++;

@@ -37,7 +37,7 @@ export const MAPPING_COUNTER = {
   zeroFaults: 15,
   /** Requests for pages from the store. */
   getPages: 16,
-  /** Modified pages written because no frame was free. */
+  /** Pages that were made clean because no frame could be had otherwise. */
   cleaned: 17,
 } as const;
 

@@ -8,8 +8,8 @@
 import type { VnodeIndex } from '../page/page-hash.ts';
 import type { CachedMapping } from './cached-mapping.ts';
 import type { CachedMappings } from './cached-mappings.ts';
-import type { MapAccess } from './cached-pages.ts';
 import { MAPPING_COUNTER } from './mapping-counters.ts';
+import type { MapAccess } from './page-mappings.ts';
 
 /** Entries of the scatter list of a copy: two pages and the end. */
 const COPY_SEGMENTS = 3;

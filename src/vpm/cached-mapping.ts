@@ -3,8 +3,8 @@
 import { fail } from '../base/errors.ts';
 import type { Banks } from '../phys/banks.ts';
 import type { CachedMappings } from './cached-mappings.ts';
-import type { MapAccess } from './cached-pages.ts';
 import type { MappedPiece } from './mapping.ts';
+import type { MapAccess } from './page-mappings.ts';
 
 /** Release it with what was done to its pages: read, or written to. */
 export class CachedMapping {

@@ -32,11 +32,12 @@ import { mutexEnterWithin, mutexExit } from '../sync/mutex.ts';
 import { RANK } from '../sync/ranks.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
 import { CachedMapping } from './cached-mapping.ts';
-import { CachedPages, type MapAccess, type MappedStore, type PutFlags, type PutReport } from './cached-pages.ts';
+import { CachedPages, type MappedStore, type PutFlags, type PutReport } from './cached-pages.ts';
 import { LockedCharge } from './locked-charge.ts';
 import { MAPPING_COUNTER, mappingCountersOf } from './mapping-counters.ts';
 import { ENTRY_RACED } from './mapping-entries.ts';
 import { MAPPING_STATE } from './mapping-options.ts';
+import type { MapAccess } from './page-mappings.ts';
 
 /** Most pages of one mapping. */
 const PAGES_MAX = 32;

@@ -40,12 +40,10 @@ import type { SlotIndex, Thread } from '../sync/thread.ts';
 import { CleanList } from './clean-list.ts';
 import { MAPPING_COUNTER, mappingCountersOf } from './mapping-counters.ts';
 import { MappingEntries } from './mapping-entries.ts';
+import type { MapAccess } from './page-mappings.ts';
 
 /** Pages that are made clean at a time when no frame can be had otherwise. */
 const CLEAN_PAGES = 32;
-
-/** How pages are asked for: to read them, or to write to them. */
-export type MapAccess = 'read' | 'write';
 
 /** Where the pages of cached mappings come from and go to. */
 export interface MappedStore extends PageStore {
@@ -155,7 +153,9 @@ export class CachedPages {
   /** A page is used up to here: unlocks it, and puts it on the list of clean pages if that is where it belongs. */
   release(frame: FrameIndex): void {
     const exclusive = this.holds.isMine(frame);
-    const last = this.entries.namedBy(frame) < 0 && (exclusive || (this.holds.depthOf(frame) === 1 && this.holds.tryUpgrade(frame)));
+    const last =
+      this.entries.namedBy(frame) < 0 &&
+      (exclusive || (this.holds.depthOf(frame) === 1 && this.holds.tryUpgrade(frame)));
     if (!last) {
       this.unlock(frame);
       return;

@@ -5,6 +5,7 @@
  *             then. The monitor must stay free to notice those.
  * STRUCTURE   monitor: locks of the dead thread are free  ->  message  ->  recoverers of the rooms  ->  the slot is free
  *             once a second, and when kicked           ->  pagelock.reap
+ *             an arena wants a span of a remote source ->  its import function, if it is in a module
  * INVARIANTS  I1 slots are recovered one after another, in the order in which their threads were found dead.
  * LOCKING     Has a slot of its own for what recoverers lock.
  * COSTS       What the rooms own; see their recoverers.
@@ -32,4 +33,14 @@ async function reapForEver(): Promise<void> {
   }
 }
 
+/** Runs import functions that return promises for threads that cannot. It ends with the system. */
+async function serveImports(): Promise<void> {
+  try {
+    await vm.arenas.serveImports();
+  } catch (error) {
+    if (vm.poisoned === null) throw error;
+  }
+}
+
 void reapForEver();
+void serveImports();

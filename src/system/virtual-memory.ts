@@ -269,7 +269,7 @@ export class VirtualMemory {
     let failure: unknown;
     if (poisonReason(this.region) === null) {
       this.mappings.close();
-      this.arenas.drain();
+      this.arenas.leave();
       failure = this.#closeFiles();
     } else {
       this.vnodes.closeDescriptors();

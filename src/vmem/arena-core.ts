@@ -29,6 +29,7 @@ import { ArenaSlabs } from './arena-slabs.ts';
 import type { FreeTrees } from './free-index.ts';
 import {
   type ArenaIndex,
+  FLAG_ASYNC_IMPORT,
   FLAG_CHARGE,
   FLAG_COMPAT_SEED,
   FLAG_KEEP_SPANS,
@@ -36,6 +37,7 @@ import {
   STRATEGY_INSTANT,
 } from './kinds.ts';
 import { QuantumCaches, slabSizeOf } from './quantum-caches.ts';
+import { asyncSourceOf } from './span-service.ts';
 
 const ARENA_RANK = RANK.arena;
 
@@ -87,6 +89,8 @@ export class ArenaCore {
   readonly releases: boolean;
   /** Imports are rounded up to a multiple of this; 0 not at all. */
   readonly importUnit: number;
+  /** Spans come from a function that returns a promise: see span-service.ts. */
+  readonly asyncImports: boolean;
   /** Most that all spans together may be; infinite without a limit. */
   readonly limit: number;
   /** Freed ranges wait before they are used again. */
@@ -134,6 +138,7 @@ export class ArenaCore {
     this.importUnit = arena.importUnit.get(row);
     const { arenaLife: life } = tables;
     this.limit = life.limit.get(row) || Number.POSITIVE_INFINITY;
+    this.asyncImports = (this.flags & FLAG_ASYNC_IMPORT) !== 0;
     this.quarantines = (this.flags & FLAG_QUARANTINE) !== 0;
     this.charges = (this.flags & FLAG_CHARGE) !== 0;
     this.lowCallback = life.lowCallback.get(row) - 1;
@@ -154,6 +159,11 @@ export class ArenaCore {
   /** True when spans can be had from a source. */
   get imports(): boolean {
     return this.importArena >= 0 || this.importCallback >= 0;
+  }
+
+  /** True when this thread can give spans back: it need not have the functions of an asynchronous source. */
+  get canRelease(): boolean {
+    return !this.asyncImports || asyncSourceOf(this) !== null;
   }
 
   /** True when the arena behaves like the original source wherever the two differ. */

@@ -6,6 +6,7 @@ import type { CallbackReference, Callbacks } from '../sync/index.ts';
 import { Arena } from './arena.ts';
 import {
   type ArenaIndex,
+  FLAG_ASYNC_IMPORT,
   FLAG_CHARGE,
   FLAG_COMPAT_SEED,
   FLAG_KEEP_SPANS,
@@ -23,6 +24,11 @@ export interface ImportOptions {
   readonly from: Arena | CallbackReference;
   /** Ask for 16 times what is needed, so that the source is asked less often. */
   readonly large?: boolean;
+  /**
+   * The source is an `AsyncSpanSource`, which answers later. Only `allocAsync` and `allocWait` import then; for `allocWait`
+   * some thread must run the function: see `Arenas.serveImports`. Default false.
+   */
+  readonly async?: boolean;
   /** Round what is asked for up to a multiple of this: a multiple of the quantum. */
   readonly roundTo?: number;
 }
@@ -109,7 +115,7 @@ const KNOWN_OPTIONS = [
   'import',
   'compat',
 ] as const;
-const KNOWN_IMPORT_OPTIONS = ['from', 'large', 'roundTo'] as const;
+const KNOWN_IMPORT_OPTIONS = ['from', 'large', 'roundTo', 'async'] as const;
 const NAME_BYTES_MAX = 63;
 
 /** Frees or milliseconds that a quarantine may last: times are compared modulo 2^32. */
@@ -198,14 +204,16 @@ function planImport(name: string, quantum: number, options: ImportOptions | unde
     failMisuse(CALL, { name, import: options }, 'import must be an object with `from`');
   }
   rejectUnknownOptions(`${CALL}: import`, options, KNOWN_IMPORT_OPTIONS);
-  const { from, large = false } = options;
+  const { from, large = false, async: later = false } = options;
+  if (typeof later !== 'boolean') failMisuse(CALL, { name, async: later }, 'import.async must be true or false');
   if (typeof large !== 'boolean') failMisuse(CALL, { name, large }, 'import.large must be true or false');
   const importUnit = requireInteger(CALL, 'import.roundTo', options.roundTo ?? 0, 0, ADDRESS_MAX);
   if (importUnit % quantum !== 0) {
     failMisuse(CALL, { name, roundTo: importUnit, quantum }, 'import.roundTo must be a multiple of the quantum');
   }
-  const flags = large ? FLAG_LARGE_IMPORT : 0;
+  const flags = (large ? FLAG_LARGE_IMPORT : 0) | (later ? FLAG_ASYNC_IMPORT : 0);
   if (from instanceof Arena) {
+    if (later) failMisuse(CALL, { name, async: later }, 'import.async is for functions: an arena answers at once');
     if (from.quantum < quantum) {
       const values = { name, quantum, source: from.name, sourceQuantum: from.quantum };
       failMisuse(CALL, values, 'the quantum must not be larger than that of the source');

@@ -384,6 +384,7 @@ export class Arena {
       core,
       size: rounded,
       constrained: constraints !== null,
+      constraints,
       attempt: (waiter) => {
         const cached = plain && core.caches !== null && rounded <= core.caches.maxUnits && core.current;
         const address = cached ? (core.caches as QuantumCaches).tryAlloc(rounded) : -1;

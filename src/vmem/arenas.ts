@@ -4,7 +4,7 @@
  * Arenas live in shared memory: one that a thread creates can be opened by name in every other.
  */
 
-import { type CheckReport, fail, failMisuse } from '../base/index.ts';
+import { type CheckReport, fail, failMisuse, rejectUnknownOptions } from '../base/index.ts';
 import type { Callbacks, SlotIndex, Thread } from '../sync/index.ts';
 import { type AddressReport, Arena } from './arena.ts';
 import { ArenaCores, type PressureListener } from './arena-cores.ts';
@@ -13,7 +13,8 @@ import { type ArenaIndex, STATE_READY } from './kinds.ts';
 import { createArena, enterRegistry, exitRegistry, findArena } from './lifecycle.ts';
 import { listRecordings, type RecordingReport } from './recorder.ts';
 import { recoverArenas } from './recover.ts';
-import { checkQueue } from './space-queue.ts';
+import { checkQueue, recoverQueue } from './space-queue.ts';
+import { abandonImports, serveImports } from './span-service.ts';
 import type { ArenaStatistics } from './statistics.ts';
 import { tagPoolUse } from './tag-pool.ts';
 
@@ -91,9 +92,27 @@ export class Arenas {
     return { tags, unusedTags: unused, arenas: this.list().map((arena) => arena.stats()) };
   }
 
-  /** Puts what this thread has cached back into the arenas. Before it detaches. */
+  /** Puts what this thread has cached back into the arenas. */
   drain(): void {
     for (const arena of this.list()) arena.drain();
+  }
+
+  /** For a thread that detaches: the same, and what it waits for or imports for others is left to them. */
+  leave(): void {
+    const { thread } = this.#cores;
+    this.drain();
+    abandonImports(this.#cores, thread.slot);
+    recoverQueue(thread, thread.slot);
+  }
+
+  /**
+   * Runs the import functions of asynchronous sources for threads that are blocked in `allocWait` or lack the function: those
+   * that this thread has. Resolves when the signal is aborted or the thread detaches. The daemon does it for functions of
+   * modules; call it in a thread whose event loop is free for names that it has registered.
+   */
+  async serveImports(options: { readonly signal?: AbortSignal } = {}): Promise<void> {
+    rejectUnknownOptions('arenas.serveImports', options, ['signal']);
+    await serveImports(this.#cores, options.signal);
   }
 
   /**

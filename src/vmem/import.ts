@@ -50,8 +50,14 @@ import { clearTransfer, recordFunctionImport, returnInFlight, type SpanSource, s
 /** Imports that one request may make: more than one only when other threads take what it imported. */
 const ATTEMPTS_MAX = 4;
 
+/** Sizes that an asynchronous source is asked for, the best first. */
+export function asksFor(core: ArenaCore, size: number, constraints: Constraints | null): number[] {
+  const large = (core.flags & FLAG_LARGE_IMPORT) !== 0 && constraints === null && !core.seed;
+  return large ? [inUnits(core, size * LARGE_IMPORT_FACTOR), inUnits(core, size)] : [inUnits(core, size)];
+}
+
 /** What is asked of the source, and for which request. */
-interface Ask {
+export interface Ask {
   /** Size of the range. */
   readonly wanted: number;
   readonly strategy: number;
@@ -70,7 +76,7 @@ export function importSpan(
   constraints: Constraints | null,
   attempt: number,
 ): boolean {
-  if (!core.imports) return false;
+  if (!core.imports || core.asyncImports) return false;
   const large = (core.flags & FLAG_LARGE_IMPORT) !== 0;
   const asked = core.importUnit === 0 ? strategy : STRATEGY_INSTANT;
   const plain = { strategy: asked, place: null, size, constraints: null };
@@ -172,7 +178,12 @@ function askFunction(core: ArenaCore, ask: Ask): number {
 }
 
 /** Looks at what an import function returned and puts it in flight. The range's start, or -1 for none. */
-function recordAnswer(core: ArenaCore, source: SpanSource, answer: unknown, wanted: number): number {
+export function recordAnswer(
+  core: ArenaCore,
+  source: Pick<SpanSource, 'release'>,
+  answer: unknown,
+  wanted: number,
+): number {
   if (answer === -1) return -1;
   const range = typeof answer === 'object' && answer !== null ? (answer as { start?: unknown; size?: unknown }) : null;
   const start = range === null ? answer : range.start;
@@ -201,8 +212,8 @@ function failSource(core: ArenaCore, values: Readonly<Record<string, unknown>>, 
   failMisuse(`import function ${where} of arena ${JSON.stringify(core.name)}`, values, rule);
 }
 
-/** Makes a span of the range in flight, or gives it back. */
-function recordSpan(core: ArenaCore, start: number, size: number, ask: Ask): boolean {
+/** Makes a span of the range in flight, or gives it back. Entered and left with the lock, which it leaves to throw. */
+export function recordSpan(core: ArenaCore, start: number, size: number, ask: Ask): boolean {
   const overlapped = spanOverlap(core, start, size) !== 0;
   const allowed = !isOverLimit(core, size);
   const helps = ask.constraints === null || fitSegment(start, size, ask.size, ask.constraints) >= 0;
@@ -221,7 +232,7 @@ function recordSpan(core: ArenaCore, start: number, size: number, ask: Ask): boo
   const span = insertSpan(core, start, size, KIND_SPAN_IMPORTED);
   if (core.releases && !core.seed) idleInsert(core, span);
   clearTransfer(core);
-  if (core.importCallback >= 0) spanSource(core.cores, core).recorded?.();
+  if (core.importCallback >= 0 && !core.asyncImports) spanSource(core.cores, core).recorded?.();
   core.count(COUNT_IMPORTS);
   if (VERIFY) faultPoint(core.thread, 'vmem.import.recorded');
   core.thread.commit();
@@ -231,6 +242,7 @@ function recordSpan(core: ArenaCore, start: number, size: number, ask: Ask): boo
 /** Gives the spans that an arena keeps idle back to its source. False when there are none. Called without the lock. */
 export function releaseIdle(core: ArenaCore): boolean {
   const { words, base } = core;
+  if (!core.canRelease) return false;
   let released = false;
   for (;;) {
     core.enterAnyway();

@@ -11,5 +11,5 @@ export type { ArenaRecording, RecordingReport, RecordOptions } from './recorder.
 export type { ResizeOptions } from './resize.ts';
 export type { ArenaSnapshot, Segment, SegmentKind } from './snapshot.ts';
 export type { ArenaCounts, ArenaStatistics } from './statistics.ts';
-export type { SpanSource } from './transfer.ts';
+export type { AsyncSpanSource, SpanSource } from './transfer.ts';
 export type { AllocAsyncOptions, AllocWaitOptions } from './waiting.ts';

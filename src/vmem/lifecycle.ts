@@ -177,6 +177,15 @@ export function destroyArena(core: ArenaCore): void {
   }
   try {
     if (!core.current) core.failStale();
+    if (core.releases && !core.canRelease) {
+      const { name } = cores.callbacks.describe(core.importCallback);
+      fail(
+        'ENOENT',
+        'arena.destroy',
+        { arena: core.name },
+        `${name}, which takes spans back, is not known in this thread`,
+      );
+    }
     const why = core.caches?.close() ?? null;
     if (why !== null) failBusy(core, `${why}${countCached(core)}`);
     core.enter();
@@ -246,7 +255,7 @@ function dropFirstSpan(core: ArenaCore): void {
   words[base + ARENA_IDLE_HEAD] = 0;
   freeListRemove(core, segment);
   saveTag(core, segment);
-  if (core.releases && words[(span << TAG_SHIFT) + TAG_KIND_AT] === KIND_SPAN_IMPORTED) {
+  if (core.releases && words[(span << TAG_SHIFT) + TAG_KIND_AT] === KIND_SPAN_IMPORTED && core.canRelease) {
     releaseSpan(core, span, segment);
     core.exit();
     returnInFlight(core.cores, core.thread.slot);

@@ -13,6 +13,7 @@ import { STATE_CREATING, STATE_DESTROYING, STATE_READY } from './kinds.ts';
 import { dismantle } from './lifecycle.ts';
 import { recoverRecordings } from './recorder.ts';
 import { recoverQueue } from './space-queue.ts';
+import { abandonImports } from './span-service.ts';
 import { returnInFlight } from './transfer.ts';
 
 /** See the file's header. Runs without any lock; may be repeated. */
@@ -26,6 +27,7 @@ export function recoverArenas(cores: ArenaCores, dead: SlotIndex): void {
   }
   redeemPledge(cores.thread, dead);
   recoverRecordings(cores, dead);
+  abandonImports(cores, dead);
   recoverQueue(cores.thread, dead);
   for (let row = 0; row < arena.rowCount; row++) {
     const state = arena.state.get(row);

@@ -84,7 +84,7 @@ export function settleTag(core: ArenaCore, tag: TagIndex): boolean {
   // 4.
   const span = core.releases ? wholeSpanOf(core, tag) : 0;
   if (span !== 0) {
-    if (core.seed || words[base + ARENA_IDLE_HEAD] !== 0) {
+    if (core.seed || (words[base + ARENA_IDLE_HEAD] !== 0 && core.canRelease)) {
       releaseSpan(core, span, tag);
       return true;
     }

@@ -49,6 +49,20 @@ export interface SpanSource {
   releasing?(start: number, size: number): void;
 }
 
+/** A source of spans that answers later: for arenas with `import: { from, async: true }`. Runs without any lock. */
+export interface AsyncSpanSource {
+  /**
+   * Resolves to what `SpanSource.import` returns. May be asked again for the same request when the thread that ran it died.
+   * Rejecting ends the waits of all who share the request.
+   */
+  importAsync(
+    size: number,
+    constraints?: Constraints,
+  ): Promise<number | { readonly start: number; readonly size: number }>;
+  /** Takes a range back; called by threads that have the functions. Without it imported spans are kept. */
+  release?(start: number, size: number): void;
+}
+
 /** Records an allocation that was made for the arena that imports it. In the section of the source. */
 export function recordImport(source: ArenaCore, start: number, size: number): void {
   const { journal, thread } = source;
@@ -67,7 +81,7 @@ export function recordRelease(core: ArenaCore, start: number, size: number): voi
   if (core.importArena >= 0) journal.set(transfer.arena, thread.slot, core.importArena + 1);
   else {
     journal.set(transfer.callback, thread.slot, core.importCallback + 1);
-    spanSource(core.cores, core).releasing?.(start, size);
+    if (!core.asyncImports) spanSource(core.cores, core).releasing?.(start, size);
   }
 }
 

@@ -15,9 +15,10 @@ import type { CancelToken } from '../sync/cancel.ts';
 import { type AsyncWaitOptions, openAsyncWait, sleepAsync, throwIfAborted } from '../sync/mutex-async.ts';
 import { deadlineOf, remainingMs, requireTimeout, sleepOn } from '../sync/sleep.ts';
 import type { ArenaCore } from './arena-core.ts';
-import type { ConstraintOptions } from './fit.ts';
-import { FLAG_COMPAT_SEED } from './kinds.ts';
+import type { ConstraintOptions, Constraints } from './fit.ts';
+import { COUNT_WAITS, FLAG_COMPAT_SEED } from './kinds.ts';
 import { joinQueue, leaveQueue, mayTry, noteNothingFits, WAITER_STATE, type WaiterIndex } from './space-queue.ts';
+import { failIfImportFailed, importFailures, requestSpan } from './span-service.ts';
 
 /** Longest sleep before a waiter tries by itself: memory may come back where no arena sees it. */
 const LOOK_MS = 250;
@@ -44,6 +45,8 @@ export interface SpaceRequest {
   attempt(waiter: boolean): number;
   /** Asks for space: listeners, trimming. */
   press(): void;
+  /** The constraints, for an import that somebody else makes. */
+  readonly constraints: Constraints | null;
 }
 
 /** Allocates, blocking the thread while there is no space. */
@@ -55,11 +58,12 @@ export function allocateWait(request: SpaceRequest, options: AllocWaitOptions): 
   const deadline = deadlineOf(core.thread, timeoutMs);
   const address = tryFirst(request);
   if (address >= 0) return address;
+  const failures = importFailures(core);
   const row = join(request);
   let got = -1;
   try {
     for (;;) {
-      got = tryInTurn(request, row);
+      got = tryInTurn(request, row, failures, false);
       if (got >= 0) return got;
       const remaining = remainingMs(core.thread, deadline);
       if (remaining <= 0) failTimedOut(request, timeoutMs);
@@ -84,11 +88,12 @@ export async function allocateAsync(request: SpaceRequest, options: AllocAsyncOp
   const deadline = deadlineOf(core.thread, limit);
   const address = tryFirst(request);
   if (address >= 0) return address;
+  const failures = importFailures(core);
   const row = join(request);
   let got = -1;
   try {
     for (;;) {
-      got = tryInTurn(request, row);
+      got = tryInTurn(request, row, failures, true);
       if (got >= 0) return got;
       const remaining = remainingMs(core.thread, deadline);
       if (remaining <= 0) failTimedOut(request, limit);
@@ -119,6 +124,9 @@ function tryFirst(request: SpaceRequest): number {
 
 /** Step 3. */
 function join(request: SpaceRequest): WaiterIndex {
+  request.core.enter();
+  request.core.count(COUNT_WAITS);
+  request.core.exit();
   const row = joinQueue(request.core, request.size);
   if (row >= 0) return row;
   const { rowCount } = request.core.tables.spaceWaiter;
@@ -126,12 +134,18 @@ function join(request: SpaceRequest): WaiterIndex {
   return fail('ENOMEM', request.call, values, `${rowCount} requests wait already: no room in the queue`);
 }
 
-/** Step 4, without the sleep. */
-function tryInTurn(request: SpaceRequest, row: WaiterIndex): number {
-  if (!mayTry(request.core, row)) return -1;
-  const address = request.attempt(true);
-  if (address < 0) noteNothingFits(request.core, row);
-  return address;
+/** Step 4, without the sleep. Throws `EIO` when an import failed since the request came; `here`: this thread may run one. */
+function tryInTurn(request: SpaceRequest, row: WaiterIndex, failures: number, here: boolean): number {
+  const { core, call, size } = request;
+  const first = mayTry(core, row);
+  const address = first ? request.attempt(true) : -1;
+  if (address >= 0) return address;
+  failIfImportFailed(core, call, size, failures);
+  if (first) {
+    noteNothingFits(core, row);
+    requestSpan(core, size, request.constraints, here);
+  }
+  return -1;
 }
 
 function failTimedOut(request: SpaceRequest, timeoutMs: number): never {

@@ -1,0 +1,236 @@
+/** Sources that answer later: who runs them, who shares an answer, and what happens when they fail or their thread dies. */
+
+import { afterEach, describe, expect, it } from 'vitest';
+import { testRegion, testThread } from '../../test/support/region.ts';
+import { Callbacks, takeOver } from '../sync/index.ts';
+import { Arenas, type AsyncSpanSource } from './index.ts';
+
+const tick = (ms = 5) => new Promise((resolve) => setTimeout(resolve, ms));
+
+type Range = number | { start: number; size: number };
+
+/** A remote source under the test's control. */
+class Remote implements AsyncSpanSource {
+  readonly asked: [number, object | undefined][] = [];
+  readonly released: [number, number][] = [];
+  readonly #pending: { resolve: (range: Range) => void; reject: (error: Error) => void }[] = [];
+
+  importAsync(size: number, constraints?: object): Promise<Range> {
+    this.asked.push([size, constraints]);
+    return new Promise((resolve, reject) => this.#pending.push({ resolve, reject }));
+  }
+
+  release(start: number, size: number): void {
+    this.released.push([start, size]);
+  }
+
+  async answer(range: unknown): Promise<void> {
+    this.#pending.shift()?.resolve(range as Range);
+    await tick();
+  }
+
+  async fail(message: string): Promise<void> {
+    this.#pending.shift()?.reject(new Error(message));
+    await tick();
+  }
+}
+
+const stops: AbortController[] = [];
+afterEach(() => {
+  for (const stop of stops.splice(0)) stop.abort();
+});
+
+function setUp(options: { large?: boolean; roundTo?: number; limit?: number } = {}) {
+  const { region, thread, callbacks } = testRegion();
+  const remote = new Remote();
+  callbacks.register('remote', remote);
+  const arenas = new Arenas(thread, callbacks);
+  const { limit, ...rest } = options;
+  const source = { from: { export: 'remote' }, async: true, ...rest };
+  const arena = arenas.create('a', { import: source, ...(limit === undefined ? {} : { limit }) });
+  return { region, thread, arenas, arena, remote };
+}
+
+function sound(arenas: Arenas): void {
+  expect(arenas.check().flatMap(({ problems }) => problems)).toEqual([]);
+}
+
+describe('asynchronous imports', () => {
+  it('are awaited by allocAsync, and one serves several waiters', async () => {
+    const { arenas, arena, remote } = setUp({ roundTo: 64 });
+    expect(arena.tryAlloc(10)).toBe(-1);
+    expect(remote.asked).toEqual([]);
+    const waiting = [10, 20, 30].map((size) => arena.allocAsync(size));
+    await tick();
+    expect(remote.asked).toEqual([[64, undefined]]);
+    await remote.answer({ start: 1024, size: 128 });
+    const got = await Promise.all(waiting);
+    expect(new Set(got).size).toBe(3);
+    for (const address of got) expect(address).toBeGreaterThanOrEqual(1024);
+    expect(remote.asked).toHaveLength(1);
+    expect(arena.size('all')).toBe(128);
+    got.forEach((address, index) => {
+      arena.free(address, [10, 20, 30][index] as number);
+    });
+    sound(arenas);
+    arena.trim();
+    expect(remote.released).toEqual([[1024, 128]]);
+    arena.destroy();
+  });
+
+  it('hand constraints on, and ask again when another one took what came', async () => {
+    const { arenas, arena, remote } = setUp();
+    const first = arena.allocAsync(16, { align: 64, min: 100 });
+    await tick();
+    expect(remote.asked[0]).toEqual([16, { align: 64, phase: 0, nocross: 0, min: 100, max: Number.MAX_SAFE_INTEGER }]);
+    const second = arena.allocAsync(40);
+    await remote.answer(64);
+    // No place for it in there: given back.
+    expect(remote.released).toEqual([[64, 16]]);
+    await tick(300);
+    const answers = [128, 1000];
+    while (answers.length > 0) {
+      await remote.answer(answers.shift() as number);
+      await tick(260);
+    }
+    expect([await first, await second]).toEqual([128, 1000]);
+    sound(arenas);
+  });
+
+  it('tell everybody who waits when they fail, or return garbage', async () => {
+    const { arenas, arena, remote } = setUp();
+    const outcomes = await Promise.all([
+      ...[10, 20].map((size) => arena.allocAsync(size).catch((error: Error) => error.message)),
+      tick().then(() => remote.fail('the network is down')),
+    ]);
+    for (const outcome of outcomes.slice(0, 2)) {
+      expect(outcome).toMatch(/EIO: arena.allocAsync\(.*import function remote of arena "a": the network is down/);
+    }
+    const garbage = arena.allocAsync(10).catch((error: Error) => error.message);
+    await tick();
+    await remote.answer('x');
+    expect(await garbage).toMatch(
+      /EIO.*import function remote of arena "a"\(wanted=10, returned="x"\): must return -1/,
+    );
+    const good = arena.allocAsync(10);
+    await tick();
+    await remote.answer(0);
+    expect(await good).toBe(0);
+    expect(arenas.stats().arenas[0]?.waiting).toBe(0);
+    sound(arenas);
+  });
+
+  it('go on when there is nothing at present, and after the time of one waiter', async () => {
+    const { arena, remote } = setUp();
+    const short = arena.allocAsync(10, { timeoutMs: 30 }).catch((error: Error) => error.message);
+    await tick();
+    const long = arena.allocAsync(10);
+    expect(await short).toMatch(/ETIMEDOUT/);
+    await remote.answer(-1);
+    await tick(300);
+    expect(remote.asked.length).toBe(2);
+    await remote.answer(500);
+    expect(await long).toBe(500);
+    const abort = new AbortController();
+    const aborted = arena.allocAsync(99, { signal: abort.signal }).catch((error: Error) => error.message);
+    await tick();
+    abort.abort();
+    expect(await aborted).toMatch(/ECANCELED/);
+    await remote.answer(1000);
+    // The span that came too late is there for others.
+    expect(arena.alloc(99)).toBe(1000);
+  });
+
+  it('are run by a thread that serves them for one that has no such function', async () => {
+    const { region, arenas, remote } = setUp();
+    const other = new Arenas(testThread(region), new Callbacks(region)).open('a');
+    const waiting = other.allocAsync(10);
+    await tick();
+    expect(remote.asked).toEqual([]);
+    const stop = new AbortController();
+    stops.push(stop);
+    const served = arenas.serveImports({ signal: stop.signal });
+    await tick();
+    await remote.answer(70);
+    expect(await waiting).toBe(70);
+    const more = other.allocAsync(20);
+    await tick();
+    await remote.answer(200);
+    expect(await more).toBe(200);
+    // Whole spans stay until a thread comes that can give them back.
+    other.free(70, 10);
+    other.free(200, 20);
+    other.trim();
+    expect(remote.released).toEqual([]);
+    expect(() => other.destroy()).toThrow(/ENOENT: arena.destroy\(arena="a"\): remote, which takes spans back/);
+    sound(arenas);
+    arenas.open('a').trim();
+    expect(remote.released).toHaveLength(2);
+    stop.abort();
+    await served;
+  });
+
+  it('are run again by another thread when the one that ran them dies or detaches', async () => {
+    for (const end of ['dies', 'detaches']) {
+      const { region, thread, arenas, remote } = setUp();
+      const victim = testThread(region);
+      const callbacks = new Callbacks(region);
+      const theirRemote = new Remote();
+      callbacks.register('remote', theirRemote);
+      const theirs = new Arenas(victim, callbacks);
+      const lost = theirs
+        .open('a')
+        .allocAsync(10)
+        .catch((error: Error) => error.message);
+      await tick();
+      expect(theirRemote.asked).toHaveLength(1);
+      const waiting = arenas.open('a').allocAsync(10);
+      await tick();
+      expect(remote.asked).toEqual([]);
+      if (end === 'dies') {
+        victim.end();
+        takeOver(thread, victim.slot, [(_self, dead) => arenas.recover(dead)]);
+      } else {
+        theirs.leave();
+        victim.end();
+      }
+      await tick(300);
+      expect([end, remote.asked.length]).toEqual([end, 1]);
+      await remote.answer(300);
+      expect(await waiting).toBe(300);
+      await theirRemote.answer(900);
+      expect(theirRemote.released).toEqual([[900, 10]]);
+      expect(await lost).toMatch(/ESTALE|EINVAL/);
+      sound(arenas);
+    }
+  });
+
+  it('keep to the limit, and serve arenas that import from one', async () => {
+    const { arenas, arena, remote } = setUp({ large: true, limit: 100 });
+    const child = arenas.create('child', { import: { from: arena } });
+    const waiting = child.allocAsync(20);
+    await tick();
+    expect(remote.asked).toEqual([[20, undefined]]);
+    await remote.answer(40);
+    expect(await waiting).toBe(40);
+    const beyond = arena.allocAsync(81, { timeoutMs: 20 }).catch((error: Error) => error.message);
+    expect(await beyond).toMatch(/ETIMEDOUT/);
+    expect(remote.asked).toHaveLength(1);
+    child.free(40, 20);
+    child.trim();
+    child.destroy();
+    sound(arenas);
+  });
+
+  it('are refused for arenas as sources, and reported when the arena goes', async () => {
+    const { arenas, arena, remote } = setUp();
+    expect(() => arenas.create('b', { import: { from: arena, async: true } })).toThrow(/an arena answers at once/);
+    expect(() => arenas.create('b', { import: { from: { export: 'x' }, async: 1 as never } })).toThrow(/true or false/);
+    const waiting = arena.allocAsync(10).catch((error: Error) => error.message);
+    await tick();
+    arena.destroy();
+    await remote.answer(70);
+    expect(await waiting).toMatch(/ESTALE/);
+    expect(remote.released).toEqual([[70, 10]]);
+  });
+});

@@ -1,0 +1,256 @@
+/**
+ * Asynchronous imports: spans from sources that answer later.
+ *
+ * PROBLEM     A remote source (a server that leases identifiers, a device) returns a promise, and the thread that needs the
+ *             span may be blocked, or may not have the function.
+ * STRUCTURE   One request per arena that all its waiters share:
+ *
+ *               idle --- a waiter finds nothing ---> wanted --- a thread that has the function ---> running --- answer ---> idle
+ *                                                      ^------------- that thread died ---------------'
+ *
+ *             Who runs it: a thread that waits with `allocAsync` and has the function, a thread that called
+ *             `arenas.serveImports`, or the daemon for functions of modules. Who waits sleeps in the queue of space-queue.ts
+ *             and is told when the span is there.
+ *             `alloc` and `tryAlloc` do not import here: they say at once whether something is free.
+ * INVARIANTS  I1 at most one import of an arena is running, and the row names who runs it.
+ *             I2 a waiter that joined before an import failed learns of it.
+ * LOCKING     The arena's lock for the row; no lock is held while the function runs or its promise is awaited.
+ * COSTS       Arenas with another source, or none: a test of a constant where a request fails.
+ * FAILURE     An error of the function, or garbage for an answer, ends the waits of all who share the request: `EIO` with the
+ *             function and the error. -1 means that there is nothing at present: they go on waiting, and it is asked again
+ *             when they look again. Time limits are the waiters'; an import that comes late is there for others.
+ *             The function may run twice for one request when the thread that ran it died. A range that it had returned to
+ *             the dead thread is released if the daemon has the function, else it is the source's to take back.
+ * REJECTED    An import per waiter: ten waiters for one identifier each would lease ten blocks. Running it in a blocked thread.
+ * REFERENCES  docs/locking.md: rules beside the ranks.
+ */
+
+import { fail, InvariantError, VmError } from '../base/index.ts';
+import { ALL_WAITERS, add, load, notify, type SlotIndex, sleepAsync } from '../sync/index.ts';
+import type { ArenaCore } from './arena-core.ts';
+import type { ArenaCores } from './arena-cores.ts';
+import type { Constraints } from './fit.ts';
+import { type Ask, asksFor, isOverLimit, recordAnswer, recordSpan } from './import.ts';
+import { FLAG_ASYNC_IMPORT, STATE_READY, STRATEGY_INSTANT } from './kinds.ts';
+import { announceSpace } from './space-queue.ts';
+import { type AsyncSpanSource, returnInFlight } from './transfer.ts';
+
+/** States of an arena's request. */
+export const SPAN_REQUEST = { idle: 0, wanted: 1, running: 2 } as const;
+
+/** How long a server of imports may sleep before it looks by itself. */
+const LOOK_MS = 1000;
+
+const ERROR_BYTES_MAX = 200;
+
+/** The functions of an asynchronous source, or null when this thread does not have them. */
+export function asyncSourceOf(core: ArenaCore): AsyncSpanSource | null {
+  try {
+    return core.cores.callbacks.resolve<AsyncSpanSource>(core.importCallback);
+  } catch (error) {
+    if (error instanceof VmError && error.code === 'ENOENT') return null;
+    throw error;
+  }
+}
+
+/** The arena with an asynchronous source that a request depends on: itself or one that it imports from, or null. */
+function asyncAncestor(core: ArenaCore): ArenaCore | null {
+  let at = core;
+  while (!at.asyncImports && at.importArena >= 0) at = at.cores.at(at.importArena);
+  return at.asyncImports ? at : null;
+}
+
+/** Says that a request of this size found nothing. Called without a lock. `here`: this thread may run the import. */
+export function requestSpan(from: ArenaCore, size: number, constraints: Constraints | null, here: boolean): void {
+  const core = asyncAncestor(from);
+  if (core === null) return;
+  const { spanRequest: request, spanService } = core.tables;
+  const { journal, row, thread } = core;
+  const rounded = Math.ceil(size * core.inverseQuantum) * core.quantum;
+  const place = core === from ? constraints : null;
+  core.enter();
+  const state = request.state.get(row);
+  if (state === SPAN_REQUEST.idle) {
+    journal.setDouble(request.size, row, rounded);
+    journal.set(request.constrained, row, place === null ? 0 : 1);
+    for (const key of ['align', 'phase', 'nocross', 'min', 'max'] as const) {
+      if (place !== null) journal.setDouble(request[key], row, place[key]);
+    }
+    journal.set(request.state, row, SPAN_REQUEST.wanted);
+  } else if (state === SPAN_REQUEST.wanted && place === null && request.constrained.get(row) === 0) {
+    journal.setDouble(request.size, row, Math.max(request.size.get(row), rounded));
+  }
+  core.exit();
+  if (here) startImport(core);
+  if (state !== SPAN_REQUEST.idle || request.state.get(row) !== SPAN_REQUEST.wanted) return;
+  const wanted = spanService.wanted.address(0);
+  add(thread.words, wanted, 1);
+  notify(thread.words, wanted, ALL_WAITERS);
+}
+
+/** Imports that failed so far: a waiter compares, see `failIfImportFailed`. */
+export function importFailures(from: ArenaCore): number {
+  const core = asyncAncestor(from);
+  return core === null ? 0 : load(core.words, core.tables.spanRequest.failures.address(core.row));
+}
+
+/** Throws `EIO` when an import failed since `noted` was read. */
+export function failIfImportFailed(from: ArenaCore, call: string, size: number, noted: number): void {
+  const core = asyncAncestor(from);
+  if (core === null || importFailures(core) === noted) return;
+  const { name } = core.cores.callbacks.describe(core.importCallback);
+  const text = core.tables.spanRequest.errorText.text(core.row);
+  fail(
+    'EIO',
+    call,
+    { arena: from.name, size },
+    `import function ${name} of arena ${JSON.stringify(core.name)}: ${text}`,
+  );
+}
+
+/** Runs the request of an arena if it is wanted and this thread has the function. True when it does. */
+function startImport(core: ArenaCore): boolean {
+  const source = asyncSourceOf(core);
+  if (source === null || core.tables.spanRequest.state.get(core.row) !== SPAN_REQUEST.wanted) return false;
+  const ask = claim(core);
+  if (ask === null) return false;
+  void runImport(core, source, ask);
+  return true;
+}
+
+interface SpanAsk {
+  readonly wanted: number;
+  readonly size: number;
+  readonly constraints: Constraints | null;
+}
+
+/** Makes this thread the one that runs the request; null when there is none, or the arena's limit forbids it. */
+function claim(core: ArenaCore): SpanAsk | null {
+  const { spanRequest: request } = core.tables;
+  const { row, journal } = core;
+  core.enter();
+  let ask: SpanAsk | null = null;
+  if (request.state.get(row) === SPAN_REQUEST.wanted) {
+    const size = request.size.get(row);
+    const [align, phase, nocross] = [request.align.get(row), request.phase.get(row), request.nocross.get(row)];
+    const place = { align, phase, nocross, min: request.min.get(row), max: request.max.get(row) };
+    const constraints = request.constrained.get(row) === 0 ? null : place;
+    const wanted = asksFor(core, size, constraints).find((candidate) => !isOverLimit(core, candidate));
+    if (wanted !== undefined) ask = { wanted, size, constraints };
+    journal.set(request.state, row, ask === null ? SPAN_REQUEST.idle : SPAN_REQUEST.running);
+    journal.set(request.runner, row, core.thread.tag);
+  }
+  core.exit();
+  return ask;
+}
+
+async function runImport(core: ArenaCore, source: AsyncSpanSource, ask: SpanAsk): Promise<void> {
+  const { wanted, size, constraints } = ask;
+  let failure: string | null = null;
+  try {
+    if (typeof source.importAsync !== 'function') throw new TypeError('must be an object with `importAsync`');
+    const answer = constraints === null ? source.importAsync(wanted) : source.importAsync(wanted, constraints);
+    const range: unknown = await answer;
+    // From here to the end of the section there is no await.
+    if (core.thread.ended) {
+      giveBackLate(source, range, wanted);
+      return;
+    }
+    const start = recordAnswer(core, source, range, wanted);
+    if (start >= 0) record(core, start, { wanted, strategy: STRATEGY_INSTANT, place: null, size, constraints });
+  } catch (error) {
+    if (error instanceof InvariantError || core.thread.ended) return;
+    failure = error instanceof Error ? error.message : String(error);
+  }
+  try {
+    finish(core, failure);
+  } catch (error) {
+    // Destroyed or poisoned meanwhile: whoever waits finds out by itself.
+    if (!(error instanceof VmError)) throw error;
+  }
+}
+
+/** Makes a span of the range in flight. Called without the lock. */
+function record(core: ArenaCore, start: number, ask: Ask): void {
+  try {
+    core.enter();
+  } catch (error) {
+    returnInFlight(core.cores, core.thread.slot);
+    throw error;
+  }
+  recordSpan(core, start, core.tables.transfer.size.get(core.thread.slot), ask);
+  core.exit();
+}
+
+/** The thread detached while it waited: another one runs the request, and what came goes back. */
+function giveBackLate(source: AsyncSpanSource, range: unknown, wanted: number): void {
+  if (typeof range === 'number' && range >= 0) source.release?.(range, wanted);
+  const { start, size } = (typeof range === 'object' && range !== null ? range : {}) as {
+    start?: number;
+    size?: number;
+  };
+  if (start !== undefined && size !== undefined && start >= 0) source.release?.(start, size);
+}
+
+/** The import is over, well or not: tells who waits. */
+function finish(core: ArenaCore, failure: string | null): void {
+  const { spanRequest: request } = core.tables;
+  const { row, journal, thread } = core;
+  core.enter();
+  if (request.runner.get(row) === thread.tag) {
+    if (failure !== null) {
+      request.errorText.putText(row, failure.slice(0, ERROR_BYTES_MAX));
+      journal.set(request.failures, row, (request.failures.get(row) + 1) | 0);
+    }
+    journal.set(request.state, row, SPAN_REQUEST.idle);
+    journal.set(request.runner, row, 0);
+  }
+  core.exit();
+  announceSpace(core);
+}
+
+/** Runs imports that other threads wait for, until the signal is aborted or the thread detaches. See `Arenas`. */
+export async function serveImports(cores: ArenaCores, signal: AbortSignal | undefined): Promise<void> {
+  const { arena, spanRequest: request, spanService } = cores.thread.region.tables;
+  const { thread } = cores;
+  const wanted = spanService.wanted.address(0);
+  while (signal?.aborted !== true && !thread.ended) {
+    const seen = load(thread.words, wanted);
+    for (let row = 0; row < arena.rowCount; row++) {
+      if (request.state.get(row) !== SPAN_REQUEST.wanted || arena.state.get(row) !== STATE_READY) continue;
+      if ((arena.flags.get(row) & FLAG_ASYNC_IMPORT) !== 0) startQuietly(cores.at(row));
+    }
+    await sleepAsync(thread, wanted, seen, LOOK_MS, signal);
+  }
+}
+
+/** The arena may be destroyed at any moment: then there is nothing to serve. */
+function startQuietly(core: ArenaCore): void {
+  try {
+    startImport(core);
+  } catch (error) {
+    if (!(error instanceof VmError) || error.code === 'EPOISONED') throw error;
+  }
+}
+
+/** Lets others run what a slot ran whose thread has ended or detaches. Called without a lock. */
+export function abandonImports(cores: ArenaCores, slot: SlotIndex): void {
+  const { thread } = cores;
+  const { arena, spanRequest: request, spanService } = thread.region.tables;
+  let abandoned = false;
+  for (let row = 0; row < arena.rowCount; row++) {
+    if (request.runner.get(row) !== slot + 1) continue;
+    const core = cores.at(row);
+    core.enterAnyway();
+    if (request.runner.get(row) === slot + 1) {
+      const running = request.state.get(row) === SPAN_REQUEST.running;
+      if (running) core.journal.set(request.state, row, SPAN_REQUEST.wanted);
+      core.journal.set(request.runner, row, 0);
+      abandoned ||= running;
+    }
+    core.exit();
+  }
+  if (!abandoned) return;
+  add(thread.words, spanService.wanted.address(0), 1);
+  notify(thread.words, spanService.wanted.address(0), ALL_WAITERS);
+}

@@ -17,8 +17,19 @@
  * REFERENCES  docs/glossary.md: column, guard, lane.
  */
 
+import { assert } from '../base/assert.ts';
+
 /** Index of a 32-bit word counted from the start of the region: what locks and waits are addressed by. */
 export type WordAddress = number & { readonly __unit?: 'word address' };
+
+/**
+ * A place or a distance as a small integer: what a division or a rounding leaves is a boxed double for the engine, and every
+ * sum with it would be one too.
+ */
+function whole(value: number): number {
+  assert(value >= 0 && value <= 0x7fffffff, 'layout/column: a region has fewer than 2^31 words');
+  return value | 0;
+}
 
 /** One 32-bit field of every row. */
 export class Int32Column {
@@ -33,8 +44,8 @@ export class Int32Column {
 
   constructor(view: Int32Array, stride: number, base: WordAddress, label: string) {
     this.view = view;
-    this.stride = stride;
-    this.base = base;
+    this.stride = whole(stride);
+    this.base = whole(base);
     this.label = label;
   }
 
@@ -74,8 +85,8 @@ export class Float64Column {
 
   constructor(view: Float64Array, stride: number, base: number, label: string) {
     this.view = view;
-    this.stride = stride;
-    this.base = base;
+    this.stride = whole(stride);
+    this.base = whole(base);
     this.label = label;
   }
 
@@ -110,7 +121,7 @@ export class ByteColumn {
 
   constructor(view: Uint8Array, stride: number, lanes: number, label: string) {
     this.view = view;
-    this.stride = stride;
+    this.stride = whole(stride);
     this.lanes = lanes;
     this.label = label;
   }

@@ -123,7 +123,8 @@ function laneCount(spec: ColumnSpec, geometry: Geometry): number {
 /** Computes where a table and its columns lie when it starts at or after `fromBytes`. */
 export function placeTable(spec: TableSpec, geometry: Geometry, fromBytes: number): TablePlace {
   const startBytes = roundUp(fromBytes, PAD_BYTES);
-  const rowCount = spec.rows === 1 ? 1 : geometry[spec.rows];
+  // A small integer, whatever computed it: loops over rows count up to it.
+  const rowCount = spec.rows === 1 ? 1 : geometry[spec.rows] | 0;
   return spec.storage === 'records'
     ? placeRecords(spec, geometry, startBytes, rowCount)
     : placeColumns(spec, geometry, startBytes, rowCount);

@@ -52,9 +52,9 @@ export const arenaStateTable = table('arenaState', 'arenas', 'records', {
   busyTags: i32('L', 'live allocations'),
   spareHead: i32('L', 'first tag of the reserve'),
   spareCount: i32('L', 'tags in the reserve'),
-  freeMap: i32('L', 'bit k: class k has a free segment'),
-  freeMapHigh: i32('L', 'bit k: class 32 + k has one'),
+  mapsStale: i32('L', '1 after an undo: what free lists keep without logging must be made anew'),
   idleHead: i32('L', 'first imported span without allocations'),
+  freeMap: i32('L', 'bit k: class k has a free segment; not logged'),
   segmentHead: i32('L', 'first tag of the segment list'),
   segmentTail: i32('L', 'last tag of the segment list'),
   spanCount: i32('L', 'spans'),
@@ -69,9 +69,10 @@ export const arenaStateTable = table('arenaState', 'arenas', 'records', {
   oldBucketCount: i32('L', 'its buckets, 0 when no rehash is under way'),
   rehashNext: i32('L', 'next old bucket to move'),
   stampNext: i32('L', 'stamp of the next free segment, wrapping; not logged'),
-  binMap: i32('L', 'bit b of lane k: bin b of class k is not empty', { lanes: ORDER_LANES }),
-  newest: i32('L', 'newest tag of a class; 0 when the bins must be asked', { lanes: ORDER_LANES }),
+  binMap: i32('L', 'bit b of lane k: bin b of class k is not empty; not logged', { lanes: ORDER_LANES }),
+  newest: i32('L', 'newest tag of a class; 0 when the bins must be asked; not logged', { lanes: ORDER_LANES }),
   freeHead: i32('L', 'first tag of a bin', { lanes: BIN_LANES }),
+  freeMapHigh: i32('L', 'bit k: class 32 + k has a free segment; not logged'),
 });
 
 /** Double `statistics` of an arena's record. */
@@ -100,10 +101,12 @@ export const ARENA_BUSY_TAGS_PEAK = 61;
 export const ARENA_SPARE_HEAD = 53;
 /** Word `spareCount` of an arena's record. */
 export const ARENA_SPARE_COUNT = 54;
+/** Word `mapsStale` of an arena's record. */
+export const ARENA_MAPS_STALE = 55;
 /** Word `freeMap` of an arena's record. */
-export const ARENA_FREE_MAP = 55;
+export const ARENA_FREE_MAP = 57;
 /** Word `freeMapHigh` of an arena's record. */
-export const ARENA_FREE_MAP_HIGH = 56;
+export const ARENA_FREE_MAP_HIGH = 1044;
 /** Word `segmentHead` of an arena's record. */
 export const ARENA_SEGMENT_HEAD = 58;
 /** Word `segmentTail` of an arena's record. */
@@ -113,7 +116,7 @@ export const ARENA_CHANGES = 62;
 /** Word `spanCount` of an arena's record. */
 export const ARENA_SPAN_COUNT = 60;
 /** Word `idleHead` of an arena's record. */
-export const ARENA_IDLE_HEAD = 57;
+export const ARENA_IDLE_HEAD = 56;
 /** Word `spanRoot` of an arena's record. */
 export const ARENA_SPAN_ROOT = 63;
 /** Word `bucketBase` of an arena's record. */
@@ -147,6 +150,7 @@ export const ARENA_WORD = {
   busyTagsPeak: ARENA_BUSY_TAGS_PEAK,
   spareHead: ARENA_SPARE_HEAD,
   spareCount: ARENA_SPARE_COUNT,
+  mapsStale: ARENA_MAPS_STALE,
   freeMap: ARENA_FREE_MAP,
   freeMapHigh: ARENA_FREE_MAP_HIGH,
   segmentHead: ARENA_SEGMENT_HEAD,
@@ -168,7 +172,7 @@ export const ARENA_WORD = {
   freeHead: ARENA_FREE_HEAD,
 } as const;
 
-/** First of the eight words, `sizeInUse` to `idleHead`, that nearly every operation changes: logged together. */
+/** First of the seven words, `sizeInUse` to `idleHead`, that nearly every operation changes: logged together. */
 export const ARENA_HEADER = ARENA_SIZE_IN_USE_WORD;
 
 /**

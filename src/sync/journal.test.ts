@@ -33,6 +33,22 @@ describe('journal', () => {
     expect(journal.length).toBe(0);
   });
 
+  it('leaves a mark where that was asked for, and a commit leaves none', () => {
+    const { region, thread, journal, head } = world();
+    for (let row = 1; row <= 7; row++) head.put(row, 10 * row);
+    head.put(6, 0);
+    journal.log7Marking(head.address(1));
+    for (let row = 1; row <= 7; row++) if (row !== 6) head.put(row, -1);
+    expect(head.get(6)).toBe(0);
+    expect(undoJournal(region, thread.slot)).toBe(1);
+    expect([1, 2, 3, 4, 5, 6, 7].map((row) => head.get(row))).toEqual([10, 20, 30, 40, 50, 1, 70]);
+    head.put(6, 0);
+    journal.log7Marking(head.address(1));
+    journal.commit();
+    expect(undoJournal(region, thread.slot)).toBe(0);
+    expect(head.get(6)).toBe(0);
+  });
+
   it('brings back the bits of doubles that are no numbers', () => {
     const { region, thread, journal, doubles } = world();
     const bits = () => [region.words[doubles.base * 2 + 16], region.words[doubles.base * 2 + 17]];

@@ -12,7 +12,7 @@
  *                        ^ mark of the outer lock
  *                                ^ mark of the inner lock
  *
- *             `set` writes down and stores one value. `log1`, `log2`, `log3`, `log8` and `logRange` only write down: hot code that
+ *             `set` writes down and stores one value. `log1`, `log2`, `log3`, `log7Marking`, `log8` and `logRange` only write down: hot code that
  *             knows what it is about to change logs it in one go and then uses plain stores.
  * INVARIANTS  I1 an entry is complete before the length covers it, and the length covers it before the store happens.
  *             I2 an inner lock commits only while no outer section has entries: otherwise an undo of the outer section
@@ -127,6 +127,28 @@ export class Journal {
     log[length + 8] = words[at++] as number;
     log[length + 9] = address;
     log[end] = -8;
+    log[LENGTH] = end;
+  }
+
+  /**
+   * Writes down the seven words from an address on, like `log1`, but of the sixth that it held 1, whatever it does: an undo
+   * leaves a 1 there, which tells whoever comes next to make anew what was changed in this section without being logged.
+   */
+  log7Marking(address: number): void {
+    const { log, words } = this;
+    const length = log[LENGTH] as number;
+    const end = length + 9;
+    if (end > this.lengthMax) this.overflow();
+    let at = address;
+    log[length + 1] = words[at++] as number;
+    log[length + 2] = words[at++] as number;
+    log[length + 3] = words[at++] as number;
+    log[length + 4] = words[at++] as number;
+    log[length + 5] = words[at++] as number;
+    log[length + 6] = 1;
+    log[length + 7] = words[++at] as number;
+    log[length + 8] = address;
+    log[end] = -7;
     log[LENGTH] = end;
   }
 

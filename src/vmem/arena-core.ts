@@ -22,11 +22,12 @@
 
 import { VmError } from '../base/index.ts';
 import type { BoundTables, WordAddress } from '../layout/index.ts';
-import { ARENA_BUSY_TAGS, ARENA_SIZE_TOTAL, INDEX_TREES } from '../layout/index.ts';
+import { ARENA_BUSY_TAGS, ARENA_MAPS_STALE, ARENA_SIZE_TOTAL, INDEX_TREES } from '../layout/index.ts';
 import { type Journal, mutexEnter, mutexExit, RANK, type Thread } from '../sync/index.ts';
 import type { ArenaCores } from './arena-cores.ts';
 import { ArenaSlabs } from './arena-slabs.ts';
 import type { FreeTrees } from './free-index.ts';
+import { rebuildMaps } from './free-lists.ts';
 import {
   type ArenaIndex,
   FLAG_ASYNC_IMPORT,
@@ -115,16 +116,17 @@ export class ArenaCore {
     this.tables = tables;
     this.words = thread.region.words;
     this.doubles = thread.region.doubles;
-    this.row = row;
-    this.base = arenaState.busyTags.address(row) - ARENA_BUSY_TAGS;
-    this.baseDouble = arenaState.sizeTotal.base + row * arenaState.sizeTotal.stride - ARENA_SIZE_TOTAL;
-    this.indexAt = tables.arenaIndex.trees.address(row) - INDEX_TREES;
-    this.indexDouble = this.indexAt / 2;
+    // `| 0`: a boxed double in one of these would turn every sum of hot code into arithmetic on doubles.
+    this.row = row | 0;
+    this.base = (arenaState.busyTags.address(row) - ARENA_BUSY_TAGS) | 0;
+    this.baseDouble = (arenaState.sizeTotal.base + row * arenaState.sizeTotal.stride - ARENA_SIZE_TOTAL) | 0;
+    this.indexAt = (tables.arenaIndex.trees.address(row) - INDEX_TREES) | 0;
+    this.indexDouble = this.indexAt >> 1;
     this.trees = cores.trees;
-    this.bucketsAt = tables.bucket.head.address(0);
-    this.lockAddress = arena.lock.address(row);
-    this.generationAddress = arena.generation.address(row);
-    this.waitersAt = tables.spaceQueue.count.address(0);
+    this.bucketsAt = tables.bucket.head.address(0) | 0;
+    this.lockAddress = arena.lock.address(row) | 0;
+    this.generationAddress = arena.generation.address(row) | 0;
+    this.waitersAt = tables.spaceQueue.count.address(0) | 0;
     this.generation = generation;
     this.name = arena.name.text(row);
     this.quantum = arena.quantum.get(row);
@@ -142,7 +144,7 @@ export class ArenaCore {
     this.quarantines = (this.flags & FLAG_QUARANTINE) !== 0;
     this.charges = (this.flags & FLAG_CHARGE) !== 0;
     this.lowCallback = life.lowCallback.get(row) - 1;
-    this.recordingAt = life.recording.address(row);
+    this.recordingAt = life.recording.address(row) | 0;
     const slabSize = slabSizeOf(thread.region, row);
     this.caches =
       slabSize === 0
@@ -178,11 +180,13 @@ export class ArenaCore {
       this.exit();
       this.failStale();
     }
+    if (this.words[this.base + ARENA_MAPS_STALE] !== 0) rebuildMaps(this);
   }
 
   /** Takes the lock whatever the generation: for destroying and recovering. */
   enterAnyway(): void {
     mutexEnter(this.thread, this.lockAddress, ARENA_RANK);
+    if (this.words[this.base + ARENA_MAPS_STALE] !== 0) rebuildMaps(this);
   }
 
   /** Gives the lock back and commits. */

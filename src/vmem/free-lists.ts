@@ -11,11 +11,13 @@
  *               binmap[5] 0000 1000 0000 0011  bins of class 5: [32,33] [34,35] ... [62,63]
  *               head[5][0] -> tag 90 <-> tag 17 <-> tag 3      head[5][1] -> tag 88      head[5][11] -> tag 91
  *
+ *             Maps and the newest of each class follow from the heads, and are not logged. An undo leaves `mapsStale` set, and
+ *             the next section makes them anew.
  * INVARIANTS  I1 a bit of a map is set if and only if what it stands for is not empty.   I2 every listed tag is free.
  *             I3 a tag is in the bin of its size.   I4 links go both ways; the head has no predecessor.
  *             I5 stamps descend in a bin.   I6 the newest of a class is known from when it came until it is taken.
  * LOCKING     The arena's lock. The header words of the arena are logged by the caller (`saveHeader`), and so is the tag
- *             itself unless it is fresh; neighbours, heads and bin maps are logged here.
+ *             itself unless it is fresh; neighbours and heads are logged here.
  * COSTS       Insert and remove touch at most three tags. The newest of a class: known, or one tag per bin in use.
  * FAILURE     A broken link is an `InvariantError`. Stamps wrap: segments that came more than 2^31 others apart may be taken
  *             in another order.
@@ -30,11 +32,13 @@ import {
   ARENA_FREE_HEAD,
   ARENA_FREE_MAP,
   ARENA_FREE_MAP_HIGH,
+  ARENA_MAPS_STALE,
   ARENA_NEWEST,
   ARENA_STAMP_NEXT,
   BIN_MASK,
   BIN_SHIFT,
   INDEX_TREES,
+  ORDER_LANES,
   TAG_DOUBLE_SHIFT,
   TAG_LINK_NEXT,
   TAG_LINK_PREVIOUS,
@@ -53,10 +57,11 @@ export function orderOf(core: ArenaCore, size: number): number {
 
 /** Number of the bin for a size, counted over all classes. */
 export function binOf(core: ArenaCore, size: number): number {
-  const quanta = size * core.inverseQuantum;
-  if (quanta > 0x7fffffff) return binOfLarge(quanta);
+  const exact = size * core.inverseQuantum;
+  if (exact > 0x7fffffff) return binOfLarge(exact);
+  const quanta = exact | 0;
   const order = 31 - Math.clz32(quanta);
-  const part = order < BIN_SHIFT ? quanta << (BIN_SHIFT - order) : quanta >>> (order - BIN_SHIFT);
+  const part = order < BIN_SHIFT ? quanta << (BIN_SHIFT - order) : quanta >> (order - BIN_SHIFT);
   return (order << BIN_SHIFT) + (part & BIN_MASK);
 }
 
@@ -78,23 +83,21 @@ export function freeListInsert(core: ArenaCore, tag: TagIndex): void {
   const headAt = base + ARENA_FREE_HEAD + bin;
   const head = words[headAt] as number;
   const order = bin >>> BIN_SHIFT;
-  const newestAt = base + ARENA_NEWEST + order;
   words[record + TAG_LINK_PREVIOUS] = 0;
   words[record + TAG_LINK_NEXT] = head;
   words[record + TAG_STAMP] = words[base + ARENA_STAMP_NEXT]!++;
   if (head === 0) {
-    const binMapAt = base + ARENA_BIN_MAP + order;
-    journal.log3(headAt, newestAt, binMapAt);
-    words[binMapAt]! |= 1 << (bin & BIN_MASK);
+    journal.log1(headAt);
+    words[base + ARENA_BIN_MAP + order]! |= 1 << (bin & BIN_MASK);
     words[mapWord(base, order)]! |= 1 << (order & 31);
   } else {
     const backAt = (head << TAG_SHIFT) + TAG_LINK_PREVIOUS;
     assert(words[backAt] === 0, 'vmem/free-lists I4: the head has no predecessor');
-    journal.log3(headAt, newestAt, backAt);
+    journal.log2(headAt, backAt);
     words[backAt] = tag;
   }
   words[headAt] = tag;
-  words[newestAt] = tag;
+  words[base + ARENA_NEWEST + order] = tag;
   if (words[core.indexAt + INDEX_TREES] !== 0) indexInsert(core, tag, bin);
 }
 
@@ -122,15 +125,12 @@ export function freeListRemove(core: ArenaCore, tag: TagIndex): void {
   const bin = binOf(core, core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number);
   const order = bin >>> BIN_SHIFT;
   const newestAt = base + ARENA_NEWEST + order;
-  if (words[newestAt] === tag) {
-    journal.log1(newestAt);
-    words[newestAt] = 0;
-  }
+  if (words[newestAt] === tag) words[newestAt] = 0;
   const headAt = base + ARENA_FREE_HEAD + bin;
   assert(words[headAt] === tag, 'vmem/free-lists I3: a tag is in the bin of its size');
   if (next === 0) {
     const binMapAt = base + ARENA_BIN_MAP + order;
-    journal.log2(headAt, binMapAt);
+    journal.log1(headAt);
     const bins = (words[binMapAt] as number) & ~(1 << (bin & BIN_MASK));
     words[binMapAt] = bins;
     if (bins === 0) words[mapWord(base, order)]! &= ~(1 << (order & 31));
@@ -139,6 +139,26 @@ export function freeListRemove(core: ArenaCore, tag: TagIndex): void {
     words[backAt] = 0;
   }
   words[headAt] = next;
+}
+
+/** Makes the maps anew, and forgets which segment is the newest of its class. Under the lock; may be repeated. */
+export function rebuildMaps(core: ArenaCore): void {
+  const { words, base } = core;
+  let low = 0;
+  let high = 0;
+  for (let order = 0; order < ORDER_LANES; order++) {
+    let bins = 0;
+    for (let bin = 0; bin <= BIN_MASK; bin++) {
+      if (words[base + ARENA_FREE_HEAD + (order << BIN_SHIFT) + bin] !== 0) bins |= 1 << bin;
+    }
+    words[base + ARENA_BIN_MAP + order] = bins;
+    words[base + ARENA_NEWEST + order] = 0;
+    if (bins !== 0 && order < 32) low |= 1 << order;
+    else if (bins !== 0) high |= 1 << (order - 32);
+  }
+  words[base + ARENA_FREE_MAP] = low;
+  words[base + ARENA_FREE_MAP_HIGH] = high;
+  words[base + ARENA_MAPS_STALE] = 0;
 }
 
 /** The first class from `order` on that is not empty, or -1. */

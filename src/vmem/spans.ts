@@ -30,9 +30,12 @@ import { segmentInsertAfter, segmentRemove } from './segment-list.ts';
 import { spanContaining, spanOverlap, spanTreeInsert, spanTreeRemove } from './span-tree.ts';
 import { putSpare, takeSpare } from './tag-pool.ts';
 
-/** Logs the words of the arena that most operations change; see ARENA_HEADER. */
+/**
+ * Logs the words of the arena that most operations change; see ARENA_HEADER. What free lists keep without logging may be
+ * changed from here on: an undo marks it as stale.
+ */
 export function saveHeader(core: ArenaCore): void {
-  core.journal.log8(core.base + ARENA_HEADER);
+  core.journal.log7Marking(core.base + ARENA_HEADER);
 }
 
 /** Logs the fields of a tag that its functions change: all up to `stamp`; the links of the segment list are logged there. */

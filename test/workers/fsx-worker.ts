@@ -1,0 +1,128 @@
+/**
+ * A worker of the file exerciser: a file of its own, a file that all take turns on, one in whose pages each has stripes, and
+ * one that all append to. Posts how many operations it did, or what was wrong.
+ */
+
+import { parentPort, workerData } from 'node:worker_threads';
+import { attach } from 'pagewright';
+import { Prng } from 'pagewright/base';
+import { compareExchange, notify, store, wait } from 'pagewright/sync';
+import { Exerciser, emptyModel, type Model } from '../support/fsx.ts';
+import { type FsxPaths, RECORD_BYTES_MIN, STRIPE_BYTES } from '../support/fsx-run.ts';
+
+/** What a worker is told. */
+export interface FsxWorkerData {
+  readonly vm: unknown;
+  readonly number: number;
+  readonly workers: number;
+  readonly seed: number;
+  readonly operations: number;
+  readonly paths: FsxPaths;
+  readonly maxBytes: number;
+  /** The model of the file that all take turns on, and the word that says whose turn it is. */
+  readonly turns: Model;
+  readonly turn: Int32Array;
+  /** What this worker wrote into its stripes. */
+  readonly stripes: Model;
+  /** Word 0: operations done by this worker, for progress. */
+  readonly progress: Int32Array;
+}
+
+/** What a worker says at the end. */
+export interface FsxReport {
+  readonly done: number;
+  readonly tally: Record<string, number>;
+  readonly records: number;
+  readonly contended: number;
+  readonly failure: string | null;
+}
+
+const data = workerData as FsxWorkerData;
+const vm = attach(data.vm);
+const random = new Prng(data.seed, data.number + 1);
+const opener = (path: string) => () => vm.open(path, { mode: 'rw', create: true });
+const own = new Exerciser(opener(data.paths.own), data.paths.own, emptyModel(data.maxBytes, false), random);
+const turns = new Exerciser(opener(data.paths.turns), data.paths.turns, data.turns, random);
+const stripes = vm.open(data.paths.stripes, { mode: 'rw', create: true });
+const log = vm.open(data.paths.log, { mode: 'rw', create: true });
+const tally: Record<string, number> = {};
+let records = 0;
+
+function count(name: string): void {
+  tally[name] = (tally[name] ?? 0) + 1;
+}
+
+/** Runs while no other worker does. */
+function inTurn(action: () => void): void {
+  while (compareExchange(data.turn, 0, 0, 1) !== 0) wait(data.turn, 0, 1, 1000);
+  try {
+    action();
+  } finally {
+    store(data.turn, 0, 0);
+    notify(data.turn, 0, 1);
+  }
+}
+
+/** Writes or reads one of this worker's stripes; the pages are shared with the stripes of all others. */
+function useStripe(): void {
+  const { bytes, size } = data.stripes;
+  const stripesMax = Math.floor(bytes.length / STRIPE_BYTES / data.workers);
+  const stripe = random.below(stripesMax) * data.workers + data.number;
+  const from = stripe * STRIPE_BYTES + random.below(STRIPE_BYTES);
+  const length = random.between(1, (stripe + 1) * STRIPE_BYTES - from);
+  if (random.chance(0.5)) {
+    const end = Math.min(from + length, Math.max(from, stripes.size));
+    const got = stripes.read(from, end - from);
+    count('stripeRead');
+    if (Buffer.compare(got, bytes.subarray(from, end)) !== 0)
+      throw new Error(`stripe ${stripe}: bytes at ${from} differ`);
+    return;
+  }
+  const fresh = Uint8Array.from({ length }, () => random.next() & 255);
+  if (stripes.write(from, fresh) !== length) throw new Error('a stripe was written short');
+  bytes.set(fresh, from);
+  size[0] = Math.max(size[0] as number, from + length);
+  count('stripeWrite');
+  if (random.chance(0.01)) stripes.sync();
+}
+
+/** Appends a record: length, worker, sequence, and bytes that follow from them. */
+function appendRecord(): void {
+  const record = Buffer.alloc(RECORD_BYTES_MIN + random.below(200), data.number + 1);
+  record.writeUInt32LE(record.length, 0);
+  record.writeUInt32LE(data.number, 4);
+  record.writeUInt32LE(records++, 8);
+  const offset = log.append(record);
+  if (Buffer.compare(log.read(offset, record.length), record) !== 0) throw new Error(`the record at ${offset} differs`);
+  count('record');
+}
+
+let done = 0;
+let failure: string | null = null;
+parentPort?.postMessage({ slot: vm.slot });
+try {
+  for (; done < data.operations; done++) {
+    const choice = random.below(100);
+    if (choice < 55) own.step();
+    else if (choice < 75) inTurn(() => turns.step());
+    else if (choice < 95) useStripe();
+    else appendRecord();
+    if (done % 64 === 0) store(data.progress, data.number, done);
+  }
+  own.end();
+  inTurn(() => turns.end());
+  stripes.sync();
+  log.sync();
+  stripes.close();
+  log.close();
+} catch (error) {
+  const { stack } = error as Error;
+  failure = `worker ${data.number}, operation ${done} of seed ${data.seed}: ${stack ?? String(error)}`;
+}
+for (const one of [own.tally, turns.tally]) {
+  for (const [name, times] of Object.entries(one)) tally[name] = (tally[name] ?? 0) + times;
+}
+const contended = vm.region.tables.slot.contended.get(vm.slot);
+store(data.progress, data.number, done);
+parentPort?.postMessage({ done, tally, records, contended, failure } satisfies FsxReport);
+if (failure === null) vm.detach();

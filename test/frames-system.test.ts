@@ -60,6 +60,7 @@ describe('page lists in a system', () => {
     const all = vm.pageLists.alloc({ size: 1024 * PAGE });
     const { worker } = await start(vm, waiter, { size: 100 * PAGE });
     const answer = once(worker, 'message');
+    const exit = once(worker, 'exit');
     await new Promise((resolve) => setTimeout(resolve, 150));
     // Not enough, then enough.
     vm.pageLists.free({ runs: [{ first: 10, count: 50 }], frameCount: 50 });
@@ -68,7 +69,7 @@ describe('page lists in a system', () => {
     const [message] = (await answer) as [{ first: number; slept: number }];
     expect(message.first).toBe(200);
     expect(message.slept).toBeGreaterThan(0);
-    await once(worker, 'exit');
+    await exit;
     expect(vm.pageLists.outstanding).toBe(all.frameCount - 170);
     expectSound();
   });
@@ -78,7 +79,7 @@ describe('page lists in a system', () => {
     vm.pageLists.alloc({ size: 256 * PAGE });
     const token = CancelToken.create(vm.thread);
     token.cancel();
-    expect(() => vm.pageLists.alloc({ size: PAGE, wait: { token } })).toThrow(/ECANCELED/);
+    expect(() => vm.pageLists.alloc({ size: PAGE, wait: { cancel: token } })).toThrow(/ECANCELED/);
     expect(vm.thread.heldCount).toBe(0);
     expectSound();
   });

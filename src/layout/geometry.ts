@@ -55,6 +55,7 @@ export const GEOMETRY_KEYS = [
   'mappingLists',
   'mappingEntries',
   'mappingFrames',
+  'frameWaiters',
 ] as const;
 
 /** Name of one capacity. */

@@ -98,7 +98,6 @@ export const frameLinkTable = table('frameLink', 'linkFrames', 'columns', {
 
 /** Reserves and what waits for frames: one row. */
 export const frameReserveTable = table('frameReserve', 1, 'columns', {
-  freed: i32('A', 'condition: frames were given back', { lanes: 'lockLanes', padded: true }),
   aggressive: i32('A', 'mutex of the one request that may mark its way through memory', { padded: true }),
   pagedaemon: i32('L', 'frames that only the pagedaemon may take'),
   kernel: i32('L', 'frames that only the system and the pagedaemon may take'),
@@ -116,4 +115,20 @@ export const pageListSlotTable = table('pageListSlot', 'slots', 'columns', {
   count: i32('W', 'nor at or above first + count'),
   colour: i32('W', 'colour that the next single frame is looked for in'),
   counters: f64('W', 'PAGE_LIST_COUNTER values', { lanes: 16 }),
+});
+
+/** One row per request that waits for frames: see phys/frame-queue.ts. */
+export const frameWaiterTable = table('frameWaiter', 'frameWaiters', 'columns', {
+  slot: i32('L', 'slot + 1 of the thread that waits, 0 free'),
+  order: i32('L', 'class: power of two of the frames asked for'),
+  overtaken: i32('L', 'requests of its class served since nothing fitted it'),
+  ticket: f64('L', 'who came first'),
+  state: i32('A', 'WAITER_STATE'),
+});
+
+/** The queue of those requests: one row. */
+export const frameQueueTable = table('frameQueue', 1, 'columns', {
+  count: i32('L', 'rows in use', { padded: true }),
+  served: f64('L', 'requests that waited and were served'),
+  ticketNext: f64('L', 'ticket of the next one'),
 });

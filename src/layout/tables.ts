@@ -33,7 +33,9 @@ import {
   frameLinkTable,
   frameListTable,
   frameOrderTable,
+  frameQueueTable,
   frameReserveTable,
+  frameWaiterTable,
   pageListSlotTable,
   physSegmentsTable,
   physSegmentTable,
@@ -166,6 +168,8 @@ export const TABLES = {
   mappingEntry: mappingEntryTable,
   mappingFrame: mappingFrameTable,
   mappingSlot: mappingSlotTable,
+  frameWaiter: frameWaiterTable,
+  frameQueue: frameQueueTable,
 } as const;
 
 /** The type of `TABLES`. */

@@ -102,7 +102,7 @@ export class FrameSupply {
       for (let steps = frames; steps > 0; steps--) {
         const frame = this.#clock.advance();
         const use = this.#frames.useOf(frame);
-        if (use === FRAME_USE.free) return true;
+        if (use === FRAME_USE.free && this.#frames.core.free > this.#frames.reserve) return true;
         // A frame without an identity is in the hands of somebody who is about to fill it or to give it back.
         if (use !== FRAME_USE.page || this.#holds.holds(frame)) continue;
         if (!this.#dirty.isClean(frame)) {

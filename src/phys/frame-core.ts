@@ -25,13 +25,13 @@
 import type { CheckReport } from '../base/check.ts';
 import { FRAME_ORDER } from '../layout/phys-tables.ts';
 import type { BoundTables } from '../layout/region.ts';
-import { Condition } from '../sync/condvar.ts';
 import { Mutex } from '../sync/mutex.ts';
 import { RANK } from '../sync/ranks.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
 import type { FrameIndex } from './banks.ts';
 import { FrameLists } from './frame-lists.ts';
 import { FrameMap } from './frame-map.ts';
+import { FrameQueue } from './frame-queue.ts';
 import type { FrameSource } from './frame-source.ts';
 import { countLane, FRAME_USE, SLOT_SHIFT, USE_MASK } from './frame-uses.ts';
 import { PhysSegments } from './phys-segments.ts';
@@ -60,8 +60,10 @@ export class FrameCore {
   readonly map: FrameMap;
   readonly source: FrameSource;
   readonly segments: PhysSegments;
-  /** Signalled when frames become free and somebody waits. */
-  readonly freed: Condition;
+  /** Requests that wait for frames: told when some come back. */
+  readonly queue: FrameQueue;
+  /** True while this thread wants the lowest free frame whatever the order: it moves frames together. */
+  lowestFirst = false;
   readonly #use: BoundTables['frame']['use'];
   readonly #counts: BoundTables['framePool']['counts'];
   readonly #mark: number;
@@ -74,7 +76,7 @@ export class FrameCore {
     this.segments = new PhysSegments(thread);
     const ordered = tables.frameOrder.source.get(0) !== FRAME_ORDER.lowest;
     this.source = ordered ? new FrameLists(thread, this.map, this.segments) : this.map;
-    this.freed = new Condition(thread, tables.frameReserve.freed.address(0));
+    this.queue = new FrameQueue(thread);
     this.#use = tables.frame.use;
     this.#counts = tables.framePool.counts;
     this.#mark = thread.tag << SLOT_SHIFT;
@@ -118,6 +120,7 @@ export class FrameCore {
 
   /** Under the lock: takes the frame that comes next; -1 when there is none above the reserve. */
   takeNext(use: number, reserve = 0): FrameIndex {
+    if (this.lowestFirst) return this.#takeLowest(use);
     const frame = this.source.takeNext(reserve);
     if (frame >= 0) this.#noteTaken(frame, use);
     return frame;
@@ -143,7 +146,7 @@ export class FrameCore {
     this.thread.journal.set(this.#use, frame, FRAME_USE.free);
     this.#count(FRAME_USE.free, 1);
     this.#count(countLane(before), -1);
-    this.freed.broadcast();
+    this.queue.tell(this.free);
   }
 
   /** Under the lock: a frame in use gets another use, and bears this thread's mark. */
@@ -191,7 +194,7 @@ export class FrameCore {
       this.thread.commit();
       this.#fill(first + done, piece, FRAME_USE.free);
     }
-    this.freed.broadcast();
+    this.queue.tell(this.free);
   }
 
   /** Writes a use with this thread's mark over frames that nobody else can change; not journaled. */
@@ -215,7 +218,7 @@ export class FrameCore {
 
   /** Compares uses, counts, source and segments. For quiet points. */
   check(): CheckReport {
-    const problems = [...this.source.problems(), ...this.segments.problems()];
+    const problems = [...this.source.problems(), ...this.segments.problems(), ...this.queue.problems()];
     const found = new Array<number>(this.#counts.stride).fill(0);
     const { frames } = this.thread.region.geometry;
     for (let frame = 0; frame < frames; frame++) {
@@ -239,6 +242,12 @@ export class FrameCore {
     // A call of `fill` costs more than a short loop.
     if (count > SHORT_RUN) view.fill(word, first, first + count);
     else for (let frame = first; frame < first + count; frame++) view[frame] = word;
+  }
+
+  #takeLowest(use: number): FrameIndex {
+    const frame = this.source.nextFree(0, this.thread.region.geometry.frames);
+    if (frame >= 0) this.take(frame, use);
+    return frame;
   }
 
   #noteTaken(frame: FrameIndex, use: number): void {

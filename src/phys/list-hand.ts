@@ -57,9 +57,9 @@ export class ListHand {
     if (!held) this.#clear();
   }
 
-  /** Begins to take frames one after another; they lie anywhere. */
-  begin(): void {
-    this.#set(LIST_STAGE.taking, 0, this.#frames);
+  /** Begins to take frames one after another; they lie anywhere in a range, or in all of memory. */
+  begin(first: FrameIndex = 0, count: number = this.#frames): void {
+    this.#set(LIST_STAGE.taking, first, count);
   }
 
   /** Under the lock, with nothing logged, after `begin`: takes free frames. */
@@ -83,6 +83,16 @@ export class ListHand {
   /** Under the lock, with nothing logged: gives back what was taken since `begin`, in order. */
   giveUp(runs: readonly FrameRun[]): void {
     for (const { first, count } of runs) this.#core.giveRun(first, count, FRAME_USE.listTaking);
+    this.#clear();
+  }
+
+  /** Under the lock, after `begin`: gives one frame back that was taken. */
+  giveOne(frame: FrameIndex): void {
+    this.#core.give(frame);
+  }
+
+  /** Ends what `begin` began when nothing taken is left. */
+  end(): void {
     this.#clear();
   }
 

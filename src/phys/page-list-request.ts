@@ -7,16 +7,8 @@
  */
 
 import { ADDRESS_MAX, alignUp, failMisuse, isPowerOfTwo, rejectUnknownOptions, requireInteger } from '../base/index.ts';
-import type { CancelToken } from '../sync/cancel.ts';
 import type { FrameIndex } from './banks.ts';
-
-/** How long a request may wait for frames. */
-export interface PageListWait {
-  /** Milliseconds. Default: without limit. */
-  readonly timeoutMs?: number;
-  /** Ends the wait with `ECANCELED`. */
-  readonly token?: CancelToken;
-}
+import type { FrameWaitOptions } from './frame-waiting.ts';
 
 /** What a page list must be. Addresses are physical byte addresses: frame times page size. */
 export interface PageListRequest {
@@ -33,7 +25,7 @@ export interface PageListRequest {
   /** Most runs of adjacent frames. Default 1. */
   readonly segments?: number;
   /** Wait until the request can be served, while that is possible at all. Default: do not. */
-  readonly wait?: boolean | PageListWait;
+  readonly wait?: boolean | FrameWaitOptions;
 }
 
 const KNOWN: ReadonlySet<string> = new Set<keyof PageListRequest>([
@@ -57,7 +49,7 @@ export interface FrameRequest {
   readonly boundary: number;
   readonly segments: number;
   /** Null: do not wait. */
-  readonly wait: PageListWait | null;
+  readonly wait: FrameWaitOptions | null;
 }
 
 const CALL = 'pageList.alloc';
@@ -78,7 +70,7 @@ function checkCommon(request: PageListRequest): void {
   if (!isPowerOrNone(boundary)) failMisuse(CALL, { boundary }, 'boundary must be 0 or a power of two');
 }
 
-function waitOf(request: PageListRequest): PageListWait | null {
+function waitOf(request: PageListRequest): FrameWaitOptions | null {
   const { wait = false } = request;
   if (wait === false) return null;
   return wait === true ? {} : wait;

@@ -20,9 +20,8 @@
  */
 
 import type { CheckReport } from '../base/check.ts';
-import { fail, failMisuse, VmError } from '../base/errors.ts';
-import { VERIFY } from '../base/verify.ts';
-import { faultPoint } from '../sync/fault.ts';
+import { fail, failMisuse, rejectUnknownOptions } from '../base/errors.ts';
+import type { AsyncWaitOptions } from '../sync/mutex-async.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
 import type { FrameIndex } from './banks.ts';
 import { FitSearch } from './fit-search.ts';
@@ -30,6 +29,7 @@ import type { FrameCore } from './frame-core.ts';
 import { type PageList, singleRun } from './frame-runs.ts';
 import { type FrameSnapshot, takeSnapshot } from './frame-snapshot.ts';
 import { FRAME_USE } from './frame-uses.ts';
+import { type FrameDemand, type FrameWaitOptions, waitForFrames, waitForFramesAsync } from './frame-waiting.ts';
 import type { Frames } from './frames.ts';
 import { ListHand } from './list-hand.ts';
 import { type FrameRequest, type PageListRequest, readRequest } from './page-list-request.ts';
@@ -42,9 +42,6 @@ export interface PageListOptions {
   /** `'seed'`: exactly as `uvm_pglist.c`, with what it misses. */
   readonly compat?: 'seed';
 }
-
-/** Longest sleep between two looks for frames: a wake-up may be taken by somebody else. */
-const LOOK_AGAIN_MS = 50;
 
 /** Page lists as one thread sees them. */
 export class PageLists {
@@ -64,7 +61,7 @@ export class PageLists {
     this.#core = core;
     this.#hand = new ListHand(core);
     this.#search = new FitSearch(core);
-    this.#assembly = new RunAssembly(core, this.#hand);
+    this.#assembly = new RunAssembly(core, this.#hand, frames.evacuation);
     if (options.compat !== undefined && options.compat !== 'seed') {
       failMisuse('new PageLists', { compat: options.compat }, "compat must be 'seed' or left out");
     }
@@ -77,12 +74,8 @@ export class PageLists {
   }
 
   /** Sets how many frames are kept for the pagedaemon, and for the system and the pagedaemon. */
-  setReserves(pagedaemon: number, kernel: number): void {
-    const { frameReserve } = this.#thread.region.tables;
-    this.#core.mutex.enter();
-    this.#thread.journal.set(frameReserve.pagedaemon, 0, pagedaemon);
-    this.#thread.journal.set(frameReserve.kernel, 0, kernel);
-    this.#core.mutex.exit();
+  setReserves(pagedaemonReserve: number, kernelReserve: number): void {
+    this.#frames.watermarks.set({ pagedaemonReserve, kernelReserve });
   }
 
   /** Frames in lists. */
@@ -95,6 +88,22 @@ export class PageLists {
     const list = this.tryAlloc(request);
     if (list !== null) return list;
     return fail('ENOMEM', 'pageList.alloc', { ...request, free: this.#core.free }, 'no such frames are free');
+  }
+
+  /**
+   * Like `alloc`, but waits until the request can be served, blocking this thread. Throws `EINVAL` at once when that can
+   * never be, `ETIMEDOUT`, `ECANCELED`, and `ENOMEM` when too many wait already.
+   */
+  allocWait(request: PageListRequest, options: FrameWaitOptions = {}): PageList {
+    rejectUnknownOptions('pageList.allocWait', options, ['timeoutMs', 'cancel']);
+    return this.#alloc({ ...request, wait: options }, false) as PageList;
+  }
+
+  /** Like `allocWait`, but leaves the event loop free; `signal` aborts. */
+  async allocAsync(request: PageListRequest, options: AsyncWaitOptions = {}): Promise<PageList> {
+    const { pageSize, frames } = this.#thread.region.geometry;
+    const demand = this.#demand(request, readRequest(request, pageSize, frames), false);
+    return waitForFramesAsync(demand, options);
   }
 
   /** Takes a page list; null when the request cannot be served now. A request that waits throws instead. */
@@ -145,12 +154,17 @@ export class PageLists {
     }
   }
 
-  /** Takes a single frame, in the order of the page source; -1 when there is none above the kernel's reserve. */
+  /** Takes a single frame, in the order of the page source; -1 when there is none above the reserves. */
   tryTakeFrame(): FrameIndex {
-    this.#core.mutex.enter();
-    const reserve = this.#thread.region.tables.frameReserve.kernel.get(0);
-    const frame = this.#core.takeNext(FRAME_USE.list, reserve);
-    this.#core.mutex.exit();
+    const { watermarks, reserve } = this.#frames;
+    const core = this.#core;
+    core.mutex.enter();
+    // The original keeps the kernel's reserve in each class of memory by itself.
+    const seedReserve = this.#seed === null ? 0 : watermarks.kernelReserve;
+    const may = this.#seed !== null || (core.free > reserve && !core.queue.mustYield(1));
+    const frame = may ? core.takeNext(FRAME_USE.list, seedReserve) : -1;
+    core.mutex.exit();
+    watermarks.kickIfLow();
     return frame;
   }
 
@@ -182,20 +196,42 @@ export class PageLists {
   #alloc(given: PageListRequest, held: boolean): PageList | null {
     const { pageSize, frames } = this.#thread.region.geometry;
     const request = readRequest(given, pageSize, frames);
-    const list = this.#takeNow(request, held);
-    if (list !== null || request.wait === null) {
-      if (list === null || FitSearch.isSimple(request)) this.#pressure?.kick();
-      return list;
-    }
-    return this.#wait(given, request, held);
+    if (request.wait !== null) return waitForFrames(this.#demand(given, request, held), request.wait);
+    const list = this.#takeNow(request, held, false);
+    if (list === null || FitSearch.isSimple(request)) this.#pressure?.kick();
+    this.#frames.watermarks.kickIfLow();
+    return list;
+  }
+
+  #demand(given: PageListRequest, request: FrameRequest, held: boolean): FrameDemand<PageList> {
+    const frames = this.#frames;
+    return {
+      call: 'pageList.alloc',
+      core: this.#core,
+      count: request.count,
+      values: { ...given },
+      possible: () => {
+        const { absent, total } = this.#core.counts();
+        return request.count <= total - absent - frames.reserve && this.#search.isPossible(request);
+      },
+      attempt: (waiter) => this.#takeNow(request, held, waiter) ?? this.#assemble(request, held),
+      press: () => {
+        frames.watermarks.kick();
+        if (!this.#pressure?.reclaimable()) return frames.press();
+        this.#pressure.reclaim();
+        return true;
+      },
+    };
   }
 
   /** One search. */
-  #takeNow(request: FrameRequest, held: boolean): PageList | null {
-    const { mutex } = this.#core;
+  #takeNow(request: FrameRequest, held: boolean, waiter: boolean): PageList | null {
+    const { mutex, queue } = this.#core;
+    const { reserve } = this.#frames;
     mutex.enter();
     let list: PageList | null = null;
-    if (this.#gateOpen(request.count)) {
+    // A request leaves the reserves as they are.
+    if (this.#core.free - request.count >= reserve && (waiter || !queue.mustYield(request.count))) {
       const first = FitSearch.isSimple(request) && request.count > 1 ? -1 : this.#search.oneRun(request);
       if (first >= 0) {
         this.#hand.takeRun(first, request.count, held);
@@ -217,60 +253,9 @@ export class PageLists {
     return { runs, frameCount: request.count };
   }
 
-  /** A request leaves the reserves as they are. */
-  #gateOpen(count: number): boolean {
-    const { pagedaemon, kernel } = this.#thread.region.tables.frameReserve;
-    return this.#core.free - count >= pagedaemon.get(0) + kernel.get(0);
-  }
-
-  #wait(given: PageListRequest, request: FrameRequest, held: boolean): PageList {
-    const { timeoutMs = Number.POSITIVE_INFINITY, token } = request.wait ?? {};
-    const { clock } = this.#thread;
-    const deadline = clock.now() + timeoutMs;
-    this.#core.mutex.enter();
-    const { pagedaemon, kernel } = this.#thread.region.tables.frameReserve;
-    const { list, run, absent, total } = this.#core.counts();
-    const mostFrames = total - absent - pagedaemon.get(0) - kernel.get(0);
-    const possible = request.count <= mostFrames && this.#search.isPossible(request);
-    this.#core.mutex.exit();
-    if (!possible)
-      failMisuse('pageList.alloc', { ...given, list, run }, 'waiting cannot help: memory is not made that way');
-    for (;;) {
-      token?.throwIfCancelled('pageList.alloc');
-      const found = this.#takeNow(request, held) ?? this.#assemble(request, held);
-      if (found !== null) return found;
-      const remaining = deadline - clock.now();
-      if (remaining <= 0) {
-        throw new VmError('ETIMEDOUT', `pageList.alloc: no such frames became free in ${timeoutMs} ms`);
-      }
-      if (VERIFY) faultPoint(this.#thread, 'phys.list.waiting');
-      this.#sleep(request, Math.min(remaining, LOOK_AGAIN_MS));
-    }
-  }
-
-  /** Asks for frames, and sleeps until some are given back or the time is up. */
-  #sleep(request: FrameRequest, timeoutMs: number): void {
-    const pressure = this.#pressure;
-    if (pressure?.reclaimable()) {
-      pressure.reclaim();
-      return;
-    }
-    const { mutex, freed } = this.#core;
-    mutex.enter();
-    try {
-      // What was given back since the last look is found after one short sleep at the latest.
-      freed.wait(mutex, timeoutMs, request.wait?.token);
-    } finally {
-      if (mutex.held) mutex.exit();
-    }
-  }
-
-  /** Takes the frames of a request out of free ones and of pages that are given up. */
+  /** Takes the frames of a request out of free ones and of others that are moved or given up. */
   #assemble(request: FrameRequest, held: boolean): PageList | null {
-    const { reclaimer } = this.#frames;
-    if (reclaimer === null || !this.#gateOpen(0)) return null;
-    return FitSearch.isSimple(request)
-      ? this.#assembly.any(request, reclaimer, held)
-      : this.#assembly.run(request, reclaimer, held);
+    if (!this.#frames.evacuation.any || this.#core.free < this.#frames.reserve) return null;
+    return FitSearch.isSimple(request) ? this.#assembly.any(request, held) : this.#assembly.run(request, held);
   }
 }

@@ -107,6 +107,16 @@ export class Watermarks {
     this.#mutex.exit();
   }
 
+  /** Frames that only the pagedaemon may take. */
+  get pagedaemonReserve(): number {
+    return this.#row.pagedaemon.get(0);
+  }
+
+  /** Frames above those that only the system and the pagedaemon may take. */
+  get kernelReserve(): number {
+    return this.#row.kernel.get(0);
+  }
+
   /** True when the pagedaemon should work. */
   get isLow(): boolean {
     return this.#free < this.#row.freeMin.get(0);

@@ -115,6 +115,15 @@ export const FAULT_POINTS = [
   'vpm.cache.unlisted',
   'vpm.cache.mapped',
   'vpm.cache.writing',
+  'phys.compact.moved',
+  'phys.cache.filled',
+  'phys.cache.drained',
+  'phys.removal.taken',
+  'phys.removal.leaving',
+  'phys.removal.cancelling',
+  'pmem.move.claimed',
+  'pmem.move.copied',
+  'pmem.move.done',
 ] as const;
 
 /** Name of one fault point. */

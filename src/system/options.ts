@@ -196,6 +196,7 @@ export function planBoot(options: BootOptions): BootPlan {
     spaceWaiters: 4 * slots,
     recordings: RECORDINGS,
     recordEntries: integer('recordEntries', 16384, 64, 2 ** 24),
+    frameWaiters: 4 * slots,
     magazines: Math.max(512, Math.ceil(tags / 64)),
     slabs,
     slabBuckets: ceilPowerOfTwo(slabs),

@@ -32,6 +32,7 @@ const SMALL: Partial<Geometry> = {
   spaceWaiters: 32,
   recordings: 2,
   recordEntries: 512,
+  frameWaiters: 32,
   quantumCaches: 16,
   magazines: 256,
   slabs: 256,

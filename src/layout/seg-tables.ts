@@ -48,10 +48,14 @@ export const pagelockTable = table('pagelock', 1, 'columns', {
   drained: i32('A', 'times that pages left while the cache was disabled', { padded: true }),
 });
 
-/** Hash buckets: window first, then wired. A record of half a cache line. */
+/** Hash buckets: window first, then wired. Two words, since hits touch no more: eight buckets to a cache line. */
 export const pagelockBucketTable = table('pagelockBucket', 'pagelockBuckets', 'records', {
   lock: i32('A', 'mutex'),
   head: i32('L', 'newest entry of the chain, entry + 1; read without the lock as a hint'),
+});
+
+/** Places of hash buckets on the lists of active buckets. */
+export const pagelockBucketLinkTable = table('pagelockBucketLink', 'pagelockBuckets', 'records', {
   listed: i32('L', 'list of active buckets + 1, 0 none'),
   listNext: i32('L', 'bucket + 1, 0 the head; under the lock of the cache'),
   listPrevious: i32('L', 'bucket + 1, 0 the head; under the lock of the cache'),
@@ -90,7 +94,7 @@ export const pagelockPinTable = table('pagelockPin', 'pagelockPins', 'records', 
   entry: i32('L', 'entry + 1, 0 for a pin that is not in use'),
   next: i32('L', 'next pin of the slot or of the pool that is not in use, pin + 1'),
   slot: i32('L', 'slot + 1 that the pin belongs to'),
-  generation: i32('L', 'times that the pin was released'),
+  generation: i32('L', 'times that the row was pinned, as far as a handle has bits for it'),
 });
 
 /** What each slot has in flight. */

@@ -62,6 +62,7 @@ import {
   slabTable,
 } from './quantum-tables.ts';
 import {
+  pagelockBucketLinkTable,
   pagelockBucketTable,
   pagelockEntryTable,
   pagelockOwnerTable,
@@ -170,6 +171,7 @@ export const TABLES = {
   mappingSlot: mappingSlotTable,
   frameWaiter: frameWaiterTable,
   frameQueue: frameQueueTable,
+  pagelockBucketLink: pagelockBucketLinkTable,
 } as const;
 
 /** The type of `TABLES`. */

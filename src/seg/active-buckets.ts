@@ -29,13 +29,13 @@ import { type BucketIndex, LIST_WIRED } from './pagelock-kinds.ts';
 export class ActiveBuckets {
   readonly #journal: Journal;
   readonly #control: BoundTables['pagelock'];
-  readonly #buckets: BoundTables['pagelockBucket'];
+  readonly #buckets: BoundTables['pagelockBucketLink'];
   readonly #windowBuckets: number;
 
   constructor(thread: Thread) {
     this.#journal = thread.journal;
     this.#control = thread.region.tables.pagelock;
-    this.#buckets = thread.region.tables.pagelockBucket;
+    this.#buckets = thread.region.tables.pagelockBucketLink;
     this.#windowBuckets = this.#control.windowBuckets.get(0);
   }
 

@@ -165,14 +165,14 @@ function classBit(pages: number): number {
 
 function checkLists(findings: Findings): void {
   const { core, problems } = findings;
-  const { buckets, lists, control } = core;
+  const { buckets, bucketLinks, lists, control } = core;
   const listed = new Map<number, number>();
   for (let list = 0; list < ACTIVE_LISTS; list++) {
     let previous = 0;
     for (const bucket of lists.buckets(list)) {
       if (listed.has(bucket)) problems.push(`seg/active-buckets I1: bucket ${bucket} is on two lists`);
       listed.set(bucket, list);
-      if (buckets.listed.get(bucket) !== list + 1 || buckets.listPrevious.get(bucket) !== previous) {
+      if (bucketLinks.listed.get(bucket) !== list + 1 || bucketLinks.listPrevious.get(bucket) !== previous) {
         problems.push(`seg/active-buckets I1: bucket ${bucket} does not link back on list ${list}`);
       }
       previous = bucket + 1;
@@ -183,7 +183,7 @@ function checkLists(findings: Findings): void {
   }
   for (let bucket = 0; bucket < buckets.rowCount; bucket++) {
     const list = listed.get(bucket);
-    if (list === undefined && buckets.listed.get(bucket) !== 0) {
+    if (list === undefined && bucketLinks.listed.get(bucket) !== 0) {
       problems.push(`seg/active-buckets I1: bucket ${bucket} says that it is listed`);
     }
     const wired = bucket >= core.windowBuckets;

@@ -6,13 +6,13 @@
  * STRUCTURE   A row per pin names its entry and its slot. Rows that are not in use are listed per slot, so that a hit takes
  *             one without a lock; slots refill from a pool.
  *
- *               handle = generation | row        generation + 1 at each release: an old handle is not mistaken for a new one
+ *               handle = generation | row        generation + 1 at each pin: an old handle is not mistaken for a new one
  *
  * INVARIANTS  I1 `active` of an entry counts the rows that name it.   I2 a row in use names a live entry.
  *             I3 a row that is not in use is on the list of its slot or in the pool.
  * LOCKING     A row in use is guarded by the bucket of its entry; the list of a slot is its own (W), but changed under the
  *             bucket's lock and journaled, so that a hit happens as a whole; the pool is under the cache's lock.
- * COSTS       Two words logged to pin, three to release; 16 bytes a pin.
+ * COSTS       Two words logged to pin, two to release; 16 bytes a pin.
  * FAILURE     `ensure` is false when no row is left. `EINVAL` for a handle that is not in use.
  * REJECTED    Counts per slot and entry: a matrix. A list per entry: hits on one entry would chase it.
  * REFERENCES  docs/glossary.md: pin.
@@ -37,6 +37,7 @@ export class CachePins {
   readonly #slots: BoundTables['pagelockSlot'];
   readonly #control: BoundTables['pagelock'];
   readonly #lock: Mutex;
+  readonly #rowCount: number;
   readonly #rowBits: number;
   readonly #rowMask: number;
   readonly #generationMask: number;
@@ -57,6 +58,7 @@ export class CachePins {
     this.#control = tables.pagelock;
     this.#lock = new Mutex(thread, this.#control.lock.address(0), RANK.pagelock);
     this.#words = thread.words;
+    this.#rowCount = this.#rows.rowCount;
     this.#stride = this.#rows.entry.stride;
     this.#entryAt = this.#rows.entry.base;
     this.#nextAt = this.#rows.next.base;
@@ -82,9 +84,12 @@ export class CachePins {
     const row = (words[this.#headAt] as number) - 1;
     const at = row * this.#stride;
     this.#thread.journal.log3(also, this.#headAt, this.#entryAt + at);
+    // Not logged: a generation that no handle has seen is left out, and that is all.
+    const generation = ((words[this.#generationAt + at] as number) + 1) & this.#generationMask;
+    words[this.#generationAt + at] = generation;
     words[this.#entryAt + at] = entry + 1;
     words[this.#headAt] = words[this.#nextAt + at] as number;
-    return (((words[this.#generationAt + at] as number) & this.#generationMask) << this.#rowBits) | row;
+    return (generation << this.#rowBits) | row;
   }
 
   /**
@@ -95,16 +100,21 @@ export class CachePins {
     const words = this.#words;
     const at = row * this.#stride;
     const { journal, tag } = this.#thread;
-    journal.log2(also, this.#headAt);
-    journal.log2(this.#entryAt + at, this.#generationAt + at);
+    journal.log3(also, this.#headAt, this.#entryAt + at);
     words[this.#entryAt + at] = 0;
-    words[this.#generationAt + at] = (words[this.#generationAt + at] as number) + 1;
     if (words[this.#slotAt + at] !== tag) {
       journal.log1(this.#slotAt + at);
       words[this.#slotAt + at] = tag;
     }
     words[this.#nextAt + at] = words[this.#headAt] as number;
     words[this.#headAt] = row + 1;
+  }
+
+  /** Row of what may be a handle: under the lock of its entry's bucket, `isCurrent` says whether it is one. Else like `rowOf`. */
+  likelyRowOf(pin: Pin, call: string): number {
+    const row = pin & this.#rowMask;
+    if (row >= this.#rowCount || this.#words[this.#entryAt + row * this.#stride] === 0) this.rowOf(pin, call);
+    return row;
   }
 
   /** Row of a handle that is in use. Throws `EINVAL` naming the call. */
@@ -162,13 +172,13 @@ export class CachePins {
   }
 
   #handle(row: number): Pin {
-    return ((this.#rows.generation.get(row) & this.#generationMask) << this.#rowBits) | row;
+    return (this.#rows.generation.get(row) << this.#rowBits) | row;
   }
 
   #isLive(row: number, pin: Pin): boolean {
     // A handle that is no such integer equals none.
     const at = row * this.#stride;
-    const handle = (((this.#words[this.#generationAt + at] as number) & this.#generationMask) << this.#rowBits) | row;
+    const handle = ((this.#words[this.#generationAt + at] as number) << this.#rowBits) | row;
     return this.#words[this.#entryAt + at] !== 0 && handle === pin;
   }
 

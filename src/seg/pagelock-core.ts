@@ -58,6 +58,7 @@ export class PagelockCore {
   readonly maxWindow: number;
   readonly control: BoundTables['pagelock'];
   readonly buckets: BoundTables['pagelockBucket'];
+  readonly bucketLinks: BoundTables['pagelockBucketLink'];
   readonly entries: BoundTables['pagelockEntry'];
   readonly owners: BoundTables['pagelockOwner'];
   readonly slots: BoundTables['pagelockSlot'];
@@ -132,6 +133,7 @@ export class PagelockCore {
     this.#countersAt = thread.slot * tables.pagelockSlot.counters.stride;
     this.control = tables.pagelock;
     this.buckets = tables.pagelockBucket;
+    this.bucketLinks = tables.pagelockBucketLink;
     this.entries = tables.pagelockEntry;
     this.owners = tables.pagelockOwner;
     this.slots = tables.pagelockSlot;
@@ -306,7 +308,7 @@ export class PagelockCore {
     const { journal, slot } = thread;
     const bucket = entries.bucket.get(entry);
     const lone = this.buckets.head.get(bucket) === entry + 1 && entries.chainNext.get(entry) === 0;
-    const leaves = lone && unlist !== UNLIST.never && this.buckets.listed.get(bucket) !== 0;
+    const leaves = lone && unlist !== UNLIST.never && this.bucketLinks.listed.get(bucket) !== 0;
     assert(entries.active.get(entry) === (pin < 0 ? 0 : 1), 'seg/pagelock-core I5: an entry with pins stays');
     // The list that a reaper walks is its own: see active-buckets.ts.
     const locks = leaves && unlist !== UNLIST.walker;

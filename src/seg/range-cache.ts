@@ -109,7 +109,7 @@ export class RangeCache {
   release(pin: Pin): EntryIndex {
     const core = this.#core;
     const { words, pins, thread } = core;
-    const row = pins.rowOf(pin, 'pagelock.release');
+    const row = pins.likelyRowOf(pin, 'pagelock.release');
     const entry = pins.entryOf(row);
     const at = entry * core.entryStride;
     const bucket = words[core.bucketAt + at] as number;

@@ -15,7 +15,8 @@
  * LOCKING     Links are under the cache's lock; whether its bucket is listed is also under the bucket's. The reaper follows
  *             the links of its list without the lock, which I3 allows.
  * COSTS       Joining and leaving change four words.
- * FAILURE     None: a bucket that could not leave stays listed while empty, and is reused or removed later.
+ * FAILURE     None: a bucket that could not leave stays listed while empty, and is reused, or removed by the reaper. Under our
+ *             rules all emptied window buckets do so, which saves purges the cache's lock.
  * REJECTED    One list: the reaper would hold its lock for the whole walk.
  * REFERENCES  illumos vm_seg.c, which also calls them active hash buckets.
  */
@@ -28,12 +29,14 @@ import { type BucketIndex, LIST_WIRED } from './pagelock-kinds.ts';
 /** One thread's view of the lists. */
 export class ActiveBuckets {
   readonly #journal: Journal;
+  readonly #words: Int32Array;
   readonly #control: BoundTables['pagelock'];
   readonly #buckets: BoundTables['pagelockBucketLink'];
   readonly #windowBuckets: number;
 
   constructor(thread: Thread) {
     this.#journal = thread.journal;
+    this.#words = thread.words;
     this.#control = thread.region.tables.pagelock;
     this.#buckets = thread.region.tables.pagelockBucketLink;
     this.#windowBuckets = this.#control.windowBuckets.get(0);
@@ -43,16 +46,18 @@ export class ActiveBuckets {
   join(bucket: BucketIndex): void {
     const { listed, listNext, listPrevious } = this.#buckets;
     if (listed.get(bucket) !== 0) return;
-    const journal = this.#journal;
     const list = bucket >= this.#windowBuckets ? LIST_WIRED : this.#control.current.get(0);
-    const tail = this.#control.headPrevious.at(0, list);
-    journal.log3(listed.address(bucket), listNext.address(bucket), listPrevious.address(bucket));
+    const words = this.#words;
+    const tailAt = this.#control.headPrevious.address(0, list);
+    const tail = words[tailAt] as number;
+    const forwardAt = tail === 0 ? this.#control.headNext.address(0, list) : listNext.address(tail - 1);
+    // The links of a bucket that is on no list mean nothing.
+    this.#journal.log3(listed.address(bucket), tailAt, forwardAt);
     listed.put(bucket, list + 1);
     listNext.put(bucket, 0);
     listPrevious.put(bucket, tail);
-    if (tail === 0) journal.setAt(this.#control.headNext, 0, list, bucket + 1);
-    else journal.set(listNext, tail - 1, bucket + 1);
-    journal.setAt(this.#control.headPrevious, 0, list, bucket + 1);
+    words[forwardAt] = bucket + 1;
+    words[tailAt] = bucket + 1;
   }
 
   /**
@@ -65,14 +70,15 @@ export class ActiveBuckets {
     const control = this.#control;
     if (!walker && list !== LIST_WIRED && list !== control.current.get(0) && control.reaper.get(0) !== 0) return;
     const { listed, listNext, listPrevious } = this.#buckets;
-    const journal = this.#journal;
+    const words = this.#words;
     const next = listNext.get(bucket);
     const previous = listPrevious.get(bucket);
-    if (previous === 0) journal.setAt(control.headNext, 0, list, next);
-    else journal.set(listNext, previous - 1, next);
-    if (next === 0) journal.setAt(control.headPrevious, 0, list, previous);
-    else journal.set(listPrevious, next - 1, previous);
-    journal.set(listed, bucket, 0);
+    const forwardAt = previous === 0 ? control.headNext.address(0, list) : listNext.address(previous - 1);
+    const backAt = next === 0 ? control.headPrevious.address(0, list) : listPrevious.address(next - 1);
+    this.#journal.log3(forwardAt, backAt, listed.address(bucket));
+    words[forwardAt] = next;
+    words[backAt] = previous;
+    listed.put(bucket, 0);
   }
 
   /** First bucket of a list + 1, 0 for none. */

@@ -3,8 +3,8 @@
 import type { CheckReport } from '../base/check.ts';
 import { ACTIVE_LISTS } from '../layout/index.ts';
 import type { PagelockCore } from './pagelock-core.ts';
-import { ENTRY_FLAG, type EntryIndex, LIST_WIRED } from './pagelock-kinds.ts';
-import { RangeSearch } from './range-search.ts';
+import { type CacheOwner, ENTRY_FLAG, type EntryIndex, LIST_WIRED } from './pagelock-kinds.ts';
+import { classBits, RangeSearch } from './range-search.ts';
 
 /** What was found so far. */
 interface Findings {
@@ -143,8 +143,8 @@ function checkOwners(findings: Findings): void {
       if (entries.ownerPrevious.get(entry) !== previous || entries.owner.get(entry) !== owner + 1) {
         problems.push(`seg/pagelock-core I2: entry ${entry} does not link back to owner ${owner}`);
       }
-      if (!core.seedRules && (owners.classes.get(owner) & classBit(entries.pages.get(entry))) === 0) {
-        problems.push(`seg/range-search I2: owner ${owner} does not know the class of entry ${entry}`);
+      if (!core.seedRules && !knowsClass(core, owner, entry)) {
+        problems.push(`seg/range-search I2, I3: owner ${owner} does not know the class of entry ${entry}`);
       }
       previous = link;
       link = entries.ownerNext.get(entry);
@@ -159,8 +159,9 @@ function checkOwners(findings: Findings): void {
   }
 }
 
-function classBit(pages: number): number {
-  return 1 << (pages <= 1 ? 0 : 32 - Math.clz32(pages - 1));
+function knowsClass({ owners, entries, inversePageSize }: PagelockCore, owner: CacheOwner, entry: EntryIndex): boolean {
+  const bits = classBits(entries.address.get(entry) * inversePageSize, entries.pages.get(entry));
+  return (owners.classes.get(owner) & bits) === bits;
 }
 
 function checkLists(findings: Findings): void {

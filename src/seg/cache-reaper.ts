@@ -176,6 +176,7 @@ export class CacheReaper {
     const { control, buckets, entries } = core;
     if (buckets.head.get(bucket) === 0) {
       control.emptyBuckets.put(0, control.emptyBuckets.get(0) + 1);
+      if (!core.seedRules) this.#unlistEmpty(bucket);
       return -1;
     }
     control.fullBuckets.put(0, control.fullBuckets.get(0) + 1);
@@ -189,6 +190,14 @@ export class CacheReaper {
     }
     core.unlockBucket(bucket);
     return taken;
+  }
+
+  /** Takes a bucket that was emptied off the list that this slot walks. */
+  #unlistEmpty(bucket: BucketIndex): void {
+    const core = this.#core;
+    core.lockBucket(bucket);
+    if (core.buckets.head.get(bucket) === 0) core.lists.leave(bucket, true);
+    core.unlockBucket(bucket);
   }
 
   /** Second chance: a referenced entry that is young loses the bit and stays. */

@@ -87,6 +87,10 @@ export class PagelockCore {
   readonly ownerHeadAt: number;
   readonly ownerCountAt: number;
   readonly ownerClaimsAt: number;
+  readonly ownerClassesAt: number;
+  readonly entryHeadAt: number;
+  readonly entryFreshAt: number;
+  readonly entryCountAt: number;
   readonly lockedPagesAt: number;
   readonly windowPagesAt: number;
   readonly addressStride: number;
@@ -96,6 +100,7 @@ export class PagelockCore {
   readonly bucketHeadAt: number;
   readonly #counters: Float64Array;
   readonly #countersAt: number;
+  readonly #pendingAt: number;
 
   constructor(thread: Thread) {
     const { tables, geometry } = thread.region;
@@ -122,6 +127,11 @@ export class PagelockCore {
     this.ownerHeadAt = tables.pagelockOwner.head.base;
     this.ownerCountAt = tables.pagelockOwner.count.base;
     this.ownerClaimsAt = tables.pagelockOwner.claims.base;
+    this.ownerClassesAt = tables.pagelockOwner.classes.base;
+    this.entryHeadAt = tables.pagelock.entryHead.base;
+    this.entryFreshAt = tables.pagelock.entryFresh.base;
+    this.entryCountAt = tables.pagelock.entryCount.base;
+    this.#pendingAt = tables.pagelockSlot.pendingHead.address(thread.slot);
     this.lockedPagesAt = tables.pagelock.lockedPages.base;
     this.windowPagesAt = tables.pagelock.windowPages.base;
     this.addressStride = entry.address.stride;
@@ -208,19 +218,22 @@ export class PagelockCore {
 
   /** Journaled: an entry of the pool, or -1. Needs the cache's lock. */
   takeEntry(): EntryIndex {
+    const { words, entryHeadAt, entryFreshAt, entryCountAt } = this;
     const { journal } = this.thread;
-    const { control, entries } = this;
-    let entry = control.entryHead.get(0) - 1;
+    let entry = (words[entryHeadAt] as number) - 1;
     if (entry >= 0) {
+      const at = entry * this.entryStride;
       // What the caller stores into the entry is undone with this: to be in the pool takes these two words.
-      journal.log2(entries.chainNext.address(entry), entries.owner.address(entry));
-      journal.set(control.entryHead, 0, entries.chainNext.get(entry));
+      journal.log2(this.chainNextAt + at, this.ownerAt + at);
+      journal.log2(entryHeadAt, entryCountAt);
+      words[entryHeadAt] = words[this.chainNextAt + at] as number;
     } else {
-      entry = control.entryFresh.get(0);
-      if (entry === entries.rowCount) return -1;
-      journal.set(control.entryFresh, 0, entry + 1);
+      entry = words[entryFreshAt] as number;
+      if (entry === this.entries.rowCount) return -1;
+      journal.log2(entryFreshAt, entryCountAt);
+      words[entryFreshAt] = entry + 1;
     }
-    journal.set(control.entryCount, 0, control.entryCount.get(0) + 1);
+    words[entryCountAt] = (words[entryCountAt] as number) + 1;
     return entry;
   }
 
@@ -304,47 +317,68 @@ export class PagelockCore {
    * is given back. Needs the locks of its bucket and, if it is owned, of its owner, with nothing logged under them.
    */
   unlink(entry: EntryIndex, unlist: number, pin = -1): void {
-    const { thread, entries } = this;
-    const { journal, slot } = thread;
-    const bucket = entries.bucket.get(entry);
-    const lone = this.buckets.head.get(bucket) === entry + 1 && entries.chainNext.get(entry) === 0;
-    const leaves = lone && unlist !== UNLIST.never && this.bucketLinks.listed.get(bucket) !== 0;
-    assert(entries.active.get(entry) === (pin < 0 ? 0 : 1), 'seg/pagelock-core I5: an entry with pins stays');
+    const { thread, words } = this;
+    const at = entry * this.entryStride;
+    const bucket = words[this.bucketAt + at] as number;
+    const headAt = this.bucketHeadAt + bucket * this.bucketStride;
+    const lone = words[headAt] === entry + 1 && words[this.chainNextAt + at] === 0;
+    const leaves = lone && this.#leavesList(bucket, unlist);
+    assert(words[this.activeAt + at] === (pin < 0 ? 0 : 1), 'seg/pagelock-core I5: an entry with pins stays');
     // The list that a reaper walks is its own: see active-buckets.ts.
     const locks = leaves && unlist !== UNLIST.walker;
     if (locks) this.lock.enter();
     if (pin >= 0) {
-      this.pins.give(pin, entries.active.address(entry));
-      entries.active.put(entry, 0);
+      this.pins.give(pin, this.activeAt + at);
+      words[this.activeAt + at] = 0;
     }
-    this.unchain(entry);
+    this.#unchain(at, headAt);
     if (VERIFY) faultPoint(thread, 'seg.unlink.unchained');
-    journal.set(entries.chainNext, entry, this.slots.pendingHead.get(slot));
-    journal.set(this.slots.pendingHead, slot, entry + 1);
+    thread.journal.log2(this.chainNextAt + at, this.#pendingAt);
+    words[this.chainNextAt + at] = words[this.#pendingAt] as number;
+    words[this.#pendingAt] = entry + 1;
     if (VERIFY) faultPoint(thread, 'seg.unlink.pending');
     if (leaves) this.lists.leave(bucket, unlist === UNLIST.walker);
     if (locks) this.lock.exit();
     else thread.commit();
   }
 
-  /** Journaled: takes an entry off its chain and its owner's list. */
-  unchain(entry: EntryIndex): void {
+  /** Whether an emptied bucket leaves its list at once. Under our rules a window bucket waits for the reaper to come by. */
+  #leavesList(bucket: BucketIndex, unlist: number): boolean {
+    if (unlist === UNLIST.never) return false;
+    if (!this.seedRules && unlist === UNLIST.normal && bucket < this.windowBuckets) return false;
+    return this.bucketLinks.listed.get(bucket) !== 0;
+  }
+
+  /** Journaled: takes an entry, whose words begin at `at`, off its chain and its owner's list. */
+  #unchain(at: number, headAt: number): void {
+    const { words, entryStride } = this;
     const { journal } = this.thread;
-    const { entries, buckets, owners } = this;
-    const older = entries.chainNext.get(entry);
-    const newer = entries.chainPrevious.get(entry);
-    if (newer === 0) journal.set(buckets.head, entries.bucket.get(entry), older);
-    else journal.set(entries.chainNext, newer - 1, older);
-    if (older !== 0) journal.set(entries.chainPrevious, older - 1, newer);
-    if (!this.isOwned(entry)) return;
-    const owner = entries.owner.get(entry) - 1;
-    const next = entries.ownerNext.get(entry);
-    const previous = entries.ownerPrevious.get(entry);
-    if (previous === 0) journal.set(owners.head, owner, next);
-    else journal.set(entries.ownerNext, previous - 1, next);
-    if (next !== 0) journal.set(entries.ownerPrevious, next - 1, previous);
-    const left = owners.count.get(owner) - 1;
-    journal.set(owners.count, owner, left);
-    if (left === 0) journal.set(owners.classes, owner, 0);
+    const older = words[this.chainNextAt + at] as number;
+    const newer = words[this.chainPreviousAt + at] as number;
+    const forwardAt = newer === 0 ? headAt : this.chainNextAt + (newer - 1) * entryStride;
+    journal.log1(forwardAt);
+    words[forwardAt] = older;
+    if (older !== 0) {
+      const backAt = this.chainPreviousAt + (older - 1) * entryStride;
+      journal.log1(backAt);
+      words[backAt] = newer;
+    }
+    if (this.seedRules && ((words[this.flagsAt + at] as number) & ENTRY_FLAG.wired) !== 0) return;
+    const owner = ((words[this.ownerAt + at] as number) - 1) * this.ownerStride;
+    const next = words[this.ownerNextAt + at] as number;
+    const previous = words[this.ownerPreviousAt + at] as number;
+    const listAt = previous === 0 ? this.ownerHeadAt + owner : this.ownerNextAt + (previous - 1) * entryStride;
+    const countAt = this.ownerCountAt + owner;
+    const classesAt = this.ownerClassesAt + owner;
+    journal.log3(listAt, countAt, classesAt);
+    words[listAt] = next;
+    if (next !== 0) {
+      const backAt = this.ownerPreviousAt + (next - 1) * entryStride;
+      journal.log1(backAt);
+      words[backAt] = previous;
+    }
+    const left = (words[countAt] as number) - 1;
+    words[countAt] = left;
+    if (left === 0) words[classesAt] = 0;
   }
 }

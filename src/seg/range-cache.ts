@@ -36,7 +36,7 @@ import {
   type Pin,
   UNLIST,
 } from './pagelock-kinds.ts';
-import { classOf, type RangeSearch } from './range-search.ts';
+import { classBits, type RangeSearch } from './range-search.ts';
 import type { Reclaimer } from './reclaimer.ts';
 
 /** `release` has nothing more to do. */
@@ -94,7 +94,8 @@ export class RangeCache {
         return INSERT_COVERED;
       }
       // 2. What this range covers is not needed any more. Its pages leave the window before this one enters it.
-      if (core.owners.count.get(owner) === 0 || this.#dropInside(owner, page, pages, wired) === 0) break;
+      if (!this.#search.mayContain(owner, page, pages, wired) || this.#dropInside(owner, page, pages, wired) === 0)
+        break;
       core.unlockOwner(owner);
       this.#reclaimer.run(false);
     }
@@ -231,9 +232,8 @@ export class RangeCache {
       core.link(entry, bucket);
       if (VERIFY) faultPoint(thread, 'seg.insert.linked');
       if (alone) core.lists.join(bucket);
-      const classes = owners.classes.get(owner);
       pin = core.pins.take(entry, owners.classes.address(owner));
-      owners.classes.put(owner, classes | (1 << classOf(pages)));
+      owners.classes.put(owner, owners.classes.get(owner) | classBits(address * core.inversePageSize, pages));
     }
     core.lock.exit();
     core.unlockBucket(bucket);

@@ -20,7 +20,7 @@ import { VERIFY } from '../base/verify.ts';
 import { faultPoint } from '../sync/index.ts';
 import type { PagelockCore } from './pagelock-core.ts';
 import { type CacheOwner, ENTRY_FLAG, type EntryIndex, PAGELOCK_COUNTER, UNLIST } from './pagelock-kinds.ts';
-import { classOf, type RangeSearch } from './range-search.ts';
+import { classBits, type RangeSearch } from './range-search.ts';
 import type { Reclaimer } from './reclaimer.ts';
 
 /** One thread's merger. */
@@ -170,7 +170,7 @@ export class RangeMerger {
     journal.set(owners.claims, owner, owners.claims.get(owner) - 1);
     core.freeEntry(second);
     const links = covering < 0 && !core.disabled;
-    if (links) this.#linkAgain(first, bucket, classOf(pages));
+    if (links) this.#linkAgain(first, bucket, classBits(page, pages));
     else {
       journal.set(entries.chainNext, first, slots.pendingHead.get(slot));
       journal.set(slots.pendingHead, slot, first + 1);
@@ -182,7 +182,7 @@ export class RangeMerger {
   }
 
   /** Journaled: links an entry whose words others may remember: every one of them is logged. */
-  #linkAgain(entry: EntryIndex, bucket: number, k: number): void {
+  #linkAgain(entry: EntryIndex, bucket: number, bits: number): void {
     const core = this.#core;
     const { entries, buckets, owners, thread } = core;
     const { journal } = thread;
@@ -194,7 +194,7 @@ export class RangeMerger {
     core.link(entry, bucket);
     if (alone) core.lists.join(bucket);
     const owner = entries.owner.get(entry) - 1;
-    journal.set(owners.classes, owner, owners.classes.get(owner) | (1 << k));
+    journal.set(owners.classes, owner, owners.classes.get(owner) | bits);
   }
 
   /** Journaled: takes an entry off this slot's pending list, where it is among the first. */

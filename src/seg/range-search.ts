@@ -12,10 +12,12 @@
  *             So a range of class k that contains a page starts in that page's block or in the one before: two look-ups for
  *             each class that the owner has, and the first one is right for a request of the same range.
  * INVARIANTS  I1 the bucket of an entry follows from its owner, class and first block.   I2 a class that an owner has entries
- *             of is in its `classes`.
+ *             of is in its `classes`.   I3 an owner of a range that reaches beyond its block has `STRADDLES` there.
  * LOCKING     A bucket is locked only if it is not empty. Under the owner's lock nothing is missed; without it, a range that
  *             is just being inserted may be.
- * COSTS       One bucket for a repeated request; two per class of the owner for a miss.
+ *             A range that does not reach beyond its block needs the first look-up only: an owner says by one bit whether all
+ *             of its ranges are like that, as ranges of 2^k pages at multiples of their length are.
+ * COSTS       One bucket for a repeated request; one or two per class of the owner for a miss.
  * FAILURE     -1, with no bucket locked.
  * REJECTED    A tree per owner; one look-up per page of the range.
  * REFERENCES  The hash of boundary blocks in the buddy system, Knowlton 1965, turned to look-ups.
@@ -38,6 +40,17 @@ const CLASS_INVERSE = Float64Array.from({ length: CLASSES }, (_, k) => 2 ** -k);
 
 /** Look-ups of smaller classes that an insertion makes at most: what it leaves is dropped by the reaper. */
 const CONTAINED_LOOKUPS_MAX = 64;
+
+/** Bit of an owner's `classes`: it may have ranges that reach beyond the block in which they start. */
+export const STRADDLES = -(2 ** 31);
+
+/** What a range adds to its owner's `classes`. */
+export function classBits(page: number, pages: number): number {
+  const k = classOf(pages);
+  const inverse = CLASS_INVERSE[k] as number;
+  const straddles = Math.floor(page * inverse) !== Math.floor((page + pages - 1) * inverse);
+  return (1 << k) | (straddles ? STRADDLES : 0);
+}
 
 /** The smallest k with pages <= 2^k. */
 export function classOf(pages: number): number {
@@ -97,10 +110,12 @@ export class RangeSearch {
     own: number,
   ): EntryIndex {
     const { buckets, owners } = this.#core;
-    for (let left = (owners.classes.get(owner) >>> own) << own; left !== 0; left &= left - 1) {
+    const classes = owners.classes.get(owner);
+    const reach = classes < 0 ? 1 : 0;
+    for (let left = ((classes & ~STRADDLES) >>> own) << own; left !== 0; left &= left - 1) {
       const k = 31 - Math.clz32(left & -left);
       const block = Math.floor(page * (CLASS_INVERSE[k] as number));
-      for (let from = k === own ? block - 1 : block; from >= 0 && from >= block - 1; from--) {
+      for (let from = k === own ? block - 1 : block; from >= 0 && from >= block - reach; from--) {
         const bucket = this.bucketOf(owner, k, from, wired);
         if (buckets.head.get(bucket) === 0) continue;
         const entry = this.#lockIn(bucket, owner, page, pages, writable);
@@ -127,6 +142,17 @@ export class RangeSearch {
     }
     core.unlockBucket(bucket);
     return -1;
+  }
+
+  /** False when no range of the owner can lie inside the request, without a look at any of them. Needs the owner's lock. */
+  mayContain(owner: CacheOwner, page: number, pages: number, wired: boolean): boolean {
+    const { buckets, owners } = this.#core;
+    const k = classOf(pages);
+    if ((owners.classes.get(owner) & ((1 << k) - 1)) !== 0) return true;
+    const inverse = CLASS_INVERSE[k] as number;
+    const block = Math.floor(page * inverse);
+    if (block !== Math.floor((page + pages - 1) * inverse)) return true;
+    return buckets.head.get(this.bucketOf(owner, k, block, wired)) !== 0;
   }
 
   /** Calls back for the buckets that may hold ranges inside the request, smallest block first. Needs the owner's lock. */
@@ -156,10 +182,12 @@ export class RangeSearch {
     const { buckets, owners } = this.#core;
     const at = side === 'after' ? page : page - 1;
     if (at < 0) return -1;
-    for (let left = owners.classes.get(owner); left !== 0; left &= left - 1) {
+    const classes = owners.classes.get(owner);
+    const reach = classes < 0 && side === 'before' ? 1 : 0;
+    for (let left = classes & ~STRADDLES; left !== 0; left &= left - 1) {
       const k = 31 - Math.clz32(left & -left);
       const block = Math.floor(at * (CLASS_INVERSE[k] as number));
-      const first = side === 'after' ? block : Math.max(0, block - 1);
+      const first = Math.max(0, block - reach);
       for (let from = block; from >= first; from--) {
         const bucket = this.bucketOf(owner, k, from, wired);
         if (buckets.head.get(bucket) === 0) continue;

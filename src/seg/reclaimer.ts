@@ -33,6 +33,8 @@ export class Reclaimer {
   readonly #callbacks: Callbacks;
   /** Whether this thread can load a driver, by its number; what it cannot load is asked again now and then. */
   readonly #loadable = new Map<number, boolean>();
+  /** Driver that was found last. */
+  #lastLoaded = -1;
   #running = false;
 
   constructor(core: PagelockCore, callbacks: Callbacks) {
@@ -159,6 +161,7 @@ export class Reclaimer {
   /** True when this thread can load the driver of an entry. */
   canCall(entry: EntryIndex): boolean {
     const number = this.#core.driverOf(entry);
+    if (number === this.#lastLoaded) return true;
     let loadable = this.#loadable.get(number);
     if (loadable === undefined) {
       try {
@@ -168,6 +171,7 @@ export class Reclaimer {
       }
       this.#loadable.set(number, loadable);
     }
+    if (loadable) this.#lastLoaded = number;
     return loadable;
   }
 

@@ -31,6 +31,8 @@ export function dieAtEveryStep(plan: DeathPlan): number {
   const { journal } = victim;
   const log1 = journal.log1.bind(journal);
   const log2 = journal.log2.bind(journal);
+  const log3 = journal.log3.bind(journal);
+  const log8 = journal.log8.bind(journal);
   const logRange = journal.logRange.bind(journal);
   for (let stop = 0; ; stop++) {
     bytes.set(before);
@@ -47,6 +49,14 @@ export function dieAtEveryStep(plan: DeathPlan): number {
       count();
       log2(first, second);
     };
+    journal.log3 = (first, second, third) => {
+      count();
+      log3(first, second, third);
+    };
+    journal.log8 = (address) => {
+      count();
+      log8(address);
+    };
     journal.logRange = (address, words) => {
       count();
       logRange(address, words);
@@ -58,6 +68,8 @@ export function dieAtEveryStep(plan: DeathPlan): number {
       setSeam(hook);
       journal.log1 = log1;
       journal.log2 = log2;
+      journal.log3 = log3;
+      journal.log8 = log8;
       journal.logRange = logRange;
     }
     if (stopped === null) {

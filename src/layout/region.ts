@@ -82,9 +82,8 @@ export class Region {
     this.words = new Int32Array(buffer);
     this.doubles = new Float64Array(buffer);
     this.geometry = layout.geometry;
-    const tables: Record<string, unknown> = {};
-    for (const [name, place] of Object.entries(layout.places)) tables[name] = bindTable(place, buffer);
-    this.tables = tables as BoundTables;
+    const tables = Object.entries(layout.places).map(([name, place]) => [name, bindTable(place, buffer)]);
+    this.tables = Object.fromEntries(tables) as BoundTables;
   }
 
   /** Makes a new region. Throws `ENOMEM` when the buffer cannot be had. */

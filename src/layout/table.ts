@@ -183,18 +183,20 @@ function placeRecords(spec: TableSpec, geometry: Geometry, startBytes: number, r
 
 /** Makes the windows of one placed table. */
 export function bindTable(place: TablePlace, buffer: SharedArrayBuffer): Record<string, unknown> {
-  const bound: Record<string, unknown> = { rowCount: place.rowCount };
+  const bound: [string, unknown][] = [['rowCount', place.rowCount]];
   for (const [name, column] of Object.entries(place.columns)) {
     const { label, lanes, offsetBytes, strideElements, spanElements } = column;
     if (column.spec.kind === 'i32') {
       const view = new Int32Array(buffer, offsetBytes, spanElements);
-      bound[name] = new Int32Column(view, strideElements, offsetBytes / 4, label);
+      bound.push([name, new Int32Column(view, strideElements, offsetBytes / 4, label)]);
     } else if (column.spec.kind === 'f64') {
       const view = new Float64Array(buffer, offsetBytes, spanElements);
-      bound[name] = new Float64Column(view, strideElements, offsetBytes / 8, label);
+      bound.push([name, new Float64Column(view, strideElements, offsetBytes / 8, label)]);
     } else {
-      bound[name] = new ByteColumn(new Uint8Array(buffer, offsetBytes, spanElements), strideElements, lanes, label);
+      const view = new Uint8Array(buffer, offsetBytes, spanElements);
+      bound.push([name, new ByteColumn(view, strideElements, lanes, label)]);
     }
   }
-  return bound;
+  // Made in one piece: an object that grows by computed names becomes a hash table beyond a dozen, slow at every access.
+  return Object.fromEntries(bound);
 }

@@ -192,7 +192,7 @@ export function planBoot(options: BootOptions): BootPlan {
     vnodes,
     vnodeBuckets: ceilPowerOfTwo(vnodes),
     pathBytes,
-    quantumCaches: 64,
+    quantumCaches: 256,
     spaceWaiters: 4 * slots,
     recordings: RECORDINGS,
     recordEntries: integer('recordEntries', 16384, 64, 2 ** 24),

@@ -37,7 +37,7 @@ import {
   FLAG_QUARANTINE,
   STRATEGY_INSTANT,
 } from './kinds.ts';
-import { QuantumCaches, slabSizeOf } from './quantum-caches.ts';
+import { hasQuantumCaches, QuantumCaches } from './quantum-caches.ts';
 import { asyncSourceOf } from './span-service.ts';
 
 const ARENA_RANK = RANK.arena;
@@ -145,17 +145,15 @@ export class ArenaCore {
     this.charges = (this.flags & FLAG_CHARGE) !== 0;
     this.lowCallback = life.lowCallback.get(row) - 1;
     this.recordingAt = life.recording.address(row) | 0;
-    const slabSize = slabSizeOf(thread.region, row);
-    this.caches =
-      slabSize === 0
-        ? null
-        : new QuantumCaches(
-            thread,
-            row,
-            this.quantum,
-            new ArenaSlabs(this, slabSize),
-            () => this.words[this.generationAddress] === generation,
-          );
+    this.caches = hasQuantumCaches(thread.region, row)
+      ? new QuantumCaches(
+          thread,
+          row,
+          this.quantum,
+          new ArenaSlabs(this),
+          () => this.words[this.generationAddress] === generation,
+        )
+      : null;
   }
 
   /** True when spans can be had from a source. */

@@ -60,7 +60,8 @@ export interface ArenaOptions {
   /** How free segments are chosen when a call does not say. Default `instant`. */
   readonly strategy?: Strategy;
   /**
-   * Sizes up to this are cached per thread: a multiple of the quantum, clamped to 16 quanta. A pair of `alloc` and `free`
+   * Sizes up to this are cached per thread: a multiple of the quantum, clamped to 64 quanta (with
+   * `compat: 'seed'` to 16). A pair of `alloc` and `free`
    * then takes no lock. Default 0: nothing is cached.
    */
   readonly quantumCacheMax?: number;

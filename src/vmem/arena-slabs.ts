@@ -5,10 +5,10 @@
  * cache it is recorded like an import, so that a death in between gives it back.
  */
 
+import { ADDRESS_MAX } from '../base/index.ts';
 import type { SlotIndex } from '../sync/index.ts';
 import { allocate } from './allocate.ts';
 import type { ArenaCore } from './arena-core.ts';
-import type { Constraints } from './fit.ts';
 import { STRATEGY_INSTANT } from './kinds.ts';
 import type { SlabSource } from './quantum-cache.ts';
 import { clearTransfer, recordImport, returnInFlight } from './transfer.ts';
@@ -17,16 +17,15 @@ import { clearTransfer, recordImport, returnInFlight } from './transfer.ts';
 export class ArenaSlabs implements SlabSource {
   readonly #core: ArenaCore;
   readonly #slot: SlotIndex;
-  readonly #aligned: Constraints;
 
-  constructor(core: ArenaCore, slabSize: number) {
+  constructor(core: ArenaCore) {
     this.#core = core;
     this.#slot = core.thread.slot;
-    this.#aligned = { align: slabSize, phase: 0, nocross: 0, min: 0, max: Number.MAX_SAFE_INTEGER };
   }
 
   takeSlab(size: number): number {
-    return allocate(this.#core, size, STRATEGY_INSTANT, this.#aligned, this.#core.row);
+    const aligned = { align: size, phase: 0, nocross: 0, min: 0, max: ADDRESS_MAX };
+    return allocate(this.#core, size, STRATEGY_INSTANT, aligned, this.#core.row);
   }
 
   settleSlab(): void {

@@ -33,6 +33,7 @@ import { clearIndex } from './free-index.ts';
 import { freeListRemove } from './free-lists.ts';
 import {
   type ArenaIndex,
+  FLAG_COMPAT_SEED,
   KIND_FREE,
   KIND_SPAN_IMPORTED,
   KIND_SPAN_STATIC,
@@ -41,7 +42,12 @@ import {
   STATE_FREE,
   STATE_READY,
 } from './kinds.ts';
-import { createQuantumCaches, removeQuantumCaches } from './quantum-caches.ts';
+import {
+  CACHED_QUANTA_MAX,
+  CACHED_QUANTA_MAX_SEED,
+  createQuantumCaches,
+  removeQuantumCaches,
+} from './quantum-caches.ts';
 import { leaveQuarantine } from './quarantine.ts';
 import { releaseSpan } from './release.ts';
 import { announceSpace } from './space-queue.ts';
@@ -106,7 +112,8 @@ export function createArena(cores: ArenaCores, plan: ArenaPlan, sourceGeneration
 /** Claims the rows of the arena's quantum caches; dismantles the arena when there are too few. */
 function makeCaches(cores: ArenaCores, row: ArenaIndex, plan: ArenaPlan): void {
   try {
-    createQuantumCaches(cores.thread.region, row, plan.quantum, plan.quantumCacheMax);
+    const quantaMax = (plan.flags & FLAG_COMPAT_SEED) === 0 ? CACHED_QUANTA_MAX : CACHED_QUANTA_MAX_SEED;
+    createQuantumCaches(cores.thread.region, row, plan.quantum, plan.quantumCacheMax, quantaMax);
   } catch (error) {
     dismantle(cores, row);
     throw error;

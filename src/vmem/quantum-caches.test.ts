@@ -1,9 +1,18 @@
 import { describe, expect, it } from 'vitest';
 import { testRegion, testThread } from '../../test/support/region.ts';
 import { Prng } from '../base/prng.ts';
-import type { Thread } from '../sync/index.ts';
+import { Callbacks, type Thread } from '../sync/index.ts';
+import { Arenas } from './arenas.ts';
 import type { SlabSource } from './quantum-cache.ts';
-import { cacheSizes, createQuantumCaches, QuantumCaches, removeQuantumCaches, slabSizeFor } from './quantum-caches.ts';
+import {
+  CACHED_QUANTA_MAX_SEED,
+  cacheSizes,
+  createQuantumCaches,
+  QuantumCaches,
+  removeQuantumCaches,
+  slabSizeFor,
+  slabSizeOfCache,
+} from './quantum-caches.ts';
 
 /** An endless source that counts what it has given out. */
 class CountingSource implements SlabSource {
@@ -50,10 +59,50 @@ describe('sizes of caches', () => {
     expect(cacheSizes(4096, 3 * 4096)).toEqual([4096, 2 * 4096, 3 * 4096]);
   });
 
-  it('clamps the range to 16 quanta and gives every size a cache that is large enough', () => {
-    const { region, thread, attach } = setUp();
-    expect(createQuantumCaches(region, 4, 8, 4096)).toBe(128);
+  it('clamps the range to 64 quanta, as the source to 16, and gives every size a cache that is large enough', () => {
+    const { region } = testRegion({ quantumCaches: 64 });
+    expect(createQuantumCaches(region, 4, 8, 4096)).toBe(512);
+    expect(createQuantumCaches(region, 5, 8, 4096, CACHED_QUANTA_MAX_SEED)).toBe(128);
+    expect(createQuantumCaches(region, 6, 8, 64)).toBe(64);
+    const { thread, attach } = setUp();
     expect(attach(thread).maxUnits).toBe(16);
+  });
+
+  it('makes slabs no larger than their objects have states for', () => {
+    for (const [objectSize, slabSize] of [
+      [1, 64],
+      [2, 128],
+      [3, 128],
+      [4, 256],
+      [64, 256],
+    ] as const) {
+      expect([objectSize, slabSizeOfCache(objectSize, 256)]).toEqual([objectSize, slabSize]);
+    }
+  });
+
+  it('serves every size up to 64 quanta, apart and whole again', () => {
+    const { region, thread } = testRegion({ quantumCaches: 64, slabs: 1024 });
+    const arena = new Arenas(thread, new Callbacks(region)).create('wide', {
+      size: 2 ** 20,
+      quantum: 16,
+      quantumCacheMax: 64 * 16,
+    });
+    const live = Array.from({ length: 640 }, (_, index) => ({ size: 16 * (1 + (index % 64)), address: 0 }));
+    for (const block of live) block.address = arena.alloc(block.size);
+    const sorted = live.toSorted((a, b) => a.address - b.address);
+    for (let at = 1; at < sorted.length; at++) {
+      const before = sorted[at - 1] as { size: number; address: number };
+      expect((sorted[at] as { address: number }).address).toBeGreaterThanOrEqual(before.address + before.size);
+    }
+    expect(arena.check().problems).toEqual([]);
+    const { quantumCaches, allocations } = arena.stats();
+    expect(quantumCaches.reduce((sum, { slabs }) => sum + slabs, 0)).toBe(allocations);
+    for (const { address, size } of live) arena.free(address, size);
+    arena.drain();
+    expect(arena.check().problems).toEqual([]);
+    expect(arena.alloc(2 ** 20)).toBe(0);
+    const seed = new Arenas(thread, new Callbacks(region)).create('seed', { quantumCacheMax: 64, compat: 'seed' });
+    expect(seed.stats().quantumCaches.at(-1)?.objectSize).toBe(16);
   });
 
   it('says when rows run out and leaves nothing behind', () => {

@@ -2,8 +2,9 @@
  * The quantum caches of one arena: which sizes are cached, and by which cache.
  *
  * PROBLEM     A cache per size would waste slabs on sizes that fit a slab equally often.
- * STRUCTURE   Sizes of 1 to n quanta, n at most 16. A slab is the first power of two above three times the largest size; two
- *             sizes of which equally many fit into a slab share the cache of the larger one:
+ * STRUCTURE   Sizes of 1 to n quanta, n at most 64, with `compat: 'seed'` 16. A slab is the first power of two above three times
+ *             the largest size, or less when it would hold more objects than a slab has states for; two sizes of which equally
+ *             many fit into such a power of two share the cache of the larger one:
  *
  *               quanta    1 2 3 4 5 6 7 8 ...      n = 16: slabs of 64 quanta
  *               cache     1 2 3 4 5 6 7 8 9 10 12 12 16 16 16 16
@@ -26,7 +27,10 @@ import { QuantumCache, type SlabSource } from './quantum-cache.ts';
 import { OBJECT_STATE, SlabStore } from './slab-store.ts';
 
 /** Sizes above this many quanta are never cached. */
-export const CACHED_QUANTA_MAX = 16;
+export const CACHED_QUANTA_MAX = 64;
+
+/** The same in the original source. */
+export const CACHED_QUANTA_MAX_SEED = 16;
 
 /** Objects that a magazine holds at first. */
 const ROUNDS_FIRST = 16;
@@ -62,29 +66,41 @@ export function slabSizeFor(maxUnits: number): number {
   return ceilPowerOfTwo(3 * maxUnits + 1);
 }
 
-/** Size of the slabs of an arena's caches, 0 for an arena that has none. */
-export function slabSizeOf(region: Region, arena: number): number {
-  const { quantumCache: caches } = region.tables;
-  for (let row = 0; row < caches.rowCount; row++)
-    if (caches.arena.get(row) === arena + 1) return caches.slabSize.get(row);
-  return 0;
+/** True for an arena that has quantum caches. */
+export function hasQuantumCaches(region: Region, arena: number): boolean {
+  const { arena: owner, rowCount } = region.tables.quantumCache;
+  for (let row = 0; row < rowCount; row++) if (owner.get(row) === arena + 1) return true;
+  return false;
+}
+
+/** Size of the slabs of one cache: as large as slabs of the arena may be, but not larger than its objects' states allow. */
+export function slabSizeOfCache(objectSize: number, slabSizeMax: number): number {
+  let size = slabSizeMax;
+  while (Math.floor(size / objectSize) > MAGAZINE_LANES) size /= 2;
+  return size;
 }
 
 /** Claims and fills the rows of an arena's caches. Throws `ENOMEM`. Returns the largest cached size, after clamping. */
-export function createQuantumCaches(region: Region, arena: number, quantum: number, maxUnits: number): number {
-  const clamped = Math.min(maxUnits, CACHED_QUANTA_MAX * quantum);
+export function createQuantumCaches(
+  region: Region,
+  arena: number,
+  quantum: number,
+  maxUnits: number,
+  quantaMax = CACHED_QUANTA_MAX,
+): number {
+  const clamped = Math.min(maxUnits, quantaMax * quantum);
   const { quantumCache: caches } = region.tables;
-  const slabSize = slabSizeFor(clamped);
   for (const objectSize of cacheSizes(quantum, clamped)) {
     const row = claimRow(region, arena);
     if (row < 0) {
       removeQuantumCaches(region, arena);
-      const rule = `all ${caches.rowCount} rows of quantum caches are taken; boot with a larger \`quantumCaches\``;
+      const rule = `all ${caches.rowCount} rows of quantum caches are taken`;
       fail('ENOMEM', 'arenas.create', { quantumCacheMax: maxUnits }, rule);
     }
+    const slabSize = slabSizeOfCache(objectSize, slabSizeFor(clamped));
     caches.objectSize.put(row, objectSize);
     caches.slabSize.put(row, slabSize);
-    caches.slabObjects.put(row, Math.min(MAGAZINE_LANES, Math.floor(slabSize / objectSize)));
+    caches.slabObjects.put(row, Math.floor(slabSize / objectSize));
     caches.rounds.put(row, ROUNDS_FIRST);
     caches.closed.put(row, 0);
   }

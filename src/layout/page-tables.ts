@@ -156,3 +156,10 @@ export const pageDirtyStripeTable = table('pageDirtyStripe', 'pageStripes', 'col
   lock: i32('A', 'mutex', { padded: true }),
   count: i32('L', 'modified pages of all vnodes of the stripe', { padded: true }),
 });
+
+/** The pagedaemon: one row. */
+export const pagedaemonTable = table('pagedaemon', 1, 'columns', {
+  busy: i32('A', 'slot + 1 of the thread that does a round, 0 nobody', { padded: true }),
+  counters: f64('A', 'PAGEDAEMON_COUNTER values, stored by who does a round', { lanes: 16, padded: true }),
+  failure: bytes('A', 'what the store said when it last refused a modified page', 256),
+});

@@ -86,6 +86,18 @@ export class FrameSupply {
     return this.#dirty.total > 0 && this.#writer.someOldest(WRITE_PAGES_MAX, store) > 0;
   }
 
+  /** Frees up to `max` frames by step 2; returns how many. */
+  freeSome(max: number): number {
+    let freed = 0;
+    for (; freed < max; freed++) {
+      const frame = this.#clock.evictNext();
+      if (frame < 0) break;
+      this.#tally(PAGE_COUNTER.evictions, 1);
+      this.giveEmpty(frame);
+    }
+    return freed;
+  }
+
   /** Frees an empty frame that this thread holds exclusively. Another may take it at once, and then waits for the lock. */
   giveEmpty(frame: FrameIndex): void {
     this.#frames.give(frame, FRAME_USE.page, this.#page.state, PAGE_STATE.empty);

@@ -32,6 +32,15 @@ import type { PageStore } from './page-store.ts';
 /** Most pages of one call of the store. */
 export const WRITE_PAGES_MAX = 32;
 
+/** Pages that a store has refused. */
+export interface WriteFailure {
+  readonly vnode: VnodeIndex;
+  /** The first of them. */
+  readonly index: number;
+  /** What the store threw. */
+  readonly error: unknown;
+}
+
 /** Writes pages back for one thread. */
 export class PageWriter {
   readonly #thread: Thread;
@@ -41,6 +50,7 @@ export class PageWriter {
   readonly #counters: Float64Array;
   /** The vnode whose pages were written when frames were last short. */
   #rotor = 0;
+  #lastFailure: WriteFailure | null = null;
 
   constructor(thread: Thread, hash: PageHash, holds: PageHolds, dirty: DirtyPages) {
     this.#thread = thread;
@@ -48,6 +58,11 @@ export class PageWriter {
     this.#holds = holds;
     this.#dirty = dirty;
     this.#counters = countersOf(thread);
+  }
+
+  /** What the store said when it last refused pages of this thread. */
+  get lastFailure(): WriteFailure | null {
+    return this.#lastFailure;
   }
 
   /**
@@ -141,6 +156,7 @@ export class PageWriter {
     } catch (error) {
       this.#tally(PAGE_COUNTER.writeFailures, 1);
       failure = error ?? new Error('the store failed');
+      this.#lastFailure = { vnode, index, error: failure };
     }
     if (VERIFY) faultPoint(this.#thread, 'page.write.stored');
     for (let lane = 0; lane < count; lane++) {

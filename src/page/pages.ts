@@ -55,7 +55,7 @@ import { PAGE_STATE, PageHash, type VnodeIndex } from './page-hash.ts';
 import { PageHolds } from './page-holds.ts';
 import { PageMoves, type RelocationListener } from './page-moves.ts';
 import type { PageSource, PageStore } from './page-store.ts';
-import { PageWriter } from './page-writer.ts';
+import { PageWriter, type WriteFailure } from './page-writer.ts';
 import { ReplacementClock } from './replacement.ts';
 
 /** Most pages of one fetch. */
@@ -234,6 +234,21 @@ export class Pages implements FrameReclaimer {
   /** Writes back up to `max` pages that were modified first, without waiting for pages; returns how many were written. */
   writeOldest(max: number, store: PageStore): number {
     return this.#writer.someOldest(max, store);
+  }
+
+  /** Modified pages that this thread has written back so far. */
+  get writtenHere(): number {
+    return this.#counters[PAGE_COUNTER.writtenPages] as number;
+  }
+
+  /** What the store said when it last refused modified pages of this thread. */
+  get lastWriteFailure(): WriteFailure | null {
+    return this.#writer.lastFailure;
+  }
+
+  /** Frees up to `max` frames of pages that the replacement policy lets go: clean, held by nobody. Returns how many. */
+  freeSome(max: number): number {
+    return this.#supply.freeSome(max);
   }
 
   /** Drops the clean pages of a vnode below index `pageCount`; returns how many were in use or modified and stayed. */

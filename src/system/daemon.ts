@@ -1,11 +1,12 @@
 /**
- * The daemon worker: gives back what dead threads owned, and reaps the pagelock cache.
+ * The daemon worker: gives back what dead threads owned, reaps the pagelock cache, and is the pagedaemon.
  *
  * PROBLEM     Recovering what a thread owned takes locks, which may take time and may belong to other threads that die just
  *             then. The monitor must stay free to notice those.
  * STRUCTURE   monitor: locks of the dead thread are free  ->  message  ->  recoverers of the rooms  ->  the slot is free
  *             once a second, and when kicked           ->  pagelock.reap
  *             an arena wants a span of a remote source ->  its import function, if it is in a module
+ *             when frames are short                    ->  rounds of the pagedaemon, messages in between
  * INVARIANTS  I1 slots are recovered one after another, in the order in which their threads were found dead.
  * LOCKING     Has a slot of its own for what recoverers lock.
  * COSTS       What the rooms own; see their recoverers.
@@ -14,9 +15,16 @@
  * REFERENCES  sync/takeover.ts, steps 5 and 6.
  */
 
+import { setImmediate as nextTurn, setTimeout as sleepMs } from 'node:timers/promises';
 import { workerData } from 'node:worker_threads';
 import { attachService } from './boot.ts';
 import { type DaemonData, isRecoverRequest } from './service-messages.ts';
+
+/** How long the pagedaemon waits for a kick before it looks by itself. */
+const KICK_WAIT_MS = 1000;
+
+/** Longest pause after rounds that gained nothing. */
+const PAUSE_MS_MAX = 500;
 
 const data = workerData as DaemonData;
 const vm = attachService(data);
@@ -42,5 +50,27 @@ async function serveImports(): Promise<void> {
   }
 }
 
+/** The pagedaemon's loop: ends with the system. */
+async function pageForEver(): Promise<void> {
+  try {
+    for (let pauseMs = 0; ; ) {
+      if (pauseMs > 0) await sleepMs(pauseMs);
+      else await vm.frames.watermarks.waitForKickAsync(KICK_WAIT_MS);
+      for (;;) {
+        const { missing, freed, written } = vm.pagedaemon.step();
+        const gained = freed + written > 0;
+        pauseMs = missing <= 0 || gained ? 0 : Math.min(PAUSE_MS_MAX, 2 * pauseMs + 1);
+        if (missing <= 0 || !gained) break;
+        // Recoveries come first.
+        await nextTurn();
+      }
+      vm.thread.checkPoison();
+    }
+  } catch (error) {
+    if (vm.poisoned === null) throw error;
+  }
+}
+
 void reapForEver();
 void serveImports();
+void pageForEver();

@@ -1,5 +1,6 @@
 export * from './boot.ts';
 export * from './handle.ts';
 export * from './options.ts';
+export * from './pagedaemon.ts';
 export * from './slot-report.ts';
 export * from './virtual-memory.ts';

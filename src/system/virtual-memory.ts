@@ -45,6 +45,8 @@ import { CachedMappings, type File, openFile, PageMappings, recoverMappings } fr
 import { frameGauges } from './frame-gauges.ts';
 import type { AdoptMessage, Handle, Watch } from './handle.ts';
 import { HEAP, registerHeap } from './heap.ts';
+import { ListPressure } from './list-pressure.ts';
+import { Pagedaemon, type PagedaemonStatistics, recoverPagedaemon } from './pagedaemon.ts';
 import type { WatchRequest } from './service-messages.ts';
 import { describeSlots, type SlotReport } from './slot-report.ts';
 import { keepPort, kernelThreadId, kernelThreadStart } from './watch.ts';
@@ -69,6 +71,8 @@ export interface SystemStatistics {
   readonly pages: Readonly<Record<PageCounter, number>>;
   /** The pagelock cache. */
   readonly pagelock: CacheStatistics;
+  /** The rounds of the pagedaemon. */
+  readonly pagedaemon: PagedaemonStatistics;
 }
 
 /** One thread's attachment to a system. Made by `boot` and `attach`. */
@@ -92,6 +96,8 @@ export class VirtualMemory {
   readonly cachedMappings: CachedMappings;
   /** The cache of ranges whose pages stay locked; see seg/pagelock-cache.ts. */
   readonly pagelock: PagelockCache;
+  /** Frees frames in time, and in order; see pagedaemon.ts. */
+  readonly pagedaemon: Pagedaemon;
   /** Gives back, in this order, what a dead slot owned in each room. */
   readonly recoverers: readonly SlotRecoverer[];
   #monitor: MonitorLink | null;
@@ -111,12 +117,14 @@ export class VirtualMemory {
     this.pages = new Pages(this.thread, this.frames, banks);
     this.pmem = new Pmem(this.thread, banks, this.pageLists);
     this.deviceMaps = new DeviceMaps(this.thread);
-    this.pageLists.setPressure(this.pmem.pressure());
     this.vnodes = new Vnodes(this.thread, this.pages, banks);
     this.mappings = new PageMappings(this.thread, banks, this.pages, this.vnodes);
     this.cachedMappings = new CachedMappings(this.thread, banks, this.frames, this.pages.holds, this.vnodes);
     this.pagelock = new PagelockCache(this.thread, this.callbacks, frameGauges(this.frames));
     registerHeap(this.callbacks, this.frames, banks.pageSize);
+    this.pagedaemon = new Pagedaemon(this.thread, this.frames, this.pages, this.vnodes);
+    this.#registerReclaimers();
+    this.pageLists.setPressure(new ListPressure(this.frames, this.pages, this.vnodes, this.pmem.pressure()));
     this.recoverers = [
       (_self, dead) => this.arenas.recover(dead),
       recoverPages,
@@ -126,8 +134,9 @@ export class VirtualMemory {
       (_self, dead) => this.pmem.recover(dead),
       (_self, dead) => this.pagelock.recover(dead),
       (_self, dead) => this.frames.recover(dead),
+      recoverPagedaemon,
     ];
-    this.frames.onShortage(() => this.#giveSpares());
+    this.frames.onShortage(() => this.pagedaemon.giveSpares());
     this.#monitor = monitor;
     // Whoever catches the error: a region with a broken structure stops.
     this.#forgetInvariants = onInvariantBroken((error) => poisonRegion(region, error.message));
@@ -243,6 +252,7 @@ export class VirtualMemory {
       frames: this.frames.counts(),
       pages: pageStatistics(region),
       pagelock: this.pagelock.statistics(),
+      pagedaemon: this.pagedaemon.statistics(),
     };
   }
 
@@ -299,10 +309,14 @@ export class VirtualMemory {
     }
   }
 
-  /** Frames are short: gives back the frames that the heap and the pool of large pages keep for later. */
-  #giveSpares(): void {
-    if (this.arenas.has(HEAP)) this.heap.trim();
-    this.pmem.trim();
+  /** Who gives frames back when they are short; see pagedaemon.ts. */
+  #registerReclaimers(): void {
+    const trimHeap = () => {
+      if (this.arenas.has(HEAP)) this.heap.trim();
+    };
+    this.pagedaemon.register({ name: 'heap', priority: 100, reclaim: trimHeap });
+    this.pagedaemon.register({ name: 'pmem', priority: 200, reclaim: () => void this.pmem.trim() });
+    this.pagedaemon.register({ name: 'pagelock', priority: 300, reclaim: () => this.pagelock.reap() });
   }
 
   #watchedHandle(call: string): { handle: Handle; transfer: Transferable } {

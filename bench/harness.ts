@@ -75,6 +75,13 @@ export class Harness {
     for (const { peer, ns: peerNs } of peers) this.#print({ name, ns, peer, peerNs });
   }
 
+  /** Prints something other than a time: a count, or a ratio between two cases of this bench. */
+  reportValue(name: string, value: number, unit: string): void {
+    const rounded = round(value);
+    if (this.options.json) console.log(JSON.stringify({ bench: this.#bench, case: name, value: rounded, unit }));
+    else console.log(`${name.padEnd(52)} ${String(rounded).padStart(9)} ${unit}`);
+  }
+
   /** A remark for people; not printed with `--json`. */
   note(text: string): void {
     if (!this.options.json) console.log(text);
@@ -104,6 +111,7 @@ export class Harness {
 }
 
 function round(value: number): number {
+  if (Math.abs(value) < 1) return Math.round(value * 10_000) / 10_000;
   return value >= 100 ? Math.round(value) : Math.round(value * 100) / 100;
 }
 
@@ -161,7 +169,7 @@ const HELP = `npm run bench -- NAME... [options]
 Runs benches. Each prints its cases with the time of one operation, beside named peers in the same run.
 
 Options
-  --json          one object a line: bench, case, ns, peer, peerNs, ratio (peerNs / ns)
+  --json          one object a line: bench, case, ns, peer, peerNs, ratio (peerNs / ns); or bench, case, value, unit
   --seed N        seed of all workloads (default 1)
   --filter TEXT   only cases whose name contains TEXT
   --peer-ms N     milliseconds that a peer has for one case; null beyond (default 2000)

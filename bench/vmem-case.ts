@@ -23,7 +23,12 @@ export interface CaseResult {
   readonly ns: number | null;
   /** Of the first requests: the same for every subject. Null when time ran out. */
   readonly checksum: number | null;
+  /** Allocations and frees of boundary tags for 1,000 pairs; null for a peer, and without quantum caches. */
+  readonly tagOperations: number | null;
 }
+
+/** Pairs over which operations on boundary tags are counted. */
+const COUNTED_PAIRS = 1_000_000;
 
 /** Makes free pieces of one quantum between busy ones; returns the busy ones. */
 function fragment(arena: Arena, count: number): number[] {
@@ -34,6 +39,14 @@ function fragment(arena: Arena, count: number): number[] {
   });
 }
 
+/** What the boundary tags have to do with 1,000 pairs that go through quantum caches. */
+function countTagOperations(arena: Arena, pairs: Pairs): number {
+  const before = arena.stats().counts;
+  pairs.run(COUNTED_PAIRS);
+  const after = arena.stats().counts;
+  return ((after.allocations - before.allocations + after.frees - before.frees) * 1000) / COUNTED_PAIRS;
+}
+
 function measureArena({ live, shape, seed }: CaseData): CaseResult {
   const { vm, arena } = bootFor(live, shape, 'manual');
   const subject = shape.constrained ? new ConstrainedSubject(arena) : new ArenaSubject(arena);
@@ -41,6 +54,7 @@ function measureArena({ live, shape, seed }: CaseData): CaseResult {
   const pairs = new Pairs(subject, live, shape.sizes, seed);
   const checksum = pairs.fill();
   const ns = measure((count) => pairs.run(count));
+  const tagOperations = shape.cachedQuanta === undefined ? null : countTagOperations(arena, pairs);
   const sum = pairs.verify() + between.length * QUANTUM;
   const inUse = arena.size('allocated');
   // With caches the arena counts whole slabs.
@@ -50,7 +64,7 @@ function measureArena({ live, shape, seed }: CaseData): CaseResult {
   arena.drain();
   requireSound(vm, arena);
   vm.detach();
-  return { ns, checksum };
+  return { ns, checksum, tagOperations };
 }
 
 function measurePeer(name: string, { live, shape, seed, limitMs }: CaseData): CaseResult {
@@ -60,7 +74,7 @@ function measurePeer(name: string, { live, shape, seed, limitMs }: CaseData): Ca
   // Headers of the peers' blocks lie in the same space, and one lies before all: a little more for those.
   const pairs = new Pairs(peer.make(spaceFor(live, shape.sizes) + live * 32 + 4096), live, shape.sizes, seed);
   const checksum = pairs.fill(deadline);
-  if (checksum === null) return { ns: null, checksum };
+  if (checksum === null) return { ns: null, checksum, tagOperations: null };
   const ns = measure((count) => {
     let sum = 0;
     // In pieces, so that a slow peer does not go on long after its time.
@@ -69,7 +83,7 @@ function measurePeer(name: string, { live, shape, seed, limitMs }: CaseData): Ca
     }
     return sum;
   }, deadline);
-  return { ns, checksum };
+  return { ns, checksum, tagOperations: null };
 }
 
 if (parentPort !== null) {

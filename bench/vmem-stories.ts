@@ -1,19 +1,21 @@
 /**
- * Two troubles that users of other allocators reported, run on an arena and on the peers, in a thread of their own.
+ * Three troubles that users of other allocators reported, run on an arena and on the peers, in a thread of their own.
  *
  *   burst   100,000 blocks, every other one deleted at random, then as many inserted: a scene that is edited. A report on
  *           three.js (issue 31465) has about 10 s for it.
+ *   refused a constrained request that none of 10^5 fragments can serve, asked again and again while others come and go.
  *   snug    a heap of 699,050 with a request of 664,908: an allocator with binned sizes (OffsetAllocator) rounds the
  *           free space down and says that there is none.
  */
 
 import { parentPort, workerData } from 'node:worker_threads';
+import type { Arena } from 'pagewright/vmem';
 import { bootFor, requireSound } from './vmem-shape.ts';
 import { ArenaSubject, PEERS, QUANTUM, type Subject } from './vmem-subjects.ts';
 
 /** What the thread is told. */
 export interface StoryData {
-  readonly story: 'burst' | 'snug';
+  readonly story: 'burst' | 'refused' | 'snug';
   /** Name of a peer, or null for an arena. */
   readonly peer: string | null;
   readonly seed: number;
@@ -23,6 +25,7 @@ export interface StoryData {
 const BLOCKS = 100_000;
 const BURST = 50_000;
 const RANDOM = { minQuanta: 1, maxQuanta: 64 };
+const REFUSALS = 20_000;
 const SNUG_HEAP = 699_050;
 const SNUG_REQUEST = 664_908;
 const SNUG_ROUNDS = 50_000;
@@ -65,6 +68,31 @@ function burst(subject: Subject, seed: number, deadline: number): number | null 
   return ((user + system) * 1000) / (2 * BURST);
 }
 
+/** Nanoseconds for each refusal and a pair beside it; no free piece holds a multiple of 64 quanta and room behind it. */
+function refused(arena: Arena): number {
+  const fragments = Array.from({ length: 2 * BLOCKS }, () => arena.alloc(QUANTUM));
+  fragments.forEach((address, index) => {
+    if (index % 2 === 1) arena.free(address, QUANTUM);
+  });
+  const rest = arena.stats().largestFree;
+  const tail = rest > QUANTUM ? arena.alloc(rest) : -1;
+  const constraints = { align: 64 * QUANTUM, max: 2 * BLOCKS * QUANTUM };
+  let sum = 0;
+  const start = process.cpuUsage();
+  for (let round = 0; round < REFUSALS; round++) {
+    sum += arena.tryXalloc(QUANTUM, constraints);
+    const address = arena.alloc(QUANTUM);
+    arena.free(address, QUANTUM);
+  }
+  const { user, system } = process.cpuUsage(start);
+  if (sum !== -REFUSALS) throw new Error('a request was served that nothing fits');
+  fragments.forEach((address, index) => {
+    if (index % 2 === 0) arena.free(address, QUANTUM);
+  });
+  if (tail >= 0) arena.free(tail, rest);
+  return ((user + system) * 1000) / REFUSALS;
+}
+
 function tell({ story, peer, seed, limitMs }: StoryData): number | null {
   const spaceBytes = 4 * BLOCKS * RANDOM.maxQuanta * QUANTUM;
   if (peer !== null) {
@@ -76,10 +104,16 @@ function tell({ story, peer, seed, limitMs }: StoryData): number | null {
   let ns: number | null;
   if (story === 'burst') {
     ns = burst(new ArenaSubject(arena), seed, Number.POSITIVE_INFINITY);
+  } else if (story === 'refused') {
+    ns = refused(arena);
   } else {
     const heap = vm.createArena('snug', { base: 0, size: SNUG_HEAP });
+    const serve = () => {
+      for (let round = 0; round < SNUG_ROUNDS; round++) heap.free(heap.alloc(SNUG_REQUEST), SNUG_REQUEST);
+    };
+    serve();
     const start = process.cpuUsage();
-    for (let round = 0; round < SNUG_ROUNDS; round++) heap.free(heap.alloc(SNUG_REQUEST), SNUG_REQUEST);
+    serve();
     const { user, system } = process.cpuUsage(start);
     ns = ((user + system) * 1000) / SNUG_ROUNDS;
   }

@@ -1,7 +1,7 @@
 /**
  * `npm run bench -- vmem`: what a pair of one random free and one allocation costs in an arena.
  *
- * Live blocks from 10^2 to 10^6; sizes from 1 to 64 quanta, or one size, or constrained requests; instant and best fit;
+ * Live blocks from 10^2 to 10^6; sizes from 1 to 64 quanta, to 65536, or one size, or constrained requests; every strategy;
  * through quantum caches; beside fragments too small to serve; one worker, or two on one arena; the allocations of real
  * programs. The address space is twice what is live on average. Every subject of every case runs in a thread of its own.
  * After every case the arena's own count is compared with the blocks, overlaps are looked for, everything is freed, and
@@ -62,12 +62,18 @@ async function alone<Data extends object, Result>(program: string, data: Data): 
   return result;
 }
 
-async function oneWorker(harness: Harness, name: string, { shape, peers }: Kind, live: number): Promise<void> {
-  if (!harness.wants(name)) return;
+async function oneWorker(
+  harness: Harness,
+  name: string,
+  { shape, peers }: Kind,
+  live: number,
+): Promise<CaseResult | null> {
+  if (!harness.wants(name)) return null;
   const { seed, peerLimitMs: limitMs } = harness.options;
   const measured = (peer: string | null) =>
     alone<CaseData, CaseResult>('./vmem-case.js', { peer, live, shape, seed, limitMs });
-  const { ns, checksum } = await measured(null);
+  const own = await measured(null);
+  const { ns, checksum } = own;
   const results: PeerResult[] = [];
   for (const { name: peer } of peers ? PEERS : []) {
     const result = await measured(peer);
@@ -75,6 +81,54 @@ async function oneWorker(harness: Harness, name: string, { shape, peers }: Kind,
     results.push({ peer, ns: result.ns });
   }
   harness.report(name, ns as number, results);
+  harness.note(`  checksum of the requests ${checksum}`);
+  return own;
+}
+
+/** Reports a case as so many times another one, if both were measured. */
+function compare(
+  harness: Harness,
+  name: string,
+  result: CaseResult | null | undefined,
+  other: number | undefined,
+): void {
+  if (result?.ns == null || other === undefined) return;
+  harness.reportValue(name, result.ns / other, 'times');
+}
+
+/** All numbers of live blocks for each kind, and how the other strategies compare with instant fit. */
+async function liveCounts(harness: Harness): Promise<void> {
+  const instant = new Map<string, number>();
+  for (const kind of KINDS) {
+    for (const live of LIVE_COUNTS) {
+      const result = await oneWorker(harness, `${kind.name}, ${live} live`, kind, live);
+      const same = `instant${kind.name.slice(kind.name.indexOf(','))}, ${live} live`;
+      if (kind.shape.strategy !== undefined) {
+        compare(harness, `${kind.name}, ${live} live, against instant`, result, instant.get(same));
+      } else if (result?.ns != null) {
+        instant.set(`${kind.name}, ${live} live`, result.ns);
+      }
+    }
+  }
+}
+
+async function throughCaches(harness: Harness): Promise<void> {
+  for (const kind of CACHED) {
+    const result = await oneWorker(harness, `${kind.name}, 1000 live`, kind, 1000);
+    if (result?.tagOperations == null) continue;
+    harness.reportValue(`${kind.name}, boundary tags`, result.tagOperations, 'operations per 1000 pairs');
+  }
+}
+
+async function besideFragments(harness: Harness): Promise<void> {
+  let without: number | undefined;
+  for (const fragments of FRAGMENT_COUNTS) {
+    const kind: Kind = { name: '', shape: { sizes: { minQuanta: 2, maxQuanta: 64 }, fragments }, peers: false };
+    const name = `instant, 1000 live beside ${fragments} fragments`;
+    const result = await oneWorker(harness, name, kind, 1000);
+    if (fragments === 0) without = result?.ns ?? undefined;
+    else compare(harness, `${name}, against none`, result, without);
+  }
 }
 
 /** Nanoseconds for each pair of all workers together; without a shape they compute and touch nothing shared. */
@@ -106,6 +160,7 @@ async function together(count: number, shape: Shape | null, live: number, seed: 
 /** How much more two workers get done than one, beside a loop that touches nothing shared. */
 async function scaling(harness: Harness): Promise<void> {
   const cached: Shape = { sizes: fixed(8), cachedQuanta: 64 };
+  let plain: number | undefined;
   for (const [what, shape] of [
     ['arithmetic loop', null],
     ['quantum cache, 8 quanta, 1000 live each', cached],
@@ -117,7 +172,11 @@ async function scaling(harness: Harness): Promise<void> {
     const two = await together(2, shape, 1000, harness.options.seed);
     harness.report(`${name}, one worker`, one);
     harness.report(`${name}, two workers`, two);
-    harness.note(`  two workers get ${(one / two).toFixed(2)} times as much done`);
+    harness.reportValue(`${name}, two workers against one`, one / two, 'times as much done');
+    if (shape === null) plain = one / two;
+    else if (plain !== undefined) {
+      harness.reportValue(`${name}, against the arithmetic loop`, one / two / plain, 'of its scaling');
+    }
   }
 }
 
@@ -145,21 +204,19 @@ async function stories(harness: Harness): Promise<void> {
     const peers: PeerResult[] = [];
     for (const { name: peer } of PEERS) peers.push({ peer, ns: await told('burst', peer) });
     harness.report(burst, ns, peers);
+    harness.reportValue(`${burst}: all of them`, ns / 10, 'ms');
   }
+  const refused = 'a request that none of 100000 fragments can serve, and a pair, each';
+  if (harness.wants(refused)) harness.report(refused, (await told('refused', null)) as number);
   const snug = 'a request of 664908 in a heap of 699050';
   if (harness.wants(snug)) harness.report(snug, (await told('snug', null)) as number);
 }
 
 async function run(harness: Harness): Promise<void> {
   harness.note('peers: @thi.ng/malloc and malloc, each for one thread only, without locks');
-  for (const kind of KINDS) {
-    for (const live of LIVE_COUNTS) await oneWorker(harness, `${kind.name}, ${live} live`, kind, live);
-  }
-  for (const kind of CACHED) await oneWorker(harness, `${kind.name}, 1000 live`, kind, 1000);
-  for (const fragments of FRAGMENT_COUNTS) {
-    const kind: Kind = { name: '', shape: { sizes: { minQuanta: 2, maxQuanta: 64 }, fragments }, peers: false };
-    await oneWorker(harness, `instant, 1000 live beside ${fragments} fragments`, kind, 1000);
-  }
+  await liveCounts(harness);
+  await throughCaches(harness);
+  await besideFragments(harness);
   await heapTraces(harness);
   await stories(harness);
   harness.note('two workers on one arena: time for each pair of both together; the peers serve one thread only');

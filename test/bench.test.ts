@@ -50,6 +50,22 @@ describe('npm run bench', () => {
     expect(lines[2].case).toBe('two workers, fixed, 16 quanta, 100 live');
   });
 
+  it('says what is no time as a value: quantum caches leave the boundary tags alone', async () => {
+    const { stdout } = await bench('vmem', '--json', '--filter', 'quantum cache, 64 quanta', '--peer-ms', '1');
+    const lines = stdout
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line));
+    expect(lines).toHaveLength(3);
+    const { bench: name, case: what, value, unit } = lines[2];
+    expect([name, what, unit]).toEqual([
+      'vmem',
+      'quantum cache, 64 quanta, boundary tags',
+      'operations per 1000 pairs',
+    ]);
+    expect(value).toBeLessThan(1);
+  });
+
   it('runs the pagelock cache, which ends empty and sound', async () => {
     const { stdout } = await bench('seg', '--json', '--filter', 'among 10 ranges');
     const lines = stdout

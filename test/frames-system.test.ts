@@ -85,6 +85,40 @@ describe('page lists in a system', () => {
   });
 });
 
+describe('banks in a system', () => {
+  it('go offline under a page cache, and not while a file is mapped there', () => {
+    const scratch = new Scratch();
+    try {
+      vm = boot({ memory: '4 MiB', bankSize: '1 MiB', services: 'manual' });
+      const sizeBytes = 2 * 1024 * 1024;
+      const file = vm.open(scratch.file('big', sizeBytes, 3));
+      for (let offset = 0; offset < sizeBytes; offset += 65_536) file.read(offset, 65_536);
+      const mapping = file.map(0, PAGE);
+      expect(() => vm.frames.offline(0, 256, { timeoutMs: 10 })).toThrow(/EBUSY.*frames.offline/);
+      expect(vm.frames.counts()).toMatchObject({ absent: 0, page: 512 });
+      mapping.release();
+      vm.frames.offline(0, 256);
+      expect(vm.frames.counts()).toMatchObject({ absent: 256, page: 512 });
+      expect(vm.frames.statistics()).toMatchObject({ removals: 1, removalsFailed: 1, reclaimed: 0 });
+      for (let offset = 0; offset < sizeBytes; offset += 65_536) {
+        expect(matches(file.read(offset, 65_536), 3, offset)).toBe(true);
+      }
+      expectSound();
+      vm.frames.offline(256, 256);
+      vm.frames.offline(512, 256);
+      expect(vm.frames.counts()).toMatchObject({ absent: 768, free: 0, page: 256 });
+      expect(matches(file.read(70_000, 65_536), 3, 70_000)).toBe(true);
+      // The cache of locked pages was disabled in between, and is not any more.
+      expect(() => vm.pagelock.enable()).toThrow(/not disabled/);
+      vm.frames.online(0, 768);
+      expect(vm.frames.takeRun(256)).toBe(0);
+      expectSound();
+    } finally {
+      scratch.remove();
+    }
+  });
+});
+
 describe('cookies in a system', () => {
   it('leave no large page in the pool when somebody waits for frames', () => {
     vm = boot({ memory: '16 MiB', services: 'manual' });

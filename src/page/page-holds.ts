@@ -37,7 +37,7 @@ import {
   trySharedHold,
   tryUpgradeHold,
 } from '../sync/rwlock.ts';
-import type { Thread } from '../sync/thread.ts';
+import type { SlotIndex, Thread } from '../sync/thread.ts';
 import { PAGE_STATE, type VnodeIndex } from './page-hash.ts';
 
 /** Shared holds that one thread may have on one page. */
@@ -195,6 +195,18 @@ export class PageHolds {
   #requireMine(frame: FrameIndex, call: string): void {
     if (!this.isMine(frame))
       fail('EINVAL', `holds.${call}`, { frame }, 'this thread does not hold the page exclusively');
+  }
+
+  /** Slots that hold the page in any way, for messages: a look without waiting. */
+  holders(frame: FrameIndex): SlotIndex[] {
+    const { words, region } = this.#thread;
+    const owner = (load(words, this.#lock.address(frame)) & LOCK_OWNER) - 1;
+    const found: SlotIndex[] = [];
+    for (let slot = 0; slot < region.geometry.slots; slot++) {
+      const bits = load(words, this.#lock.address(frame, 1 + (slot >>> 5)));
+      if (slot === owner || (bits & (1 << (slot & 31))) !== 0) found.push(slot);
+    }
+    return found;
   }
 
   #failNotHeld(frame: FrameIndex): never {

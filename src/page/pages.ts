@@ -46,7 +46,7 @@ import { FOREVER } from '../sync/atomics.ts';
 import { faultPoint } from '../sync/fault.ts';
 import { mutexEnterWithin, mutexExit } from '../sync/mutex.ts';
 import { RANK } from '../sync/ranks.ts';
-import type { Thread } from '../sync/thread.ts';
+import type { SlotIndex, Thread } from '../sync/thread.ts';
 import { DirtyPages } from './dirty-pages.ts';
 import { FrameSupply } from './frame-supply.ts';
 import { countersOf, PAGE_COUNTER } from './page-counters.ts';
@@ -274,6 +274,10 @@ export class Pages implements FrameReclaimer {
 
   relocate(frame: FrameIndex, use: number): boolean {
     return this.#moves.relocate(frame, use);
+  }
+
+  holders(frame: FrameIndex): SlotIndex[] {
+    return this.holds.holders(frame);
   }
 
   /** Who is told, with no lock held, that a page has moved from one frame to another. */

@@ -139,6 +139,29 @@ export class FrameCore {
     this.#count(FRAME_USE.free, 1);
   }
 
+  /**
+   * Under the lock, with nothing logged: absent frames become free; commits piece by piece. A death leaves a part of them
+   * absent, or free with a use that says absent: the caller's hand record has said before that all become free.
+   */
+  admitRun(first: FrameIndex, count: number): void {
+    const { pieceFrames } = this.source;
+    for (let done = 0; done < count; done += pieceFrames) {
+      const piece = Math.min(pieceFrames, count - done);
+      this.source.giveRun(first + done, piece);
+      this.#count(FRAME_USE.free, piece);
+      this.thread.commit();
+      this.#fill(first + done, piece, FRAME_USE.free);
+    }
+    this.queue.tell(this.free);
+  }
+
+  /** Under the lock: a frame that is in use becomes absent. */
+  retire(frame: FrameIndex): void {
+    const before = this.useOf(frame);
+    this.thread.journal.set(this.#use, frame, FRAME_USE.absent);
+    this.#count(countLane(before), -1);
+  }
+
   /** Under the lock: a frame that is in use becomes free. */
   give(frame: FrameIndex): void {
     const before = this.useOf(frame);

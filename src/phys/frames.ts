@@ -34,6 +34,8 @@ import { FrameCore, type FrameCounts } from './frame-core.ts';
 import { type FrameCounter, frameStatistics } from './frame-counters.ts';
 import { FRAME_USE } from './frame-uses.ts';
 import { type FrameDemand, type FrameWaitOptions, waitForFrames, waitForFramesAsync } from './frame-waiting.ts';
+import { ListHand } from './list-hand.ts';
+import { type MemoryListener, type RemovalOptions, removeMemory } from './memory-removal.ts';
 import type { PhysSegmentOptions } from './phys-segments.ts';
 import { RunHand } from './run-hand.ts';
 import { Watermarks } from './watermarks.ts';
@@ -41,9 +43,6 @@ import { Watermarks } from './watermarks.ts';
 export type { FrameReclaimer } from './evacuation.ts';
 export { FRAME_USE } from './frame-uses.ts';
 export { HAND_STAGE } from './run-hand.ts';
-
-/** Frames changed between two commits: each takes up to twelve journal entries. */
-const PIECE_FRAMES = 32;
 
 /** What a thread may take: `user` leaves both reserves alone, `system` that of the pagedaemon, `pagedaemon` none. */
 export type FramePrivilege = 'user' | 'system' | 'pagedaemon';
@@ -60,6 +59,7 @@ export class Frames {
   readonly #mutex: Mutex;
   readonly #runs: RunHand;
   readonly #spareHolders: (() => void)[] = [];
+  readonly #listeners: MemoryListener[] = [];
   #privilege: FramePrivilege = 'user';
   #pressing = false;
 
@@ -125,24 +125,32 @@ export class Frames {
   /** Brings frames that are absent online as a segment of its own; those of its available range become free. */
   addSegment(options: PhysSegmentOptions): void {
     const { segments } = this.core;
+    const hand = new ListHand(this.core);
     this.#mutex.enter();
-    let row: number;
     try {
-      row = segments.add(options);
+      const row = segments.add(options);
+      const first = segments.rows.availableStart.get(row);
+      const count = segments.rows.availableEnd.get(row) - first;
+      hand.admitInSection(first, count);
       this.#thread.commit();
-    } catch (error) {
+      hand.admit(first, count);
+    } finally {
       this.#mutex.exit();
-      throw error;
     }
-    const { availableStart, availableEnd } = segments.rows;
-    for (let frame = availableStart.get(row), left = PIECE_FRAMES; frame < availableEnd.get(row); frame++) {
-      this.core.admit(frame);
-      if (--left > 0) continue;
-      this.#thread.commit();
-      left = PIECE_FRAMES;
-    }
-    this.core.queue.tell(this.core.free);
-    this.#mutex.exit();
+    for (const listener of this.#listeners) listener.added?.(options.start, options.end - options.start);
+  }
+
+  /**
+   * Takes frames offline: what is in them is moved or given up. Throws `EBUSY` with who holds on to which frame when that
+   * does not come about in time, `ECANCELED`, `EINVAL` for frames that are not online; then everything is as before.
+   */
+  offline(first: FrameIndex, count: number, options: RemovalOptions = {}): void {
+    removeMemory(this.core, this.evacuation, this.#listeners, first, count, options);
+  }
+
+  /** Who is told, in this thread, about memory that comes and goes. */
+  onMemoryChange(listener: MemoryListener): void {
+    this.#listeners.push(listener);
   }
 
   /** What a frame is used for: a value of `FRAME_USE`. */

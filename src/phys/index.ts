@@ -14,6 +14,7 @@ export * from './frame-uses.ts';
 export * from './frame-waiting.ts';
 export * from './frames.ts';
 export * from './list-hand.ts';
+export * from './memory-removal.ts';
 export * from './page-list-request.ts';
 export * from './page-lists.ts';
 export * from './phys-segments.ts';

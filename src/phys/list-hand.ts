@@ -10,6 +10,8 @@
  *               settling   some are list already                      all become list: the list stands
  *               marking    some are listGiving, the slot's mark       become list again: nothing was given back
  *               giving     use listGiving, the slot's mark            go back
+ *               leaving    use listTaking, the slot's mark            become absent: their memory goes offline
+ *               admitting  absent or free                             all become free: their memory comes online
  *
  * INVARIANTS  I1 a frame of use listTaking or listGiving lies between the marks of its slot's record.
  *             I2 a list is taken as a whole or not at all, and given back as a whole or not at all.
@@ -32,7 +34,16 @@ import type { FrameRun, PageList } from './frame-runs.ts';
 import { FRAME_USE, SLOT_SHIFT } from './frame-uses.ts';
 
 /** Stages of a slot's record; see the file's header. */
-export const LIST_STAGE = { empty: 0, takingRun: 1, taking: 2, settling: 3, marking: 4, giving: 5 } as const;
+export const LIST_STAGE = {
+  empty: 0,
+  takingRun: 1,
+  taking: 2,
+  settling: 3,
+  marking: 4,
+  giving: 5,
+  leaving: 6,
+  admitting: 7,
+} as const;
 
 /** This thread's record, and recovery from those of others. */
 export class ListHand {
@@ -89,6 +100,31 @@ export class ListHand {
   /** Under the lock, after `begin`: gives one frame back that was taken. */
   giveOne(frame: FrameIndex): void {
     this.#core.give(frame);
+  }
+
+  /** Under the lock, in its section: from its end on, what was taken since `begin` leaves memory, also if this thread dies. */
+  leaveInSection(): void {
+    this.#core.thread.journal.set(this.#record.stage, this.#thread.slot, LIST_STAGE.leaving);
+  }
+
+  /** Under the lock, with nothing logged, after `leaveInSection`: what was taken becomes absent. */
+  leave(first: FrameIndex, count: number): void {
+    this.#finishLeaving(first, first + count, this.#thread.slot);
+    this.#clear();
+  }
+
+  /** Under the lock, in its section: says that absent frames are about to become free. */
+  admitInSection(first: FrameIndex, count: number): void {
+    const { journal, slot } = this.#thread;
+    journal.set(this.#record.first, slot, first);
+    journal.set(this.#record.count, slot, count);
+    journal.set(this.#record.stage, slot, LIST_STAGE.admitting);
+  }
+
+  /** Under the lock, with nothing logged, after `admitInSection`: the frames become free. */
+  admit(first: FrameIndex, count: number): void {
+    this.#core.admitRun(first, count);
+    this.#clear();
   }
 
   /** Ends what `begin` began when nothing taken is left. */
@@ -152,7 +188,8 @@ export class ListHand {
     const end = first + record.count.get(dead);
     const mark = (dead + 1) << SLOT_SHIFT;
     this.#core.mutex.enter();
-    for (let frame = first; frame < end; frame++) this.#recoverFrame(frame, stage, mark);
+    if (stage === LIST_STAGE.leaving) this.#finishLeaving(first, end, dead);
+    else for (let frame = first; frame < end; frame++) this.#recoverFrame(frame, stage, mark);
     record.stage.put(dead, LIST_STAGE.empty);
     this.#core.mutex.exit();
   }
@@ -160,6 +197,12 @@ export class ListHand {
   #recoverFrame(frame: FrameIndex, stage: number, mark: number): void {
     const core = this.#core;
     const word = core.wordOf(frame);
+    if (stage === LIST_STAGE.admitting) {
+      if (core.source.has(frame)) core.restamp(frame, FRAME_USE.free);
+      else if (word === FRAME_USE.absent) core.admit(frame);
+      this.#thread.commit();
+      return;
+    }
     const goesBack =
       (stage === LIST_STAGE.takingRun && word === (mark | FRAME_USE.list)) ||
       (stage === LIST_STAGE.taking && word === (mark | FRAME_USE.listTaking)) ||
@@ -174,6 +217,15 @@ export class ListHand {
       (stage === LIST_STAGE.marking && word === (mark | FRAME_USE.listGiving))
     ) {
       core.restamp(frame, mark | FRAME_USE.list);
+    }
+  }
+
+  #finishLeaving(first: FrameIndex, end: FrameIndex, leaver: SlotIndex): void {
+    const marked = ((leaver + 1) << SLOT_SHIFT) | FRAME_USE.listTaking;
+    for (let frame = first; frame < end; frame++) {
+      if (this.#core.wordOf(frame) !== marked) continue;
+      this.#core.retire(frame);
+      this.#thread.commit();
     }
   }
 

@@ -3,7 +3,7 @@
  *
  * PROBLEM     Memory comes in pieces that differ: some must be kept for those who can use no other (low addresses, one
  *             bank), some have holes at their ends, some come while the system runs.
- * STRUCTURE   A row per segment, never removed; `walk` lists the rows in the order in which searches visit them:
+ * STRUCTURE   A row per segment; one whose frames have gone is empty until another takes it. `walk` lists the rows in the order in which searches visit them:
  *
  *               row 0   start ... |availableStart  ......  availableEnd| ... end     class 1
  *               row 1   ...                                                          class 0
@@ -82,30 +82,56 @@ export class PhysSegments {
     requireInteger('physSegments.add', 'availableStart', availableStart, start, end);
     requireInteger('physSegments.add', 'availableEnd', availableEnd, availableStart, end);
     requireInteger('physSegments.add', 'freeList', freeList, 0, frameClasses - 1);
-    const { count } = this;
     const rows = this.#rows;
-    for (let row = 0; row < count; row++) {
+    for (let row = 0; row < this.count; row++) {
       if (start < rows.end.get(row) && rows.start.get(row) < end) {
         failMisuse('physSegments.add', { start, end }, `the frames overlap with segment ${row}`);
       }
     }
-    if (count === rows.rowCount)
-      fail('ENOMEM', 'physSegments.add', { start, end }, `there are ${count} segments already`);
-    const { journal } = this.#thread;
-    journal.set(rows.start, count, start);
-    journal.set(rows.end, count, end);
-    journal.set(rows.availableStart, count, availableStart);
-    journal.set(rows.availableEnd, count, availableEnd);
-    journal.set(rows.freeList, count, freeList);
-    journal.set(rows.hint, count, 0);
-    let position = count;
-    for (; position > 0 && this.#before(count, rows.walk.get(position - 1)); position--) {
-      journal.set(rows.walk, position, rows.walk.get(position - 1));
+    const row = this.#spareRow();
+    if (row < 0) {
+      fail('ENOMEM', 'physSegments.add', { start, end }, `there are ${rows.rowCount} segments already`);
     }
-    journal.set(rows.walk, position, count);
-    journal.set(this.#all.count, 0, count + 1);
-    journal.set(this.#all.generation, 0, this.#all.generation.get(0) + 1);
-    return count;
+    this.#store(row, start, end, availableStart, availableEnd);
+    this.#thread.journal.set(rows.freeList, row, freeList);
+    this.#list(row);
+    this.#changed();
+    return row;
+  }
+
+  /** True when `carve` would find the rows that it needs. */
+  canCarve(first: FrameIndex, count: number): boolean {
+    const { start, end } = this.#rows;
+    for (let row = 0; row < this.count; row++) {
+      if (start.get(row) < first && end.get(row) > first + count) return this.#spareRow() >= 0;
+    }
+    return true;
+  }
+
+  /** Under the frames' lock, with nothing logged: takes a range out of all segments; `canCarve` has said that it can. */
+  carve(first: FrameIndex, count: number): void {
+    const behind = first + count;
+    const { start, end, availableStart, availableEnd, freeList } = this.#rows;
+    const rowsBefore = this.count;
+    for (let row = 0; row < rowsBefore; row++) {
+      const [low, high] = [start.get(row), end.get(row)];
+      if (low >= behind || high <= first) continue;
+      const [from, to] = [availableStart.get(row), availableEnd.get(row)];
+      const clip = (at: FrameIndex, least: FrameIndex, most: FrameIndex) => Math.min(Math.max(at, least), most);
+      if (low < first) {
+        this.#store(row, low, first, clip(from, low, first), clip(to, low, first));
+        if (high <= behind) continue;
+        const rest = this.#spareRow();
+        this.#store(rest, behind, high, clip(from, behind, high), clip(to, behind, high));
+        this.#thread.journal.set(freeList, rest, freeList.get(row));
+        this.#list(rest);
+      } else if (high > behind) {
+        this.#store(row, behind, high, clip(from, behind, high), clip(to, behind, high));
+      } else {
+        this.#store(row, 0, 0, 0, 0);
+      }
+    }
+    this.#changed();
   }
 
   /** The class of a frame; 0 for a frame of no segment. */
@@ -164,6 +190,43 @@ export class PhysSegments {
     }
     for (let row = 0; row < count; row++) if (!seen.has(row)) found.push(`phys/phys-segments I3: segment ${row}`);
     return found;
+  }
+
+  /** A row without frames: one whose segment has gone, or one that was never used; -1 when there is none. */
+  #spareRow(): number {
+    const { count } = this;
+    for (let row = 0; row < count; row++) if (this.#rows.end.get(row) === 0) return row;
+    return count < this.#rows.rowCount ? count : -1;
+  }
+
+  #store(row: number, start: number, end: number, availableStart: number, availableEnd: number): void {
+    const { journal } = this.#thread;
+    const rows = this.#rows;
+    journal.set(rows.start, row, start);
+    journal.set(rows.end, row, end);
+    journal.set(rows.availableStart, row, availableStart);
+    journal.set(rows.availableEnd, row, availableEnd);
+    journal.set(rows.hint, row, 0);
+  }
+
+  /** Puts a row in its place in the order of searches, wherever it was before. */
+  #list(row: number): void {
+    const { journal } = this.#thread;
+    const { walk } = this.#rows;
+    const order: number[] = [];
+    for (let position = 0; position < this.count; position++) {
+      if (walk.get(position) !== row) order.push(walk.get(position));
+    }
+    let position = order.length;
+    while (position > 0 && this.#before(row, order[position - 1] as number)) position--;
+    order.splice(position, 0, row);
+    for (const [at, listed] of order.entries())
+      if (walk.get(at) !== listed || at >= this.count) journal.set(walk, at, listed);
+    if (order.length > this.count) journal.set(this.#all.count, 0, order.length);
+  }
+
+  #changed(): void {
+    this.#thread.journal.set(this.#all.generation, 0, this.#all.generation.get(0) + 1);
   }
 
   #before(row: number, other: number): boolean {

@@ -8,6 +8,9 @@ import { PageLists } from './page-lists.ts';
 
 const PAGE = 4096;
 
+/** Few rows of other rooms: each step of a death test copies the region. */
+const TINY = { tags: 64, tagBuckets: 128, pagelockEntries: 8, pagelockPins: 8, pagelockBuckets: 8 } as const;
+
 /** Pages that are only numbers: which page is in which frame; some are pinned, some cannot be moved. */
 class FakePages implements FrameReclaimer {
   readonly frameOf = new Map<number, number>();
@@ -66,7 +69,7 @@ class FakePages implements FrameReclaimer {
 }
 
 function setUp(count = 64) {
-  const { region, thread } = testRegion({ frames: count, bankFrames: count });
+  const { region, thread } = testRegion({ frames: count, bankFrames: count, ...TINY });
   const frames = new Frames(thread);
   frames.online(0, count);
   return { region, thread, frames, lists: new PageLists(frames), pages: new FakePages(frames) };

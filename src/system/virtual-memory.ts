@@ -137,6 +137,10 @@ export class VirtualMemory {
       recoverPagedaemon,
     ];
     this.frames.onShortage(() => this.pagedaemon.giveSpares());
+    this.frames.onMemoryChange({
+      removing: () => void this.pagelock.disable(),
+      removed: () => this.pagelock.enable(),
+    });
     this.#monitor = monitor;
     // Whoever catches the error: a region with a broken structure stops.
     this.#forgetInvariants = onInvariantBroken((error) => poisonRegion(region, error.message));

@@ -36,6 +36,7 @@ import { ArenaRecording, type RecordOptions } from './recorder.ts';
 import { type ResizeOptions, resizeInPlace } from './resize.ts';
 import { type ArenaSnapshot, describeTag, type Segment, showSnapshot, takeSnapshot } from './snapshot.ts';
 import { announceSpace } from './space-queue.ts';
+import { failIfImportFailed, importFailures, requestSpan } from './span-service.ts';
 import { spanContaining } from './span-tree.ts';
 import { insertSpan, removeStaticSpan, requireNoOverlap, requireRange } from './spans.ts';
 import { type ArenaStatistics, readStatistics } from './statistics.ts';
@@ -384,7 +385,6 @@ export class Arena {
       core,
       size: rounded,
       constrained: constraints !== null,
-      constraints,
       attempt: (waiter) => {
         const cached = plain && core.caches !== null && rounded <= core.caches.maxUnits && core.current;
         const address = cached ? (core.caches as QuantumCaches).tryAlloc(rounded) : -1;
@@ -395,6 +395,9 @@ export class Arena {
         return allocate(core, rounded, strategy, constraints, NO_IMPORTER, waiter);
       },
       press: () => core.cores.press(core, rounded),
+      seek: (here) => requestSpan(core, rounded, constraints, here),
+      failures: () => importFailures(core),
+      failIfImportFailed: (noted) => failIfImportFailed(core, call, rounded, noted),
     };
   }
 }

@@ -11,7 +11,8 @@
  *               leave     the row is free; whoever is first now is told
  *
  * INVARIANTS  I1 a row is in use iff its slot is not 0, and `count` is the number of such rows.
- *             I2 space that comes back after step 2 changes the state of whoever may use it: it is not missed.
+ *             I2 space that comes back after step 2 changes the state of whoever may use it: it is not missed, also when the
+ *                thread that freed it dies before it has told anybody.
  *             I3 requests that do not wait, and come later, are refused once as many of a waiter's class have been served as
  *                there are slots, until the waiter has found that nothing fits it.
  * LOCKING     One mutex for all rows (RANK.spaceQueue), taken inside arena locks; the state is atomic.
@@ -19,7 +20,8 @@
  * FAILURE     `ENOMEM` when all rows are in use.
  * REJECTED    A condition variable for each arena: every free would wake everybody. Carving for the waiter in the thread that
  *             frees: imports could not be tried there.
- * REFERENCES  Bonwick and Adams 2001, section 4.4.2 (VM_SLEEP); ticket locks.
+ * REFERENCES  Bonwick and Adams 2001, section 4.4.2 (VM_SLEEP); ticket locks. test/explore/space.test.ts runs this file and
+ *             waiting.ts under every schedule, with a death at every step.
  */
 
 import { log2Floor } from '../base/exact.ts';
@@ -128,17 +130,17 @@ export function mustYield(core: ArenaCore, size: number): boolean {
   return refused;
 }
 
-/** Removes the requests of a dead slot. Called without a lock. */
+/**
+ * Removes the requests of a dead slot, and tells whoever is first now: also where the slot had freed something and died before
+ * it said so. Called without a lock.
+ */
 export function recoverQueue(thread: Thread, dead: SlotIndex): void {
-  const { spaceWaiter: rows } = thread.region.tables;
+  const { spaceWaiter: rows, spaceQueue: queue } = thread.region.tables;
+  if (queue.count.get(0) === 0) return;
   enter(thread);
-  for (let row = 0; row < rows.rowCount; row++) {
-    if (rows.slot.get(row) !== dead + 1) continue;
-    const arena = rows.arena.get(row) - 1;
-    removeRow(thread, row);
-    thread.commit();
-    tellFirst(thread, arena);
-  }
+  for (let row = 0; row < rows.rowCount; row++) if (rows.slot.get(row) === dead + 1) removeRow(thread, row);
+  thread.commit();
+  for (let row = 0; row < rows.rowCount; row++) if (rows.slot.get(row) !== 0 && isFirst(thread, row)) wake(thread, row);
   exit(thread);
 }
 
@@ -184,11 +186,21 @@ function tellFirst(thread: Thread, arena: ArenaIndex): void {
   const { spaceWaiter: rows } = thread.region.tables;
   for (let row = 0; row < rows.rowCount; row++) {
     if (rows.slot.get(row) === 0 || !drawsOn(thread, rows.arena.get(row) - 1, arena) || !isFirst(thread, row)) continue;
-    const address = rows.state.address(row);
-    if (load(thread.words, address) !== WAITER_STATE.waiting) continue;
-    store(thread.words, address, WAITER_STATE.told);
-    notify(thread.words, address, ALL_WAITERS);
+    tell(thread, row);
   }
+}
+
+/** Tells a request that sleeps, or is about to; one that was told already is awake. Under the queue's lock. */
+function tell(thread: Thread, row: WaiterIndex): void {
+  const address = thread.region.tables.spaceWaiter.state.address(row);
+  if (load(thread.words, address) === WAITER_STATE.waiting) wake(thread, row);
+}
+
+/** The same whatever its state: whoever told it may have died before it woke it. */
+function wake(thread: Thread, row: WaiterIndex): void {
+  const address = thread.region.tables.spaceWaiter.state.address(row);
+  store(thread.words, address, WAITER_STATE.told);
+  notify(thread.words, address, ALL_WAITERS);
 }
 
 /** True when an arena is another one or imports from it, directly or not. */

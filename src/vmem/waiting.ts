@@ -15,10 +15,9 @@ import type { CancelToken } from '../sync/cancel.ts';
 import { type AsyncWaitOptions, openAsyncWait, sleepAsync, throwIfAborted } from '../sync/mutex-async.ts';
 import { deadlineOf, remainingMs, requireTimeout, sleepOn } from '../sync/sleep.ts';
 import type { ArenaCore } from './arena-core.ts';
-import type { ConstraintOptions, Constraints } from './fit.ts';
+import type { ConstraintOptions } from './fit.ts';
 import { COUNT_WAITS, FLAG_COMPAT_SEED } from './kinds.ts';
 import { joinQueue, leaveQueue, mayTry, noteNothingFits, WAITER_STATE, type WaiterIndex } from './space-queue.ts';
-import { failIfImportFailed, importFailures, requestSpan } from './span-service.ts';
 
 /** Longest sleep before a waiter tries by itself: memory may come back where no arena sees it. */
 const LOOK_MS = 250;
@@ -45,8 +44,12 @@ export interface SpaceRequest {
   attempt(waiter: boolean): number;
   /** Asks for space: listeners, trimming. */
   press(): void;
-  /** The constraints, for an import that somebody else makes. */
-  readonly constraints: Constraints | null;
+  /** Asks for an import that somebody makes later; `here`: this thread may be the one. */
+  seek(here: boolean): void;
+  /** Imports that failed so far. */
+  failures(): number;
+  /** Throws `EIO` when an import failed since `noted` was read. */
+  failIfImportFailed(noted: number): void;
 }
 
 /** Allocates, blocking the thread while there is no space. */
@@ -58,7 +61,7 @@ export function allocateWait(request: SpaceRequest, options: AllocWaitOptions): 
   const deadline = deadlineOf(core.thread, timeoutMs);
   const address = tryFirst(request);
   if (address >= 0) return address;
-  const failures = importFailures(core);
+  const failures = request.failures();
   const row = join(request);
   let got = -1;
   try {
@@ -88,7 +91,7 @@ export async function allocateAsync(request: SpaceRequest, options: AllocAsyncOp
   const deadline = deadlineOf(core.thread, limit);
   const address = tryFirst(request);
   if (address >= 0) return address;
-  const failures = importFailures(core);
+  const failures = request.failures();
   const row = join(request);
   let got = -1;
   try {
@@ -136,14 +139,14 @@ function join(request: SpaceRequest): WaiterIndex {
 
 /** Step 4, without the sleep. Throws `EIO` when an import failed since the request came; `here`: this thread may run one. */
 function tryInTurn(request: SpaceRequest, row: WaiterIndex, failures: number, here: boolean): number {
-  const { core, call, size } = request;
+  const { core } = request;
   const first = mayTry(core, row);
   const address = first ? request.attempt(true) : -1;
   if (address >= 0) return address;
-  failIfImportFailed(core, call, size, failures);
+  request.failIfImportFailed(failures);
   if (first) {
     noteNothingFits(core, row);
-    requestSpan(core, size, request.constraints, here);
+    request.seek(here);
   }
   return -1;
 }

@@ -1,0 +1,96 @@
+/** Requests that wait for space under every schedule: the queue, the waiting, time-outs, and what a dead thread leaves. */
+
+import { describe, it } from 'vitest';
+import { expose, LARGE, prove, scenarioClass } from './prove.ts';
+import type { SpaceOptions } from './scenarios/space.ts';
+import type { Mutation } from './sources.ts';
+
+/** Waiters look by themselves four times a second: here they do not, so that a wake-up that is lost is seen. */
+const NO_LOOK: Mutation = {
+  file: 'src/vmem/waiting.ts',
+  find: 'const LOOK_MS = 250;',
+  replace: 'const LOOK_MS = FOREVER;',
+};
+
+const Patient = scenarioClass<SpaceOptions>('space.ts', 'SpaceWorld', [NO_LOOK]);
+const world = (options: SpaceOptions) => new Patient(options);
+
+describe('waiting for space', () => {
+  it('wakes who waits when something is freed, under all interleavings', () => {
+    prove('space, one waits', world({ programs: ['f', '1f'], units: 1, taken: 1 }), {});
+    prove('space, one waits for two', world({ programs: ['ff', '2f'], units: 2, taken: 2 }), {});
+    prove('space, both wait in turn', world({ programs: ['f1f', '1f'], units: 1, taken: 1 }), { preemptions: 3 });
+  });
+
+  it('serves several waiters, and requests that do not wait', () => {
+    const preemptions = LARGE ? 2 : 1;
+    prove('space, one overtakes', world({ programs: ['f', '1f', 'nf'], units: 1, taken: 1 }), { preemptions });
+    prove('space, two of a class', world({ programs: ['f', '1f', '1f'], units: 1, taken: 1 }), { preemptions });
+    if (!LARGE) return;
+    prove('space, two classes', world({ programs: ['ff', '2f', '1f'], units: 2, taken: 2 }), { preemptions: 1 });
+  });
+
+  it('loses nobody when a thread dies at any step', () => {
+    const preemptions = LARGE ? 4 : 2;
+    prove('space, who frees dies', world({ programs: ['f', '1f'], units: 1, taken: 1, mortal: [0] }), { deaths: 1 });
+    prove('space, who waits dies', world({ programs: ['f1f', '1f'], units: 1, taken: 1, mortal: [1] }), {
+      deaths: 1,
+      preemptions,
+    });
+    prove('space, one of two dies', world({ programs: ['f', '1f', '1f'], units: 1, taken: 1, mortal: [0, 1] }), {
+      deaths: 1,
+      preemptions: LARGE ? 2 : 0,
+    });
+  });
+
+  it('lets time run out at any step', () => {
+    prove('space, a time limit', world({ programs: ['f1f', '!f'], units: 1, taken: 1 }), {
+      passTime: true,
+      preemptions: LARGE ? 4 : 2,
+    });
+  });
+
+  it('wakes an event loop', () => {
+    prove('space, an event loop', world({ programs: ['f', 'af'], units: 1, taken: 1, mortal: [0, 1] }), {
+      deaths: 1,
+      preemptions: LARGE ? 4 : 2,
+    });
+  });
+});
+
+describe('seeded bugs in waiting for space', () => {
+  const seeded = (...changes: readonly (readonly [find: string, replace: string])[]) => {
+    const bugs = changes.map(([find, replace]) => ({ file: 'src/vmem/space-queue.ts', find, replace }));
+    const Mutated = scenarioClass<SpaceOptions>('space.ts', 'SpaceWorld', [NO_LOOK, ...bugs]);
+    return (options: SpaceOptions) => () => new Mutated(options);
+  };
+
+  const wake = 'isFirst(thread, row)) wake(thread, row);\n  exit';
+
+  it('finds a waiter that says that it waits after it has tried', () => {
+    const mark = '  store(thread.words, state.address(row), WAITER_STATE.waiting);\n  enter(thread);\n';
+    const note = '  core.tables.spaceWaiter.overtaken.put(row, 0);\n';
+    const late = '  store(core.words, core.tables.spaceWaiter.state.address(row), WAITER_STATE.waiting);\n';
+    const make = seeded([mark, '  enter(thread);\n'], [note, note + late]);
+    expose('marked late', make({ programs: ['ff', '2f'], units: 2, taken: 2 }), {}, /sleep for ever/);
+  });
+
+  it('finds a queue that is left without telling who is first now', () => {
+    const tell = '  tellFirst(thread, core.row);\n  exit(thread);\n}\n\n/** Steps 2 and 3';
+    const make = seeded([tell, tell.replace('  tellFirst(thread, core.row);\n', '')]);
+    const options = { programs: ['ff', '1', '1'], units: 2, taken: 2 };
+    expose('left silently', make(options), { preemptions: 2 }, /sleep for ever/);
+  });
+
+  it('finds a death between freeing and telling', () => {
+    const make = seeded([wake, 'isFirst(thread, row)) load(thread.words, 0);\n  exit']);
+    const options = { programs: ['f', '1f'], units: 1, taken: 1, mortal: [0] };
+    expose('recovery tells nobody', make(options), { deaths: 1 }, /sleep for ever/);
+  });
+
+  it('finds a death between telling and waking', () => {
+    const make = seeded([wake, 'isFirst(thread, row)) tell(thread, row);\n  exit']);
+    const options = { programs: ['f', '1f'], units: 1, taken: 1, mortal: [0] };
+    expose('told, not woken', make(options), { deaths: 1 }, /sleep for ever/);
+  });
+});

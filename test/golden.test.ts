@@ -20,6 +20,18 @@ describe('heap traces', () => {
   });
 });
 
+/** Reads of a real program: nothing is recorded of what it got, but every cache must be sound. */
+describe('file traces', () => {
+  it('git-packfile', () => {
+    const file = join(import.meta.dirname, '..', 'bench', 'traces', 'file', 'git-packfile.jsonl.gz');
+    const { operations, first, summary } = replayFile(file);
+    expect(first).toBeNull();
+    expect(operations).toBe(30_072);
+    for (const policy of ['clock', 's3fifo', 'clockPro', 'queues'])
+      expect(summary).toMatch(new RegExp(`${policy} \\d`));
+  });
+});
+
 for (const kind of readdirSync(GOLDEN)) {
   describe(`golden traces of ${kind}`, () => {
     const files = readdirSync(join(GOLDEN, kind)).filter((file) => file.endsWith('.jsonl.gz'));

@@ -56,6 +56,9 @@ export const GEOMETRY_KEYS = [
   'mappingEntries',
   'mappingFrames',
   'frameWaiters',
+  'policyNodes',
+  'policyQueues',
+  'policyGhosts',
 ] as const;
 
 /** Name of one capacity. */

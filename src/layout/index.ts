@@ -5,6 +5,7 @@ export * from './phys-tables.ts';
 export * from './pmem-tables.ts';
 export * from './quantum-tables.ts';
 export * from './region.ts';
+export * from './replacement-tables.ts';
 export * from './seg-tables.ts';
 export * from './system-tables.ts';
 export * from './table.ts';

@@ -62,6 +62,7 @@ import {
   slabPoolTable,
   slabTable,
 } from './quantum-tables.ts';
+import { policyGhostTable, policyNodeTable, policyQueueTable, policyTable } from './replacement-tables.ts';
 import {
   pagelockBucketLinkTable,
   pagelockBucketTable,
@@ -174,6 +175,10 @@ export const TABLES = {
   frameWaiter: frameWaiterTable,
   frameQueue: frameQueueTable,
   pagelockBucketLink: pagelockBucketLinkTable,
+  policy: policyTable,
+  policyQueue: policyQueueTable,
+  policyNode: policyNodeTable,
+  policyGhost: policyGhostTable,
 } as const;
 
 /** The type of `TABLES`. */

@@ -25,7 +25,7 @@ import { PAGE_STATE } from './page-hash.ts';
 import type { PageHolds } from './page-holds.ts';
 import type { PageStore } from './page-store.ts';
 import { type PageWriter, WRITE_PAGES_MAX } from './page-writer.ts';
-import type { ReplacementClock } from './replacement.ts';
+import type { Replacement } from './replacement.ts';
 
 /** How long `gainOne` waits for one pinned page before it tries the next. */
 const VICTIM_MS = 20;
@@ -36,7 +36,7 @@ export class FrameSupply {
   readonly #frames: Frames;
   readonly #page: BoundTables['page'];
   readonly #holds: PageHolds;
-  readonly #clock: ReplacementClock;
+  readonly #replacement: Replacement;
   readonly #dirty: DirtyPages;
   readonly #writer: PageWriter;
   readonly #counters: Float64Array;
@@ -46,7 +46,7 @@ export class FrameSupply {
     thread: Thread,
     frames: Frames,
     holds: PageHolds,
-    clock: ReplacementClock,
+    replacement: Replacement,
     dirty: DirtyPages,
     writer: PageWriter,
   ) {
@@ -54,7 +54,7 @@ export class FrameSupply {
     this.#frames = frames;
     this.#page = thread.region.tables.page;
     this.#holds = holds;
-    this.#clock = clock;
+    this.#replacement = replacement;
     this.#dirty = dirty;
     this.#writer = writer;
     this.#counters = countersOf(thread);
@@ -73,7 +73,7 @@ export class FrameSupply {
     for (const end = taken + free; taken < end; taken++) this.#holds.exclusive(out[at + taken] as number);
     // 2.
     for (; taken < count; taken++) {
-      const frame = this.#clock.evictNext();
+      const frame = this.#replacement.evictNext();
       if (frame < 0) break;
       this.#tally(PAGE_COUNTER.evictions, 1);
       out[at + taken] = frame;
@@ -90,7 +90,7 @@ export class FrameSupply {
   freeSome(max: number): number {
     let freed = 0;
     for (; freed < max; freed++) {
-      const frame = this.#clock.evictNext();
+      const frame = this.#replacement.evictNext();
       if (frame < 0) break;
       this.#tally(PAGE_COUNTER.evictions, 1);
       this.giveEmpty(frame);
@@ -112,7 +112,7 @@ export class FrameSupply {
       let candidates = 0;
       let waited = false;
       for (let steps = frames; steps > 0; steps--) {
-        const frame = this.#clock.advance();
+        const frame = this.#replacement.advance();
         const use = this.#frames.useOf(frame);
         if (use === FRAME_USE.free && this.#frames.core.free > this.#frames.reserve) return true;
         // A frame without an identity is in the hands of somebody who is about to fill it or to give it back.
@@ -124,7 +124,7 @@ export class FrameSupply {
         }
         candidates++;
         if (!this.#holds.exclusive(frame, VICTIM_MS)) waited = true;
-        else if (this.#clock.evictHeld(frame)) {
+        else if (this.#replacement.evictHeld(frame)) {
           this.#tally(PAGE_COUNTER.evictions, 1);
           this.#spare = frame;
           return true;
@@ -132,7 +132,7 @@ export class FrameSupply {
         if (this.#thread.clock.now() >= deadline) return false;
       }
       if (candidates === 0) return false;
-      if (!waited) this.#clock.pause();
+      if (!waited) this.#replacement.pause();
     }
   }
 

@@ -8,3 +8,4 @@ export * from './page-writer.ts';
 export * from './pages.ts';
 export * from './recovery.ts';
 export * from './replacement.ts';
+export * from './replacement-policy.ts';

@@ -56,7 +56,7 @@ import { PageHolds } from './page-holds.ts';
 import { PageMoves, type RelocationListener } from './page-moves.ts';
 import type { PageSource, PageStore } from './page-store.ts';
 import { PageWriter, type WriteFailure } from './page-writer.ts';
-import { ReplacementClock } from './replacement.ts';
+import { Replacement } from './replacement.ts';
 
 /** Most pages of one fetch. */
 export const FETCH_PAGES_MAX = 32;
@@ -93,7 +93,7 @@ export class Pages implements FrameReclaimer {
   readonly #bytes: FrameBytes;
   readonly #page: BoundTables['page'];
   readonly #hash: PageHash;
-  readonly #clock: ReplacementClock;
+  readonly #replacement: Replacement;
   readonly #dirty: DirtyPages;
   readonly #writer: PageWriter;
   readonly #supply: FrameSupply;
@@ -108,12 +108,13 @@ export class Pages implements FrameReclaimer {
     this.#page = thread.region.tables.page;
     this.#hash = new PageHash(thread);
     this.holds = new PageHolds(thread);
-    this.#clock = new ReplacementClock(thread, this.#hash, this.holds);
+    this.#replacement = new Replacement(thread, this.#hash, this.holds);
     this.#dirty = new DirtyPages(thread);
     this.#writer = new PageWriter(thread, this.#hash, this.holds, this.#dirty);
-    this.#supply = new FrameSupply(thread, frames, this.holds, this.#clock, this.#dirty, this.#writer);
+    this.#supply = new FrameSupply(thread, frames, this.holds, this.#replacement, this.#dirty, this.#writer);
     this.#drops = new PageDrops(thread, this.#hash, this.holds, this.#dirty, this.#supply);
     this.#moves = new PageMoves(thread, frames, bytes, this.#hash, this.holds, this.#dirty, this.#supply);
+    this.#moves.onRelocated((_vnode, _index, from, to) => this.#replacement.relocated(from, to));
     this.#counters = countersOf(thread);
     frames.setReclaimer(this);
   }
@@ -151,8 +152,9 @@ export class Pages implements FrameReclaimer {
       this.holds.release(frame);
       return -1;
     }
-    const page = this.#page;
-    if (page.referenced.get(frame) === 0) page.referenced.put(frame, 1);
+    const { referenced } = this.#page;
+    const mark = referenced.get(frame);
+    if (mark < this.#replacement.markMax) referenced.put(frame, mark + 1);
     this.#tally(PAGE_COUNTER.hits, 1);
     return frame;
   }
@@ -265,7 +267,7 @@ export class Pages implements FrameReclaimer {
   }
 
   reclaim(frame: FrameIndex, use: number): boolean {
-    if (!this.#clock.evict(frame)) return false;
+    if (!this.#replacement.evict(frame)) return false;
     this.#tally(PAGE_COUNTER.evictions, 1);
     this.#frames.convert(frame, FRAME_USE.page, use, this.#page.state, PAGE_STATE.empty);
     this.holds.releaseExclusive(frame);
@@ -361,6 +363,7 @@ export class Pages implements FrameReclaimer {
   /** Steps 5 and 6 for `count` pages from lane `at + done` on. */
   #fill({ vnode, index, out, at, source, modified }: Request, done: number, count: number): void {
     const lane = at + done;
+    this.#replacement.inserted(vnode, index + done, out, lane, count);
     try {
       if (VERIFY && faultPoint(this.#thread, 'page.fill.reading')) {
         fail('EIO', 'pages.fetch', { vnode, index: index + done, count }, 'injected');
@@ -382,7 +385,7 @@ export class Pages implements FrameReclaimer {
         if (VERIFY) faultPoint(this.#thread, 'page.create.filled');
       }
       this.#page.state.put(frame, PAGE_STATE.valid);
-      this.#page.referenced.put(frame, 1);
+      this.#page.referenced.put(frame, this.#replacement.firstMark);
       this.holds.downgrade(frame);
     }
   }

@@ -13,24 +13,33 @@
  *               3 lock it exclusively, if that can be had at once, and look at it again
  *               4 take its identity away: the frame is the caller's, exclusively held
  *
+ *             Another policy may choose in place of steps 1 and 2: the one that the system was booted with names candidates,
+ *             and the clock is asked only when none of those can leave.
+ *
  * INVARIANTS  I1 a page is evicted only by a holder of its exclusive lock that found it valid and not modified.
  * LOCKING     The hand is atomic; the reference mark is a hint that any thread may store.
  * COSTS       One atomic addition per chunk, one record of 32 bytes per candidate; two rounds at most.
  * FAILURE     -1 after two rounds: every page is pinned, modified or being filled.
- * REJECTED    A list in order of use: every hit would take its lock. Better policies replace this class per cache.
+ * REJECTED    A list in order of use: every hit would take its lock.
  * REFERENCES  Corbato's CLOCK, 1968; second chance by reference bits as in the pagedaemons of both kernels.
  */
 
+import type { CheckReport } from '../base/check.ts';
 import { VERIFY } from '../base/verify.ts';
 import type { BoundTables } from '../layout/region.ts';
+import { REPLACEMENT } from '../layout/replacement-tables.ts';
 import type { FrameIndex } from '../phys/banks.ts';
 import { add, load } from '../sync/atomics.ts';
 import { faultPoint } from '../sync/fault.ts';
 import { sleepOn } from '../sync/sleep.ts';
 import type { Thread } from '../sync/thread.ts';
-import type { PageHash } from './page-hash.ts';
+import type { PageHash, VnodeIndex } from './page-hash.ts';
 import { PAGE_STATE } from './page-hash.ts';
 import type { PageHolds } from './page-holds.ts';
+import { ClockPro } from './replacement-clock-pro.ts';
+import type { ReplacementPolicy } from './replacement-policy.ts';
+import { QueueReplacement } from './replacement-queues.ts';
+import { S3Fifo } from './replacement-s3fifo.ts';
 
 /** How long `pause` sleeps unless the hand moves. */
 const PAUSE_MS = 1;
@@ -38,8 +47,16 @@ const PAUSE_MS = 1;
 /** Frames that a thread walks between two moves of the shared hand. */
 const CHUNK_FRAMES = 32;
 
-/** The clock as one thread sees it. */
-export class ReplacementClock {
+/** Candidates of a policy that are tried before the clock is asked. */
+const CANDIDATES_MAX = 64;
+
+/** Replacement as one thread sees it. */
+export class Replacement {
+  /** Up to how many hits the mark of a page counts. */
+  readonly markMax: number;
+  /** The mark of a page that has just come. */
+  readonly firstMark: number;
+  readonly #policy: ReplacementPolicy | null;
   readonly #thread: Thread;
   readonly #page: BoundTables['page'];
   readonly #hand: number;
@@ -56,10 +73,29 @@ export class ReplacementClock {
     this.#hash = hash;
     this.#holds = holds;
     this.#frames = thread.region.geometry.frames;
+    this.#policy = policyOf(thread);
+    this.markMax = this.#policy?.markMax ?? 1;
+    this.firstMark = this.#policy === null ? 1 : 0;
+  }
+
+  /** Pages are coming into frames: before they are valid. */
+  inserted(vnode: VnodeIndex, index: number, frames: Int32Array, at: number, count: number): void {
+    this.#policy?.inserted(vnode, index, frames, at, count);
+  }
+
+  /** A page is in another frame now. */
+  relocated(from: FrameIndex, to: FrameIndex): void {
+    this.#policy?.relocated(from, to);
   }
 
   /** Evicts a page; its frame is then exclusively held and has no identity. -1 when no page can leave. */
   evictNext(): FrameIndex {
+    const policy = this.#policy;
+    for (let tries = policy === null ? 0 : CANDIDATES_MAX; tries > 0; tries--) {
+      const frame = policy?.candidate() ?? -1;
+      if (frame < 0) break;
+      if (this.evict(frame)) return frame;
+    }
     for (let steps = 2 * this.#frames + CHUNK_FRAMES; steps > 0; steps--) {
       const frame = this.advance();
       if (!this.#mayLeave(frame)) continue;
@@ -81,8 +117,11 @@ export class ReplacementClock {
       this.#holds.releaseExclusive(frame);
       return false;
     }
+    const vnode = this.#page.vnode.get(frame) - 1;
+    const index = this.#page.index.get(frame);
     this.#hash.remove(frame);
     if (VERIFY) faultPoint(this.#thread, 'page.evict.unhashed');
+    this.#policy?.evicted(frame, vnode, index);
     return true;
   }
 
@@ -109,4 +148,24 @@ export class ReplacementClock {
     const page = this.#page;
     return page.vnode.get(frame) !== 0 && page.state.get(frame) === PAGE_STATE.valid && page.modified.get(frame) === 0;
   }
+}
+
+/** The policy that the system was booted with; null for the clock. */
+export function policyOf(thread: Thread): ReplacementPolicy | null {
+  switch (thread.region.tables.policy.kind.get(0)) {
+    case REPLACEMENT.s3fifo:
+      return new S3Fifo(thread);
+    case REPLACEMENT.clockPro:
+      return new ClockPro(thread);
+    case REPLACEMENT.queues:
+      return new QueueReplacement(thread);
+    default:
+      return null;
+  }
+}
+
+/** Compares the queues of the policy. For quiet points. */
+export function checkReplacement(thread: Thread): CheckReport {
+  const problems = policyOf(thread)?.problems() ?? [];
+  return { structure: 'page/replacement', checked: thread.region.geometry.policyNodes, problems };
 }

@@ -38,6 +38,8 @@ export const RANK = {
   pageHash: 700,
   /** A stripe of the lists of modified pages. */
   pageDirty: 720,
+  /** Queues of the replacement policy. */
+  replacement: 740,
   /** Held by those who wait for an entry of the mapping cache; they look at its lists. */
   mappingWait: 790,
   /** Lists of the mapping cache: of entries, and of clean pages. */

@@ -39,6 +39,7 @@ export function boot(options: BootOptions): VirtualMemory {
   region.tables.frameOrder.source.put(0, plan.frameOrder);
   region.tables.physSegments.bigFirst.put(0, plan.bigFirst ? 1 : 0);
   createPagelock(region, plan.pagelock);
+  region.tables.policy.kind.put(0, plan.replacement);
   createMappingCache(region, plan.mappingState);
   const { pmemPool } = region.tables;
   pmemPool.largeFrames.put(0, plan.pmem.largeFrames);

@@ -18,7 +18,10 @@ import {
   pageGeometry,
   physGeometry,
   pmemGeometry,
+  REPLACEMENT,
   type RegionSettings,
+  type ReplacementName,
+  replacementGeometry,
 } from '../layout/index.ts';
 import { BANK_BYTES_MAX, WASM_PAGE_BYTES } from '../phys/banks.ts';
 import type { PhysSegmentOptions } from '../phys/phys-segments.ts';
@@ -55,6 +58,11 @@ export interface BootOptions {
   readonly callbacks?: number;
   /** Sizes and tunables of the pagelock cache. */
   readonly pagelock?: PagelockOptions;
+  /**
+   * Which pages leave first when frames are short: `'clock'` (second chance), `'s3fifo'`, `'clockPro'`, or `'queues'`, the
+   * order of the original source. Default `'clock'`.
+   */
+  readonly replacement?: ReplacementName;
   /** How files are mapped: `{ compat: 'seed' }` adds `vm.cachedMappings`. */
   readonly mappings?: MappingOptions;
   /** Limits of the default owner. Default: none. */
@@ -114,6 +122,8 @@ export interface BootPlan {
   readonly pmem: PmemPlan;
   readonly limits: OwnerLimits;
   readonly pagelock: PagelockOptions;
+  /** A value of `REPLACEMENT`. */
+  readonly replacement: number;
   /** A value of `MAPPING_STATE`. */
   readonly mappingState: number;
   readonly services: 'threads' | 'manual';
@@ -136,6 +146,7 @@ const KNOWN_OPTIONS: readonly (keyof BootOptions)[] = [
   'owners',
   'callbacks',
   'pagelock',
+  'replacement',
   'mappings',
   'limits',
   'recordEntries',
@@ -172,6 +183,8 @@ export function planBoot(options: BootOptions): BootPlan {
   const pathBytes = Math.max(65536, vnodes * 128);
   const physical = planPhysical(options.physical ?? {});
   const pmem = planPmem(options.pmem ?? {}, frames);
+  const policies = Object.keys(REPLACEMENT) as ReplacementName[];
+  const replacement = REPLACEMENT[oneOf('replacement', options.replacement ?? 'clock', policies)];
   const mappings = planMappings(options.mappings ?? {}, frames, pageSize, slots);
   const geometry: Geometry = {
     slots,
@@ -209,6 +222,7 @@ export function planBoot(options: BootOptions): BootPlan {
     ...pmemGeometry(frames, pmem.plan.largeFrames),
     deviceMaps: 256,
     ...mappings.geometry,
+    ...replacementGeometry(replacement, frames, ceilPowerOfTwo(slots)),
   };
   const spinLimit = integer('spinLimit', 100, 0, 1_000_000);
   const clock = oneOf('clock', options.clock ?? 'real', ['real', 'virtual']);
@@ -224,6 +238,7 @@ export function planBoot(options: BootOptions): BootPlan {
     pmem: pmem.plan,
     limits: options.limits ?? {},
     pagelock: options.pagelock ?? {},
+    replacement,
     mappingState: mappings.state,
     services,
   };

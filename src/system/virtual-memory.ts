@@ -16,7 +16,7 @@
 import { MessageChannel, type Transferable, Worker, type WorkerOptions } from 'node:worker_threads';
 import { type CheckReport, fail, onInvariantBroken, VmError } from '../base/index.ts';
 import type { Region } from '../layout/index.ts';
-import { checkPages, type PageCounter, Pages, pageStatistics, recoverPages } from '../page/index.ts';
+import { checkPages, checkReplacement, type PageCounter, Pages, pageStatistics, recoverPages } from '../page/index.ts';
 import { type Banks, type FrameCounts, Frames, PageLists } from '../phys/index.ts';
 import { DeviceMaps, Pmem } from '../pmem/index.ts';
 import { type CacheStatistics, PagelockCache } from '../seg/index.ts';
@@ -241,6 +241,7 @@ export class VirtualMemory {
       this.frames.check(),
       this.pmem.check(),
       checkPages(this.thread),
+      checkReplacement(this.thread),
       this.vnodes.check(),
       this.cachedMappings.check(),
       this.pagelock.check(),

@@ -1,7 +1,7 @@
 /** The rooms of the page cache over a small region, for tests in one thread. */
 
 import type { Geometry, Region } from '../../src/layout/index.ts';
-import { checkPages, Pages } from '../../src/page/index.ts';
+import { checkPages, checkReplacement, Pages } from '../../src/page/index.ts';
 import { Banks, Frames } from '../../src/phys/index.ts';
 import { createOwner, type OwnerLimits, type Thread } from '../../src/sync/index.ts';
 import { Vnodes } from '../../src/vnode/index.ts';
@@ -50,7 +50,9 @@ export function moreRooms(first: TestRooms): TestRooms {
 
 /** Every problem that the rooms' checks find. */
 export function problemsOf({ thread, frames, vnodes }: TestRooms): string[] {
-  return [frames.check(), checkPages(thread), vnodes.check()].flatMap((report) => [...report.problems]);
+  return [frames.check(), checkPages(thread), checkReplacement(thread), vnodes.check()].flatMap((report) => [
+    ...report.problems,
+  ]);
 }
 
 /** Closes everything and throws unless all frames are free and every bank can be taken in one run. */

@@ -14,6 +14,7 @@
  */
 
 import { InvariantError } from '../../base/index.ts';
+import { fileReplayer } from './file.ts';
 import { heapReplayer } from './heap.ts';
 import { pcacheReplayer } from './pcache.ts';
 import { pcacheInitReplayer } from './pcache-init.ts';
@@ -80,6 +81,7 @@ const REPLAYERS: readonly Replayer[] = [
   pcacheReplayer,
   pcacheInitReplayer,
   vpmReplayer,
+  fileReplayer,
 ];
 
 /** Replays a file. Throws `TraceError` when it cannot be replayed at all. */

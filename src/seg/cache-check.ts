@@ -208,6 +208,7 @@ function checkPins(findings: Findings): void {
     }
     counts.delete(entry);
   }
+  for (const lost of core.pins.lostRows()) problems.push(`seg/cache-pins I3: ${lost}`);
   for (const entry of counts.keys())
     problems.push(`seg/cache-pins I2: a pin names entry ${entry}, which is not in use`);
 }

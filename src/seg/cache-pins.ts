@@ -171,6 +171,27 @@ export class CachePins {
     return counts;
   }
 
+  /** Rows that were ever used and are neither in use nor on one list, for `check`: I3. */
+  lostRows(): string[] {
+    const problems: string[] = [];
+    const places = new Map<number, string>();
+    const follow = (first: number, place: string) => {
+      for (let link = first; link !== 0; link = this.#rows.next.get(link - 1)) {
+        const before = places.get(link - 1) ?? (this.entryOf(link - 1) >= 0 ? 'in use' : undefined);
+        if (before !== undefined) return problems.push(`pin ${link - 1} is ${place} and ${before}`);
+        places.set(link - 1, place);
+      }
+      return 0;
+    };
+    follow(this.#control.pinHead.get(0), 'in the pool');
+    for (let slot = 0; slot < this.#slots.rowCount; slot++)
+      follow(this.#slots.pinHead.get(slot), `kept by slot ${slot}`);
+    for (let row = 0; row < this.#control.pinFresh.get(0); row++) {
+      if (this.entryOf(row) < 0 && !places.has(row)) problems.push(`pin ${row} is nowhere`);
+    }
+    return problems;
+  }
+
   #handle(row: number): Pin {
     return (this.#rows.generation.get(row) << this.#rowBits) | row;
   }

@@ -5,12 +5,13 @@
  *             stopping hits, and those just released must get a second chance.
  * STRUCTURE   reap:  1 decide whether and how much   2 become the one that walks   3 walk the list that is not current,
  *                    then, at its end, the other   4 reclaim, with no lock held
- *             flush: everything idle, wired ranges first; for a disable.
+ *             flush: everything idle, owner by owner; for a disable.
  *             A range that was released lately loses its reference bit and stays; met again, it goes.
  * INVARIANTS  I1 `reaper` names the one slot that walks.   I2 each bucket is seen once in a walk.
  * LOCKING     Bucket, then its entries' owners by `tryEnter` only: whoever holds an owner's lock may be waiting for the bucket.
  * COSTS       About 20 ns an entry that stays.
- * FAILURE     A range whose owner is busy stays until the next visit, as does one whose driver this thread cannot load.
+ * FAILURE     A range whose owner is busy stays until the next visit of the reaper, as does one whose driver this thread
+ *             cannot load.
  * REJECTED    Exact age order: the order in which buckets became active is nearly that, and free.
  * REFERENCES  illumos vm_seg.c, seg_ppurge_async; the CLOCK algorithm for the second chance.
  */
@@ -68,13 +69,21 @@ export class CacheReaper {
     this.#reclaimer.run(true);
   }
 
-  /** Takes everything idle. While another thread walks, only wired ranges. */
+  /**
+   * Takes everything idle. Under the rules of the original source it passes over ranges of busy owners, and takes only wired
+   * ranges while another thread walks. Under ours it waits for the owners, which nobody holds for long.
+   */
   flush(): void {
-    const { control } = this.#core;
+    const { control, owners, seedRules } = this.#core;
     if (control.lockedPages.get(0) === 0) return;
     this.#reclaimer.adopt();
-    this.#flushWired();
-    this.#walkAlone({ force: true, wantPages: Number.POSITIVE_INFINITY, watchMemory: false });
+    if (seedRules) {
+      this.#flushWired();
+      this.#walkAlone({ force: true, wantPages: Number.POSITIVE_INFINITY, watchMemory: false });
+    } else {
+      const end = control.ownerFresh.get(0);
+      for (let owner = 0; owner < end; owner++) if (owners.count.get(owner) !== 0) this.#takeIdleOf(owner);
+    }
     this.#reclaimer.run(true);
   }
 
@@ -224,6 +233,22 @@ export class CacheReaper {
     core.unlink(entry, unlist);
     if (owned) core.unlockOwner(owner);
     return core.entries.pages.get(entry);
+  }
+
+  /** Unlinks all idle ranges of an owner. */
+  #takeIdleOf(owner: CacheOwner): void {
+    const core = this.#core;
+    const { entries } = core;
+    core.lockOwner(owner);
+    for (let link = core.owners.head.get(owner); link !== 0; ) {
+      const entry = link - 1;
+      link = entries.ownerNext.get(entry);
+      const bucket = entries.bucket.get(entry);
+      core.lockBucket(bucket);
+      if (entries.active.get(entry) === 0 && this.#reclaimer.canCall(entry)) core.unlink(entry, UNLIST.normal);
+      core.unlockBucket(bucket);
+    }
+    core.unlockOwner(owner);
   }
 
   #flushWired(): void {

@@ -28,7 +28,7 @@ import type { PagelockCore } from './pagelock-core.ts';
 /** Milliseconds between two flushes under the rules of the original source. */
 const SEED_PAUSE_MS = 250;
 
-/** Longest sleep under our rules: ranges of owners that were busy are tried again. */
+/** Longest sleep under our rules: whether anything can still change is looked at again. */
 const SLICE_MS = 20;
 
 /** Milliseconds that a disable waits for pinned ranges when it is not told. */
@@ -113,17 +113,7 @@ export class CacheSwitch {
       if (slot === thread.slot) continue;
       if (slots.pendingHead.get(slot) !== 0 || slots.reserved.get(slot) !== 0) return true;
     }
-    // What remains is idle behind an owner's lock that somebody holds, pinned by this slot, or an orphan without a driver.
-    return this.#someIdle();
-  }
-
-  #someIdle(): boolean {
-    const { buckets, entries } = this.#core;
-    for (let bucket = 0; bucket < buckets.rowCount; bucket++) {
-      for (let link = buckets.head.get(bucket); link !== 0; link = entries.chainNext.get(link - 1)) {
-        if (entries.active.get(link - 1) === 0) return true;
-      }
-    }
+    // What remains is pinned by this slot, or has a driver that this thread cannot load.
     return false;
   }
 }

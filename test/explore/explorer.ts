@@ -149,8 +149,9 @@ export class Explorer {
       for (let state = pending.pop(); state !== undefined && seen.size < statesMax; state = pending.pop()) {
         const steps = this.#enabled(state);
         if (!steps.some((step) => step[0] !== 'k' && step !== 'c')) {
-          this.#finish(state);
+          this.#scenario.words.set(state.memory);
           ends.add(this.#memoryKey(state.dead));
+          this.#finish(state);
         }
         for (const step of steps) {
           path = { step, before: state.path };
@@ -410,8 +411,9 @@ export class Explorer {
     this.#scenario.words.set(state.memory);
     const asleep = state.threads.flatMap(({ status }, thread) => (status === STATUS.sleeping ? [thread] : []));
     if (asleep.length > 0) throw new Broken(`threads ${asleep.join(', ')} sleep for ever`);
-    const wrong: unknown = this.#scenario.verdict(state.dead);
-    if (wrong !== null && typeof wrong !== 'string') throw new Error('exploration: a verdict must not stop');
+    setRun(null);
+    const wrong = complete(this.#scenario.verdict(state.dead));
+    if (wrong !== null && typeof wrong !== 'string') throw new Error('exploration: a verdict is a text or null');
     if (wrong !== null) throw new Broken(wrong);
   }
 
@@ -482,11 +484,14 @@ function performPlain({ kind, view, address, a, b }: Op): number {
   }
 }
 
-/** Runs a generator to its end with nobody in between: for set-up. */
-function complete(started: unknown): void {
-  if (typeof started !== 'object' || started === null) return;
+/** Runs a generator to its end with nobody in between: for set-up and verdict. What is no generator is a result itself. */
+function complete(started: unknown): unknown {
+  if (typeof started !== 'object' || started === null) return started;
   const program = started as Program;
-  for (let next = program.next(undefined); !next.done; ) next = program.next(performPlain(next.value));
+  let next = program.next(undefined);
+  // Nobody sleeps, so a wake-up reaches nobody.
+  while (!next.done) next = program.next(next.value.kind === OP.notify ? 0 : performPlain(next.value));
+  return next.value;
 }
 
 function isRunnable({ status }: ThreadState): boolean {

@@ -95,12 +95,13 @@ export function loadExplored(entry: string, mutations: readonly Mutation[] = [])
     // Nothing here is shared with another thread of the machine, and buffers that are not shared are copied faster.
     const globals = {
       $: hooks,
+      $meta: { url: import.meta.url },
       __VERIFY__: false,
       setInterval: timer,
       clearInterval: timer,
       SharedArrayBuffer: ArrayBuffer,
     };
-    const body = new Function('exports', 'require', ...Object.keys(globals), text);
+    const body = new Function('exports', 'require', ...Object.keys(globals), text.replaceAll('import.meta', '$meta'));
     body(exports, require, ...Object.values(globals));
     return exports;
   };

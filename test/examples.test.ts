@@ -1,0 +1,57 @@
+/** The programs in examples/ run as their first lines say, and print what they promise. */
+
+import { execFile } from 'node:child_process';
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { describe, expect, it } from 'vitest';
+import { ROOT } from './tidy/sources.ts';
+
+const run = promisify(execFile);
+const SECONDS = 60_000;
+
+/** Runs a program to its end; it must not complain. */
+async function output(program: string): Promise<string> {
+  const options = { cwd: ROOT, timeout: SECONDS };
+  const { stdout, stderr } = await run(process.execPath, [`examples/${program}`], options);
+  expect(stderr).toBe('');
+  return stdout;
+}
+
+describe('examples', () => {
+  it('shares a cache between the workers of a pool', { timeout: SECONDS }, async () => {
+    const text = await output('shared-cache.mjs');
+    expect(text).toMatch(/^4 workers read 8000 blocks/);
+    const [, pages, misses] = /has (\d+) pages; (\d+) were not there/.exec(text) ?? [];
+    // Every page is read, and most blocks are hits: two workers may miss the same page at the same time.
+    expect(Number(misses)).toBeGreaterThanOrEqual(Number(pages));
+    expect(Number(misses)).toBeLessThanOrEqual(4 * Number(pages));
+  });
+
+  it('gives out IDs and ports, and takes back what a terminated worker had', { timeout: SECONDS }, async () => {
+    const text = await output('ids-and-ports.mjs');
+    expect(text).toContain('3000 IDs, 3000 different');
+    const pairs = [...text.matchAll(/(\d+)\/(\d+)/g)].map(
+      ([, first, second]) => [Number(first), Number(second)] as const,
+    );
+    expect(pairs).toHaveLength(3);
+    expect(new Set(pairs.flat()).size).toBe(6);
+    for (const [first, second] of pairs) expect([first % 2, second]).toEqual([0, first + 1]);
+    expect(text).toContain('after one worker was terminated: 4 ports and 2000 IDs in use');
+  });
+
+  it('computes in place with WebAssembly', { timeout: SECONDS }, async () => {
+    expect(await output('wasm-in-place.mjs')).toMatch(/^bank 0, bytes \d+ to \d+: squared, and no others$/m);
+  });
+
+  it('passes numbers from one thread to another', { timeout: SECONDS }, async () => {
+    expect(await output('ring.mjs')).toBe('100000 numbers went through 1024 places; their sum is right\n');
+  });
+
+  it('lists every program', () => {
+    const list = readFileSync(join(ROOT, 'examples/README.md'), 'utf8');
+    const programs = readdirSync(join(ROOT, 'examples')).filter((name) => name.endsWith('.mjs'));
+    expect(programs.length).toBeGreaterThan(4);
+    for (const program of programs) expect(list).toContain(`[${program}](${program})`);
+  });
+});

@@ -136,6 +136,8 @@ export const mapSlotTable = table('mapSlot', 'slots', 'columns', {
   owner: i32('W', 'owner that was charged', { padded: true }),
   prepaid: i32('W', 'frames charged to the owner'),
   pinned: i32('W', 'frames that mappings of the slot hold'),
+  nextOwner: i32('W', 'owner that what is paid ahead moves to'),
+  moving: i32('W', 'frames charged to that owner as well, while they move'),
 });
 
 /** Links of the lists of pages. A page is on one list at most. Rows of pages that were on none are never touched. */

@@ -48,7 +48,7 @@ describe('owners', () => {
       /EDQUOT: charge lockedFrames\(owner="default", amount=5, used=6\): the owner's limit is 10/,
     );
     expect(tryCharge(thread, OWNER_RESOURCE.lockedFrames, 4)).toBe(true);
-    uncharge(region, 0, OWNER_RESOURCE.lockedFrames, 10);
+    uncharge(thread, 0, OWNER_RESOURCE.lockedFrames, 10);
     const free = createOwner(region, 'free');
     region.tables.slot.owner.put(thread.slot, free);
     charge(thread, 'lockedFrames', 1e6);
@@ -56,6 +56,6 @@ describe('owners', () => {
       { name: 'default', resources: { lockedFrames: { used: 0, peak: 10, limit: 10 } } },
       { name: 'free', resources: { lockedFrames: { used: 1e6, peak: 1e6, limit: null } } },
     ]);
-    expect(() => uncharge(region, 0, OWNER_RESOURCE.lockedFrames, 1)).toThrow(/sync\/owners I2/);
+    expect(() => uncharge(thread, 0, OWNER_RESOURCE.lockedFrames, 1)).toThrow(/sync\/owners I2/);
   });
 });

@@ -4,14 +4,14 @@
  * PROBLEM     Several parts of a program share one memory; one of them must not starve the others.
  * STRUCTURE   A row per owner with a limit and a charge for each resource. Every slot names the owner that it charges;
  *             owner 0 exists from the start and is what threads charge when they choose none.
- *             A charge has two parts: one that anybody changes by compare-and-swap, one that a room changes under a lock of
- *             its own and in its journal, together with what the charge is for.
+ *             A charge has two parts: one that is changed under the owner's lock, one that a room changes under a lock of its
+ *             own. Either way what the charge is for is written down in the same critical section.
  * INVARIANTS  I1 both parts of a charge together never exceed its limit.  I2 no part goes below zero.
  * LOCKING     Limits are constant once the owner is in use. Each side stores its part, then reads the other's: of two that
  *             would exceed the limit together at least one sees it and takes its part back.
- * COSTS       Two atomic operations a charge.
+ * COSTS       A lock pair a charge.
  * FAILURE     `EDQUOT` names owner, resource, charge and limit.
- * REJECTED    A lock per owner: every charge would then wait for a takeover when the thread that holds it dies.
+ * REJECTED    Compare-and-swap without a lock: a thread that died between the charge and its note left the charge behind.
  * REFERENCES  Solaris projects and zones (project.max-locked-memory).
  */
 
@@ -20,6 +20,8 @@ import { fail, requireInteger, showCall, VmError } from '../base/errors.ts';
 import { ByteColumn } from '../layout/column.ts';
 import type { Region } from '../layout/region.ts';
 import { ALL_WAITERS, compareExchange, load, notify, store, wait } from './atomics.ts';
+import { mutexEnter, mutexExit } from './mutex.ts';
+import { RANK } from './ranks.ts';
 import type { Thread } from './thread.ts';
 
 /** Resources that owners are charged for; the value is the lane. */
@@ -114,24 +116,65 @@ export function findOwner(region: Region, name: string): OwnerIndex {
 
 /** Charges this thread's owner; false when the limit would be exceeded. */
 export function tryCharge(thread: Thread, resource: number, amount: number): boolean {
-  const { owner: owners, slot: slots } = thread.region.tables;
-  const row = slots.owner.get(thread.slot);
-  const address = owners.used.address(row, resource);
-  const underLock = owners.used.address(row, resource + UNDER_LOCK);
-  const limit = owners.limit.at(row, resource);
-  for (;;) {
-    const used = load(thread.words, address);
-    if (used + load(thread.words, underLock) + amount > limit) return false;
-    if (compareExchange(thread.words, address, used, used + amount) !== used) continue;
+  return tryChargeNoted(thread, ownerOf(thread), resource, amount, nothing);
+}
+
+/**
+ * Charges an owner; false when the limit would be exceeded. `note` runs in the critical section that charges, and stores
+ * through the journal what the charge is for: so neither is there without the other. Called with nothing logged.
+ */
+export function tryChargeNoted(
+  thread: Thread,
+  owner: OwnerIndex,
+  resource: number,
+  amount: number,
+  note: () => void,
+): boolean {
+  const { owner: owners, ownerLedger: ledger } = thread.region.tables;
+  const address = owners.used.address(owner, resource);
+  const underLock = owners.used.address(owner, resource + UNDER_LOCK);
+  const limit = owners.limit.at(owner, resource);
+  const lock = ledger.lock.address(owner);
+  mutexEnter(thread, lock, RANK.ownerLedger);
+  const used = load(thread.words, address);
+  let charged = used + load(thread.words, underLock) + amount <= limit;
+  if (charged) {
+    thread.journal.log1(address);
+    store(thread.words, address, used + amount);
     const total = used + amount + load(thread.words, underLock);
-    if (total > limit) {
-      uncharge(thread.region, row, resource, amount);
-      return false;
-    }
-    if (total > owners.peak.at(row, resource)) owners.peak.putAt(row, resource, total);
-    return true;
+    charged = total <= limit;
+    if (!charged) store(thread.words, address, used);
+    else if (total > owners.peak.at(owner, resource)) owners.peak.putAt(owner, resource, total);
+  }
+  if (charged) note();
+  mutexExit(thread, lock);
+  return charged;
+}
+
+/** Takes a charge back, with a note as in `tryChargeNoted`. */
+export function unchargeNoted(
+  thread: Thread,
+  owner: OwnerIndex,
+  resource: number,
+  amount: number,
+  note: () => void,
+): void {
+  const { owner: owners, ownerLedger: ledger } = thread.region.tables;
+  const address = owners.used.address(owner, resource);
+  const lock = ledger.lock.address(owner);
+  mutexEnter(thread, lock, RANK.ownerLedger);
+  try {
+    const used = load(thread.words, address);
+    assert(used >= amount, 'sync/owners I2: a charge never goes below zero');
+    thread.journal.log1(address);
+    store(thread.words, address, used - amount);
+    note();
+  } finally {
+    mutexExit(thread, lock);
   }
 }
+
+function nothing(): void {}
 
 /**
  * Charges an owner in a critical section; false when the limit would be exceeded. Journaled. All charges of this kind are
@@ -186,13 +229,8 @@ export function charge(thread: Thread, resource: OwnerResource, amount: number):
 }
 
 /** Takes a charge of an owner back. */
-export function uncharge(region: Region, owner: OwnerIndex, resource: number, amount: number): void {
-  const address = region.tables.owner.used.address(owner, resource);
-  for (;;) {
-    const used = load(region.words, address);
-    assert(used >= amount, 'sync/owners I2: a charge never goes below zero');
-    if (compareExchange(region.words, address, used, used - amount) === used) return;
-  }
+export function uncharge(thread: Thread, owner: OwnerIndex, resource: number, amount: number): void {
+  unchargeNoted(thread, owner, resource, amount, nothing);
 }
 
 /** The owner that this thread charges. */

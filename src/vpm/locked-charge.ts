@@ -8,9 +8,9 @@
  *               owner.used = 64 + 32            slot A: prepaid 64, pinned 41      slot B: prepaid 32, pinned 3
  *
  *             Close to the limit a slot pays for exactly what it needs.
- * INVARIANTS  I1 pinned <= prepaid.   I2 the owner is charged at least what its slots have prepaid, never more but for a
- *             batch whose slot died between charging and writing it down.
- * LOCKING     The slot's own columns; the owner's word is atomic.
+ * INVARIANTS  I1 pinned <= prepaid.   I2 the owner is charged what its slots have prepaid, and what is moving to it from
+ *             another owner: charge and note change in one critical section.
+ * LOCKING     The slot's own columns; batches are paid under the owner's lock.
  * COSTS       Two private additions in most cases.
  * FAILURE     `EDQUOT` when the owner's limit does not allow one more batch, however small.
  * REJECTED    Charging every mapping by itself: two contended atomics on each.
@@ -20,7 +20,7 @@
 import { assert } from '../base/assert.ts';
 import { showCall, VmError } from '../base/errors.ts';
 import type { BoundTables } from '../layout/region.ts';
-import { OWNER_RESOURCE, type OwnerIndex, ownerOf, tryCharge, uncharge } from '../sync/owners.ts';
+import { OWNER_RESOURCE, type OwnerIndex, ownerOf, tryChargeNoted, unchargeNoted } from '../sync/owners.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
 
 /** Frames paid for at a time. */
@@ -69,25 +69,42 @@ export class LockedCharge {
     if (owner !== this.#account.owner.get(slot)) this.#follow(owner);
     const missing = pinned - this.#account.prepaid.get(slot);
     const batch = Math.max(missing, BATCH_FRAMES);
-    const paid = tryCharge(this.#thread, OWNER_RESOURCE.lockedFrames, batch) ? batch : this.#payExactly(missing);
-    this.#account.prepaid.put(slot, this.#account.prepaid.get(slot) + paid);
+    if (!this.#tryPay(batch)) this.#payExactly(missing, () => this.#notePaid(missing));
   }
 
   /** The thread has another owner now: what is paid ahead moves there. */
   #follow(owner: OwnerIndex): void {
-    const { slot } = this.#thread;
-    const prepaid = this.#account.prepaid.get(slot);
-    if (prepaid > 0) {
-      this.#payExactly(prepaid);
-      uncharge(this.#thread.region, this.#account.owner.get(slot), OWNER_RESOURCE.lockedFrames, prepaid);
+    const { journal, slot } = this.#thread;
+    const account = this.#account;
+    const prepaid = account.prepaid.get(slot);
+    if (prepaid === 0) {
+      account.owner.put(slot, owner);
+      return;
     }
-    this.#account.owner.put(slot, owner);
+    this.#payExactly(prepaid, () => {
+      journal.set(account.nextOwner, slot, owner);
+      journal.set(account.moving, slot, prepaid);
+    });
+    unchargeNoted(this.#thread, account.owner.get(slot), OWNER_RESOURCE.lockedFrames, prepaid, () => {
+      journal.set(account.owner, slot, owner);
+      journal.set(account.moving, slot, 0);
+    });
   }
 
-  #payExactly(missing: number): number {
-    if (tryCharge(this.#thread, OWNER_RESOURCE.lockedFrames, missing)) return missing;
+  #tryPay(frames: number): boolean {
+    const owner = ownerOf(this.#thread);
+    return tryChargeNoted(this.#thread, owner, OWNER_RESOURCE.lockedFrames, frames, () => this.#notePaid(frames));
+  }
+
+  #notePaid(frames: number): void {
+    const { journal, slot } = this.#thread;
+    journal.set(this.#account.prepaid, slot, this.#account.prepaid.get(slot) + frames);
+  }
+
+  #payExactly(missing: number, note: () => void): void {
     const { owner: owners } = this.#thread.region.tables;
     const owner = ownerOf(this.#thread);
+    if (tryChargeNoted(this.#thread, owner, OWNER_RESOURCE.lockedFrames, missing, note)) return;
     const values = { owner: owners.name.text(owner), frames: missing, pinnedHere: this.pinned };
     const limit = owners.limit.at(owner, OWNER_RESOURCE.lockedFrames);
     throw new VmError('EDQUOT', `${showCall('map', values)}: the owner's limit of locked frames is ${limit}`);
@@ -97,16 +114,25 @@ export class LockedCharge {
     const { slot } = this.#thread;
     const surplus = this.#account.prepaid.get(slot) - keep;
     if (surplus <= 0) return;
-    this.#account.prepaid.put(slot, keep);
-    uncharge(this.#thread.region, this.#account.owner.get(slot), OWNER_RESOURCE.lockedFrames, surplus);
+    unchargeNoted(this.#thread, this.#account.owner.get(slot), OWNER_RESOURCE.lockedFrames, surplus, () => {
+      this.#thread.journal.set(this.#account.prepaid, slot, keep);
+    });
   }
 }
 
 /** Gives back what a dead slot's mappings were charged for. */
 export function recoverMappings(self: Thread, dead: SlotIndex): void {
   const account = self.region.tables.mapSlot;
-  const prepaid = account.prepaid.get(dead);
   account.pinned.put(dead, 0);
-  account.prepaid.put(dead, 0);
-  if (prepaid > 0) uncharge(self.region, account.owner.get(dead), OWNER_RESOURCE.lockedFrames, prepaid);
+  const moving = account.moving.get(dead);
+  if (moving > 0) {
+    unchargeNoted(self, account.nextOwner.get(dead), OWNER_RESOURCE.lockedFrames, moving, () => {
+      self.journal.set(account.moving, dead, 0);
+    });
+  }
+  const prepaid = account.prepaid.get(dead);
+  if (prepaid === 0) return;
+  unchargeNoted(self, account.owner.get(dead), OWNER_RESOURCE.lockedFrames, prepaid, () => {
+    self.journal.set(account.prepaid, dead, 0);
+  });
 }

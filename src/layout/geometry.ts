@@ -59,6 +59,7 @@ export const GEOMETRY_KEYS = [
   'policyNodes',
   'policyQueues',
   'policyGhosts',
+  'ioRequests',
 ] as const;
 
 /** Name of one capacity. */

@@ -9,6 +9,7 @@ import {
   spanRequestTable,
   spanServiceTable,
 } from './arena-life-tables.ts';
+import { ioRequestTable, ioServiceTable } from './io-tables.ts';
 import {
   frameGroupTable,
   frameHandTable,
@@ -179,6 +180,8 @@ export const TABLES = {
   policyQueue: policyQueueTable,
   policyNode: policyNodeTable,
   policyGhost: policyGhostTable,
+  ioRequest: ioRequestTable,
+  ioService: ioServiceTable,
 } as const;
 
 /** The type of `TABLES`. */

@@ -124,6 +124,7 @@ export const FAULT_POINTS = [
   'pmem.move.claimed',
   'pmem.move.copied',
   'pmem.move.done',
+  'vnode.io.serving',
 ] as const;
 
 /** Name of one fault point. */

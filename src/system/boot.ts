@@ -12,6 +12,7 @@ import { Region } from '../layout/index.ts';
 import { Banks } from '../phys/banks.ts';
 import { createPagelock } from '../seg/index.ts';
 import { claimSlot, createOwner, newWatchId, poisonRegion, refusePoisoned } from '../sync/index.ts';
+import { setIoKeeper } from '../vnode/index.ts';
 import { createMappingCache } from '../vpm/index.ts';
 import { type Handle, unwrapHandle } from './handle.ts';
 import { HEAP, heapOptions } from './heap.ts';
@@ -52,6 +53,7 @@ export function boot(options: BootOptions): VirtualMemory {
   const { port1, port2 } = new MessageChannel();
   const monitorData: MonitorData = { handle, slot: claimSlot(region, newWatchId(region)), daemon: port1 };
   const daemonData: DaemonData = { handle, slot: claimSlot(region, newWatchId(region)), monitor: port2 };
+  setIoKeeper(region, daemonData.slot);
   const monitor = startService(region, new URL('./monitor.js', import.meta.url), monitorData, port1);
   const daemon = startService(region, new URL('./daemon.js', import.meta.url), daemonData, port2);
   const vm = begin(new VirtualMemory(region, banks, slot, monitor), plan);

@@ -7,6 +7,8 @@
  *             once a second, and when kicked           ->  pagelock.reap
  *             an arena wants a span of a remote source ->  its import function, if it is in a module
  *             when frames are short                    ->  rounds of the pagedaemon, messages in between
+=======
+ *             somebody asks for I/O that it cannot do ->  an I/O worker, see io-keeper.ts
  * INVARIANTS  I1 slots are recovered one after another, in the order in which their threads were found dead.
  * LOCKING     Has a slot of its own for what recoverers lock.
  * COSTS       What the rooms own; see their recoverers.
@@ -18,6 +20,7 @@
 import { setImmediate as nextTurn, setTimeout as sleepMs } from 'node:timers/promises';
 import { workerData } from 'node:worker_threads';
 import { attachService } from './boot.ts';
+import { keepIoWorkers } from './io-keeper.ts';
 import { type DaemonData, isRecoverRequest } from './service-messages.ts';
 
 /** How long the pagedaemon waits for a kick before it looks by itself. */
@@ -71,6 +74,16 @@ async function pageForEver(): Promise<void> {
   }
 }
 
+/** Keeps the I/O workers. It ends with the system. */
+async function keepIo(): Promise<void> {
+  try {
+    await keepIoWorkers(vm);
+  } catch (error) {
+    if (vm.poisoned === null) throw error;
+  }
+}
+
+void keepIo();
 void reapForEver();
 void serveImports();
 void pageForEver();

@@ -221,6 +221,7 @@ export function planBoot(options: BootOptions): BootPlan {
     ...pmem.geometry,
     ...pmemGeometry(frames, pmem.plan.largeFrames),
     deviceMaps: 256,
+    ioRequests: 2 * slots,
     ...mappings.geometry,
     ...replacementGeometry(replacement, frames, ceilPowerOfTwo(slots)),
   };

@@ -23,6 +23,12 @@ export interface DaemonData extends ServiceData {
   readonly monitor: MessagePort;
 }
 
+/** What an I/O worker is started with. */
+export interface IoWorkerData extends ServiceData {
+  /** A value of `IO_ROLE`. */
+  readonly role: number;
+}
+
 /** Asks the monitor to watch a thread through the peer of its port. */
 export interface WatchRequest {
   readonly watch: number;

@@ -40,8 +40,29 @@ import {
   UNWATCHED,
 } from '../sync/index.ts';
 import { type Arena, type ArenaOptions, Arenas } from '../vmem/index.ts';
-import { type OpenOptions, recoverVnodes, Vnodes } from '../vnode/index.ts';
-import { CachedMappings, type File, openFile, PageMappings, recoverMappings } from '../vpm/index.ts';
+import {
+  AsyncStore,
+  IoRequests,
+  MemoryStore,
+  type OpenOptions,
+  type ProviderOptions,
+  recoverIo,
+  recoverVnodes,
+  UserStore,
+  VNODE_KIND,
+  Vnodes,
+} from '../vnode/index.ts';
+import {
+  CachedMappings,
+  type File,
+  openFile,
+  openMemory,
+  openProvided,
+  openRemote,
+  openRemoteAsync,
+  PageMappings,
+  recoverMappings,
+} from '../vpm/index.ts';
 import { frameGauges } from './frame-gauges.ts';
 import type { AdoptMessage, Handle, Watch } from './handle.ts';
 import { HEAP, registerHeap } from './heap.ts';
@@ -91,6 +112,8 @@ export class VirtualMemory {
   /** Which part of which cookie a mapping of a device shows. */
   readonly deviceMaps: DeviceMaps;
   readonly vnodes: Vnodes;
+  /** What this thread asks of the I/O workers. */
+  readonly io: IoRequests;
   readonly mappings: PageMappings;
   /** Mappings as the original source makes them; see vpm/cached-mappings.ts. `ENOTSUP` unless booted with them. */
   readonly cachedMappings: CachedMappings;
@@ -118,6 +141,8 @@ export class VirtualMemory {
     this.pmem = new Pmem(this.thread, banks, this.pageLists);
     this.deviceMaps = new DeviceMaps(this.thread);
     this.vnodes = new Vnodes(this.thread, this.pages, banks);
+    this.io = new IoRequests(this.thread);
+    this.#setStores();
     this.mappings = new PageMappings(this.thread, banks, this.pages, this.vnodes);
     this.cachedMappings = new CachedMappings(this.thread, banks, this.frames, this.pages.holds, this.vnodes);
     this.pagelock = new PagelockCache(this.thread, this.callbacks, frameGauges(this.frames));
@@ -126,6 +151,7 @@ export class VirtualMemory {
     this.#registerReclaimers();
     this.pageLists.setPressure(new ListPressure(this.frames, this.pages, this.vnodes, this.pmem.pressure()));
     this.recoverers = [
+      recoverIo,
       (_self, dead) => this.arenas.recover(dead),
       recoverPages,
       (_self, dead) => this.cachedMappings.recover(dead),
@@ -173,6 +199,30 @@ export class VirtualMemory {
   open(path: string, options?: OpenOptions): File {
     this.#requireAttached('open');
     return openFile(this, path, options);
+  }
+
+  /** Opens, or makes, a memory vnode of a name; see `openMemory`. */
+  openMemory(name: string): File {
+    this.#requireAttached('openMemory');
+    return openMemory(this, name);
+  }
+
+  /** Opens a resource behind HTTP or HTTPS for reading, waiting for it; see `openRemote`. */
+  openRemote(url: string): File {
+    this.#requireAttached('openRemote');
+    return openRemote(this, url);
+  }
+
+  /** Like `openRemote`, without blocking the thread. */
+  openRemoteAsync(url: string, signal?: AbortSignal): Promise<File> {
+    this.#requireAttached('openRemoteAsync');
+    return openRemoteAsync(this, url, signal);
+  }
+
+  /** Opens a vnode of a user's own kind: a module and an export that bring and take pages; see `VnodeProvider`. */
+  openProvided(options: ProviderOptions): File {
+    this.#requireAttached('openProvided');
+    return openProvided(this, options);
   }
 
   /** A handle for any number of threads: pass it on and call `attach` there. Watched on Linux only; see `spawn`. */
@@ -302,6 +352,14 @@ export class VirtualMemory {
   /** Same as `detach`. */
   [Symbol.dispose](): void {
     this.detach();
+  }
+
+  /** Brings the stores of the kinds of vnodes that are no files. */
+  #setStores(): void {
+    const { banks, thread, callbacks, io } = this;
+    this.vnodes.setStore(VNODE_KIND.memory, new MemoryStore(banks));
+    this.vnodes.setStore(VNODE_KIND.remote, new AsyncStore(io, false));
+    this.vnodes.setStore(VNODE_KIND.user, new UserStore(thread, banks, callbacks, new AsyncStore(io, true)));
   }
 
   /** Closes all files of this thread; returns what went wrong while modified pages were written back. */

@@ -70,6 +70,8 @@ export interface VnodeFacts extends FileFacts {
   readonly kind: number;
   /** What the kind keeps in the row. */
   readonly detail: number;
+  /** A row of this identity is the same vnode, whatever its size and stamp are. */
+  readonly joins: boolean;
 }
 
 /** Rows between two commits of a walk over all rows. */
@@ -371,6 +373,7 @@ export class VnodeTable {
   }
 
   #isUnchanged(row: VnodeIndex, facts: VnodeFacts): boolean {
+    if (facts.joins) return true;
     return this.#vnode.size.get(row) === facts.size && this.#sameWords(this.#vnode.stamp, row, facts.stamp);
   }
 

@@ -23,7 +23,7 @@
 import { closeSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { CheckReport } from '../base/check.ts';
-import { fail, failMisuse } from '../base/errors.ts';
+import { fail, failMisuse, type VmError } from '../base/errors.ts';
 import type { BoundTables } from '../layout/region.ts';
 import type { VnodeIndex } from '../page/page-hash.ts';
 import type { Pages } from '../page/pages.ts';
@@ -35,9 +35,10 @@ import type { FileFacts } from './file-facts.ts';
 import { FileStore } from './file-store.ts';
 import { type OpenOptions, planOpen } from './open-options.ts';
 import { PATH_BYTES_MAX } from './path-heap.ts';
+import { hashWords } from './remote-client.ts';
 import { VnodeSizes } from './vnode-sizes.ts';
 import type { VnodeStore } from './vnode-store.ts';
-import { VNODE_KIND, VnodeTable } from './vnode-table.ts';
+import { VNODE_KIND, type VnodeFacts, VnodeTable } from './vnode-table.ts';
 import { WriteErrors } from './write-errors.ts';
 
 /** Largest file: page indices are 32-bit. */
@@ -114,6 +115,21 @@ export class Vnodes implements VnodeStore {
     return vnode;
   }
 
+  /** Opens a vnode of another kind than files, known by its kind and a text; every open needs a `close`. */
+  openNamed(name: string, facts: Omit<VnodeFacts, 'identity'>, writable: boolean): VnodeIndex {
+    const bytes = new TextEncoder().encode(name);
+    if (bytes.length > PATH_BYTES_MAX) failMisuse('vnodes.openNamed', { name }, `at most ${PATH_BYTES_MAX} bytes`);
+    if (facts.size > PAGES_MAX * this.#region.geometry.pageSize) {
+      fail('ENOTSUP', 'vnodes.openNamed', { name, size: facts.size }, `a vnode has at most ${PAGES_MAX} pages`);
+    }
+    // No device has a negative number: names and files never meet.
+    const identity = hashWords(name);
+    identity[1] = -facts.kind;
+    const vnode = this.#table.intern({ ...facts, identity }, bytes, this.#pages, this, writable);
+    this.#count(vnode, writable);
+    return vnode;
+  }
+
   /** Opens a vnode that another thread has open, by number and generation. Throws `ESTALE` when it is gone. */
   retain(vnode: VnodeIndex, generation: number, writable = false): void {
     const opens = this.#opens.get(vnode);
@@ -145,7 +161,8 @@ export class Vnodes implements VnodeStore {
   closeAll(): void {
     let failure: unknown;
     for (const [vnode, opens] of this.#opens) {
-      if (opens.writers > 0) failure ??= this.#flush(vnode);
+      const failed = opens.writers > 0 ? this.#flush(vnode) : undefined;
+      failure ??= failed;
       this.#table.release(vnode);
     }
     this.#opens.clear();
@@ -164,6 +181,7 @@ export class Vnodes implements VnodeStore {
    */
   syncOpen(vnode: VnodeIndex, dataOnly: boolean): void {
     this.#requireOpen(vnode, 'vnodes.sync');
+    if (this.#vnode.kind.get(vnode) === VNODE_KIND.memory) return;
     this.#pages.writeBack(vnode, 0, Number.POSITIVE_INFINITY, this);
     try {
       this.sync(vnode, dataOnly);
@@ -214,6 +232,11 @@ export class Vnodes implements VnodeStore {
     return this.#vnode.size.get(vnode);
   }
 
+  /** Path or name of a vnode that somebody has open. */
+  nameOf(vnode: VnodeIndex): string {
+    return this.#table.path(vnode);
+  }
+
   /** Number, generation, path and size of a vnode that this thread has open. */
   stat(vnode: VnodeIndex): VnodeStat {
     this.#requireOpen(vnode, 'vnodes.stat');
@@ -239,7 +262,9 @@ export class Vnodes implements VnodeStore {
     try {
       this.#store(vnode).write(vnode, index, frames, at, count);
     } catch (error) {
-      this.errors.note(vnode, error);
+      // Pages that have nowhere to go, or whom this thread cannot wait for, are no failure that a sync could tell of.
+      const isNone = this.#vnode.kind.get(vnode) === VNODE_KIND.memory || (error as VmError).code === 'EWOULDBLOCK';
+      if (!isNone) this.errors.note(vnode, error);
       throw error;
     }
   }
@@ -271,6 +296,7 @@ export class Vnodes implements VnodeStore {
 
   /** Writes modified pages to the store; returns what went wrong. */
   #flush(vnode: VnodeIndex): unknown {
+    if (this.#vnode.kind.get(vnode) === VNODE_KIND.memory) return undefined;
     try {
       if (this.#pages.modifiedOf(vnode) > 0) this.#pages.writeBack(vnode, 0, Number.POSITIVE_INFINITY, this);
       this.#restamp(vnode);
@@ -310,7 +336,8 @@ export class Vnodes implements VnodeStore {
     if (facts.size > PAGES_MAX * this.#region.geometry.pageSize) {
       fail('ENOTSUP', 'vnodes.open', { size: facts.size }, `a file has at most ${PAGES_MAX} pages`);
     }
-    return this.#table.intern({ ...facts, kind: VNODE_KIND.file, detail: 0 }, path, this.#pages, this, writable);
+    const row = { ...facts, kind: VNODE_KIND.file, detail: 0, joins: false };
+    return this.#table.intern(row, path, this.#pages, this, writable);
   }
 
   #count(vnode: VnodeIndex, writable: boolean): void {

@@ -12,16 +12,28 @@
  *   meanwhile; `revalidate` writes them back, forgets the others and takes the size that the file has then.
  */
 
+import type { Readable, Writable } from 'node:stream';
 import { fail, requireInteger } from '../base/errors.ts';
 import type { VnodeIndex } from '../page/page-hash.ts';
 import type { Banks } from '../phys/banks.ts';
 import { type OpenOptions, planOpen } from '../vnode/open-options.ts';
 import type { VnodeStat, Vnodes } from '../vnode/vnodes.ts';
+import {
+  type AsyncOptions,
+  type AsyncRooms,
+  chunks,
+  readAsync,
+  readable,
+  type StreamOptions,
+  syncAsync,
+  writable,
+  writeAsync,
+} from './file-async.ts';
 import type { Mapping } from './mapping.ts';
 import type { MapAccess, PageMappings } from './page-mappings.ts';
 
 /** The rooms that a file needs. */
-export interface FileRooms {
+export interface FileRooms extends AsyncRooms {
   readonly banks: Banks;
   readonly vnodes: Vnodes;
   readonly mappings: PageMappings;
@@ -57,7 +69,7 @@ export class File {
   }
 
   /** True when it was opened for writing. */
-  get writable(): boolean {
+  get isWritable(): boolean {
     return this.#writable;
   }
 
@@ -161,6 +173,49 @@ export class File {
     this.#sync('file.datasync', true);
   }
 
+  /** Like `read` into a new array, without blocking the thread: the I/O worker brings what is not in memory. */
+  readAsync(offset: number, length: number, options?: AsyncOptions): Promise<Uint8Array> {
+    return readAsync(this.#rooms, this, offset, length, options);
+  }
+
+  /** Like `write`, without waiting for pages to be read. */
+  writeAsync(offset: number, bytes: Uint8Array, options?: AsyncOptions): Promise<number> {
+    return writeAsync(this.#rooms, this, offset, bytes, options);
+  }
+
+  /** Like `sync`, in the I/O worker. */
+  syncAsync(options?: AsyncOptions): Promise<void> {
+    return this.#syncAsync('file.syncAsync', false, options);
+  }
+
+  /** Like `datasync`, in the I/O worker. */
+  datasyncAsync(options?: AsyncOptions): Promise<void> {
+    return this.#syncAsync('file.datasyncAsync', true, options);
+  }
+
+  /** A stream of the bytes from `start` to `end`. */
+  readable(options?: StreamOptions): Readable {
+    this.#requireOpen('file.readable');
+    return readable(this.#rooms, this, options);
+  }
+
+  /** A stream that writes from `start` on, and syncs before it has finished. */
+  writable(options?: { start?: number } & AsyncOptions): Writable {
+    if (!this.#writable) this.#failReadOnly('file.writable');
+    return writable(this.#rooms, this, options);
+  }
+
+  /** The bytes chunk after chunk; `for await (const bytes of file)` goes through all of them. */
+  chunks(options?: StreamOptions): AsyncGenerator<Uint8Array> {
+    this.#requireOpen('file.chunks');
+    return chunks(this.#rooms, this, options);
+  }
+
+  /** Same as `chunks()`. */
+  [Symbol.asyncIterator](): AsyncGenerator<Uint8Array> {
+    return this.chunks();
+  }
+
   /** Maps a range of at most 32 pages that lies inside the file; see `PageMappings.map`. */
   map(offset: number, length: number, access: MapAccess = 'read'): Mapping {
     this.#requireOpen('file.map');
@@ -222,6 +277,20 @@ export class File {
       this.#errorsSeen = vnodes.errors.count(this.#vnode);
     }
     if (before !== seen) throw vnodes.errors.unseen(this.#vnode, call);
+  }
+
+  async #syncAsync(call: string, dataOnly: boolean, options?: AsyncOptions): Promise<void> {
+    this.#requireOpen(call);
+    if (!this.#writable) this.#failReadOnly(call);
+    const { errors } = this.#rooms.vnodes;
+    const seen = this.#errorsSeen;
+    const before = errors.count(this.#vnode);
+    try {
+      await syncAsync(this.#rooms, this, dataOnly, options);
+    } finally {
+      if (!this.#closed) this.#errorsSeen = errors.count(this.#vnode);
+    }
+    if (before !== seen) throw errors.unseen(this.#vnode, call);
   }
 
   #clip(call: string, offset: number, length: number): number {

@@ -48,6 +48,7 @@ const SMALL: Partial<Geometry> = {
   pmemCookies: 64,
   pmemRuns: 256,
   deviceMaps: 8,
+  ioRequests: 8,
 };
 
 /** What a room needs to run in one thread. */

@@ -4,7 +4,7 @@ import type { Geometry, Region } from '../../src/layout/index.ts';
 import { checkPages, checkReplacement, Pages } from '../../src/page/index.ts';
 import { Banks, Frames } from '../../src/phys/index.ts';
 import { createOwner, type OwnerLimits, type Thread } from '../../src/sync/index.ts';
-import { Vnodes } from '../../src/vnode/index.ts';
+import { IoRequests, Vnodes } from '../../src/vnode/index.ts';
 import { PageMappings } from '../../src/vpm/index.ts';
 import { testRegion, testThread } from './region.ts';
 
@@ -16,6 +16,7 @@ export interface TestRooms {
   readonly frames: Frames;
   readonly pages: Pages;
   readonly vnodes: Vnodes;
+  readonly io: IoRequests;
   readonly mappings: PageMappings;
 }
 
@@ -40,7 +41,8 @@ export function attachRooms(region: Region, thread: Thread, banks: Banks, descri
   const pages = new Pages(thread, frames, banks);
   const vnodes = new Vnodes(thread, pages, banks, descriptorsMax);
   const mappings = new PageMappings(thread, banks, pages, vnodes);
-  return { region, thread, banks, frames, pages, vnodes, mappings };
+  const io = new IoRequests(thread);
+  return { region, thread, banks, frames, pages, vnodes, io, mappings };
 }
 
 /** One more slot in the same JavaScript thread. */

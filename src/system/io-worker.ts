@@ -1,0 +1,173 @@
+/**
+ * An I/O worker: does what other threads cannot do or must not wait for; see vnode/io-requests.ts.
+ *
+ * PROBLEM     Synchronous readers need bytes that only an event loop can bring; event loops need pages without blocking.
+ * STRUCTURE   One program, two workers. The bell rings -> every posted row is taken -> remote: a task for each, at the same
+ *             time; pages: one after another -> answered.
+ * INVARIANTS  I1 the remote worker waits for nothing but its event loop: it takes no page lock.
+ *             I2 frames of others are written to in one go, and only while their holder waits.
+ * LOCKING     The pages worker holds pages while it fetches, and a vnode open while it works on it.
+ * COSTS       An idle worker sleeps.
+ * FAILURE     What goes wrong is the answer. If the worker ends, its keeper answers in its place with `EIO`.
+ * REJECTED    See vnode/io-requests.ts.
+ * REFERENCES  docs/glossary.md: I/O worker.
+ */
+
+import { workerData } from 'node:worker_threads';
+import { fail, VERIFY } from '../base/index.ts';
+import { IO_LANES } from '../layout/index.ts';
+import { FETCH_PAGES_MAX } from '../page/index.ts';
+import type { PageStore } from '../page/page-store.ts';
+import { faultPoint, sleepAsync } from '../sync/index.ts';
+import {
+  copyFromFrames,
+  copyToFrames,
+  IO_OPERATION,
+  IO_ROLE,
+  type IoRequest,
+  lookAt,
+  type RemoteFacts,
+  readRange,
+  UserStore,
+  VNODE_KIND,
+  versionOf,
+} from '../vnode/index.ts';
+import { attachService } from './boot.ts';
+import type { IoWorkerData } from './service-messages.ts';
+
+const LOOK_MS = 1000;
+
+/** Resources that the worker remembers. */
+const KNOWN_MAX = 1024;
+
+const data = workerData as IoWorkerData;
+const vm = attachService(data);
+const { ioRequest: request, vnode: vnodes } = vm.region.tables;
+const users = new UserStore(vm.thread, vm.banks, vm.callbacks, vm.vnodes);
+/** Versions of resources by address; looked at again when a vnode is of another version. */
+const known = new Map<string, RemoteFacts>();
+
+function remember(url: string, facts: RemoteFacts): RemoteFacts {
+  known.delete(url);
+  known.set(url, facts);
+  for (const oldest of known.keys()) {
+    if (known.size <= KNOWN_MAX) break;
+    known.delete(oldest);
+  }
+  return facts;
+}
+
+/** What a vnode's resource was when it was opened. Throws `ESTALE` when it is something else by now. */
+async function factsOf(vnode: number, url: string): Promise<RemoteFacts> {
+  const isRight = (facts: RemoteFacts) =>
+    versionOf(url, facts).every((word, lane) => word === vnodes.stamp.at(vnode, lane));
+  const remembered = known.get(url);
+  if (remembered !== undefined && isRight(remembered)) return remembered;
+  const facts = await lookAt(url);
+  if (!isRight(facts)) fail('ESTALE', 'io.fill', { url }, 'the resource has changed: open it again');
+  return remember(url, facts);
+}
+
+/** The bytes of a range of a vnode, in private memory. */
+async function bytesOf(vnode: number, start: number, length: number): Promise<Uint8Array> {
+  if (length <= 0) return new Uint8Array(0);
+  if (vnodes.kind.get(vnode) === VNODE_KIND.remote) {
+    const url = vm.vnodes.nameOf(vnode);
+    return readRange(url, await factsOf(vnode, url), start, start + length);
+  }
+  const bytes = new Uint8Array(length);
+  await users.provider(vnode).getPage(users.name(vnode), start, bytes);
+  return bytes;
+}
+
+/** The end of the worker, for tests. */
+function endIfTold(): void {
+  if (VERIFY && faultPoint(vm.thread, 'vnode.io.serving')) process.exit(1);
+}
+
+function framesOf(row: IoRequest, count: number): Int32Array {
+  return Int32Array.from({ length: count }, (_, lane) => request.lanes.at(row, lane));
+}
+
+async function serveRemote(row: IoRequest): Promise<void> {
+  const vnode = request.vnode.get(row);
+  const first = request.first.get(row);
+  const count = Math.min(request.count.get(row), IO_LANES);
+  const start = first * vm.banks.pageSize;
+  const operation = request.operation.get(row);
+  endIfTold();
+  if (operation === IO_OPERATION.look) {
+    const url = request.text.text(row);
+    const facts = remember(url, await lookAt(url));
+    request.lanes.putAt(row, 0, Math.floor(facts.size / 2 ** 30));
+    request.lanes.putAt(row, 1, facts.size % 2 ** 30);
+    versionOf(url, facts).forEach((word, lane) => {
+      request.lanes.putAt(row, 2 + lane, word);
+    });
+  } else if (operation === IO_OPERATION.fill) {
+    const bytes = await bytesOf(vnode, start, users.below(vnode, start, count));
+    vm.io.copying(row, () => copyToFrames(vm.banks, bytes, framesOf(row, count), 0, count));
+    request.lanes.putAt(row, 0, bytes.length);
+  } else if (operation === IO_OPERATION.write) {
+    // The asker holds the pages and waits; if it ends, the bytes are still those of pages that nobody has given up.
+    const bytes = copyFromFrames(vm.banks, framesOf(row, count), 0, users.below(vnode, start, count));
+    if (bytes.length > 0) await users.provider(vnode).putPage?.(users.name(vnode), start, bytes);
+  } else if (operation === IO_OPERATION.storeSync) {
+    await users.provider(vnode).sync?.(users.name(vnode));
+  } else {
+    fail('EINVAL', 'io.serve', { operation }, 'the remote worker does not know it');
+  }
+}
+
+const lanes = new Int32Array(FETCH_PAGES_MAX);
+const store: PageStore = vm.vnodes;
+
+function servePages(row: IoRequest): void {
+  const vnode = request.vnode.get(row);
+  const operation = request.operation.get(row);
+  const generation = request.generation.get(row);
+  const first = request.first.get(row);
+  const count = request.count.get(row);
+  const isSync = operation === IO_OPERATION.sync;
+  vm.vnodes.retain(vnode, generation, isSync);
+  try {
+    endIfTold();
+    if (isSync) {
+      vm.vnodes.syncOpen(vnode, count === 1);
+      return;
+    }
+    for (let done = 0; done < Math.min(count, FETCH_PAGES_MAX); ) {
+      const got = vm.pages.fetch(vnode, first + done, Math.min(count, FETCH_PAGES_MAX) - done, lanes, 0, store, false);
+      for (let lane = 0; lane < got; lane++) vm.pages.release(lanes[lane] as number);
+      done += got;
+    }
+  } finally {
+    vm.vnodes.close(vnode, isSync);
+  }
+}
+
+async function serve(row: IoRequest): Promise<void> {
+  try {
+    if (data.role === IO_ROLE.remote) await serveRemote(row);
+    else servePages(row);
+    vm.io.answer(row);
+  } catch (error) {
+    vm.io.answer(row, error ?? new Error('the store failed'));
+  }
+}
+
+/** Takes what is posted until the system ends. */
+async function serveForEver(): Promise<void> {
+  for (;;) {
+    const { address, rings } = vm.io.bell(data.role);
+    for (let row = vm.io.next(data.role); row >= 0; row = vm.io.next(data.role)) {
+      const served = serve(row);
+      if (data.role === IO_ROLE.pages) await served;
+    }
+    await sleepAsync(vm.thread, address, rings, LOOK_MS);
+  }
+}
+
+serveForEver().catch((error) => {
+  if (vm.poisoned === null) throw error;
+});

@@ -1,0 +1,30 @@
+/** What a user's own vnodes are made of: an object that a module exports. */
+
+import type { CallbackReference } from '../sync/callbacks.ts';
+
+/**
+ * Brings and takes pages. With `isAsync` the methods run in the I/O worker and may return promises; without it they run in
+ * whichever thread needs the page, while that thread holds it, and must return at once. The bytes are private memory.
+ */
+export interface VnodeProvider {
+  readonly isAsync?: boolean;
+  /** Bytes of a vnode when it is opened. */
+  size(name: string): number;
+  /** Fills `bytes`, which lie at `offset`, at most up to the size of the vnode. */
+  getPage(name: string, offset: number, bytes: Uint8Array): void | Promise<void>;
+  /** Takes bytes; without it the vnodes are read only. */
+  putPage?(name: string, offset: number, bytes: Uint8Array): void | Promise<void>;
+  /** Makes durable what `putPage` took. */
+  sync?(name: string): void | Promise<void>;
+}
+
+/** How a user's own vnode is opened. */
+export interface ProviderOptions {
+  /** Module and export of the `VnodeProvider`. */
+  readonly provider: CallbackReference;
+  /** Which vnode of it. */
+  readonly name: string;
+  readonly mode?: 'r' | 'rw';
+  /** Bytes, if the provider is not to be asked. */
+  readonly size?: number;
+}

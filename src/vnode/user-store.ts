@@ -1,0 +1,128 @@
+/**
+ * Users' own vnodes: calls of their providers.
+ *
+ * PROBLEM     A user's code brings pages, in whichever thread they are needed, and must not get hold of the frames: it could
+ *             keep a view and write into a page of somebody else later.
+ * STRUCTURE   The row names the provider (a callback) and, in its path, which of its vnodes it is. A provider that is not
+ *             asynchronous runs here; the others in the remote I/O worker. Bytes pass through private memory.
+ * INVARIANTS  I1 a provider sees private memory only.
+ * LOCKING     The pages that are brought or taken are held by the caller.
+ * COSTS       The provider's, and a copy.
+ * FAILURE     `EIO` with what the provider threw as its cause; `VmError`s as they are. `EINVAL` for a promise of a provider
+ *             that does not say isAsync.
+ * REJECTED    Views of the frames: no way to take them back.
+ * REFERENCES  illumos VOP_GETPAGE and VOP_PUTPAGE.
+ */
+
+import { fail, VmError } from '../base/errors.ts';
+import type { BoundTables } from '../layout/region.ts';
+import type { VnodeIndex } from '../page/page-hash.ts';
+import type { Banks } from '../phys/banks.ts';
+import type { Callbacks } from '../sync/callbacks.ts';
+import type { Thread } from '../sync/thread.ts';
+import { framePieces, zeroFrames } from './frame-io.ts';
+import { PathHeap } from './path-heap.ts';
+import type { VnodeProvider } from './provider.ts';
+import type { VnodeStore } from './vnode-store.ts';
+
+/** The store of users' own vnodes. */
+export class UserStore implements VnodeStore {
+  readonly #banks: Banks;
+  readonly #callbacks: Callbacks;
+  readonly #vnode: BoundTables['vnode'];
+  readonly #paths: PathHeap;
+  readonly #elsewhere: VnodeStore;
+
+  /** @param elsewhere asks the I/O worker. */
+  constructor(thread: Thread, banks: Banks, callbacks: Callbacks, elsewhere: VnodeStore) {
+    this.#banks = banks;
+    this.#callbacks = callbacks;
+    this.#vnode = thread.region.tables.vnode;
+    this.#paths = new PathHeap(thread);
+    this.#elsewhere = elsewhere;
+  }
+
+  /** The provider of a vnode. Throws `ENOENT` when its module cannot be loaded. */
+  provider(vnode: VnodeIndex): VnodeProvider {
+    return this.#callbacks.resolve<VnodeProvider>(this.#vnode.detail.get(vnode));
+  }
+
+  /** Which vnode of its provider it is. */
+  name(vnode: VnodeIndex): string {
+    const path = this.#paths.read(this.#vnode.path.get(vnode) - 1, this.#vnode.pathLength.get(vnode));
+    return path.slice(path.indexOf(' ') + 1);
+  }
+
+  fill(vnode: VnodeIndex, index: number, frames: Int32Array, at: number, count: number): number {
+    const provider = this.provider(vnode);
+    if (provider.isAsync) return this.#elsewhere.fill(vnode, index, frames, at, count);
+    const start = index * this.#banks.pageSize;
+    const length = this.below(vnode, start, count);
+    const bytes = new Uint8Array(length);
+    this.#call(vnode, () => provider.getPage(this.name(vnode), start, bytes));
+    copyToFrames(this.#banks, bytes, frames, at, count);
+    return length;
+  }
+
+  write(vnode: VnodeIndex, index: number, frames: Int32Array, at: number, count: number): void {
+    const provider = this.provider(vnode);
+    if (provider.putPage === undefined) fail('ENOTSUP', 'vnodes.write', { vnode }, 'its provider takes no pages');
+    if (provider.isAsync) {
+      this.#elsewhere.write(vnode, index, frames, at, count);
+      return;
+    }
+    const start = index * this.#banks.pageSize;
+    const bytes = copyFromFrames(this.#banks, frames, at, this.below(vnode, start, count));
+    this.#call(vnode, () => provider.putPage?.(this.name(vnode), start, bytes));
+  }
+
+  sync(vnode: VnodeIndex, dataOnly: boolean): void {
+    const provider = this.provider(vnode);
+    if (provider.isAsync) this.#elsewhere.sync(vnode, dataOnly);
+    else this.#call(vnode, () => provider.sync?.(this.name(vnode)));
+  }
+
+  truncate(): void {
+    // The size is the vnode's; the provider hears of it with the next pages.
+  }
+
+  /** Bytes of `count` pages from `start` on that lie below the size. */
+  below(vnode: VnodeIndex, start: number, count: number): number {
+    return Math.max(0, Math.min(count * this.#banks.pageSize, this.#vnode.size.get(vnode) - start));
+  }
+
+  #call(vnode: VnodeIndex, action: () => void | Promise<void>): void {
+    let result: unknown;
+    try {
+      result = action();
+    } catch (cause) {
+      if (cause instanceof VmError) throw cause;
+      throw new VmError('EIO', `vnode ${vnode}: its provider failed: ${String(cause)}`, { cause });
+    }
+    if (result instanceof Promise) {
+      result.catch(() => undefined);
+      fail('EINVAL', 'vnodes', { vnode }, 'a provider that returns promises says so with isAsync');
+    }
+  }
+}
+
+/** Copies bytes into frames, zeros behind them. */
+export function copyToFrames(banks: Banks, bytes: Uint8Array, frames: Int32Array, at: number, count: number): void {
+  let done = 0;
+  for (const piece of framePieces(banks, frames, at, bytes.length)) {
+    piece.set(bytes.subarray(done, done + piece.length));
+    done += piece.length;
+  }
+  zeroFrames(banks, frames, at, count, bytes.length);
+}
+
+/** The first `length` bytes of frames, in private memory. */
+export function copyFromFrames(banks: Banks, frames: Int32Array, at: number, length: number): Uint8Array {
+  const bytes = new Uint8Array(length);
+  let done = 0;
+  for (const piece of framePieces(banks, frames, at, length)) {
+    bytes.set(piece, done);
+    done += piece.length;
+  }
+  return bytes;
+}

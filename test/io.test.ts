@@ -1,0 +1,225 @@
+/** What goes through the I/O workers: asynchronous forms, resources behind HTTP, users' own vnodes; and their ends. */
+
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import { Worker } from 'node:worker_threads';
+import { boot, shutDown, type VirtualMemory } from 'pagewright';
+import { armFault, disarmFault } from 'pagewright/sync';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { until } from './support/chaos.ts';
+import { matches, pattern, Scratch } from './support/scratch.ts';
+import type { OriginSettings } from './workers/http-origin.ts';
+
+const build = (name: string) => new URL(`../build/test/workers/${name}.js`, import.meta.url);
+
+let scratch: Scratch;
+let vm: VirtualMemory;
+let origin: Worker;
+let address = '';
+let requests = 0;
+
+beforeAll(async () => {
+  origin = new Worker(build('http-origin'));
+  origin.on('message', (message) => {
+    if (message.requests !== undefined) requests = message.requests;
+  });
+  const [{ port }] = await once(origin, 'message');
+  address = `http://127.0.0.1:${port}`;
+});
+
+afterAll(() => origin.terminate());
+
+beforeEach(() => {
+  scratch = new Scratch();
+  vm = boot({ memory: '1 MiB', bankSize: '256 KiB', slots: 8 });
+});
+
+afterEach(async () => {
+  disarmFault(vm.region);
+  await shutDown(vm);
+  scratch.remove();
+});
+
+async function set(settings: Partial<OriginSettings>): Promise<void> {
+  origin.postMessage({ noRanges: false, failures: 0, breaks: 0, delayMs: 0, tag: '"1"', ...settings });
+  await once(origin, 'message');
+}
+
+function nothingLeft(): void {
+  expect(vm.vnodes.dropUnused()).toBe(0);
+  vm.heap.trim();
+  expect(vm.check().flatMap((report) => report.problems)).toEqual([]);
+  expect(vm.statistics().frames.free).toBe(vm.region.geometry.frames);
+  const { state } = vm.region.tables.ioRequest;
+  for (let row = 0; row < vm.region.tables.ioRequest.rowCount; row++) expect(state.get(row)).toBe(0);
+}
+
+describe('asynchronous forms', () => {
+  it('read, write and sync without blocking, also ten times the memory', async () => {
+    const path = scratch.file('big', 10_000_000, 4);
+    const file = vm.open(path, { mode: 'rw' });
+    expect(await file.readAsync(123_456, 400_000)).toEqual(pattern(4, 123_456, 400_000));
+    expect((await file.readAsync(9_999_990, 400)).length).toBe(10);
+    const parts = await Promise.all([1, 2, 3, 4].map((n) => file.readAsync(n * 1_000_000, 5000)));
+    for (const [n, part] of parts.entries()) expect(matches(part, 4, (n + 1) * 1_000_000)).toBe(true);
+    expect(await file.writeAsync(5_000_001, pattern(5, 0, 10_000))).toBe(10_000);
+    await file.syncAsync();
+    await file.datasyncAsync();
+    const real = readFileSync(path);
+    expect(matches(real.subarray(5_000_001, 5_010_001), 5, 0)).toBe(true);
+    expect(matches(real.subarray(0, 5_000_001), 4, 0)).toBe(true);
+    let at = 0;
+    for await (const bytes of vm.open(path)) at += bytes.length;
+    expect(at).toBe(10_000_000);
+    file.close();
+    vm.vnodes.closeAll();
+    nothingLeft();
+  });
+
+  it('stream in both directions, and stop when they are told to', async () => {
+    const from = vm.open(scratch.file('from', 300_000, 6));
+    const path = join(scratch.directory, 'to');
+    const to = vm.open(path, { mode: 'rw', create: true });
+    await pipeline(from.readable({ start: 1000, chunkBytes: 7777 }), to.writable());
+    expect(matches(readFileSync(path), 6, 1000)).toBe(true);
+    expect(readFileSync(path).length).toBe(299_000);
+    const controller = new AbortController();
+    controller.abort(new Error('enough'));
+    await expect(from.readAsync(0, 10, { signal: controller.signal })).rejects.toThrow(/ECANCELED/);
+    await expect(pipeline(from.readable({ signal: controller.signal }), to.writable())).rejects.toThrow(/ECANCELED/);
+    expect(() => from.writable()).toThrow(/EACCES/);
+    await expect(from.syncAsync()).rejects.toThrow(/EACCES/);
+    from.close();
+    to.close();
+    nothingLeft();
+  });
+});
+
+describe('a resource behind HTTP', () => {
+  it('is read by ranges of one version, once for all who want a page, through failures', async () => {
+    await set({ size: 200_000, seed: 8, failures: 2 });
+    const file = vm.openRemote(`${address}/a`);
+    expect(file.size).toBe(200_000);
+    await set({ size: 200_000, seed: 8, breaks: 1, delayMs: 20 });
+    const reads = Array.from({ length: 6 }, () => file.readAsync(5000, 3000));
+    for (const bytes of await Promise.all(reads)) expect(matches(bytes, 8, 5000)).toBe(true);
+    expect(file.read(0, 200_000)).toEqual(pattern(8, 0, 200_000));
+    const mapping = file.map(10_000, 100);
+    expect(matches(mapping.views()[0] as Uint8Array, 8, 10_000)).toBe(true);
+    mapping.release();
+    // Two pages in one range, tried twice; then two ranges up to the end, of 32 pages at most.
+    await until(() => requests > 2, 'the server has counted');
+    expect(requests).toBeLessThanOrEqual(2 + 3);
+    expect(() => file.map(0, 10, 'write')).toThrow(/EACCES/);
+    file.close();
+    nothingLeft();
+  });
+
+  it('that changes is an error, never a mixture; the next open sees the new one', async () => {
+    await set({ size: 100_000, seed: 1 });
+    const file = await vm.openRemoteAsync(`${address}/b`);
+    expect(matches(file.read(0, 4096), 1, 0)).toBe(true);
+    await set({ size: 100_000, seed: 2, tag: '"2"' });
+    expect(() => file.read(50_000, 10)).toThrow(/ESTALE.*changed/);
+    expect(matches(file.read(0, 4096), 1, 0)).toBe(true);
+    const fresh = vm.openRemote(`${address}/b`);
+    expect(fresh.vnode).not.toBe(file.vnode);
+    expect(matches(fresh.read(0, 100_000), 2, 0)).toBe(true);
+    file.close();
+    fresh.close();
+    nothingLeft();
+  });
+
+  it('of a server without ranges is read all the same; what is not there is said so', async () => {
+    await set({ size: 30_000, seed: 3, noRanges: true });
+    const file = vm.openRemote(`${address}/c`);
+    expect(matches(file.read(10_000, 9999), 3, 10_000)).toBe(true);
+    expect(() => vm.openRemote(`${address}/missing`)).toThrow(/ENOENT/);
+    expect(() => vm.openRemote('ftp://127.0.0.1/x')).toThrow(/EINVAL.*http/);
+    expect(() => vm.openRemote('http://127.0.0.1:1/x')).toThrow(/EIO.*4 times/);
+    file.close();
+    nothingLeft();
+  });
+});
+
+describe("users' own vnodes", () => {
+  const module = build('page-provider');
+
+  it('bring pages where they are needed, or in the I/O worker', async () => {
+    for (const name of ['plain', 'slow']) {
+      const file = vm.openProvided({ provider: { module, export: name }, name: 'abc' });
+      expect(file.size).toBe(50_000);
+      const expected = Uint8Array.from({ length: 50_000 }, (_, i) => (i * 3 + 3) & 255);
+      expect(file.read(0, 60_000)).toEqual(expected);
+      expect(await file.readAsync(49_000, 5000)).toEqual(expected.subarray(49_000));
+      const broken = vm.openProvided({ provider: { module, export: name }, name: 'broken' });
+      expect(() => broken.read(0, 10)).toThrow(/EIO.*broken/);
+      broken.close();
+      file.close();
+    }
+    expect(() => vm.openProvided({ provider: { module, export: 'plain' }, name: 'x', mode: 'rw' })).toThrow(
+      /no putPage/,
+    );
+    nothingLeft();
+  });
+
+  it('take pages back, and say when they cannot', async () => {
+    const provider = { module, export: 'slow' };
+    const file = vm.openProvided({ provider, name: 'xyz', mode: 'rw' });
+    file.write(4000, pattern(9, 0, 9000));
+    await file.syncAsync();
+    file.close();
+    expect(vm.vnodes.dropUnused()).toBe(0);
+    const again = vm.openProvided({ provider, name: 'xyz' });
+    expect(matches(again.read(4000, 9000), 9, 0)).toBe(true);
+    again.close();
+    const full = vm.openProvided({ provider, name: 'full', mode: 'rw' });
+    full.write(0, pattern(9, 0, 10));
+    expect(() => full.sync()).toThrow(/EIO.*full/);
+    expect(vm.pages.modifiedOf(full.vnode)).toBe(1);
+    vm.pages.invalidate(full.vnode, 0);
+    full.close();
+    nothingLeft();
+  });
+});
+
+describe('a memory vnode', () => {
+  it('is shared by name, keeps its bytes while it is open, and gives all back', () => {
+    const file = vm.openMemory('scratch');
+    file.write(100_000, pattern(2, 0, 5000));
+    const again = vm.openMemory('scratch');
+    expect(again.size).toBe(105_000);
+    expect(again.read(0, 100_000).every((byte) => byte === 0)).toBe(true);
+    expect(matches(again.read(100_000, 5000), 2, 0)).toBe(true);
+    // Files push clean pages out, but not these.
+    const big = vm.open(scratch.file('big', 3_000_000, 1));
+    for (let at = 0; at < 3_000_000; at += 4096) big.read(at, 10);
+    expect(matches(again.read(100_000, 5000), 2, 0)).toBe(true);
+    file.sync();
+    again.truncate(0);
+    expect(file.size).toBe(0);
+    for (const one of [file, again, big]) one.close();
+    nothingLeft();
+  });
+});
+
+describe('an I/O worker that ends', () => {
+  it('fails what was asked of it with EIO, and the next request starts another', async () => {
+    await set({ size: 100_000, seed: 1 });
+    const file = vm.openRemote(`${address}/d`);
+    const starts = () => [0, 1].map((role) => vm.region.tables.ioService.starts.at(0, role));
+    expect(starts()).toEqual([1, 0]);
+    armFault(vm.region, 'vnode.io.serving', 'fail');
+    expect(() => file.read(0, 10)).toThrow(/EIO.*remote I\/O worker has ended/);
+    expect(vm.pages.held).toBe(0);
+    expect(matches(file.read(0, 50_000), 1, 0)).toBe(true);
+    armFault(vm.region, 'vnode.io.serving', 'fail');
+    await expect(file.readAsync(60_000, 10)).rejects.toThrow(/EIO.*pages I\/O worker has ended/);
+    expect(matches(await file.readAsync(60_000, 100), 1, 60_000)).toBe(true);
+    expect(starts()).toEqual([2, 2]);
+    file.close();
+    nothingLeft();
+  });
+});

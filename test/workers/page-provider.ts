@@ -1,0 +1,42 @@
+/** Users' own vnodes for tests: bytes that follow from name and offset, in an array of the thread that serves them. */
+
+import type { VnodeProvider } from 'pagewright/vnode';
+
+const held = new Map<string, Uint8Array>();
+
+function bytesOf(name: string): Uint8Array {
+  let bytes = held.get(name);
+  if (bytes === undefined) {
+    bytes = Uint8Array.from({ length: 50_000 }, (_, i) => (i * 3 + name.length) & 255);
+    held.set(name, bytes);
+  }
+  return bytes;
+}
+
+/** Served where it is needed. */
+export const plain: VnodeProvider = {
+  size: () => 50_000,
+  getPage(name, offset, bytes) {
+    if (name === 'broken') throw new Error('this one is broken');
+    bytes.set(bytesOf(name).subarray(offset, offset + bytes.length));
+  },
+};
+
+/** Served by the I/O worker. */
+export const slow: VnodeProvider = {
+  isAsync: true,
+  size: () => 50_000,
+  async getPage(name, offset, bytes) {
+    await new Promise((resolve) => setTimeout(resolve, 2));
+    if (name === 'broken') throw new Error('this one is broken');
+    bytes.set(bytesOf(name).subarray(offset, offset + bytes.length));
+  },
+  async putPage(name, offset, bytes) {
+    await new Promise((resolve) => setTimeout(resolve, 2));
+    if (name === 'full') throw new Error('this one is full');
+    bytesOf(name).set(bytes, offset);
+  },
+  async sync() {
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  },
+};

@@ -141,7 +141,7 @@ export class QuantumCache {
     if (slab < 0) return false;
     const offset = address - (this.#bases[slab] as number);
     // The product is rounded to the nearest whole number and then proved: exact for every size.
-    const position = Math.round(offset * this.#objectInverse);
+    const position = (offset * this.#objectInverse + 0.5) | 0;
     if (position * this.objectSize !== offset || position >= this.#slabObjects) this.#failUnaligned(address);
     const object = (slab << OBJECT_SLAB_SHIFT) + position;
     const state = this.#states[object] as number;

@@ -131,7 +131,7 @@ export class QuantumCaches {
   readonly maxUnits: number;
   readonly #region: Region;
   readonly #arena: number;
-  readonly #quantum: number;
+  readonly #inverseQuantum: number;
   /** The cache of a size in quanta minus one. */
   readonly #bySize: QuantumCache[] = [];
   readonly #caches: QuantumCache[] = [];
@@ -145,7 +145,8 @@ export class QuantumCaches {
   ) {
     this.#region = thread.region;
     this.#arena = arena;
-    this.#quantum = quantum;
+    // Exact: a quantum is a power of two.
+    this.#inverseQuantum = 1 / quantum;
     const store = new SlabStore(thread);
     const { quantumCache: rows } = thread.region.tables;
     for (let row = 0; row < rows.rowCount; row++) {
@@ -160,19 +161,19 @@ export class QuantumCaches {
 
   /** An address for a size up to `maxUnits`, or -1. */
   tryAlloc(size: number): number {
-    return (this.#bySize[Math.ceil(size / this.#quantum) - 1] as QuantumCache).tryAlloc();
+    return this.#cacheOf(size).tryAlloc();
   }
 
   /** Frees an address of a size up to `maxUnits`; false when it did not come from a cache. */
   free(address: number, size: number): boolean {
-    return (this.#bySize[Math.ceil(size / this.#quantum) - 1] as QuantumCache).free(address);
+    return this.#cacheOf(size).free(address);
   }
 
   /** Whether an object of the first size may be used for the second: null when the address is no object of a cache. */
   resize(address: number, size: number, newSize: number): boolean | null {
-    const cache = this.#bySize[Math.ceil(size / this.#quantum) - 1] as QuantumCache;
+    const cache = this.#cacheOf(size);
     if (!cache.isAllocated(address)) return null;
-    return this.#bySize[Math.ceil(newSize / this.#quantum) - 1] === cache;
+    return this.#cacheOf(newSize) === cache;
   }
 
   /** Puts back into the arena what this thread and the depots hold but do not need. */
@@ -271,6 +272,10 @@ export class QuantumCaches {
     if (slabCount !== rows.slabCount.get(row)) say(`slab count ${rows.slabCount.get(row)}, found ${slabCount}`);
     if (idle !== rows.idleSlabs.get(row)) say(`idle slabs ${rows.idleSlabs.get(row)}, found ${idle}`);
     return seen;
+  }
+
+  #cacheOf(size: number): QuantumCache {
+    return this.#bySize[(Math.ceil(size * this.#inverseQuantum) | 0) - 1] as QuantumCache;
   }
 
   /** Objects in magazines of the depot and of all slots. */

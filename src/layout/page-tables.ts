@@ -159,6 +159,14 @@ export const pageDirtyStripeTable = table('pageDirtyStripe', 'pageStripes', 'col
   count: i32('L', 'modified pages of all vnodes of the stripe', { padded: true }),
 });
 
+/** The cache list: one row. */
+export const pageCacheListTable = table('pageCacheList', 1, 'columns', {
+  lock: i32('A', 'mutex', { padded: true }),
+  head: i32('L', 'first frame, frame + 1'),
+  tail: i32('L', 'last frame, frame + 1'),
+  count: i32('L', 'pages on the list'),
+});
+
 /** The pagedaemon: one row. */
 export const pagedaemonTable = table('pagedaemon', 1, 'columns', {
   busy: i32('A', 'slot + 1 of the thread that does a round, 0 nobody', { padded: true }),

@@ -4,8 +4,10 @@ import type { CheckReport } from '../base/check.ts';
 import { FRAME_USE, Frames } from '../phys/frames.ts';
 import { LOCK_OWNER } from '../sync/mutex.ts';
 import type { Thread } from '../sync/thread.ts';
+import { CacheList } from './cache-list.ts';
 import { DirtyPages } from './dirty-pages.ts';
-import { PAGE_STATE, PageHash } from './page-hash.ts';
+import { hasBytes, PAGE_STATE, PageHash } from './page-hash.ts';
+import { PageHolds } from './page-holds.ts';
 
 /** Looks at every frame and every chain. Pages that are being filled meanwhile are allowed; moving chains are not. */
 export function checkPages(thread: Thread): CheckReport {
@@ -38,10 +40,11 @@ export function checkPages(thread: Thread): CheckReport {
     if (has && seen[frame] === 0) problems.push(`page/page-hash I1: frame ${frame} has an identity and no chain`);
     if (has && use !== FRAME_USE.page) problems.push(`page/pages I2: frame ${frame} has an identity and use ${use}`);
     if (!has && use === FRAME_USE.page && owner === 0) problems.push(`page/pages I2: frame ${frame} is lost`);
-    if (has === (state !== PAGE_STATE.filling && state !== PAGE_STATE.valid))
+    if (has === (state !== PAGE_STATE.filling && !hasBytes(state)))
       problems.push(`page/pages: frame ${frame} has state ${state}`);
     if (state === PAGE_STATE.filling && owner === 0) problems.push(`page/pages I3: frame ${frame} has no filler`);
   }
   problems.push(...new DirtyPages(thread).problems());
+  problems.push(...new CacheList(thread, new PageHolds(thread)).problems());
   return { structure: 'page/pages', checked: page.rowCount, problems };
 }

@@ -44,7 +44,7 @@ import { mutexEnter, mutexExit } from '../sync/mutex.ts';
 import { RANK } from '../sync/ranks.ts';
 import { sleepOn } from '../sync/sleep.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
-import { enterTwo, type VnodeIndex } from './page-hash.ts';
+import { enterTwo, PAGE_STATE, type VnodeIndex } from './page-hash.ts';
 import { PAGE_UNLINKED, PageList } from './page-list.ts';
 
 /** Parts of the word of a page. */
@@ -247,7 +247,9 @@ export class DirtyPages {
       if ((word & MODIFIED.writer) !== (dead + 1) << MODIFIED.writerShift) break;
       if (compareExchange(words, address, word, MODIFIED.dirty) === word) notify(words, address, ALL_WAITERS);
     }
-    if (held && load(words, address) === 0 && this.#link.previous.get(frame) !== PAGE_UNLINKED.plain) this.mark(frame);
+    // Nobody has stored into a page that is still on the cache list.
+    if (!held || load(words, address) !== 0 || this.#page.state.get(frame) === PAGE_STATE.cached) return;
+    if (this.#link.previous.get(frame) !== PAGE_UNLINKED.plain) this.mark(frame);
   }
 
   /** Broken invariants, at quiet points. */
@@ -291,6 +293,10 @@ export class DirtyPages {
     const { words } = this.#thread;
     const vnode = this.#page.vnode.get(frame) - 1;
     assert(vnode >= 0, 'page/dirty-pages I2: a page that is modified has an identity');
+    assert(
+      this.#page.state.get(frame) !== PAGE_STATE.cached,
+      'page/cache-list I3: who holds a page took it off the list',
+    );
     const stripe = this.#enter(vnode);
     if (!this.#list.isLinked(frame)) {
       this.#enlist(vnode, frame);

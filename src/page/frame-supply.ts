@@ -3,7 +3,8 @@
  *
  * PROBLEM     A page needs a frame at once: a free one, that of a clean page which is not needed soon, that of a modified one
  *             once it is written back, or that of a page which is pinned now and will not be soon.
- * STRUCTURE   take       1 free frames   2 pages that the replacement policy lets go   3 write some modified pages back, then 2
+ * STRUCTURE   take       1 free frames   2 pages of the cache list, then those that the replacement
+ *                        policy lets go   3 write some modified pages back, then 2
  *             gainOne    waits for some page to be released and evicts it: the frame is kept as a spare for the next take
  * INVARIANTS  I1 every frame that is handed out is held exclusively, of use page, without an identity.
  *             I2 the spare is such a frame.
@@ -19,10 +20,12 @@ import type { BoundTables } from '../layout/region.ts';
 import type { FrameIndex } from '../phys/banks.ts';
 import { FRAME_USE, type Frames } from '../phys/frames.ts';
 import type { Thread } from '../sync/thread.ts';
+import type { CacheList } from './cache-list.ts';
 import type { DirtyPages } from './dirty-pages.ts';
 import { countersOf, PAGE_COUNTER } from './page-counters.ts';
 import { PAGE_STATE } from './page-hash.ts';
 import type { PageHolds } from './page-holds.ts';
+import type { PageParts } from './page-parts.ts';
 import type { PageStore } from './page-store.ts';
 import { type PageWriter, WRITE_PAGES_MAX } from './page-writer.ts';
 import type { Replacement } from './replacement.ts';
@@ -39,25 +42,20 @@ export class FrameSupply {
   readonly #replacement: Replacement;
   readonly #dirty: DirtyPages;
   readonly #writer: PageWriter;
+  readonly #cache: CacheList;
   readonly #counters: Float64Array;
   #spare: FrameIndex = -1;
 
-  constructor(
-    thread: Thread,
-    frames: Frames,
-    holds: PageHolds,
-    replacement: Replacement,
-    dirty: DirtyPages,
-    writer: PageWriter,
-  ) {
-    this.#thread = thread;
-    this.#frames = frames;
-    this.#page = thread.region.tables.page;
-    this.#holds = holds;
+  constructor(parts: PageParts, replacement: Replacement, writer: PageWriter) {
+    this.#thread = parts.thread;
+    this.#frames = parts.frames;
+    this.#holds = parts.holds;
+    this.#dirty = parts.dirty;
+    this.#cache = parts.cache;
+    this.#page = parts.thread.region.tables.page;
     this.#replacement = replacement;
-    this.#dirty = dirty;
     this.#writer = writer;
-    this.#counters = countersOf(thread);
+    this.#counters = countersOf(parts.thread);
   }
 
   /** Takes up to `count` empty frames into `out` from lane `at`; returns how many. */
@@ -73,9 +71,8 @@ export class FrameSupply {
     for (const end = taken + free; taken < end; taken++) this.#holds.exclusive(out[at + taken] as number);
     // 2.
     for (; taken < count; taken++) {
-      const frame = this.#replacement.evictNext();
+      const frame = this.#evict();
       if (frame < 0) break;
-      this.#tally(PAGE_COUNTER.evictions, 1);
       out[at + taken] = frame;
     }
     return taken;
@@ -90,9 +87,8 @@ export class FrameSupply {
   freeSome(max: number): number {
     let freed = 0;
     for (; freed < max; freed++) {
-      const frame = this.#replacement.evictNext();
+      const frame = this.#evict();
       if (frame < 0) break;
-      this.#tally(PAGE_COUNTER.evictions, 1);
       this.giveEmpty(frame);
     }
     return freed;
@@ -140,6 +136,14 @@ export class FrameSupply {
   settle(): void {
     if (this.#spare >= 0) this.giveEmpty(this.#spare);
     this.#spare = -1;
+  }
+
+  /** Step 2: a frame whose page has left, held exclusively, or -1. */
+  #evict(): FrameIndex {
+    let frame = this.#cache.take();
+    if (frame < 0 || !this.#replacement.evictHeld(frame)) frame = this.#replacement.evictNext();
+    if (frame >= 0) this.#tally(PAGE_COUNTER.evictions, 1);
+    return frame;
   }
 
   #tally(lane: number, amount: number): void {

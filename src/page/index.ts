@@ -1,3 +1,4 @@
+export * from './cache-list.ts';
 export * from './check.ts';
 export * from './dirty-pages.ts';
 export * from './page-counters.ts';

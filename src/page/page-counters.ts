@@ -40,6 +40,10 @@ export const PAGE_COUNTER = {
   relocations: 16,
   /** Pages that got another identity. */
   renames: 17,
+  /** Pages put on the cache list. */
+  retired: 18,
+  /** Pages looked up while they were on the cache list. */
+  reclaimed: 19,
 } as const;
 
 /** Name of a counter. */

@@ -20,11 +20,13 @@ import type { BoundTables } from '../layout/region.ts';
 import type { FrameIndex } from '../phys/banks.ts';
 import { faultPoint } from '../sync/fault.ts';
 import type { Thread } from '../sync/thread.ts';
+import type { CacheList } from './cache-list.ts';
 import type { DirtyPages } from './dirty-pages.ts';
 import type { FrameSupply } from './frame-supply.ts';
 import { countersOf, PAGE_COUNTER } from './page-counters.ts';
 import { PAGE_STATE, type PageHash, type VnodeIndex } from './page-hash.ts';
 import type { PageHolds } from './page-holds.ts';
+import type { PageParts } from './page-parts.ts';
 
 /** How long a page is waited for that somebody fills, evicts or moves. */
 const TAKE_MS = 20;
@@ -40,16 +42,18 @@ export class PageDrops {
   readonly #holds: PageHolds;
   readonly #dirty: DirtyPages;
   readonly #supply: FrameSupply;
+  readonly #cache: CacheList;
   readonly #counters: Float64Array;
 
-  constructor(thread: Thread, hash: PageHash, holds: PageHolds, dirty: DirtyPages, supply: FrameSupply) {
-    this.#thread = thread;
-    this.#page = thread.region.tables.page;
-    this.#hash = hash;
-    this.#holds = holds;
-    this.#dirty = dirty;
+  constructor(parts: PageParts, supply: FrameSupply) {
+    this.#thread = parts.thread;
+    this.#holds = parts.holds;
+    this.#dirty = parts.dirty;
+    this.#hash = parts.hash;
+    this.#cache = parts.cache;
+    this.#page = parts.thread.region.tables.page;
     this.#supply = supply;
-    this.#counters = countersOf(thread);
+    this.#counters = countersOf(parts.thread);
   }
 
   /** Drops pages of a vnode from index `first` up to `end`; returns how many stay, in use or modified. */
@@ -86,8 +90,25 @@ export class PageDrops {
     }
   }
 
+  /** Puts the clean pages of a range that nobody uses on the cache list, lower indices first; returns how many. */
+  retire(vnode: VnodeIndex, first: number, count: number): number {
+    let retired = 0;
+    for (let index = first; index < first + count; index++) {
+      const frame = this.#hash.find(vnode, index);
+      if (frame < 0 || this.#cache.has(frame) || !this.#holds.tryExclusive(frame)) continue;
+      if (this.#holds.hasPage(frame, vnode, index) && !this.#cache.has(frame) && this.#dirty.isClean(frame)) {
+        this.#cache.add(frame);
+        retired++;
+      }
+      this.#holds.releaseExclusive(frame);
+    }
+    this.#tally(PAGE_COUNTER.retired, retired);
+    return retired;
+  }
+
   /** Frees the frame of a page that is held exclusively, whatever the page holds. */
   held(frame: FrameIndex): void {
+    this.#cache.remove(frame);
     // From here on it has no bytes: a death leaves nothing of it.
     this.#page.state.put(frame, PAGE_STATE.filling);
     if (!this.#dirty.isClean(frame)) {

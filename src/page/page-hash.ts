@@ -40,9 +40,16 @@ export const PAGE_STATE = {
   filling: 1,
   /** The bytes are those of the vnode. */
   valid: 2,
+  /** Like valid, and on the cache list. */
+  cached: 3,
   /** Plus slot + 1: no identity any more, and in the hands of the slot that took it away. */
   inHand: 16,
 } as const;
+
+/** True for the states in which the bytes of a page are there. */
+export function hasBytes(state: number): boolean {
+  return state >> 1 === 1;
+}
 
 /** Frames that `find` looks at before it gives up. */
 const FIND_STEPS_MAX = 64;

@@ -38,7 +38,7 @@ import {
   tryUpgradeHold,
 } from '../sync/rwlock.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
-import { PAGE_STATE, type VnodeIndex } from './page-hash.ts';
+import { hasBytes, type VnodeIndex } from './page-hash.ts';
 
 /** Shared holds that one thread may have on one page. */
 const DEPTH_MAX = 65535;
@@ -120,14 +120,10 @@ export class PageHolds {
     return false;
   }
 
-  /** True when the frame has a valid page of this identity: certain under a hold. */
+  /** True when the frame has the bytes of a page of this identity: certain under a hold. */
   hasPage(frame: FrameIndex, vnode: VnodeIndex, index: number): boolean {
     const page = this.#page;
-    return (
-      page.vnode.get(frame) === vnode + 1 &&
-      page.index.get(frame) === index &&
-      page.state.get(frame) === PAGE_STATE.valid
-    );
+    return page.vnode.get(frame) === vnode + 1 && page.index.get(frame) === index && hasBytes(page.state.get(frame));
   }
 
   /** Takes a shared hold, sleeping while somebody holds the page exclusively; false when `timeoutMs` ran out. */

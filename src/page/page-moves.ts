@@ -34,6 +34,7 @@ import type { FrameSupply } from './frame-supply.ts';
 import { countersOf, PAGE_COUNTER } from './page-counters.ts';
 import { PAGE_STATE, type PageHash, type VnodeIndex } from './page-hash.ts';
 import type { PageHolds } from './page-holds.ts';
+import type { PageParts } from './page-parts.ts';
 
 /** Told in the thread that moved the page, with no lock held; the page may have moved on since. */
 export type RelocationListener = (vnode: VnodeIndex, index: number, from: FrameIndex, to: FrameIndex) => void;
@@ -51,24 +52,16 @@ export class PageMoves {
   readonly #counters: Float64Array;
   readonly #listeners: RelocationListener[] = [];
 
-  constructor(
-    thread: Thread,
-    frames: Frames,
-    bytes: FrameBytes,
-    hash: PageHash,
-    holds: PageHolds,
-    dirty: DirtyPages,
-    supply: FrameSupply,
-  ) {
-    this.#thread = thread;
-    this.#frames = frames;
-    this.#bytes = bytes;
-    this.#page = thread.region.tables.page;
-    this.#hash = hash;
-    this.#holds = holds;
-    this.#dirty = dirty;
+  constructor(parts: PageParts, supply: FrameSupply) {
+    this.#thread = parts.thread;
+    this.#frames = parts.frames;
+    this.#bytes = parts.bytes;
+    this.#holds = parts.holds;
+    this.#dirty = parts.dirty;
+    this.#hash = parts.hash;
+    this.#page = parts.thread.region.tables.page;
     this.#supply = supply;
-    this.#counters = countersOf(thread);
+    this.#counters = countersOf(parts.thread);
   }
 
   /** Who is told after each relocation by this thread. */

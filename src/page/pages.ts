@@ -37,22 +37,20 @@
  * REFERENCES  illumos vm_page.c and vpm.c; Dekker's flags; docs/locking.md.
  */
 
-import { fail, failMisuse } from '../base/errors.ts';
-import { VERIFY } from '../base/verify.ts';
+import { failMisuse } from '../base/errors.ts';
 import type { BoundTables } from '../layout/region.ts';
 import type { FrameBytes, FrameIndex } from '../phys/banks.ts';
 import { FRAME_USE, type FrameReclaimer, type Frames } from '../phys/frames.ts';
-import { FOREVER } from '../sync/atomics.ts';
-import { faultPoint } from '../sync/fault.ts';
-import { mutexEnterWithin, mutexExit } from '../sync/mutex.ts';
-import { RANK } from '../sync/ranks.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
+import { CacheList } from './cache-list.ts';
 import { DirtyPages } from './dirty-pages.ts';
 import { FrameSupply } from './frame-supply.ts';
 import { countersOf, PAGE_COUNTER } from './page-counters.ts';
 import { PageDrops } from './page-drops.ts';
+import { PageFetches } from './page-fetches.ts';
 import { PAGE_STATE, PageHash, type VnodeIndex } from './page-hash.ts';
 import { PageHolds } from './page-holds.ts';
+import { PageLookup } from './page-lookup.ts';
 import { PageMoves, type RelocationListener } from './page-moves.ts';
 import type { PageSource, PageStore } from './page-store.ts';
 import { PageWriter, type WriteFailure } from './page-writer.ts';
@@ -61,59 +59,41 @@ import { Replacement } from './replacement.ts';
 /** Most pages of one fetch. */
 export const FETCH_PAGES_MAX = 32;
 
-/** How long a fetch waits for pinned pages before it throws `ENOMEM`. */
-const SHORTAGE_MS = 10_000;
-
-/** How often a fetch writes modified pages back to gain frames before it waits with others. */
-const CLEANINGS_MAX = 8;
-
-/** What a fetch is about. */
-interface Request {
-  readonly vnode: VnodeIndex;
-  readonly index: number;
-  readonly count: number;
-  /** Frames go here, */
-  readonly out: Int32Array;
-  /** from this lane on. */
-  readonly at: number;
-  /** Takes modified pages that have to leave. */
-  readonly store: PageStore;
-  /** Brings what is missing; null for zeros. */
-  readonly source: PageSource | null;
-  /** What is brought differs from the store. */
-  readonly modified: boolean;
-}
-
 /** The pages as one thread sees them. */
 export class Pages implements FrameReclaimer {
   /** This thread's page locks, by frame. */
   readonly holds: PageHolds;
-  readonly #thread: Thread;
   readonly #frames: Frames;
-  readonly #bytes: FrameBytes;
   readonly #page: BoundTables['page'];
-  readonly #hash: PageHash;
   readonly #replacement: Replacement;
   readonly #dirty: DirtyPages;
+  readonly #cache: CacheList;
   readonly #writer: PageWriter;
   readonly #supply: FrameSupply;
   readonly #drops: PageDrops;
+  readonly #lookup: PageLookup;
+  readonly #fetches: PageFetches;
   readonly #moves: PageMoves;
   readonly #counters: Float64Array;
 
   constructor(thread: Thread, frames: Frames, bytes: FrameBytes) {
-    this.#thread = thread;
-    this.#bytes = bytes;
+    const hash = new PageHash(thread);
+    const holds = new PageHolds(thread);
+    const dirty = new DirtyPages(thread);
+    const cache = new CacheList(thread, holds);
+    const parts = { thread, frames, bytes, hash, holds, dirty, cache };
+    this.holds = holds;
     this.#frames = frames;
     this.#page = thread.region.tables.page;
-    this.#hash = new PageHash(thread);
-    this.holds = new PageHolds(thread);
-    this.#replacement = new Replacement(thread, this.#hash, this.holds);
-    this.#dirty = new DirtyPages(thread);
-    this.#writer = new PageWriter(thread, this.#hash, this.holds, this.#dirty);
-    this.#supply = new FrameSupply(thread, frames, this.holds, this.#replacement, this.#dirty, this.#writer);
-    this.#drops = new PageDrops(thread, this.#hash, this.holds, this.#dirty, this.#supply);
-    this.#moves = new PageMoves(thread, frames, bytes, this.#hash, this.holds, this.#dirty, this.#supply);
+    this.#replacement = new Replacement(thread, hash, holds);
+    this.#dirty = dirty;
+    this.#cache = cache;
+    this.#writer = new PageWriter(thread, hash, holds, dirty);
+    this.#supply = new FrameSupply(parts, this.#replacement, this.#writer);
+    this.#drops = new PageDrops(parts, this.#supply);
+    this.#lookup = new PageLookup(parts, this.#replacement);
+    this.#fetches = new PageFetches(parts, this.#lookup, this.#supply, this.#drops, this.#replacement);
+    this.#moves = new PageMoves(parts, this.#supply);
     this.#moves.onRelocated((_vnode, _index, from, to) => this.#replacement.relocated(from, to));
     this.#counters = countersOf(thread);
     frames.setReclaimer(this);
@@ -139,43 +119,22 @@ export class Pages implements FrameReclaimer {
     return this.#dirty.isClean(frame);
   }
 
-  /** The frame of a valid page, now held shared by this thread, or -1. Takes no lock and never waits. */
+  /**
+   * The frame of a valid page, now held shared by this thread, or -1. Takes no lock and never waits, but for the lock of the
+   * cache list when the page is on it: once for each time that it was put there.
+   */
   hold(vnode: VnodeIndex, index: number): FrameIndex {
-    // 1.
-    const frame = this.#hash.find(vnode, index);
-    if (frame < 0) return -1;
-    // 2.
-    if (!this.holds.tryShared(frame)) return -1;
-    if (VERIFY) faultPoint(this.#thread, 'page.hit.held');
-    // 3.
-    if (!this.holds.hasPage(frame, vnode, index)) {
-      this.holds.release(frame);
-      return -1;
-    }
-    const { referenced } = this.#page;
-    const mark = referenced.get(frame);
-    if (mark < this.#replacement.markMax) referenced.put(frame, mark + 1);
-    this.#tally(PAGE_COUNTER.hits, 1);
-    return frame;
+    return this.#lookup.hold(vnode, index);
+  }
+
+  /** The frame of a page that is in memory, now held exclusively; see `PageLookup.holdExclusive`. */
+  holdExclusive(vnode: VnodeIndex, index: number, timeoutMs?: number): FrameIndex {
+    return this.#lookup.holdExclusive(vnode, index, timeoutMs);
   }
 
   /** Gives one hold of a page back. */
   release(frame: FrameIndex): void {
     this.holds.release(frame);
-  }
-
-  /**
-   * The frame of a page that is in memory, now held exclusively by this thread, which must not hold it shared; -1 when it is
-   * not in memory, or `timeoutMs` ran out. Give it back with `holds.releaseExclusive`, or turn it into a shared hold with
-   * `holds.downgrade`. Hold one page exclusively at a time, and wait for no other meanwhile.
-   */
-  holdExclusive(vnode: VnodeIndex, index: number, timeoutMs: number = FOREVER): FrameIndex {
-    for (;;) {
-      const frame = this.#hash.findCertain(vnode, index);
-      if (frame < 0 || !this.holds.exclusive(frame, timeoutMs)) return -1;
-      if (this.holds.hasPage(frame, vnode, index)) return frame;
-      this.holds.releaseExclusive(frame);
-    }
   }
 
   /**
@@ -192,7 +151,7 @@ export class Pages implements FrameReclaimer {
     store: PageStore,
     whole: boolean,
   ): number {
-    return this.#fetch({ vnode, index, count, out, at, store, source: store, modified: false }, whole);
+    return this.#fetches.run({ vnode, index, count, out, at, store, source: store, modified: false }, whole);
   }
 
   /**
@@ -210,7 +169,7 @@ export class Pages implements FrameReclaimer {
     store: PageStore,
     source: PageSource | null,
   ): number {
-    return this.#fetch({ vnode, index, count, out, at, store, source, modified: source !== null }, true);
+    return this.#fetches.run({ vnode, index, count, out, at, store, source, modified: source !== null }, true);
   }
 
   /**
@@ -266,7 +225,26 @@ export class Pages implements FrameReclaimer {
     return this.#drops.range(vnode, first, end, true);
   }
 
+  /**
+   * Says that clean pages will not be needed soon: those that nobody holds go to the cache list, whose frames are taken
+   * first. Until then a look-up finds them. Returns how many pages went there.
+   */
+  retire(vnode: VnodeIndex, first: number, count: number): number {
+    return this.#drops.retire(vnode, first, count);
+  }
+
+  /** Pages on the cache list. */
+  get cached(): number {
+    return this.#cache.count;
+  }
+
   reclaim(frame: FrameIndex, use: number): boolean {
+    if (this.#cache.has(frame)) {
+      if (!this.holds.tryExclusive(frame)) return false;
+      // From here on it is like any other.
+      this.#cache.remove(frame);
+      this.holds.releaseExclusive(frame);
+    }
     if (!this.#replacement.evict(frame)) return false;
     this.#tally(PAGE_COUNTER.evictions, 1);
     this.#frames.convert(frame, FRAME_USE.page, use, this.#page.state, PAGE_STATE.empty);
@@ -274,12 +252,13 @@ export class Pages implements FrameReclaimer {
     return true;
   }
 
-  relocate(frame: FrameIndex, use: number): boolean {
-    return this.#moves.relocate(frame, use);
-  }
-
+  /** Slots that hold a page: what keeps it in its frame. */
   holders(frame: FrameIndex): SlotIndex[] {
     return this.holds.holders(frame);
+  }
+
+  relocate(frame: FrameIndex, use: number): boolean {
+    return this.#moves.relocate(frame, use);
   }
 
   /** Who is told, with no lock held, that a page has moved from one frame to another. */
@@ -293,148 +272,6 @@ export class Pages implements FrameReclaimer {
    */
   rename(frame: FrameIndex, vnode: VnodeIndex, index: number): boolean {
     return this.#moves.rename(frame, vnode, index);
-  }
-
-  #fetch(request: Request, whole: boolean): number {
-    for (let cleanings = 0; ; cleanings++) {
-      const done = this.#fetchSome(request, 0);
-      if (done === request.count || (done > 0 && !whole)) return done;
-      this.#releaseSeveral(request.out, request.at, done);
-      if (cleanings === CLEANINGS_MAX || !this.#supply.clean(request.store)) break;
-    }
-    this.#frames.press();
-    return this.#fetchShort(request, whole);
-  }
-
-  /** Fetches from lane `at + done` on until all are held or no frame can be had; on an error all are released. */
-  #fetchSome(request: Request, done: number): number {
-    const { vnode, index, count, out, at } = request;
-    let held = done;
-    try {
-      while (held < count) {
-        // 1.
-        const frame = this.hold(vnode, index + held);
-        if (frame >= 0) {
-          out[at + held++] = frame;
-          continue;
-        }
-        // 2.
-        let met = this.#hash.find(vnode, index + held);
-        if (met < 0) {
-          // 3-4.
-          const claimed = this.#claim(vnode, index + held, count - held, out, at + held);
-          if (claimed === 0) return held;
-          if (claimed > 0) {
-            // 5-6.
-            this.#fill(request, held, claimed);
-            held += claimed;
-            continue;
-          }
-          met = -1 - claimed;
-        }
-        this.#tally(PAGE_COUNTER.waits, 1);
-        if (this.holds.page(met, vnode, index + held)) out[at + held++] = met;
-      }
-    } catch (error) {
-      this.#releaseSeveral(out, at, held);
-      throw error;
-    }
-    return held;
-  }
-
-  /**
-   * Claims the page at `index` and those behind it that are missing too: frames with their identities, filling and
-   * exclusively held. Returns how many; 0 when no frame could be had; -1 - frame when another frame has the first.
-   */
-  #claim(vnode: VnodeIndex, index: number, max: number, out: Int32Array, at: number): number {
-    let wanted = 1;
-    while (wanted < max && this.#hash.find(vnode, index + wanted) < 0) wanted++;
-    const taken = this.#supply.take(wanted, out, at);
-    for (let claimed = 0; claimed < taken; claimed++) {
-      const other = this.#hash.insert(out[at + claimed] as number, vnode, index + claimed);
-      if (other < 0) continue;
-      for (let unused = claimed; unused < taken; unused++) this.#supply.giveEmpty(out[at + unused] as number);
-      return claimed > 0 ? claimed : -1 - other;
-    }
-    if (VERIFY) faultPoint(this.#thread, 'page.fill.claimed');
-    return taken;
-  }
-
-  /** Steps 5 and 6 for `count` pages from lane `at + done` on. */
-  #fill({ vnode, index, out, at, source, modified }: Request, done: number, count: number): void {
-    const lane = at + done;
-    this.#replacement.inserted(vnode, index + done, out, lane, count);
-    try {
-      if (VERIFY && faultPoint(this.#thread, 'page.fill.reading')) {
-        fail('EIO', 'pages.fetch', { vnode, index: index + done, count }, 'injected');
-      }
-      const readBytes =
-        source === null ? this.#zero(out, lane, count) : source.fill(vnode, index + done, out, lane, count);
-      if (VERIFY) faultPoint(this.#thread, 'page.fill.read');
-      if (readBytes < 0 || modified) this.#tally(PAGE_COUNTER.created, count);
-      else this.#countRead(count, readBytes);
-    } catch (error) {
-      this.#tally(PAGE_COUNTER.failures, 1);
-      for (let page = 0; page < count; page++) this.#drops.held(out[lane + page] as number);
-      throw error;
-    }
-    for (let page = 0; page < count; page++) {
-      const frame = out[lane + page] as number;
-      if (modified) {
-        this.#dirty.mark(frame);
-        if (VERIFY) faultPoint(this.#thread, 'page.create.filled');
-      }
-      this.#page.state.put(frame, PAGE_STATE.valid);
-      this.#page.referenced.put(frame, this.#replacement.firstMark);
-      this.holds.downgrade(frame);
-    }
-  }
-
-  #zero(out: Int32Array, lane: number, count: number): number {
-    for (let page = 0; page < count; page++) this.#bytes.zeroFrame(out[lane + page] as number);
-    return -1;
-  }
-
-  #countRead(pages: number, bytes: number): void {
-    this.#tally(PAGE_COUNTER.misses, pages);
-    this.#tally(PAGE_COUNTER.reads, 1);
-    this.#tally(PAGE_COUNTER.readBytes, bytes);
-  }
-
-  /**
-   * Fetches although pinned pages leave no frame. Only one thread at a time keeps what it has while it waits, so that two
-   * that need most of the memory cannot block each other.
-   */
-  #fetchShort(request: Request, whole: boolean): number {
-    const thread = this.#thread;
-    const { vnode, count, out, at, store } = request;
-    const shortage = thread.region.tables.pageClock.shortage.address(0);
-    this.#tally(PAGE_COUNTER.shortages, 1);
-    const deadline = thread.clock.now() + SHORTAGE_MS;
-    if (!mutexEnterWithin(thread, shortage, RANK.pageShortage, SHORTAGE_MS)) return this.#failShort(vnode, count);
-    try {
-      for (let done = 0; ; ) {
-        done = this.#fetchSome(request, done);
-        if (done === count || (done > 0 && !whole)) return done;
-        if (this.#supply.gainOne(deadline, store)) continue;
-        this.#releaseSeveral(out, at, done);
-        return this.#failShort(vnode, count);
-      }
-    } finally {
-      this.#supply.settle();
-      mutexExit(thread, shortage);
-    }
-  }
-
-  #failShort(vnode: VnodeIndex, count: number): never {
-    const { total, free, page } = this.#frames.counts();
-    const rule = 'pinned or modified pages leave no frame; release mappings or boot with more memory';
-    const values = { vnode, count, total, free, page, pinnedHere: this.held, modified: this.modified };
-    fail('ENOMEM', 'pages.fetch', values, rule);
-  }
-
-  #releaseSeveral(out: Int32Array, at: number, count: number): void {
-    for (let lane = at; lane < at + count; lane++) this.holds.release(out[lane] as number);
   }
 
   #tally(lane: number, amount: number): void {

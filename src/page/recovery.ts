@@ -29,7 +29,7 @@ import { ALL_WAITERS, and, exchange, load, notify } from '../sync/atomics.ts';
 import { LOCK_OWNER } from '../sync/mutex.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
 import { DirtyPages } from './dirty-pages.ts';
-import { PAGE_STATE, PageHash } from './page-hash.ts';
+import { hasBytes, PAGE_STATE, PageHash } from './page-hash.ts';
 
 /** Gives back the page locks and the unfinished pages of a dead slot. */
 export function recoverPages(self: Thread, dead: SlotIndex): void {
@@ -50,7 +50,7 @@ export function recoverPages(self: Thread, dead: SlotIndex): void {
       and(words, bits, ~bit);
       notify(words, bits, ALL_WAITERS);
     }
-    if (owned && page.vnode.get(frame) !== 0 && page.state.get(frame) !== PAGE_STATE.valid) {
+    if (owned && page.vnode.get(frame) !== 0 && !hasBytes(page.state.get(frame))) {
       dirty.discard(frame);
       hash.remove(frame);
       frames.give(frame, FRAME_USE.page, page.state, PAGE_STATE.empty);

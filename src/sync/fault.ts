@@ -97,6 +97,8 @@ export const FAULT_POINTS = [
   'vmem.record.written',
   'page.relocate.copied',
   'page.relocate.moved',
+  'page.cache.listed',
+  'page.cache.unlisted',
   'vnode.write.error',
   'vnode.write.full',
   'vnode.write.short',

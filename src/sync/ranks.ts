@@ -38,6 +38,8 @@ export const RANK = {
   pageHash: 700,
   /** A stripe of the lists of modified pages. */
   pageDirty: 720,
+  /** The list of pages that are not needed any more. */
+  pageCacheList: 730,
   /** Queues of the replacement policy. */
   replacement: 740,
   /** Held by those who wait for an entry of the mapping cache; they look at its lists. */

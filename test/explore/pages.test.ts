@@ -75,7 +75,7 @@ describe('seeded bugs in the page cache', () => {
   });
 
   it('finds a recovery that leaves a half-filled page in place', () => {
-    const filling = ' && page.state.get(frame) !== PAGE_STATE.valid) {';
+    const filling = ' && !hasBytes(page.state.get(frame))) {';
     const make = seeded('src/page/recovery.ts', filling, ' && page.state.get(frame) === 12345) {');
     const options = { programs: ['b', 'a'], mortal: [0] };
     expose('half-filled page', make(options), { deaths: 1, preemptions: 1 }, /I3/);

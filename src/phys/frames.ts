@@ -37,7 +37,7 @@ import { type FrameDemand, type FrameWaitOptions, waitForFrames, waitForFramesAs
 import { ListHand } from './list-hand.ts';
 import { type MemoryListener, type RemovalOptions, removeMemory } from './memory-removal.ts';
 import type { PhysSegmentOptions } from './phys-segments.ts';
-import { RunHand } from './run-hand.ts';
+import { ANYWHERE, RunHand, type RunPlace } from './run-hand.ts';
 import { Watermarks } from './watermarks.ts';
 
 export type { FrameReclaimer } from './evacuation.ts';
@@ -236,15 +236,17 @@ export class Frames {
   }
 
   /**
-   * First frame of a run of `count` adjacent frames of one bank, or -1. Where no run is free, what is in the way is moved or
+   * First frame of a run of `count` adjacent frames of one bank, in its place, or -1. Where no run is free, what is in the way is moved or
    * given up. Until `settle` or `settleInSection` is called, the run goes back when this thread dies: call it once, or in
    * the critical section in which, the run is written down elsewhere.
    */
-  tryTakeRun(count: number): FrameIndex {
+  tryTakeRun(count: number, place: RunPlace = ANYWHERE): FrameIndex {
     this.#requireCount(count);
-    if (count > this.#thread.region.geometry.bankFrames) return -1;
+    const { bankFrames } = this.#thread.region.geometry;
+    if (count > bankFrames || (place.boundary !== 0 && count > place.boundary)) return -1;
     this.#runs.settleOther();
-    const first = this.#takeRun(count, false) ?? (this.press() ? this.#takeRun(count, false) : null) ?? -1;
+    const take = () => this.#takeRun(count, false, place);
+    const first = take() ?? (this.press() ? take() : null) ?? -1;
     this.watermarks.kickIfLow();
     return first;
   }
@@ -323,14 +325,14 @@ export class Frames {
     return frame;
   }
 
-  #takeRun(count: number, waiter: boolean): FrameIndex | null {
+  #takeRun(count: number, waiter: boolean, place: RunPlace = ANYWHERE): FrameIndex | null {
     const { reserve } = this;
     this.#mutex.enter();
     const may = waiter || !this.core.queue.mustYield(count);
-    const free = may ? this.#runs.takeFree(count, reserve) : -1;
+    const free = may ? this.#runs.takeFree(count, reserve, place) : -1;
     this.#mutex.exit();
     if (free >= 0) return free;
-    const made = may ? this.#runs.assemble(count) : -1;
+    const made = may ? this.#runs.assemble(count, place) : -1;
     return made < 0 ? null : made;
   }
 

@@ -54,6 +54,20 @@ const PIECE_FRAMES = 32;
 /** Windows tried before a run counts as not to be had. */
 const ATTEMPTS_MAX = 16;
 
+/** Where a run may lie; in frames. */
+export interface RunPlace {
+  /** The first frame is a multiple of this power of two. */
+  readonly alignment: number;
+  /** The run does not cross a multiple of this power of two; 0 for none. */
+  readonly boundary: number;
+  readonly low: FrameIndex;
+  /** Frame behind the last one allowed. */
+  readonly high: FrameIndex;
+}
+
+/** Any place. */
+export const ANYWHERE: RunPlace = { alignment: 1, boundary: 0, low: 0, high: Number.MAX_SAFE_INTEGER };
+
 /** This thread's record, and recovery from those of others. */
 export class RunHand {
   readonly #thread: Thread;
@@ -68,15 +82,17 @@ export class RunHand {
     this.#hand = core.thread.region.tables.frameHand;
   }
 
-  /** Under the lock, with nothing logged: takes the lowest free run that leaves `reserve` frames; its first frame, or -1. */
-  takeFree(count: number, reserve: number): FrameIndex {
+  /** Under the lock, with nothing logged: takes the lowest free run in its place that leaves `reserve` frames; its first frame, or -1. */
+  takeFree(count: number, reserve: number, place: RunPlace): FrameIndex {
     const { frames, bankFrames } = this.#thread.region.geometry;
     const core = this.#core;
-    const shape = { count, alignment: 1, boundary: 0 };
+    const shape = { count, alignment: place.alignment, boundary: place.boundary };
     let first = -1;
     if (core.free - count < reserve) return -1;
-    for (let low = 0; low < frames && first < 0; low += bankFrames) {
-      first = core.source.findRun(shape, low, Math.min(low + bankFrames, frames));
+    for (let bank = 0; bank < frames && first < 0; bank += bankFrames) {
+      const low = Math.max(bank, place.low);
+      const high = Math.min(bank + bankFrames, frames, place.high);
+      if (high - low >= count) first = core.source.findRun(shape, low, high);
     }
     if (first < 0) return -1;
     this.#set(first, count, HAND_STAGE.taking);
@@ -90,10 +106,10 @@ export class RunHand {
   }
 
   /** Makes a run out of free frames and of others that are moved or given up; its first frame, or -1. Without locks. */
-  assemble(count: number): FrameIndex {
+  assemble(count: number, place: RunPlace): FrameIndex {
     if (!this.#evacuation.any) return -1;
     const { slot, region } = this.#thread;
-    const request = { count, low: 0, high: region.geometry.frames, alignment: 1, boundary: 0 };
+    const request = { ...place, count, high: Math.min(place.high, region.geometry.frames) };
     const inTheWay = new Set<FrameIndex>();
     for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
       const first = bestWindow(this.#core, this.#evacuation, request, inTheWay);

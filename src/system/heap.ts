@@ -2,14 +2,15 @@
  * The heap: the arena from which programs allocate memory that all threads can reach.
  *
  * Its addresses are physical byte addresses. It begins empty and imports runs of frames when a request does not fit; a
- * run goes back when all of it is free again. Constrained and large requests therefore compete with the page cache, whose
+ * run goes back when all of it is free again. For a constrained request it asks for a run that can hold it. Constrained and large requests therefore compete with the page cache, whose
  * pages give way.
  */
 
 import { alignUp } from '../base/exact.ts';
 import type { Frames } from '../phys/frames.ts';
 import type { CallbackReference, Callbacks } from '../sync/index.ts';
-import type { ArenaOptions, SpanSource } from '../vmem/index.ts';
+import type { ArenaOptions, Constraints, SpanSource } from '../vmem/index.ts';
+import { runsFor } from './heap-runs.ts';
 
 /** Name of the heap's arena: prefixed, because programs may want `heap` for themselves. */
 export const HEAP = 'vm.heap';
@@ -32,7 +33,8 @@ export function heapOptions(frames: number, pageSize: number): ArenaOptions {
 /** Makes this thread's frames known as the heap's source. */
 export function registerHeap(callbacks: Callbacks, frames: Frames, pageSize: number): void {
   const source: SpanSource = {
-    import(sizeBytes) {
+    import(sizeBytes, constraints, neededBytes = sizeBytes) {
+      if (constraints !== undefined) return importPlaced(frames, pageSize, neededBytes, constraints);
       const count = Math.ceil(sizeBytes / pageSize);
       const first = frames.tryTakeRun(count);
       return first < 0 ? -1 : { start: first * pageSize, size: count * pageSize };
@@ -44,4 +46,14 @@ export function registerHeap(callbacks: Callbacks, frames: Frames, pageSize: num
     },
   };
   callbacks.register(SOURCE.export, source);
+}
+
+/** A run that can hold a request under its constraints, no longer than that takes. */
+function importPlaced(frames: Frames, pageSize: number, sizeBytes: number, constraints: Constraints) {
+  const total = frames.core.thread.region.geometry.frames;
+  for (const { count, place } of runsFor(sizeBytes, constraints, pageSize, total)) {
+    const first = frames.tryTakeRun(count, place);
+    if (first >= 0) return { start: first * pageSize, size: count * pageSize };
+  }
+  return -1;
 }

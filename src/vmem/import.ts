@@ -173,8 +173,9 @@ function askFunction(core: ArenaCore, ask: Ask): number {
   const { wanted } = ask;
   const source = spanSource(core.cores, core);
   if (typeof source.import !== 'function') failSource(core, { export: source }, 'must be an object with `import`');
-  const answer = ask.constraints === null ? source.import(wanted) : source.import(wanted, ask.constraints);
-  return recordAnswer(core, source, answer, wanted);
+  const { constraints, size } = ask;
+  const answer = constraints === null ? source.import(wanted) : source.import(wanted, constraints, size);
+  return recordAnswer(core, source, answer, wanted, constraints === null ? wanted : size);
 }
 
 /** Looks at what an import function returned and puts it in flight. The range's start, or -1 for none. */
@@ -183,6 +184,7 @@ export function recordAnswer(
   source: Pick<SpanSource, 'release'>,
   answer: unknown,
   wanted: number,
+  least = wanted,
 ): number {
   if (answer === -1) return -1;
   const range = typeof answer === 'object' && answer !== null ? (answer as { start?: unknown; size?: unknown }) : null;
@@ -194,7 +196,7 @@ export function recordAnswer(
   if (start === -1) return -1;
   const { quantum } = core;
   const whole = Number.isSafeInteger(start) && start >= 0 && start % quantum === 0 && size % quantum === 0;
-  if (!whole || !Number.isSafeInteger(size) || size < wanted || start > ADDRESS_MAX - size) {
+  if (!whole || !Number.isSafeInteger(size) || size < least || start > ADDRESS_MAX - size) {
     source.release?.(start, size);
     failSource(
       core,

@@ -34,9 +34,14 @@ import { announceSpace } from './space-queue.ts';
 export interface SpanSource {
   /**
    * A range of at least `size`: its first address, or address and size, or -1 when there is none. A request with
-   * constraints hands them on: a range that holds no place for it goes back at once.
+   * constraints hands them on, and its own size, `needed`: any range that has a place for it will do, one that has none goes
+   * back at once.
    */
-  import(size: number, constraints?: Constraints): number | { readonly start: number; readonly size: number };
+  import(
+    size: number,
+    constraints?: Constraints,
+    needed?: number,
+  ): number | { readonly start: number; readonly size: number };
   /** Takes a range back. Without this function imported spans are kept. */
   release?(start: number, size: number): void;
   /**

@@ -5,6 +5,7 @@
  *             stopping hits, and those just released must get a second chance.
  * STRUCTURE   reap:  1 decide whether and how much   2 become the one that walks   3 walk the list that is not current,
  *                    then, at its end, the other   4 reclaim, with no lock held
+ *             reclaim: as many pages as somebody needs; for a pagedaemon.
  *             flush: everything idle, owner by owner; for a disable.
  *             A range that was released lately loses its reference bit and stays; met again, it goes.
  * INVARIANTS  I1 `reaper` names the one slot that walks.   I2 each bucket is seen once in a walk.
@@ -70,6 +71,23 @@ export class CacheReaper {
   }
 
   /**
+   * Takes idle ranges of about so many pages, whatever the gauges say: those that were released lately only when the others
+   * are not enough. Returns how many pages.
+   */
+  reclaim(pages: number): number {
+    this.#reclaimer.askAgain();
+    this.#reclaimer.adopt();
+    this.#passEpoch();
+    let taken = 0;
+    // The first walk takes the reference bits, the second what then has none.
+    for (let walk = 0; walk < 2 && taken < pages; walk++) {
+      taken += this.#walkAlone({ force: false, wantPages: pages - taken, watchMemory: false });
+    }
+    this.#reclaimer.run(true);
+    return taken;
+  }
+
+  /**
    * Takes everything idle. Under the rules of the original source it passes over ranges of busy owners, and takes only wired
    * ranges while another thread walks. Under ours it waits for the owners, which nobody holds for long.
    */
@@ -127,19 +145,20 @@ export class CacheReaper {
     return window >= 3 * Math.floor(available / 4);
   }
 
-  /** Walks unless another thread does. */
-  #walkAlone(plan: WalkPlan): void {
+  /** Walks unless another thread does; returns the pages that it took. */
+  #walkAlone(plan: WalkPlan): number {
     const { control, lock, thread } = this.#core;
     lock.enter();
     const alone = control.reaper.get(0) === 0;
     if (alone) thread.journal.set(control.reaper, 0, thread.tag);
     lock.exit();
-    if (!alone) return;
+    if (!alone) return 0;
     const taken = this.#walk(plan);
     lock.enter();
     thread.journal.set(control.reaper, 0, 0);
     lock.exit();
     this.#core.count(PAGELOCK_COUNTER.reapedPages, taken);
+    return taken;
   }
 
   #walk(plan: WalkPlan): number {

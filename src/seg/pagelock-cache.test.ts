@@ -178,6 +178,27 @@ describe('reaping', () => {
     expect(cache.check().problems).toEqual([]);
   });
 
+  it('gives as many pages as a pagedaemon asks for, whatever the gauges say, those released lately last', () => {
+    const { cache, owner, taken, first } = testPagelock();
+    const segment = owner();
+    for (const shadow of [1, 2, 3]) cache.release(cache.insert(segment, shadow * KIB64, 4 * PAGE, shadow, PIN.read));
+    const pin = cache.insert(segment, 8 * KIB64, 4 * PAGE, 8, PIN.read);
+    for (let age = 0; age < 3; age++) {
+      first.thread.clock.advance(60_000);
+      cache.reap();
+    }
+    cache.release(cache.lookup(segment, KIB64, PAGE, PIN.read));
+    expect(taken()).toEqual([]);
+    expect(cache.reclaim(0)).toBe(0);
+    expect(cache.reclaim(5)).toBe(8);
+    expect(taken().sort()).toEqual([2, 3]);
+    expect(cache.reclaim(100)).toBe(4);
+    expect(taken()).toEqual([1]);
+    expect(() => cache.reclaim(-1)).toThrow(/pages/);
+    cache.release(pin);
+    expect(cache.check().problems).toEqual([]);
+  });
+
   it('leaves less than a 32nd of the window for ever under the original rules', () => {
     const { cache, owner, gauges, taken, first } = testPagelock({ compat: 'seed' });
     const segment = owner();

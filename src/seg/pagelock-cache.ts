@@ -20,7 +20,7 @@
  * REFERENCES  illumos vm_seg.c; DESIGN 5.5, 5.6.
  */
 
-import { type CheckReport, fail, failMisuse } from '../base/index.ts';
+import { type CheckReport, fail, failMisuse, requireInteger } from '../base/index.ts';
 import { VERIFY } from '../base/verify.ts';
 import {
   add,
@@ -226,6 +226,18 @@ export class PagelockCache {
   /** Takes idle ranges when memory is short or the window nearly full: what the reaper does once a second. */
   reap(): void {
     if (this.#core.enabled) this.#reaper.reap();
+  }
+
+  /**
+   * Takes idle ranges of about so many pages, oldest first, whatever the gauges say; returns how many pages. For a pagedaemon
+   * that has found memory short itself. With `compat: 'seed'` it is `reap`, and returns 0.
+   */
+  reclaim(pages: number): number {
+    requireInteger('pagelock.reclaim', 'pages', pages, 0, Number.MAX_SAFE_INTEGER);
+    if (!this.#core.enabled || pages === 0) return 0;
+    if (!this.#seedRules) return this.#reaper.reclaim(pages);
+    this.#reaper.reap();
+    return 0;
   }
 
   /** Tells the reaper to come at once. For a pagedaemon that is short of memory. */

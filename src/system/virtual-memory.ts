@@ -379,7 +379,11 @@ export class VirtualMemory {
     };
     this.pagedaemon.register({ name: 'heap', priority: 100, reclaim: trimHeap });
     this.pagedaemon.register({ name: 'pmem', priority: 200, reclaim: () => void this.pmem.trim() });
-    this.pagedaemon.register({ name: 'pagelock', priority: 300, reclaim: () => this.pagelock.reap() });
+    this.pagedaemon.register({
+      name: 'pagelock',
+      priority: 300,
+      reclaim: (wanted) => void this.pagelock.reclaim(wanted),
+    });
   }
 
   #watchedHandle(call: string): { handle: Handle; transfer: Transferable } {

@@ -47,6 +47,9 @@ export const pmemCookieTable = table('pmemCookie', 'pmemCookies', 'columns', {
   reserved: i32('L', 'the seed way: frames reserved while the cookie is being built'),
   head: i32('L', 'first run of its frames, run + 1; next free row'),
   tail: i32('L', 'last run, run + 1'),
+  maker: i32('L', 'attachment of the thread that made it'),
+  mover: i32('L', 'callback + 1 that lets its frames move, 0: they are locked'),
+  moving: i32('L', 'slot + 1 that moves a frame of it'),
 });
 
 /** One row per run of frames in a chain. */
@@ -81,6 +84,11 @@ export const pmemSlotTable = table('pmemSlot', 'slots', 'columns', {
   cookie: i32('L', 'cookie + 1 that is being built or freed', { padded: true }),
   returning: i32('L', 'first frame + 1 of a run that has left pmem and is not yet free'),
   returningCount: i32('L', 'its frames'),
+  moveStage: i32('L', 'MOVE_STAGE'),
+  moveCookie: i32('L', 'cookie of which a frame is being moved'),
+  moveIndex: i32('L', 'which of its frames'),
+  moveFrom: i32('L', 'the frame'),
+  moveTo: i32('L', 'frame + 1 that it moves to, 0 none yet'),
 });
 
 /** One row per device map. */

@@ -17,6 +17,8 @@ export const FRAME_USE = {
   listTaking: 6,
   /** In the hands of a slot that is giving a page list back; counted as list. */
   listGiving: 7,
+  /** In a page list whose owner moves what is in it when asked to; counted as list. */
+  movable: 8,
 } as const;
 
 /** The bits of a frame's word that say its use. */

@@ -78,6 +78,16 @@ export class PageLists {
     this.#frames.watermarks.set({ pagedaemonReserve, kernelReserve });
   }
 
+  /** The frames that the lists are made of. */
+  get frames(): Frames {
+    return this.#frames;
+  }
+
+  /** Says of frames of lists that were given out whether `relocate` may be asked for them; their owner calls it. */
+  setMovable(first: FrameIndex, count: number, movable: boolean): void {
+    this.#core.stamp(first, count, movable ? FRAME_USE.movable : FRAME_USE.list);
+  }
+
   /** Frames in lists. */
   get outstanding(): number {
     return this.#core.countOf(FRAME_USE.list);

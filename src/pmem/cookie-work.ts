@@ -24,7 +24,15 @@
 import { assert } from '../base/assert.ts';
 import { VERIFY } from '../base/verify.ts';
 import type { BoundTables } from '../layout/region.ts';
-import { FRAME_USE, type FrameRun, LIST_STAGE, type PageList, type PageLists, SLOT_SHIFT } from '../phys/index.ts';
+import {
+  FRAME_USE,
+  type FrameRun,
+  type FrameWaitOptions,
+  LIST_STAGE,
+  type PageList,
+  type PageLists,
+  SLOT_SHIFT,
+} from '../phys/index.ts';
 import { faultPoint } from '../sync/fault.ts';
 import { Mutex } from '../sync/mutex.ts';
 import { OWNER_RESOURCE, ownerOf, tryChargeUnderLock, unchargeUnderLock } from '../sync/owners.ts';
@@ -32,34 +40,9 @@ import { RANK } from '../sync/ranks.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
 import { COOKIE_STATE, type CookieIndex, LARGE_STATE, type PmemFailure } from './kinds.ts';
 import { LargePages } from './large-pages.ts';
+import { newReport, type PmemFaults, type PmemReport } from './report.ts';
 import { FullestPool, type Piece, piecesOf, type ResidualPool, SeedPool } from './residual-pool.ts';
 import { type ChainPlace, RunChains } from './run-chains.ts';
-
-/** What tests and replays can make fail; numbers count from 0 within one request. */
-export interface PmemFaults {
-  /** False: the large page with this number cannot be had. */
-  largePage(number: number): boolean;
-  /** False: the table row with this number cannot be had: 0 to 2 for the cookie, then two for each large page. */
-  tableRow(number: number): boolean;
-}
-
-/** What a request came to, for whoever wants to know. */
-export interface PmemReport {
-  failure: PmemFailure | null;
-  fromPool: number;
-  newLarge: number;
-  /** Large pages among them that were recorded. */
-  recordedLarge: number;
-  newSmall: number;
-  /** First frames of large pages that went back whole. */
-  freedLarge: number[];
-  freedSmall: number;
-}
-
-/** An empty report. */
-export function newReport(): PmemReport {
-  return { failure: null, fromPool: 0, newLarge: 0, recordedLarge: 0, newSmall: 0, freedLarge: [], freedSmall: 0 };
-}
 
 /** Builds and frees cookies. */
 export class CookieWork {
@@ -104,7 +87,7 @@ export class CookieWork {
   }
 
   /** 1. Claims a row, which this slot's row names; -1 when there is none. */
-  claim(frames: number): CookieIndex {
+  claim(frames: number, mover = 0): CookieIndex {
     for (let number = 0; number < 3; number++) if (this.#faults?.tableRow(number) === false) return -1;
     const { journal, slot } = this.#thread;
     const { cookieFree, cookieFresh, cookieCount } = this.#row;
@@ -120,6 +103,8 @@ export class CookieWork {
       journal.set(this.#cookies.state, row, COOKIE_STATE.building);
       journal.set(this.#cookies.frames, row, frames);
       journal.set(this.#cookies.owner, row, ownerOf(this.#thread));
+      journal.set(this.#cookies.maker, row, this.#thread.attachment);
+      journal.set(this.#cookies.mover, row, mover);
       journal.set(this.#cookies.head, row, 0);
       journal.set(this.#cookies.tail, row, 0);
       journal.set(cookieCount, 0, cookieCount.get(0) + 1);
@@ -129,8 +114,9 @@ export class CookieWork {
     return row;
   }
 
-  /** 2. Charges the thread's owner. */
+  /** 2. Charges the thread's owner; for a cookie that moves when asked to, nothing is locked. */
   charge(row: CookieIndex): boolean {
+    if (this.#cookies.mover.get(row) !== 0) return true;
     const frames = this.#cookies.frames.get(row);
     const owner = this.#cookies.owner.get(row);
     this.mutex.enter();
@@ -141,7 +127,7 @@ export class CookieWork {
   }
 
   /** 3-5. Gathers the frames. */
-  gather(row: CookieIndex, wait: boolean, report: PmemReport): PmemFailure | null {
+  gather(row: CookieIndex, wait: boolean | FrameWaitOptions, report: PmemReport): PmemFailure | null {
     const chain = this.chainOf(row);
     let missing = this.#cookies.frames.get(row);
     // 3.
@@ -164,10 +150,15 @@ export class CookieWork {
     return missing === 0 ? null : this.#takeSmall(chain, missing, wait, report);
   }
 
-  /** Gathers adjacent frames, from no large page. */
-  gatherRun(row: CookieIndex, wait: boolean, report: PmemReport): PmemFailure | null {
+  /** Gathers frames in at most so many runs, from no large page. */
+  gatherRuns(
+    row: CookieIndex,
+    wait: boolean | FrameWaitOptions,
+    report: PmemReport,
+    segments: number,
+  ): PmemFailure | null {
     const frames = this.#cookies.frames.get(row);
-    return this.#takeSmall(this.chainOf(row), frames, wait, report, 1);
+    return this.#takeSmall(this.chainOf(row), frames, wait, report, segments);
   }
 
   /** 6. */
@@ -249,6 +240,7 @@ export class CookieWork {
     const returning = this.#slot.returning.get(dead) - 1;
     if (returning >= 0) {
       const count = this.#slot.returningCount.get(dead);
+      this.#lists.setMovable(returning, count, false);
       this.#lists.free({ runs: [{ first: returning, count }], frameCount: count }, () => {
         this.#slot.returning.put(dead, 0);
       });
@@ -317,7 +309,7 @@ export class CookieWork {
   #takeSmall(
     chain: ChainPlace,
     missing: number,
-    wait: boolean,
+    wait: boolean | FrameWaitOptions,
     report: PmemReport,
     segments = missing,
   ): PmemFailure | null {
@@ -411,6 +403,7 @@ export class CookieWork {
     this.#thread.commit();
     if (VERIFY) faultPoint(this.#thread, 'pmem.free.returning');
     const list: PageList = { runs: [{ first, count }], frameCount: count };
+    if (this.#lists.frames.useOf(first) === FRAME_USE.movable) this.#lists.setMovable(first, count, false);
     this.#lists.free(list, () => this.#slot.returning.put(slot, 0));
   }
 
@@ -420,6 +413,7 @@ export class CookieWork {
     const charged = cookies.charged.get(row);
     const owner = cookies.owner.get(row);
     journal.set(cookies.charged, row, 0);
+    journal.set(cookies.mover, row, 0);
     journal.set(cookies.state, row, COOKIE_STATE.free);
     journal.set(cookies.generation, row, cookies.generation.get(row) + 1);
     journal.set(cookies.head, row, this.#row.cookieFree.get(0));

@@ -32,3 +32,32 @@ export interface Cookie {
   /** Frames in it. */
   readonly frames: number;
 }
+
+/** What a slot that moves a frame of a cookie has done. */
+export const MOVE_STAGE = {
+  none: 0,
+  /** The cookie is claimed, its mover is asked, bytes are copied: a death leaves the frame in place. */
+  claimed: 1,
+  /** The cookie has the new frame; its mover is yet to be told. */
+  moved: 2,
+} as const;
+
+/** One frame of a cookie that moves. */
+export interface CookieMove {
+  readonly cookie: Cookie;
+  /** Which frame of the cookie, from 0. */
+  readonly index: number;
+  readonly from: number;
+  readonly to: number;
+}
+
+/**
+ * Lets frames of movable cookies move. Found by every thread that may need frames, as a (module, export) pair or under a
+ * registered name; runs with no lock held.
+ */
+export interface CookieMover {
+  /** Stops all use of the frame `from`, in every thread, until `after`; false: it cannot be moved now. Must not wait long. */
+  before(move: CookieMove): boolean;
+  /** The bytes are in `to` now, or, when not `moved`, still in `from`. Also called for a thread that died in between. */
+  after(move: CookieMove, moved: boolean): void;
+}

@@ -22,12 +22,16 @@ import type { CheckReport } from '../base/check.ts';
 import { fail, failMisuse, rejectUnknownOptions, requireInteger } from '../base/errors.ts';
 import { VERIFY } from '../base/verify.ts';
 import type { BoundTables } from '../layout/region.ts';
-import type { Banks, FrameIndex, FrameRun, PageListPressure, PageLists } from '../phys/index.ts';
+import type { Banks, FrameIndex, FrameRun, FrameWaitOptions, PageListPressure, PageLists } from '../phys/index.ts';
+import { type CallbackReference, Callbacks } from '../sync/callbacks.ts';
 import { faultPoint } from '../sync/fault.ts';
 import { ownerOf } from '../sync/owners.ts';
-import type { SlotIndex, Thread } from '../sync/thread.ts';
-import { CookieWork, newReport, type PmemFaults, type PmemReport } from './cookie-work.ts';
+import { pause } from '../sync/pause.ts';
+import { type Attachment, isAttached, type SlotIndex, type Thread } from '../sync/thread.ts';
+import { CookieMoves } from './cookie-moves.ts';
+import { CookieWork } from './cookie-work.ts';
 import { COOKIE_STATE, type Cookie, type CookieIndex, LARGE_STATE, type PmemFailure } from './kinds.ts';
+import { newReport, type PmemFaults, type PmemReport } from './report.ts';
 import { SeedPool } from './residual-pool.ts';
 import type { OrderedRun } from './run-chains.ts';
 
@@ -36,9 +40,14 @@ export interface PmemRequest {
   /** Bytes; rounded up to whole frames. */
   readonly size: number;
   /** May wait for single frames, never for large pages. Default: no. */
-  readonly wait?: boolean;
+  readonly wait?: boolean | FrameWaitOptions;
   /** One run of adjacent frames, which `view` then shows. Default: no. */
   readonly contiguous?: boolean;
+  /**
+   * Lets its frames move when they are in somebody's way, instead of locking them: see `CookieMover`. They are not charged
+   * as locked, and come from no large page. Not for contiguous cookies. Default: they stay where they are.
+   */
+  readonly movable?: CallbackReference;
 }
 
 /** What is there. */
@@ -69,15 +78,19 @@ export class Pmem {
   readonly #row: BoundTables['pmemPool'];
   readonly #cookies: BoundTables['pmemCookie'];
   readonly #pageSize: number;
+  readonly #moves: CookieMoves;
+  readonly #callbacks: Callbacks;
   #last: PmemReport = newReport();
   #unload: ((run: OrderedRun) => void) | null = null;
 
-  constructor(thread: Thread, banks: Banks, lists: PageLists) {
+  constructor(thread: Thread, banks: Banks, lists: PageLists, callbacks: Callbacks = new Callbacks(thread.region)) {
     const { tables, geometry } = thread.region;
     this.#thread = thread;
     this.#banks = banks;
     this.#lists = lists;
     this.#work = new CookieWork(thread, lists);
+    this.#callbacks = callbacks;
+    this.#moves = new CookieMoves(thread, banks, lists, this.#work, callbacks);
     this.#row = tables.pmemPool;
     this.#cookies = tables.pmemCookie;
     this.#pageSize = geometry.pageSize;
@@ -108,8 +121,11 @@ export class Pmem {
 
   /** Makes a cookie; null when it cannot be had: `lastReport.failure` says why. Throws `EINVAL`. */
   tryAlloc(request: PmemRequest): Cookie | null {
-    const { size, wait = false, contiguous = false } = request;
-    rejectUnknownOptions('pmem.alloc', request, ['size', 'wait', 'contiguous']);
+    const { size, wait = false, contiguous = false, movable } = request;
+    rejectUnknownOptions('pmem.alloc', request, ['size', 'wait', 'contiguous', 'movable']);
+    if (contiguous && movable !== undefined) {
+      failMisuse('pmem.alloc', { contiguous }, 'a cookie whose frames move is not contiguous for long');
+    }
     requireInteger('pmem.alloc', 'size', size, 0, Number.MAX_SAFE_INTEGER);
     const frames = Math.ceil(size / this.#pageSize);
     const report = newReport();
@@ -118,13 +134,16 @@ export class Pmem {
     if (frames === 0 || frames >= Math.floor(this.#thread.region.geometry.frames / 2)) report.failure = 'args';
     if (report.failure !== null) return null;
     const work = this.#work;
-    const row = work.claim(frames);
+    const row = work.claim(frames, movable === undefined ? 0 : this.#callbacks.intern(movable) + 1);
     if (row < 0) report.failure = 'tables';
     if (row < 0) return null;
     try {
       report.failure = work.charge(row) ? null : 'locked';
       if (report.failure === null) {
-        report.failure = contiguous ? work.gatherRun(row, wait, report) : work.gather(row, wait, report);
+        const alone = contiguous || movable !== undefined;
+        report.failure = alone
+          ? work.gatherRuns(row, wait, report, contiguous ? 1 : frames)
+          : work.gather(row, wait, report);
       }
     } catch (error) {
       work.abandon(row, report);
@@ -137,6 +156,7 @@ export class Pmem {
     }
     const cookie = { cookie: row, generation: this.#cookies.generation.get(row), frames };
     work.finish(row);
+    if (movable !== undefined) this.#moves.offer(row);
     return cookie;
   }
 
@@ -145,9 +165,8 @@ export class Pmem {
     const { mutex, seed } = this.#work;
     const { journal, slot } = this.#thread;
     const row = cookie.cookie;
-    mutex.enter();
+    this.#enterUnmoving(cookie);
     try {
-      this.#require(cookie, 'pmem.free');
       journal.set(this.#cookies.state, row, COOKIE_STATE.freeing);
       journal.set(this.#thread.region.tables.pmemSlot.cookie, slot, row + 1);
     } finally {
@@ -158,6 +177,16 @@ export class Pmem {
     const report = newReport();
     this.#last = report;
     this.#work.release(row, report, !seed || this.#cookies.owner.get(row) === ownerOf(this.#thread));
+  }
+
+  /** Frees what a thread that has ended made and did not free. Throws `EBUSY` while it is attached. Returns cookies. */
+  freeOf(maker: Attachment): number {
+    if (maker !== this.#thread.attachment && isAttached(this.#thread.region, maker)) {
+      fail('EBUSY', 'pmem.freeOf', { maker }, 'the thread is still attached');
+    }
+    const left = this.cookies().filter(({ cookie }) => this.#cookies.maker.get(cookie) === maker);
+    for (const cookie of left) this.free(cookie);
+    return left.length;
   }
 
   /** Frames `start` to `start + count - 1` of a cookie. Throws `EINVAL` for a range that it does not have. */
@@ -276,6 +305,7 @@ export class Pmem {
 
   /** Goes on where a dead slot ended; includes the recovery of the page lists. */
   recover(dead: SlotIndex): void {
+    this.#moves.recover(dead);
     this.#work.recover(dead);
   }
 
@@ -314,6 +344,26 @@ export class Pmem {
     }
     if (this.#lists.outstanding < seen.size) problems.push('pmem/cookie-work I1: more frames than are in lists');
     return { structure: 'pmem', checked, problems };
+  }
+
+  /** Enters the lock when no frame of the cookie is on its way to another place. */
+  #enterUnmoving(cookie: Cookie): void {
+    const { mutex } = this.#work;
+    for (;;) {
+      mutex.enter();
+      let mover: number;
+      try {
+        this.#require(cookie, 'pmem.free');
+        mover = this.#cookies.moving.get(cookie.cookie);
+      } catch (error) {
+        mutex.exit();
+        throw error;
+      }
+      if (mover === 0) return;
+      mutex.exit();
+      if (mover === this.#thread.tag) fail('EBUSY', 'pmem.free', { ...cookie }, 'its mover cannot free it');
+      pause(this.#thread, 1);
+    }
   }
 
   #require({ cookie, generation, frames }: Cookie, call: string): void {

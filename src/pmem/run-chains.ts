@@ -153,6 +153,26 @@ export class RunChains {
     return true;
   }
 
+  /** Puts another frame in the place of one; takes up to two rows, which the caller has seen to be there. */
+  replace(place: ChainPlace, row: number, frame: FrameIndex, by: FrameIndex): void {
+    const { journal } = this.#thread;
+    const runs = this.#runs;
+    const { first, count } = this.run(row);
+    const direction = Math.sign(count);
+    const position = Math.abs(frame - first);
+    const behind = Math.abs(count) - position - 1;
+    let at = row;
+    if (position > 0) {
+      journal.set(runs.count, row, direction * position);
+      at = this.#take();
+      this.#insertAfter(place, row, at, by, 1);
+    } else {
+      journal.set(runs.first, row, by);
+      journal.set(runs.count, row, 1);
+    }
+    if (behind > 0) this.#insertAfter(place, at, this.#take(), frame + direction, direction * behind);
+  }
+
   /** Removes a run from its chain. */
   remove(place: ChainPlace, row: number): void {
     const { journal } = this.#thread;

@@ -138,7 +138,7 @@ export class VirtualMemory {
     this.frames = new Frames(this.thread);
     this.pageLists = new PageLists(this.frames);
     this.pages = new Pages(this.thread, this.frames, banks);
-    this.pmem = new Pmem(this.thread, banks, this.pageLists);
+    this.pmem = new Pmem(this.thread, banks, this.pageLists, this.callbacks);
     this.deviceMaps = new DeviceMaps(this.thread);
     this.vnodes = new Vnodes(this.thread, this.pages, banks);
     this.io = new IoRequests(this.thread);

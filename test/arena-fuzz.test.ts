@@ -2,6 +2,7 @@
 
 import { describe, expect, it } from 'vitest';
 import { Prng } from '../src/base/index.ts';
+import { createOwner, ownerUsage } from '../src/sync/index.ts';
 import { TREE_SIZE } from '../src/vmem/free-index.ts';
 import { type Arena, Arenas, type ConstraintOptions } from '../src/vmem/index.ts';
 import { ArenaModel, type ModelRequest, type ModelStrategy, plainRequest } from './models/arena-model.ts';
@@ -86,6 +87,22 @@ function runOne(random: Prng, pair: Pair, base: number, span: number): void {
   if (random.chance(0.01)) arena.rehash(random.between(1, 500));
 }
 
+/** Removes a span if all of it is free, which empties the quarantine when it is not. */
+function removeOne(random: Prng, { arena, model }: Pair): void {
+  const spans = model.segments.filter((tag) => tag.kind === 'static');
+  if (spans.length < 2) return;
+  const span = random.pick(spans);
+  const free = () => model.segments[model.segments.indexOf(span) + 1] as { kind: string; size: number };
+  const whole = () => free().kind === 'free' && free().size === span.size;
+  if (!whole()) model.releaseQuarantine();
+  if (whole()) {
+    arena.remove(span.start);
+    model.remove(span);
+  } else {
+    expect(() => arena.remove(span.start)).toThrow(/EBUSY/);
+  }
+}
+
 /** Everything is freed, and then all of it can be had in one piece per span. */
 function endOracle({ arena, model }: Pair): void {
   arena.xfreeAll();
@@ -166,6 +183,63 @@ describe('arenas against the naive model', () => {
     expect(thread.region.tables.arenaIndex.trees.get(arena.index)).toBe(TREE_SIZE);
     sameState(pair);
     endOracle(pair);
+  });
+
+  it.each([
+    ['no quarantine, quantum 1', 1, 0],
+    ['no quarantine, quantum 16', 16, 0],
+    ['quarantine of 5 frees', 1, 5],
+    ['quarantine of 50 frees, quantum 64', 64, 50],
+  ])('resize, merge, limit, charge, reserve, remove: %s', (_title, quantum, frees) => {
+    const random = new Prng(seed, quantum + frees);
+    const { region, thread, callbacks } = testRegion();
+    createOwner(region, 'default');
+    const life = frees === 0 ? {} : { quarantine: { frees } };
+    const limit = 1000 * quantum;
+    const arena = new Arenas(thread, callbacks).create('fuzz', { quantum, limit, charge: true, ...life });
+    const model = new ArenaModel(quantum);
+    model.quarantineFrees = frees;
+    const pair: Pair = { arena, model, strategies: STRATEGIES };
+    const total = () => model.segments.reduce((sum, tag) => sum + (tag.kind === 'static' ? tag.size : 0), 0);
+    for (let step = 0; step < 4000; step++) {
+      const what = random.below(100);
+      const busy = model.busy();
+      if (model.segments.length === 0 || what < 3) {
+        // Pieces of a grid, so that many touch.
+        const start = 50 * quantum * random.below(30);
+        const size = 50 * quantum * random.between(1, 3);
+        if (model.overlaps(start, size)) expect(() => arena.add(start, size)).toThrow(/overlaps/);
+        else if (total() + size > limit) expect(() => arena.add(start, size)).toThrow(/EDQUOT.*limit of all spans/);
+        else {
+          arena.add(start, size);
+          model.add(start, size);
+        }
+      } else if (what < 4) {
+        expect(arena.mergeSpans()).toBe(model.mergeSpans());
+      } else if (what < 5) {
+        expect(arena.releaseQuarantine()).toBe(model.releaseQuarantine());
+      } else if (what < 30 && busy.length > 0) {
+        const { start, size } = random.pick(busy);
+        const wanted = random.between(1, 40 * quantum);
+        expect(arena.tryResize(start, size, wanted)).toBe(model.resize(start, wanted));
+      } else if (what < 40) {
+        const start = quantum * random.below(1600);
+        const size = quantum * random.between(1, 20);
+        const place = { ...plainRequest(size, 'instant'), min: start, max: start + size - 1 };
+        expect(arena.tryReserve(start, size)).toBe(model.alloc(place) >= 0);
+      } else if (what < 42) {
+        removeOne(random, pair);
+      } else {
+        runOne(random, pair, 0, 1600 * quantum);
+      }
+      if (step % 50 === 0) {
+        sameState({ arena, model });
+        const { used } = ownerUsage(region)[0]?.resources.arenaBytes ?? { used: -1 };
+        expect(used).toBe(arena.size('allocated'));
+      }
+    }
+    endOracle(pair);
+    expect(ownerUsage(region)[0]?.resources.arenaBytes.used).toBe(0);
   });
 
   it('imports: plain, large, rounded, three levels, small sources', () => {

@@ -5,7 +5,7 @@
 
 /** One tag of the model. */
 export interface ModelTag {
-  kind: 'static' | 'span' | 'free' | 'busy';
+  kind: 'static' | 'span' | 'free' | 'busy' | 'quarantined';
   start: number;
   size: number;
 }
@@ -36,6 +36,10 @@ export class ArenaModel {
   readonly large: boolean;
   readonly roundTo: number;
   readonly segments: ModelTag[] = [];
+  /** Later frees that a freed range waits for; 0 none. */
+  quarantineFrees = 0;
+  /** Freed ranges that wait, in the order of their frees. */
+  readonly quarantined: ModelTag[] = [];
   /** Lists of free tags, newest first. */
   readonly lists: ModelTag[][] = Array.from({ length: 53 }, () => []);
   /** End of the last allocation by next fit. */
@@ -77,13 +81,102 @@ export class ArenaModel {
         return this.#carve(found, start, rounded.size);
       }
       if (strategy === 'instant') strategy = 'best';
-      if (!this.#import(rounded)) return -1;
+      if (!this.#import(rounded) && this.releaseQuarantine() === 0) return -1;
     }
   }
 
   free(start: number): void {
-    const index = this.segments.findIndex((tag) => tag.kind === 'busy' && tag.start === start);
-    const tag = this.segments[index] as ModelTag;
+    const tag = this.segments.find((candidate) => candidate.kind === 'busy' && candidate.start === start) as ModelTag;
+    if (this.quarantineFrees === 0) this.#settle(tag);
+    else this.#quarantine(tag);
+  }
+
+  /** Everything in quarantine is free again. Returns how many ranges that were. */
+  releaseQuarantine(): number {
+    const count = this.quarantined.length;
+    for (const tag of this.quarantined.splice(0)) this.#settle(tag);
+    return count;
+  }
+
+  #quarantine(tag: ModelTag): void {
+    tag.kind = 'quarantined';
+    this.quarantined.push(tag);
+    for (let left = 2; left > 0 && this.quarantined.length > this.quarantineFrees; left--) {
+      this.#settle(this.quarantined.shift() as ModelTag);
+    }
+  }
+
+  /** In place; false when what follows is not free or too small. */
+  resize(start: number, newSize: number): boolean {
+    const tag = this.segments.find((candidate) => candidate.kind === 'busy' && candidate.start === start) as ModelTag;
+    const more = this.round(newSize) - tag.size;
+    if (more === 0) return true;
+    if (more > 0 && this.segments[this.segments.indexOf(tag) + 1]?.kind === 'quarantined') this.releaseQuarantine();
+    const index = this.segments.indexOf(tag);
+    const next = this.segments[index + 1];
+    if (more > 0 && (next?.kind !== 'free' || next.size < more)) return false;
+    tag.size += more;
+    if (more < 0 && (next?.kind !== 'free' || this.quarantineFrees !== 0)) {
+      const rest: ModelTag = { kind: 'free', start: tag.start + tag.size, size: -more };
+      this.segments.splice(index + 1, 0, rest);
+      if (this.quarantineFrees !== 0) this.#quarantine(rest);
+      else this.#list(rest.size).unshift(rest);
+      return true;
+    }
+    const follower = next as ModelTag;
+    this.#unlist(follower);
+    follower.start += more;
+    follower.size -= more;
+    if (follower.size === 0) this.segments.splice(index + 1, 1);
+    else this.#list(follower.size).unshift(follower);
+    return true;
+  }
+
+  /** Static spans that touch become one, in ascending order. */
+  mergeSpans(): number {
+    let merged = 0;
+    const spans = this.segments.filter((tag) => tag.kind === 'static').sort((a, b) => a.start - b.start);
+    let first = spans[0];
+    for (const second of spans.slice(1)) {
+      if (first === undefined || first.start + first.size !== second.start) {
+        first = second;
+        continue;
+      }
+      const from = this.segments.indexOf(second);
+      const moved = this.segments.splice(from, this.#segmentsOf(second) + 1).slice(1);
+      const at = this.segments.indexOf(first) + this.#segmentsOf(first);
+      this.segments.splice(at + 1, 0, ...moved);
+      first.size += second.size;
+      const [front, rear] = [this.segments[at] as ModelTag, moved[0] as ModelTag];
+      if (front.kind === 'free' && rear.kind === 'free') {
+        this.#unlist(rear);
+        this.#unlist(front);
+        this.segments.splice(at + 1, 1);
+        front.size += rear.size;
+        this.#list(front.size).unshift(front);
+      }
+      merged++;
+    }
+    return merged;
+  }
+
+  /** Takes a span away that is all free. */
+  remove(span: ModelTag): void {
+    const at = this.segments.indexOf(span);
+    this.#unlist(this.segments[at + 1] as ModelTag);
+    this.segments.splice(at, 2);
+  }
+
+  #segmentsOf(span: ModelTag): number {
+    const from = this.segments.indexOf(span) + 1;
+    let count = 0;
+    while (/free|busy|quarantined/.test(this.segments[from + count]?.kind ?? '')) count++;
+    return count;
+  }
+
+  /** A tag that was allocated or in quarantine is free, and joined with its neighbours. */
+  #settle(tag: ModelTag): void {
+    const index = this.segments.indexOf(tag);
     tag.kind = 'free';
     const next = this.segments[index + 1];
     if (next?.kind === 'free') {
@@ -109,10 +202,11 @@ export class ArenaModel {
   }
 
   freeAll(): void {
+    this.releaseQuarantine();
     for (;;) {
       const busy = this.segments.find((tag) => tag.kind === 'busy');
       if (busy === undefined) return;
-      this.free(busy.start);
+      this.#settle(busy);
     }
   }
 

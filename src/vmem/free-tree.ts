@@ -128,10 +128,14 @@ export class FreeTree {
     }
     journal.log1(at);
     words[at] = low === 0 ? high : low;
-    // A node above that knew another one as its best still does, and so do those above it.
+    // A node above that knew another one as its best still does, and so do those above it: but not among equals, of which
+    // a node may know one and the node above it another.
     while (depth > 0) {
       const node = path[--depth] as number;
-      if (depth < above && words[this.#links(node) + BEST] !== tag) break;
+      if (depth < above && words[this.#links(node) + BEST] !== tag) {
+        if (this.#bySize) break;
+        continue;
+      }
       this.#refresh(node);
     }
   }

@@ -44,6 +44,10 @@ export const PAGE_COUNTER = {
   retired: 18,
   /** Pages looked up while they were on the cache list. */
   reclaimed: 19,
+  /** Pages brought because a reader seemed to be on its way to them. */
+  aheadPages: 20,
+  /** Bytes that went from a store straight to a reader. */
+  directBytes: 21,
 } as const;
 
 /** Name of a counter. */

@@ -132,6 +132,11 @@ export class Pages implements FrameReclaimer {
     return this.#lookup.holdExclusive(vnode, index, timeoutMs);
   }
 
+  /** True when a page seems to be in memory, or on its way: a look without a lock. */
+  seems(vnode: VnodeIndex, index: number): boolean {
+    return this.#hash.find(vnode, index) >= 0;
+  }
+
   /** Gives one hold of a page back. */
   release(frame: FrameIndex): void {
     this.holds.release(frame);

@@ -69,6 +69,10 @@ export class FileStore implements VnodeStore {
     return got;
   }
 
+  read(vnode: VnodeIndex, position: number, target: Uint8Array): number {
+    return this.#read(this.#descriptors.forReading(vnode), [target], position);
+  }
+
   write(vnode: VnodeIndex, index: number, frames: Int32Array, at: number, count: number): void {
     const start = index * this.#pageSize;
     const wanted = this.#below(vnode, start, count);

@@ -258,6 +258,11 @@ export class Vnodes implements VnodeStore {
     return this.#store(vnode).fill(vnode, index, frames, at, count);
   }
 
+  /** Reads straight from the store, past the pages; 0 when its kind cannot. See `VnodeStore.read`. */
+  readDirect(vnode: VnodeIndex, position: number, target: Uint8Array): number {
+    return this.#store(vnode).read?.(vnode, position, target) ?? 0;
+  }
+
   write(vnode: VnodeIndex, index: number, frames: Int32Array, at: number, count: number): void {
     try {
       this.#store(vnode).write(vnode, index, frames, at, count);

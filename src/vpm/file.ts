@@ -31,6 +31,7 @@ import {
 } from './file-async.ts';
 import type { Mapping } from './mapping.ts';
 import type { MapAccess, PageMappings } from './page-mappings.ts';
+import { ReadPattern } from './read-pattern.ts';
 
 /** The rooms that a file needs. */
 export interface FileRooms extends AsyncRooms {
@@ -44,6 +45,7 @@ export class File {
   readonly #rooms: FileRooms;
   readonly #writable: boolean;
   readonly #written = new Float64Array(1);
+  readonly #pattern: ReadPattern;
   #vnode: VnodeIndex;
   #errorsSeen: number;
   #closed = false;
@@ -54,6 +56,8 @@ export class File {
     this.#vnode = vnode;
     this.#writable = writable;
     this.#errorsSeen = rooms.vnodes.errors.count(vnode);
+    const { pageSize, frameCount } = rooms.banks;
+    this.#pattern = new ReadPattern(pageSize, frameCount * pageSize);
   }
 
   /** Number of the vnode, for the calls of `vm.mappings`. */
@@ -80,10 +84,10 @@ export class File {
   read(offset: number, into: number | Uint8Array): Uint8Array | number {
     if (typeof into !== 'number') {
       this.#requireRange('file.read', offset, into.length);
-      return this.#rooms.mappings.copyUpTo(this.#vnode, offset, into.length, into);
+      return this.#rooms.mappings.copyUpTo(this.#vnode, offset, into.length, into, 0, this.#pattern);
     }
     const target = new Uint8Array(this.#clip('file.read', offset, into));
-    const length = this.#rooms.mappings.copyUpTo(this.#vnode, offset, target.length, target);
+    const length = this.#rooms.mappings.copyUpTo(this.#vnode, offset, target.length, target, 0, this.#pattern);
     return length === target.length ? target : target.subarray(0, length);
   }
 
@@ -101,7 +105,7 @@ export class File {
   /** Reads like `read`, to a physical address in the banks, for example of an arena; returns the bytes read. */
   readTo(offset: number, address: number, maxBytes: number): number {
     this.#requireRange('file.readTo', offset, maxBytes);
-    return this.#rooms.mappings.copyUpTo(this.#vnode, offset, maxBytes, address);
+    return this.#rooms.mappings.copyUpTo(this.#vnode, offset, maxBytes, address, 0, this.#pattern);
   }
 
   /** Reads like `read`, but only what is in memory: null when a page is missing. Never waits. */

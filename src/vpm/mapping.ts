@@ -1,6 +1,7 @@
 /** A mapping: pages of a vnode that stay where they are until it is released. */
 
 import { fail } from '../base/errors.ts';
+import { joinPieces } from './mapping-io.ts';
 import type { PageMappings } from './page-mappings.ts';
 
 /** A stretch of bytes in a bank. */
@@ -53,6 +54,12 @@ export class Mapping {
     this.#requireLive('mapping.modified');
     if (!this.#writable) fail('EACCES', 'mapping.modified', { pieces: this.#count }, 'the mapping is for reading');
     this.#mappings.markPieces(this.#pieces, this.#count);
+  }
+
+  /** Like `views`, but pages that lie side by side are one view: fewer for `fs.writev` and sockets. */
+  joinedViews(): Uint8Array[] {
+    this.#requireLive('mapping.joinedViews');
+    return joinPieces(this.pieces).map(({ bank, offset, length }) => this.#mappings.view(bank, offset, length));
   }
 
   /** Lets the pages go. Throws `ESTALE` the second time. */

@@ -35,6 +35,7 @@ import type { Vnodes } from '../vnode/vnodes.ts';
 import { LockedCharge } from './locked-charge.ts';
 import { Mapping } from './mapping.ts';
 import { PageWrites } from './page-writes.ts';
+import type { ReadPattern } from './read-pattern.ts';
 
 /** Most pages of one mapping. */
 export const MAP_PAGES_MAX = FETCH_PAGES_MAX;
@@ -60,6 +61,8 @@ export class PageMappings {
   readonly #pageSize: number;
   /** Frames of the request under way. */
   readonly #lanes = new Int32Array(FETCH_PAGES_MAX);
+  /** Pages that a miss of the copy under way brings beyond it. */
+  #ahead = 0;
   /** Writes through the pages of this thread. */
   readonly writes: PageWrites;
 
@@ -146,11 +149,30 @@ export class PageMappings {
     if (length > 0) this.#copy(vnode, offset, length, target, targetOffset, true);
   }
 
-  /** Like `copyOut`, for as many of the bytes as lie inside the vnode at the time of the call; returns how many. */
-  copyUpTo(vnode: VnodeIndex, offset: number, max: number, target: CopyTarget, targetOffset = 0): number {
+  /**
+   * Like `copyOut`, for as many of the bytes as lie inside the vnode at the time of the call; returns how many. The pattern
+   * of the reader says how many pages a miss brings, and whether any are made at all.
+   */
+  copyUpTo(
+    vnode: VnodeIndex,
+    offset: number,
+    max: number,
+    target: CopyTarget,
+    targetOffset = 0,
+    pattern: ReadPattern | null = null,
+  ): number {
     this.#requireOpen('copyUpTo', vnode);
-    const length = Math.max(0, Math.min(max, this.#vnode.size.get(vnode) - offset));
-    if (length > 0) this.#copy(vnode, offset, length, target, targetOffset, true);
+    const size = this.#vnode.size.get(vnode);
+    const length = Math.max(0, Math.min(max, size - offset));
+    if (length === 0) return 0;
+    pattern?.note(offset, length);
+    if (pattern?.isScan(length, size) && this.#readDirect(vnode, offset, length, target, targetOffset)) return length;
+    this.#ahead = pattern?.ahead ?? 0;
+    try {
+      this.#copy(vnode, offset, length, target, targetOffset, true);
+    } finally {
+      this.#ahead = 0;
+    }
     return length;
   }
 
@@ -200,7 +222,7 @@ export class PageMappings {
       let count = this.#holdHits(vnode, index, wanted);
       if (count === 0) {
         if (!mayFetch) return false;
-        count = this.#fetch(vnode, index, wanted, false);
+        count = this.#fetchAhead(vnode, index, wanted);
       }
       const bytes = Math.min(count * this.#pageSize - inPage, left);
       this.#copyHeld(count, inPage, bytes, to, at);
@@ -211,6 +233,32 @@ export class PageMappings {
       index += count;
     }
     this.#count(PAGE_COUNTER.copiedBytes, length);
+    return true;
+  }
+
+  /** Fetches up to `wanted` pages, and those that the reader is on its way to; the latter are not held. */
+  #fetchAhead(vnode: VnodeIndex, index: number, wanted: number): number {
+    const end = Math.ceil(this.#vnode.size.get(vnode) / this.#pageSize);
+    const ahead = Math.max(0, Math.min(this.#ahead, FETCH_PAGES_MAX - wanted, end - index - wanted));
+    const count = this.#fetch(vnode, index, wanted + ahead, false);
+    for (let page = wanted; page < count; page++) this.#pages.release(this.#lanes[page] as number);
+    if (count > wanted) this.#count(PAGE_COUNTER.aheadPages, count - wanted);
+    return Math.min(count, wanted);
+  }
+
+  /** Reads past the pages when none of the range is in memory; false when that did not bring all bytes. */
+  #readDirect(vnode: VnodeIndex, offset: number, length: number, target: CopyTarget, targetOffset: number): boolean {
+    const last = Math.floor((offset + length - 1) / this.#pageSize);
+    for (let index = Math.floor(offset / this.#pageSize); index <= last; index++) {
+      if (this.#pages.seems(vnode, index)) return false;
+    }
+    const inBanks = typeof target === 'number';
+    if (!inBanks && targetOffset + length > target.length) return false;
+    const bytes = inBanks
+      ? this.#banks.view(target + targetOffset, length)
+      : target.subarray(targetOffset, targetOffset + length);
+    if (this.#vnodes.readDirect(vnode, offset, bytes) < length) return false;
+    this.#count(PAGE_COUNTER.directBytes, length);
     return true;
   }
 

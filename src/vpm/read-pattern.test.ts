@@ -1,0 +1,106 @@
+import { writeFileSync } from 'node:fs';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { endOracle, testRooms } from '../../test/support/rooms.ts';
+import { matches, Scratch } from '../../test/support/scratch.ts';
+import { pageStatistics } from '../page/index.ts';
+import { openFile } from './file.ts';
+import { ReadPattern } from './read-pattern.ts';
+
+const PAGE = 4096;
+let scratch: Scratch;
+
+beforeEach(() => {
+  scratch = new Scratch();
+});
+
+afterEach(() => scratch.remove());
+
+/** Pages ahead after each of some reads. */
+function aheadOf(reads: readonly (readonly [number, number])[]): number[] {
+  const pattern = new ReadPattern(PAGE, 1000 * PAGE);
+  return reads.map(([offset, length]) => {
+    pattern.note(offset, length);
+    return pattern.ahead;
+  });
+}
+
+describe('the pattern of a reader', () => {
+  it('widens while reads follow one another, and ends at once', () => {
+    const reads = Array.from({ length: 6 }, (_, i) => [i * 1000, 1000] as const);
+    expect(aheadOf([...reads, [50_000, 1000], [51_000, 1000]])).toEqual([0, 4, 8, 16, 31, 31, 0, 4]);
+    expect(
+      aheadOf([
+        [500, 10],
+        [510, 10],
+        [510, 10],
+        [520, 10],
+      ]),
+    ).toEqual([0, 4, 4, 8]);
+  });
+
+  it('knows short strides, and not long ones or steps back', () => {
+    const strided = (stride: number) => aheadOf(Array.from({ length: 5 }, (_, i) => [PAGE + i * stride, 100] as const));
+    expect(strided(3 * PAGE)).toEqual([0, 0, 4, 8, 16]);
+    expect(strided(17 * PAGE)).toEqual([0, 0, 0, 0, 0]);
+    expect(aheadOf([5, 4, 3, 2].map((page) => [page * PAGE, PAGE] as const))).toEqual([0, 0, 0, 0]);
+  });
+
+  it('calls a long run through a large file a scan', () => {
+    const pattern = new ReadPattern(PAGE, 80 * PAGE);
+    for (let page = 0; page < 10; page++) pattern.note(page * PAGE, PAGE);
+    expect(pattern.isScan(4 * PAGE, 1000 * PAGE)).toBe(false);
+    for (let page = 10; page < 13; page++) pattern.note(page * PAGE, PAGE);
+    expect(pattern.isScan(4 * PAGE, 1000 * PAGE)).toBe(true);
+    expect(pattern.isScan(3 * PAGE, 1000 * PAGE)).toBe(false);
+    expect(pattern.isScan(4 * PAGE, 40 * PAGE)).toBe(false);
+    pattern.note(0, PAGE);
+    expect(pattern.isScan(4 * PAGE, 1000 * PAGE)).toBe(false);
+  });
+});
+
+describe('files read in order', () => {
+  it('bring pages ahead of their reader, in few calls', () => {
+    const rooms = testRooms();
+    using file = openFile(rooms, scratch.file('a', 128 * PAGE, 3));
+    for (let page = 0; page < 128; page++) {
+      expect(matches(file.read(page * PAGE, PAGE), 3, page * PAGE)).toBe(true);
+    }
+    const { reads, misses, aheadPages, hits } = pageStatistics(rooms.region);
+    expect(misses).toBe(128);
+    expect(reads).toBeLessThan(10);
+    expect(aheadPages).toBeGreaterThan(100);
+    expect(hits).toBe(128 - reads);
+    expect(rooms.pages.held).toBe(0);
+    file.close();
+    endOracle(rooms);
+  });
+
+  it('do not bring pages for readers that jump', () => {
+    const rooms = testRooms();
+    using file = openFile(rooms, scratch.file('a', 128 * PAGE, 3));
+    for (let page = 120; page > 0; page -= 7) file.read(page * PAGE, PAGE);
+    expect(pageStatistics(rooms.region).aheadPages).toBe(0);
+    file.close();
+    endOracle(rooms);
+  });
+
+  it('go straight to the reader when the file is larger than the memory, but for what is in memory', () => {
+    const rooms = testRooms({ frames: 64, bankFrames: 64 });
+    const path = scratch.file('a', 256 * PAGE, 3);
+    using file = openFile(rooms, path, { mode: 'rw' });
+    file.write(200 * PAGE + 5, new Uint8Array(100).fill(9));
+    for (let at = 0; at < 256 * PAGE; at += 8 * PAGE) {
+      const bytes = file.read(at, 8 * PAGE);
+      const written = at === 200 * PAGE;
+      expect(matches(written ? bytes.subarray(PAGE) : bytes, 3, written ? at + PAGE : at)).toBe(true);
+      if (written) expect(bytes.subarray(5, 105).every((byte) => byte === 9)).toBe(true);
+    }
+    const { directBytes, evictions } = pageStatistics(rooms.region);
+    expect(directBytes).toBeGreaterThan(150 * PAGE);
+    expect(evictions).toBeLessThan(64);
+    expect(file.read(255 * PAGE, 8 * PAGE).length).toBe(PAGE);
+    file.close();
+    writeFileSync(path, '');
+    endOracle(rooms);
+  });
+});

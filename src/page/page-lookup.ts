@@ -68,6 +68,11 @@ export class PageLookup {
     return frame;
   }
 
+  /** True when a page seems to be in memory, or on its way: a look without a lock. */
+  seems(vnode: VnodeIndex, index: number): boolean {
+    return this.#hash.find(vnode, index) >= 0;
+  }
+
   /**
    * The frame of a page that is in memory, now held exclusively by this thread, which must not hold it shared; -1 when it is
    * not in memory, or `timeoutMs` ran out. Give it back with `holds.releaseExclusive`, or turn it into a shared hold with

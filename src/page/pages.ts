@@ -134,7 +134,7 @@ export class Pages implements FrameReclaimer {
 
   /** True when a page seems to be in memory, or on its way: a look without a lock. */
   seems(vnode: VnodeIndex, index: number): boolean {
-    return this.#hash.find(vnode, index) >= 0;
+    return this.#lookup.seems(vnode, index);
   }
 
   /** Gives one hold of a page back. */

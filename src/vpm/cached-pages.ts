@@ -28,6 +28,7 @@
 import { fail } from '../base/errors.ts';
 import { VERIFY } from '../base/verify.ts';
 import type { BoundTables } from '../layout/region.ts';
+import { CacheList } from '../page/cache-list.ts';
 import { CLAIM, DirtyPages } from '../page/dirty-pages.ts';
 import { PAGE_STATE, PageHash, type VnodeIndex } from '../page/page-hash.ts';
 import type { PageHolds } from '../page/page-holds.ts';
@@ -92,6 +93,7 @@ export class CachedPages {
   readonly #hash: PageHash;
   readonly #page: BoundTables['page'];
   readonly #dirty: DirtyPages;
+  readonly #retired: CacheList;
   readonly #counters: Float64Array;
   readonly #store: MappedStore;
   readonly #lane = new Int32Array(1);
@@ -105,6 +107,7 @@ export class CachedPages {
     this.#hash = new PageHash(thread);
     this.#page = thread.region.tables.page;
     this.#dirty = new DirtyPages(thread);
+    this.#retired = new CacheList(thread, holds);
     this.#counters = mappingCountersOf(thread);
     this.entries = new MappingEntries(thread);
     this.clean = new CleanList(thread);
@@ -120,15 +123,15 @@ export class CachedPages {
     for (;;) {
       const frame = this.#hash.findCertain(vnode, index);
       if (frame < 0) return -1;
-      this.holds.shared(frame);
-      if (this.#isPage(frame, vnode, index) && this.#page.state.get(frame) === PAGE_STATE.valid) {
+      if (this.holds.page(frame, vnode, index)) {
+        // Pages that were retired past this cache are in use again.
+        this.#retired.remove(frame);
         if (this.clean.remove(frame)) {
           this.#page.referenced.put(frame, 1);
           this.#count(MAPPING_COUNTER.reclaimed);
         }
         return frame;
       }
-      this.holds.release(frame);
     }
   }
 

@@ -60,6 +60,12 @@ export const GEOMETRY_KEYS = [
   'policyQueues',
   'policyGhosts',
   'ioRequests',
+  'addressSpaces',
+  'segments',
+  'anonMaps',
+  'anonNodes',
+  'anons',
+  'shadowLists',
 ] as const;
 
 /** Name of one capacity. */

@@ -8,6 +8,7 @@ export * from './quantum-tables.ts';
 export * from './region.ts';
 export * from './replacement-tables.ts';
 export * from './seg-tables.ts';
+export * from './space-tables.ts';
 export * from './system-tables.ts';
 export * from './table.ts';
 export * from './tables.ts';

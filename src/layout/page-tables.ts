@@ -123,6 +123,7 @@ export const vnodePoolTable = table('vnodePool', 1, 'columns', {
   cellHead: i32('L', 'first free cell, cell + 1'),
   freshCell: i32('L', 'cells from here on were never used'),
   cellsInUse: i32('L', 'cells that hold text'),
+  reserved: i32('c', 'rows at the end that never stand for files'),
 });
 
 /** The path heap: cells of text linked to chains. */

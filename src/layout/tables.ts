@@ -74,6 +74,18 @@ import {
   pagelockSlotTable,
   pagelockTable,
 } from './seg-tables.ts';
+import {
+  addressSpaceTable,
+  anonMapTable,
+  anonNodeTable,
+  anonTable,
+  frameLockTable,
+  segmentTable,
+  shadowListTable,
+  spaceControlTable,
+  spacePinTable,
+  spaceSlotTable,
+} from './space-tables.ts';
 import { callbackTable, cancelTable, headerTable, journalTable, ownerTable, slotTable } from './system-tables.ts';
 import {
   arenaIndexTable,
@@ -184,6 +196,16 @@ export const TABLES = {
   policyGhost: policyGhostTable,
   ioRequest: ioRequestTable,
   ioService: ioServiceTable,
+  spaceControl: spaceControlTable,
+  addressSpace: addressSpaceTable,
+  segment: segmentTable,
+  anonMap: anonMapTable,
+  anonNode: anonNodeTable,
+  anon: anonTable,
+  shadowList: shadowListTable,
+  frameLock: frameLockTable,
+  spaceSlot: spaceSlotTable,
+  spacePin: spacePinTable,
 } as const;
 
 /** The type of `TABLES`. */

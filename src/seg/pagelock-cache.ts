@@ -182,6 +182,15 @@ export class PagelockCache {
     return this.#core.entries.shadow.get(this.#entryOf(pin));
   }
 
+  /** True when an entry in use has this shadow list, cached or on its way out. Looks at all entries: for recovery. */
+  hasShadow(shadow: number): boolean {
+    const { entries, control } = this.#core;
+    for (let entry = 0; entry < control.entryFresh.get(0); entry++) {
+      if (entries.owner.get(entry) !== 0 && entries.shadow.get(entry) === shadow) return true;
+    }
+    return false;
+  }
+
   /** First address of the range behind a pin: a request may lie inside. */
   addressOf(pin: Pin): number {
     return this.#core.entries.address.get(this.#entryOf(pin));

@@ -127,6 +127,19 @@ export const FAULT_POINTS = [
   'pmem.move.copied',
   'pmem.move.done',
   'vnode.io.serving',
+  'seg.space.changed',
+  'seg.space.linked',
+  'seg.space.cut',
+  'seg.fork.sharing',
+  'seg.fork.copied',
+  'seg.anon.made',
+  'seg.anon.stored',
+  'seg.anon.dropping',
+  'seg.write.entered',
+  'seg.pin.locking',
+  'seg.pin.locked',
+  'seg.pin.cached',
+  'seg.swap.writing',
 ] as const;
 
 /** Name of one fault point. */

@@ -30,6 +30,8 @@ export const OWNER_RESOURCE = {
   lockedFrames: 0,
   /** Bytes, or units, of allocations from arenas that charge: see owner-ledger.ts, where they are counted. */
   arenaBytes: 3,
+  /** Pages of swap that private mappings and shared anonymous memory have reserved. */
+  swap: 1,
 } as const;
 
 /** The part of a resource's charge that is changed under a lock lies this many lanes behind the other one. */

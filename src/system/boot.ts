@@ -10,7 +10,7 @@ import { MessageChannel, parentPort, type Transferable, Worker } from 'node:work
 import { VmError } from '../base/index.ts';
 import { Region } from '../layout/index.ts';
 import { Banks } from '../phys/banks.ts';
-import { createPagelock } from '../seg/index.ts';
+import { createPagelock, createSpaces } from '../seg/index.ts';
 import { claimSlot, createOwner, newWatchId, poisonRegion, refusePoisoned } from '../sync/index.ts';
 import { setIoKeeper } from '../vnode/index.ts';
 import { createMappingCache } from '../vpm/index.ts';
@@ -47,6 +47,7 @@ export function boot(options: BootOptions): VirtualMemory {
   pmemPool.reserveLimit.put(0, plan.pmem.reserveLimit);
   pmemPool.keepLarge.put(0, plan.pmem.keepLarge);
   pmemPool.seed.put(0, plan.pmem.seed ? 1 : 0);
+  createSpaces(region, plan.onlineFrames);
   const slot = claimSlot(region, newWatchId(region));
   if (plan.services === 'manual') return begin(new VirtualMemory(region, banks, slot, null), plan);
   const handle: Handle = { pagewright: 'handle', region: region.buffer, memories: banks.memories };

@@ -13,6 +13,7 @@ import {
   requireInteger,
 } from '../base/index.ts';
 import {
+  ANON_FANOUT,
   FRAME_ORDER,
   type Geometry,
   pageGeometry,
@@ -46,12 +47,16 @@ export interface BootOptions {
   readonly pmem?: PmemOptions;
   /** Threads that can be attached at a time, the system's own included: 4 to 64. Default 32. */
   readonly slots?: number;
-  /** Arenas that can exist at a time, the system's own included. Default 64. */
+  /** Arenas that can exist at a time, the system's own and one for each address space included. Default 64 more than those. */
   readonly arenas?: number;
   /** Boundary tags: about one per allocation and one per free block of all arenas. Default: one per 8 frames. */
   readonly tags?: number;
   /** Files that can be known at a time. Default: one per 16 frames. */
   readonly vnodes?: number;
+  /** Address spaces that can exist at a time. Default 64. */
+  readonly addressSpaces?: number;
+  /** Segments of all address spaces. Default: one per 64 frames, at least 1024. */
+  readonly segments?: number;
   /** Owners that can exist at a time. Default 16. */
   readonly owners?: number;
   /** Callbacks that can be known at a time. Default 64. */
@@ -143,6 +148,8 @@ const KNOWN_OPTIONS: readonly (keyof BootOptions)[] = [
   'arenas',
   'tags',
   'vnodes',
+  'addressSpaces',
+  'segments',
   'owners',
   'callbacks',
   'pagelock',
@@ -174,10 +181,14 @@ export function planBoot(options: BootOptions): BootPlan {
   const { pageSize, memoryBytes, memoryMaxBytes, bankBytes } = planMemory(options);
   const integer = (name: keyof BootOptions, fallback: number, min: number, max: number): number =>
     requireInteger('boot', name, options[name] ?? fallback, min, max);
-  const slots = integer('slots', 32, options.services === 'manual' ? 1 : 4, 64);
+  const attached = integer('slots', 32, options.services === 'manual' ? 1 : 4, 64);
+  // The bit behind the last slot stands for what belongs to no thread: it must fit into the words of bits.
+  const slots = attached % 32 === 0 ? attached - 1 : attached;
   const frames = memoryMaxBytes / pageSize;
   const tags = integer('tags', Math.max(8192, Math.ceil(frames / 8)), 256, 2 ** 27);
   const vnodes = integer('vnodes', Math.min(65536, Math.max(256, Math.ceil(frames / 16))), 1, 2 ** 22);
+  const addressSpaces = integer('addressSpaces', 64, 1, 16384);
+  const segments = integer('segments', Math.max(1024, Math.ceil(frames / 64)), 16, 2 ** 22);
   const slabs = Math.max(512, Math.ceil(tags / 32));
   const slotLanes = Math.ceil(slots / 32);
   const pathBytes = Math.max(65536, vnodes * 128);
@@ -194,7 +205,8 @@ export function planBoot(options: BootOptions): BootPlan {
     journalLanes: 1 + JOURNAL_WORDS,
     owners: integer('owners', 16, 1, 4096),
     callbacks: integer('callbacks', 64, 1, 4096),
-    arenas: integer('arenas', 64, 4, 65536),
+    // Each address space has one for its room.
+    arenas: integer('arenas', 64 + addressSpaces, 4, 65536),
     tags,
     tagBuckets: 2 * ceilPowerOfTwo(tags),
     frames,
@@ -202,7 +214,8 @@ export function planBoot(options: BootOptions): BootPlan {
     pageSize,
     pageBuckets: ceilPowerOfTwo(frames),
     pageStripes: 64,
-    vnodes,
+    // One stands for anonymous memory.
+    vnodes: vnodes + 1,
     vnodeBuckets: ceilPowerOfTwo(vnodes),
     pathBytes,
     quantumCaches: 256,
@@ -224,6 +237,7 @@ export function planBoot(options: BootOptions): BootPlan {
     ioRequests: 2 * slots,
     ...mappings.geometry,
     ...replacementGeometry(replacement, frames, ceilPowerOfTwo(slots)),
+    ...spaceGeometry(frames, addressSpaces, segments),
   };
   const spinLimit = integer('spinLimit', 100, 0, 1_000_000);
   const clock = oneOf('clock', options.clock ?? 'real', ['real', 'virtual']);
@@ -256,6 +270,19 @@ function pagelockGeometry(frames: number, pageSize: number, options: PagelockOpt
     pagelockEntries: entries,
     pagelockOwners: entries,
     pagelockPins: entries,
+  };
+}
+
+/** Capacities of address spaces: anonymous pages may be twice the memory, half of them swapped out. */
+function spaceGeometry(frames: number, addressSpaces: number, segments: number) {
+  const anons = 2 * frames;
+  return {
+    addressSpaces,
+    segments,
+    anonMaps: segments,
+    anonNodes: Math.ceil(anons / ANON_FANOUT) + 4 * segments,
+    anons,
+    shadowLists: Math.max(1024, Math.ceil(frames / 32)),
   };
 }
 

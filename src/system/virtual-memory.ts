@@ -19,7 +19,17 @@ import type { Region } from '../layout/index.ts';
 import { checkPages, checkReplacement, type PageCounter, Pages, pageStatistics, recoverPages } from '../page/index.ts';
 import { type Banks, type FrameCounts, Frames, PageLists } from '../phys/index.ts';
 import { DeviceMaps, Pmem } from '../pmem/index.ts';
-import { type CacheStatistics, PagelockCache } from '../seg/index.ts';
+import {
+  type AddressSpace,
+  type AddressSpaceId,
+  type AddressSpaceOptions,
+  type CacheStatistics,
+  PagelockCache,
+  type SharedMemory,
+  type SharedMemoryId,
+  type SharedMemoryOptions,
+  Spaces,
+} from '../seg/index.ts';
 import {
   type Attachment,
   Callbacks,
@@ -121,6 +131,8 @@ export class VirtualMemory {
   readonly pagelock: PagelockCache;
   /** Frees frames in time, and in order; see pagedaemon.ts. */
   readonly pagedaemon: Pagedaemon;
+  /** Address spaces; see seg/spaces.ts. */
+  readonly spaces: Spaces;
   /** Gives back, in this order, what a dead slot owned in each room. */
   readonly recoverers: readonly SlotRecoverer[];
   #monitor: MonitorLink | null;
@@ -146,6 +158,7 @@ export class VirtualMemory {
     this.mappings = new PageMappings(this.thread, banks, this.pages, this.vnodes);
     this.cachedMappings = new CachedMappings(this.thread, banks, this.frames, this.pages.holds, this.vnodes);
     this.pagelock = new PagelockCache(this.thread, this.callbacks, frameGauges(this.frames));
+    this.spaces = new Spaces(this);
     registerHeap(this.callbacks, this.frames, banks.pageSize);
     this.pagedaemon = new Pagedaemon(this.thread, this.frames, this.pages, this.vnodes);
     this.#registerReclaimers();
@@ -159,6 +172,7 @@ export class VirtualMemory {
       recoverMappings,
       (_self, dead) => this.pmem.recover(dead),
       (_self, dead) => this.pagelock.recover(dead),
+      (_self, dead) => this.spaces.recover(dead),
       (_self, dead) => this.frames.recover(dead),
       recoverPagedaemon,
     ];
@@ -266,6 +280,18 @@ export class VirtualMemory {
     return this.arenas.create(name, options);
   }
 
+  /** Makes an address space, or opens the one of an `id` of another thread; see seg/address-space.ts. */
+  addressSpace(options: AddressSpaceOptions | AddressSpaceId = {}): AddressSpace {
+    this.#requireAttached('addressSpace');
+    return 'space' in options ? this.spaces.open(options) : this.spaces.create(options);
+  }
+
+  /** Makes anonymous memory that address spaces can share, or opens that of an `id`; it stays until it is released. */
+  sharedMemory(options: SharedMemoryOptions | SharedMemoryId): SharedMemory {
+    this.#requireAttached('sharedMemory');
+    return 'map' in options ? this.spaces.shared.open(options) : this.spaces.shared.create(options);
+  }
+
   /** The arena of a name. Throws `ENOENT`. */
   arena(name: string): Arena {
     this.#requireAttached('arena');
@@ -295,6 +321,7 @@ export class VirtualMemory {
       this.vnodes.check(),
       this.cachedMappings.check(),
       this.pagelock.check(),
+      this.spaces.check(),
     ];
   }
 

@@ -136,18 +136,18 @@ export class VnodeTable {
   }
 
   /** Sets this slot's bit of a row that another slot has open. Throws `ESTALE` when nobody has. */
-  retain(row: VnodeIndex, generation: number, writable: boolean): void {
+  retain(row: VnodeIndex, generation: number, writable: boolean, slot: SlotIndex = this.#thread.slot): void {
     this.#mutex.enter();
     const same = this.#vnode.generation.get(row) === generation && this.isOpen(row);
-    if (same) this.#setOpen(row, this.#thread.slot, writable);
+    if (same) this.#setOpen(row, slot, writable);
     this.#mutex.exit();
     if (!same) fail('ESTALE', 'vnodes.retain', { vnode: row, generation }, 'nobody has this vnode open any more');
   }
 
   /** Clears this slot's bits. */
-  release(row: VnodeIndex): void {
+  release(row: VnodeIndex, slot: SlotIndex = this.#thread.slot): void {
     this.#mutex.enter();
-    this.#clearOpen(row, this.#thread.slot);
+    this.#clearOpen(row, slot);
     this.#mutex.exit();
   }
 
@@ -265,7 +265,9 @@ export class VnodeTable {
   }
 
   #hasFreeRow(): boolean {
-    return this.#pool.freeHead.get(0) !== 0 || this.#pool.freshRow.get(0) < this.#vnode.rowCount;
+    return (
+      this.#pool.freeHead.get(0) !== 0 || this.#pool.freshRow.get(0) < this.#vnode.rowCount - this.#pool.reserved.get(0)
+    );
   }
 
   #takeRow(): VnodeIndex {

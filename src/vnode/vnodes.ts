@@ -137,6 +137,22 @@ export class Vnodes implements VnodeStore {
     this.#count(vnode, writable);
   }
 
+  /** Keeps a vnode open for another slot, for as long as something that belongs to no thread names it. */
+  retainFor(vnode: VnodeIndex, generation: number, writable: boolean, slot: SlotIndex): void {
+    this.#table.retain(vnode, generation, writable, slot);
+  }
+
+  /** Takes `retainFor` back. What was written to it is for whoever recycles the row to write back. */
+  releaseFor(vnode: VnodeIndex, slot: SlotIndex): void {
+    this.#table.release(vnode, slot);
+  }
+
+  /** True while this thread has the vnode open, for writing if `writable`. */
+  isOpenHere(vnode: VnodeIndex, writable: boolean): boolean {
+    const opens = this.#opens.get(vnode);
+    return opens !== undefined && (!writable || opens.writers > 0);
+  }
+
   /**
    * Takes one open back. The last one for writing in this thread writes modified pages to the store first; when that fails,
    * the vnode is closed all the same, and the error thrown. The pages stay until their frames or the row are needed.

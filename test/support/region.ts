@@ -49,6 +49,12 @@ const SMALL: Partial<Geometry> = {
   pmemRuns: 256,
   deviceMaps: 8,
   ioRequests: 8,
+  addressSpaces: 16,
+  segments: 256,
+  anonMaps: 64,
+  anonNodes: 256,
+  anons: 2048,
+  shadowLists: 256,
 };
 
 /** What a room needs to run in one thread. */

@@ -1,0 +1,355 @@
+/**
+ * Address spaces as users see them.
+ *
+ * PROBLEM     One range of addresses over files, anonymous memory, shared memory and devices, for all threads at once, with
+ *             copies of it at an instant and parts of it that stay where they are.
+ * STRUCTURE   An object of one thread over the shared space:
+ *
+ *               map                        options -> room -> segment, in one transaction
+ *               unmap, protect, advise     space-changes.ts        fork    space-fork.ts
+ *               read, write, words         space-access.ts         pin     space-pins.ts
+ *
+ * INVARIANTS  I1 the object is good for one space: when that is destroyed, every call says `ESTALE`, also if its row is taken again.
+ * LOCKING     See space-core.ts and space-changes.ts.
+ * COSTS       Making the object: a table of translations, 40 KiB.
+ * FAILURE     `EFAULT`, `EINVAL`, `ENOMEM`, `EEXIST`, `EBUSY`, `ESTALE`.
+ * REJECTED    Several ranges to a segment; spaces that span systems.
+ * REFERENCES  illumos vm_as.c.
+ */
+
+import { fail, failMisuse, requireInteger } from '../base/index.ts';
+import type { RwLock } from '../sync/index.ts';
+import type { Arena } from '../vmem/index.ts';
+import { type MapOptions, type MapPlan, planMap } from './map-options.ts';
+import { MapSetUp } from './map-set-up.ts';
+import type { CacheOwner } from './pagelock-kinds.ts';
+import type { SegmentDriver } from './segment-driver.ts';
+import { SpaceAccess } from './space-access.ts';
+import { SpaceAdvice } from './space-advice.ts';
+import { SpaceChanges, type UserPart } from './space-changes.ts';
+import { dumpSpace, type SegmentInfo, segmentInfo } from './space-dump.ts';
+import {
+  type Advice,
+  type Protection,
+  SEGMENT_FLAG,
+  type SegmentIndex,
+  SPACE_STATE,
+  type SpaceIndex,
+} from './space-kinds.ts';
+import { type SpacePin, SpacePins } from './space-pins.ts';
+import type { SpaceParts } from './spaces.ts';
+
+/** What another thread needs to find the same space: can be posted. */
+export interface AddressSpaceId {
+  readonly space: SpaceIndex;
+  readonly generation: number;
+}
+
+/** Options of calls that may meet pins. */
+export interface PinWait {
+  /** Milliseconds to wait until the range is not pinned any more. Default 0: `EBUSY`. */
+  readonly timeoutMs?: number;
+}
+
+/** One thread's view of an address space. Made by `vm.addressSpace`. */
+export class AddressSpace {
+  /** For `vm.addressSpace` in another thread. */
+  readonly id: AddressSpaceId;
+  private readonly parts: SpaceParts;
+  private readonly space: SpaceIndex;
+  private readonly lock: RwLock;
+  private readonly access: SpaceAccess;
+  private readonly changes: SpaceChanges;
+  private readonly pins: SpacePins;
+  private readonly advice: SpaceAdvice;
+
+  /** For `Spaces`. */
+  constructor(parts: SpaceParts, space: SpaceIndex) {
+    const { core, sections, faults, rooms, shadows, charge } = parts;
+    this.parts = parts;
+    this.space = space;
+    this.id = { space, generation: core.spaces.generation.get(space) };
+    this.lock = core.lockOf(space);
+    this.access = new SpaceAccess(core, space, sections, faults, rooms.pages, rooms.banks);
+    this.changes = new SpaceChanges(parts, space, this.access);
+    const tree = parts.segments.tree;
+    this.pins = new SpacePins(core, space, tree, this.access, shadows, rooms, charge);
+    this.advice = new SpaceAdvice(parts, space, this.access, this.changes);
+  }
+
+  /** Bytes that are mapped. */
+  get size(): number {
+    return this.parts.core.spaces.size.get(this.space);
+  }
+
+  /** Maps something and returns its address. Throws `ENOMEM`, `EEXIST`, `EBUSY`, `EINVAL`; then nothing has changed. */
+  map(options: MapOptions): number {
+    const { core, room } = this.parts;
+    const plan = planMap(options, core.pageSize);
+    const arena = room.open(this.space);
+    const setUp = new MapSetUp(this.parts, this.space, plan);
+    if (plan.address >= 0 && plan.replace)
+      this.cut('as.map', arena, plan.address, plan.address + plan.size, plan.timeoutMs);
+    this.lock.enterExclusive();
+    try {
+      this.access.requireLive();
+      room.begin(this.space, arena);
+      const address = this.place(arena, plan);
+      try {
+        const segment = this.parts.segments.attach(this.space, address, plan.size, plan.guard, setUp);
+        if (segment < 0) fail('EEXIST', 'as.map', { address, size: plan.size }, 'something is mapped there');
+      } catch (error) {
+        arena.xfree(address - plan.guard, plan.size + 2 * plan.guard);
+        throw error;
+      } finally {
+        room.end();
+      }
+      return address;
+    } catch (error) {
+      room.end();
+      setUp.discard();
+      throw error;
+    } finally {
+      this.lock.exitExclusive();
+    }
+  }
+
+  /** Unmaps all that lies in a range; what is not mapped is skipped. Throws `EBUSY` or `ETIMEDOUT` while a part is pinned. */
+  unmap(address: number, size: number, { timeoutMs = 0 }: PinWait = {}): void {
+    const [start, end] = this.pageRange('as.unmap', address, size);
+    this.cut('as.unmap', this.parts.room.open(this.space), start, end, timeoutMs);
+  }
+
+  /** Changes what a range may be used for. Throws `EFAULT` for a gap, `EINVAL` above `maxProtection`, `EBUSY` for pins. */
+  protect(address: number, size: number, protection: Protection, { timeoutMs = 0 }: PinWait = {}): void {
+    const [start, end] = this.pageRange('as.protect', address, size);
+    if (!['none', 'read', 'write'].includes(protection))
+      failMisuse('as.protect', { protection }, "'none', 'read', 'write'");
+    this.changes.begin('as.protect', start, end, timeoutMs);
+    try {
+      this.changes.protectRange(start, end, protection);
+    } finally {
+      this.changes.end();
+    }
+  }
+
+  /**
+   * Says how a range will be used: `'willNeed'` brings it in, `'free'` gives private anonymous pages up: they read as zeros
+   * then; pinned ones stay. `'dontNeed'` writes modified pages of files back. The others are remembered for drivers.
+   */
+  advise(address: number, size: number, advice: Advice): void {
+    const [start, end] = this.pageRange('as.advise', address, size);
+    this.advice.advise(start, end, advice);
+  }
+
+  /** Writes what was stored into shared mappings of files back, and makes it durable. Throws `EIO` and others. */
+  sync(address: number, size: number): void {
+    const [start, end] = this.pageRange('as.sync', address, size);
+    this.advice.sync(start, end);
+  }
+
+  /** What is mapped at an address, or null. Logarithmic in the number of segments. */
+  lookup(address: number): SegmentInfo | null {
+    this.lock.enterShared();
+    try {
+      this.access.requireLive();
+      const segment = this.parts.segments.tree.find(this.space, address);
+      return segment < 0 ? null : segmentInfo(this.parts.core, segment);
+    } finally {
+      this.lock.exitShared();
+    }
+  }
+
+  /** Reads bytes into a new array. */
+  read(address: number, length: number): Uint8Array;
+  /** Fills an array with the bytes from an address on. */
+  read(address: number, target: Uint8Array): Uint8Array;
+  read(address: number, into: number | Uint8Array): Uint8Array {
+    if (typeof into === 'number') requireInteger('as.read', 'length', into, 0, 2 ** 32);
+    const target = typeof into === 'number' ? new Uint8Array(into) : into;
+    this.requireRange('as.read', address, target.length);
+    this.access.read(address, target, 0, target.length);
+    return target;
+  }
+
+  /** Writes bytes. A fork sees of each page all that one call stores there, or nothing. */
+  write(address: number, bytes: Uint8Array): void {
+    this.requireRange('as.write', address, bytes.length);
+    this.access.write(address, bytes, 0, bytes.length);
+  }
+
+  /** Fills a range with one byte. */
+  fill(address: number, value: number, length: number): void {
+    this.requireRange('as.fill', address, length);
+    this.access.fill(address, value, length);
+  }
+
+  /** Reads the 32-bit word at an address that is a multiple of 4. Sequentially consistent, like the following. */
+  load(address: number): number {
+    return this.access.load(address);
+  }
+
+  /** Stores a 32-bit word. */
+  store(address: number, value: number): void {
+    this.access.store(address, value);
+  }
+
+  /** Adds to a 32-bit word; returns what was there. */
+  add(address: number, value: number): number {
+    return this.access.add(address, value);
+  }
+
+  /** Replaces a 32-bit word that holds `expected`; returns what was there. */
+  compareAndSwap(address: number, expected: number, value: number): number {
+    return this.access.compareAndSwap(address, expected, value);
+  }
+
+  /**
+   * Keeps a range where it is until the pin is released, for example for WebAssembly, native code or a socket. The pin's views
+   * show the space's own bytes; to store through them, pin for `'write'`. Counts against `lockedFrames` of the owner.
+   */
+  pin(address: number, length: number, access: 'read' | 'write'): SpacePin {
+    this.requireRange('as.pin', address, length);
+    if (length === 0 || (access !== 'read' && access !== 'write')) {
+      failMisuse('as.pin', { length, access }, "at least a byte, for 'read' or 'write'");
+    }
+    return this.pins.pin(address, length, access === 'write');
+  }
+
+  /** A copy of the space as it is at one instant during the call. Its price does not grow with what is mapped. */
+  fork(): AddressSpace {
+    const { fork, spaces } = this.parts;
+    return spaces.bind(fork.fork(this.space, this.access, (child) => spaces.takeApart(child)));
+  }
+
+  /** Unmaps everything and ends the space, for all threads. Throws `EBUSY` or `ETIMEDOUT` while a part is pinned. */
+  destroy({ timeoutMs = 0 }: PinWait = {}): void {
+    const { core, spaces } = this.parts;
+    const { slots, thread } = core;
+    const told: UserPart[] = [];
+    this.changes.begin('as.destroy', 0, Number.MAX_SAFE_INTEGER, timeoutMs);
+    this.changes.noteAll(told);
+    core.lock.enter();
+    thread.journal.set(core.spaces.state, this.space, SPACE_STATE.unsettled);
+    thread.journal.set(slots.unsettled, thread.slot, this.space + 1);
+    core.lock.exit();
+    this.changes.end();
+    spaces.takeApart(this.space);
+    this.tell(told);
+  }
+
+  /** Moves what private mappings have reserved to another owner. Throws `EBUSY` when segments are charged together with others. */
+  changeOwner(owner: number): void {
+    this.changes.begin('as.changeOwner', 0, 0, 0);
+    try {
+      this.changes.changeOwner(owner);
+    } finally {
+      this.changes.end();
+    }
+  }
+
+  /** The segments in the order of addresses. */
+  segments(): SegmentInfo[] {
+    this.lock.enterShared();
+    try {
+      this.access.requireLive();
+      return this.parts.segments.tree.list(this.space).map((segment) => segmentInfo(this.parts.core, segment));
+    } finally {
+      this.lock.exitShared();
+    }
+  }
+
+  /** All segments as text, one a line. */
+  dump(): string {
+    return dumpSpace(this.id, this.segments());
+  }
+
+  /**
+   * A segment without a driver, as the original allocates them: rounded to pages; -1 when the range is not inside the space,
+   * touches its hole, ends above the user limit, or meets another segment. `isStatic`: only the last is looked at.
+   */
+  allocSegment(base: number, size: number, isStatic = false): SegmentIndex {
+    const { room, segments } = this.parts;
+    const arena = room.open(this.space);
+    this.lock.enterExclusive();
+    try {
+      this.access.requireLive();
+      room.begin(this.space, arena);
+      const segment = isStatic ? segments.attach(this.space, base, size) : segments.alloc(this.space, base, size);
+      if (segment >= 0) this.roomOf(arena, segment);
+      room.end();
+      return segment;
+    } finally {
+      this.lock.exitExclusive();
+    }
+  }
+
+  /** Copies of segments cannot be told what to inherit: `ENOTSUP`, as in the original. */
+  inherit(_address: number, _size: number): never {
+    return fail('ENOTSUP', 'as.inherit', { ...this.id }, 'no driver supports it');
+  }
+
+  private roomOf(arena: Arena, segment: SegmentIndex): void {
+    const { core, room } = this.parts;
+    const { segments } = core;
+    const base = segments.base.get(segment);
+    if (room.reserve(arena, base, base + segments.size.get(segment))) return;
+    core.lock.enter();
+    core.thread.journal.set(segments.flags, segment, segments.flags.get(segment) | SEGMENT_FLAG.noRoom);
+    core.lock.exit();
+  }
+
+  /** Steps of an unmapping. */
+  private cut(call: string, arena: Arena, start: number, end: number, timeoutMs: number): void {
+    const told: UserPart[] = [];
+    const owners: CacheOwner[] = [];
+    this.changes.begin(call, start, end, timeoutMs);
+    try {
+      this.changes.cutRange(arena, start, end, told, owners);
+    } finally {
+      this.changes.end();
+    }
+    this.changes.finish(owners);
+    this.tell(told);
+  }
+
+  /** Where a new segment lies; its room is taken. */
+  private place(arena: Arena, plan: MapPlan): number {
+    const { room } = this.parts;
+    const { address, size, guard, align, min, max } = plan;
+    if (address < 0) {
+      const found = room.take(arena, { size, guard, align, min, max });
+      return found < 0 ? room.failNoRoom('as.map', { size, guard, align, min, max }) : found;
+    }
+    this.requireInside(address, size);
+    if (room.reserve(arena, address - guard, address + size + guard)) return address;
+    return fail('EEXIST', 'as.map', { address, size, guard }, 'something is mapped there, or in the guard gaps');
+  }
+
+  private requireInside(address: number, size: number): void {
+    const { spaces } = this.parts.core;
+    const base = spaces.base.get(this.space);
+    const limit = Math.min(spaces.limit.get(this.space), spaces.userLimit.get(this.space));
+    if (address >= base && address + size <= limit) return;
+    failMisuse('as.map', { address, size, base, limit }, 'the range must lie inside the space');
+  }
+
+  private tell(told: readonly UserPart[]): void {
+    for (const { view, callback, offset, length } of told) {
+      const driver = this.parts.rooms.callbacks.resolve<SegmentDriver>(callback);
+      driver.unmapped?.(view, offset, length);
+    }
+  }
+
+  private pageRange(call: string, address: number, size: number): [number, number] {
+    const { pageSize } = this.parts.core;
+    this.requireRange(call, address, size);
+    if (address % pageSize !== 0) failMisuse(call, { address, pageSize }, 'the address is a multiple of the page size');
+    return [address, Math.ceil((address + size) / pageSize) * pageSize];
+  }
+
+  private requireRange(call: string, address: number, length: number): void {
+    if (Number.isSafeInteger(address) && address >= 0 && Number.isSafeInteger(address + length) && length >= 0) return;
+    failMisuse(call, { address, length }, 'a range lies between 0 and 2^53');
+  }
+}

@@ -1,0 +1,18 @@
+/** What boot writes down for address spaces, once. */
+
+import type { Region } from '../layout/region.ts';
+import { VNODE_KIND } from '../vnode/index.ts';
+
+/**
+ * Sets the last vnode aside for anonymous memory, and the bit behind that of the last slot, in page locks and vnodes, for
+ * shadow lists and mappings: no thread has it.
+ */
+export function createSpaces(region: Region, frames: number): void {
+  const { spaceControl, vnode, vnodePool } = region.tables;
+  vnodePool.reserved.put(0, 1);
+  vnode.kind.put(vnode.rowCount - 1, VNODE_KIND.anon);
+  spaceControl.anonVnode.put(0, vnode.rowCount);
+  spaceControl.reserveMax.put(0, frames);
+  const { slots, slotLanes } = region.geometry;
+  if (slots < 32 * slotLanes) spaceControl.lockSlot.put(0, slots + 1);
+}

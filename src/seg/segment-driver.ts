@@ -1,0 +1,40 @@
+/** The interface of segment drivers of users: how a program serves faults of a range by itself. */
+
+import type { SegmentIndex, SpaceIndex } from './space-kinds.ts';
+
+/** A segment as a driver of users sees it. */
+export interface SegmentView {
+  readonly space: SpaceIndex;
+  readonly segment: SegmentIndex;
+  /** First address. */
+  readonly base: number;
+  /** Bytes. */
+  readonly size: number;
+  /** What `map` was given. */
+  readonly data: number;
+}
+
+/**
+ * A driver of users. Named in `map` by a callback reference: a module's export, or a name that every thread registers with
+ * `vm.callbacks.register`, because a fault may come from any thread. Its functions run with no lock held, several at a time
+ * for one segment; by the time they return, the segment may be gone. A thread can die in the middle of them.
+ */
+export interface SegmentDriver {
+  /**
+   * The physical address of the page at an offset in the segment: memory that stays where it is until `unmapped` was
+   * called for it, for example of `vm.heap` or a pmem cookie. Called at each first access of a thread, and again after changes:
+   * the same offset must give the same page. Throws what the access shall throw.
+   */
+  fault(segment: SegmentView, offset: number, write: boolean): number;
+  /** A part of the segment has been unmapped: nobody reaches its pages any more. */
+  unmapped?(segment: SegmentView, offset: number, length: number): void;
+  /** Bytes that were stored shall become durable. */
+  sync?(segment: SegmentView, offset: number, length: number): void;
+  /** Advice by the names of `ADVICE`. */
+  advise?(segment: SegmentView, offset: number, length: number, advice: string): void;
+  /**
+   * A fork is made: the value that `data` has in the copy. Without this function the copy shows the same pages. Called
+   * before the instant that the fork shows.
+   */
+  fork?(segment: SegmentView): number;
+}

@@ -1,0 +1,353 @@
+/**
+ * Changes of a space: what happens before segments are cut or protected.
+ *
+ * PROBLEM     A part of a space may be unmapped or protected only when nobody has it pinned, nothing of it is cached as locked,
+ *             and no store through an old translation is on its way.
+ * STRUCTURE   1 purge the pagelock cache of what the part belongs to: no lock is held
+ *             2 take the space exclusively   3 a pin in the part? give it back, then wait, or `EBUSY`
+ *             4 something of it locked after all, because it was pinned and released since step 1? give it back, go to 1
+ *             5 count the change and wait until nobody writes   6 the change itself
+ *             7 give the space back   8 free anonymous pages, tell drivers of users
+ * INVARIANTS  I1 at step 6 no list locks a page that only this part shows.
+ * LOCKING     The space exclusively from 2 to 7; nothing is held while drivers run.
+ * COSTS       A look at every segment of the part.
+ * FAILURE     `EBUSY` names the slot that has a pin; `ETIMEDOUT`.
+ * REJECTED    Waiting with the space held: the thread that has the pin may need the space to go on.
+ * REFERENCES  illumos as_unmap and as_setprot with their EAGAIN loops; DESIGN 5.6.
+ */
+
+import { fail } from '../base/errors.ts';
+import { VERIFY } from '../base/verify.ts';
+import { deadlineOf, faultPoint, load, type RwLock, remainingMs, sleepOn, undoJournal } from '../sync/index.ts';
+import type { Arena } from '../vmem/index.ts';
+import type { AnonMemory } from './anon-memory.ts';
+import type { PagelockCache } from './pagelock-cache.ts';
+import type { CacheOwner } from './pagelock-kinds.ts';
+import type { SegmentView } from './segment-driver.ts';
+import type { Segments } from './segments.ts';
+import type { ShadowLists } from './shadow-lists.ts';
+import type { SpaceAccess } from './space-access.ts';
+import type { SpaceCore } from './space-core.ts';
+import {
+  ANON_MAP_FLAG,
+  PROTECTION_NAMES,
+  type Protection,
+  SEGMENT_DRIVER,
+  SEGMENT_FLAG,
+  type SegmentIndex,
+  type SpaceIndex,
+} from './space-kinds.ts';
+import type { SpaceRoom } from './space-room.ts';
+import type { WriteSections } from './write-sections.ts';
+
+/** How long step 4 waits before it starts again. */
+const PAUSE_MS = 1;
+
+/** How often step 4 starts again before it says `EBUSY`. */
+const ATTEMPTS_MAX = 200;
+
+/** What changes need. */
+export interface ChangeParts {
+  readonly core: SpaceCore;
+  readonly segments: Segments;
+  readonly sections: WriteSections;
+  readonly shadows: ShadowLists;
+  readonly room: SpaceRoom;
+  readonly anon: AnonMemory;
+  readonly pagelock: PagelockCache;
+}
+
+/** A part of a segment of a driver of users that was unmapped. */
+export interface UserPart {
+  readonly view: SegmentView;
+  readonly callback: number;
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** Changes of one space, as one thread makes them. */
+export class SpaceChanges {
+  private readonly parts: ChangeParts;
+  private readonly space: SpaceIndex;
+  private readonly access: SpaceAccess;
+  private readonly lock: RwLock;
+
+  constructor(parts: ChangeParts, space: SpaceIndex, access: SpaceAccess) {
+    this.parts = parts;
+    this.space = space;
+    this.access = access;
+    this.lock = parts.core.lockOf(space);
+  }
+
+  /** Steps 1 to 5: the space is held exclusively when it returns. `call` and `timeoutMs`: who waits how long for pins. */
+  begin(call: string, start: number, end: number, timeoutMs: number): void {
+    const { core, sections } = this.parts;
+    const deadline = deadlineOf(core.thread, timeoutMs);
+    for (let attempt = 0; ; attempt++) {
+      // 1.
+      for (const owner of this.ownersIn(start, end)) this.parts.pagelock.purge(owner);
+      // 2.
+      this.lock.enterExclusive();
+      try {
+        this.access.requireLive();
+        // 3.
+        const pin = this.pinIn(start, end);
+        if (pin < 0 && !this.isLockedIn(start, end)) {
+          // 5.
+          sections.changeAll(this.space);
+          return;
+        }
+        if (pin >= 0 && timeoutMs === 0) this.failPinned(call, start, end, pin);
+        if (pin < 0 && attempt === ATTEMPTS_MAX) fail('EBUSY', call, { start, end }, 'pages of it stay locked');
+      } catch (error) {
+        this.lock.exitExclusive();
+        throw error;
+      }
+      this.lock.exitExclusive();
+      if (!this.pause(start, end, deadline)) fail('ETIMEDOUT', call, { start, end }, 'it is pinned still');
+    }
+  }
+
+  /** Takes the space exclusively, for a change that pins do not mind. */
+  beginShape(): void {
+    this.lock.enterExclusive();
+    try {
+      this.access.requireLive();
+    } catch (error) {
+      this.lock.exitExclusive();
+      throw error;
+    }
+  }
+
+  /** Step 7. */
+  end(): void {
+    this.lock.exitExclusive();
+  }
+
+  /** Step 6 of unmapping: cuts every segment in the range, and gives room back. Appends what drivers must be told. */
+  cutRange(arena: Arena, start: number, end: number, told: UserPart[], owners: CacheOwner[]): void {
+    const { segments, room, core } = this.parts;
+    const rows = core.segments;
+    room.begin(this.space, arena);
+    for (;;) {
+      const segment = segments.tree.firstIn(this.space, start, end);
+      if (segment < 0) break;
+      const from = Math.max(start, rows.base.get(segment));
+      const to = Math.min(end, rows.base.get(segment) + rows.size.get(segment));
+      this.noteUser(segment, from, to, told);
+      this.noteOwner(segment, from, to, owners);
+      const roomStart = rows.roomStart.get(segment);
+      const roomEnd = rows.roomEnd.get(segment);
+      const hasRoom = (rows.flags.get(segment) & SEGMENT_FLAG.noRoom) === 0;
+      segments.cut(segment, from, to);
+      if (VERIFY) faultPoint(core.thread, 'seg.space.cut');
+      if (hasRoom) room.giveBack(this.space, arena, roomStart, roomEnd);
+    }
+    room.end();
+  }
+
+  /** Notes what drivers of users must be told when all of a space goes. */
+  noteAll(told: UserPart[]): void {
+    const { core, segments } = this.parts;
+    for (const segment of segments.tree.list(this.space)) {
+      const base = core.segments.base.get(segment);
+      this.noteUser(segment, base, base + core.segments.size.get(segment), told);
+    }
+  }
+
+  /** Charges another owner for what the segments have reserved by themselves. */
+  changeOwner(owner: number): void {
+    const { core, segments } = this.parts;
+    const { spaces, thread } = core;
+    const list = segments.tree.list(this.space);
+    const shared = list.find((segment) => !segments.canChangeZones(segment));
+    if (shared !== undefined) {
+      fail(
+        'EBUSY',
+        'as.changeOwner',
+        { segment: shared },
+        'what a shared segment has reserved is charged for all who map it',
+      );
+    }
+    const pages = list.reduce((sum, segment) => sum + core.pagesOf(segments.swapReserved(segment)), 0);
+    core.lock.enter();
+    core.unreserve(spaces.owner.get(this.space), pages);
+    if (!core.tryReserve(owner, pages)) {
+      undoJournal(thread.region, thread.slot);
+      core.lock.exit();
+      core.failReserve('as.changeOwner', pages);
+    }
+    thread.journal.set(spaces.owner, this.space, owner);
+    core.lock.exit();
+  }
+
+  /** Step 6 of protecting. Throws before anything changes. */
+  protectRange(start: number, end: number, protection: Protection): void {
+    const { core, segments } = this.parts;
+    const rows = core.segments;
+    const bits = PROTECTION_NAMES[protection];
+    for (let at = start; at < end; ) {
+      const segment = segments.tree.find(this.space, at);
+      if (segment < 0) fail('EFAULT', 'protect', { address: at }, 'nothing is mapped at this address');
+      if ((rows.maxProtection.get(segment) & bits) !== bits) {
+        fail('EINVAL', 'protect', { address: at, protection }, 'the mapping cannot have this protection');
+      }
+      at = rows.base.get(segment) + rows.size.get(segment);
+    }
+    for (let at = start; at < end; ) {
+      const segment = this.isolate(at, end);
+      this.protectSegment(segment, bits);
+      at = rows.base.get(segment) + rows.size.get(segment);
+    }
+  }
+
+  /** The part of the segment at `at` that lies in `[at, end)`, as a segment of its own. */
+  isolate(at: number, end: number): SegmentIndex {
+    const { core, segments } = this.parts;
+    const rows = core.segments;
+    const whole = segments.tree.find(this.space, at);
+    let segment = whole;
+    if (rows.base.get(segment) < at) segment = segments.split(segment, at);
+    const isLonger = rows.base.get(segment) + rows.size.get(segment) > end;
+    if (isLonger) segments.split(segment, end);
+    if (segment !== whole || isLonger) this.parts.room.forget(this.space);
+    return segment;
+  }
+
+  /** Frees the cache's rows of segments and maps that are gone, and the pages that nobody has any more. Step 8. */
+  finish(owners: readonly CacheOwner[]): void {
+    for (const owner of owners) this.parts.pagelock.destroyOwner(owner);
+    this.parts.anon.reap();
+  }
+
+  /** The slot that pins a page of the range, or -1. */
+  pinIn(start: number, end: number): number {
+    const { pins, pinPool } = this.parts.core;
+    for (let row = 0; row < pinPool.walkEnd; row++) {
+      if (pins.space.get(row) !== this.space + 1) continue;
+      if (pins.start.get(row) < end && pins.end.get(row) > start) return pins.slot.get(row);
+    }
+    return -1;
+  }
+
+  private protectSegment(segment: SegmentIndex, bits: number): void {
+    const { core } = this.parts;
+    const { segments, spaces, thread } = core;
+    core.lock.enter();
+    const isPrivate = (segments.flags.get(segment) & SEGMENT_FLAG.shared) === 0;
+    const reserves = (segments.flags.get(segment) & SEGMENT_FLAG.noReserve) === 0;
+    // A private mapping reserves when it may first be written.
+    if (
+      isPrivate &&
+      reserves &&
+      (bits & 2) !== 0 &&
+      segments.reserved.get(segment) === 0 &&
+      segments.map.get(segment) !== 0
+    ) {
+      const pages = core.pagesOf(segments.size.get(segment));
+      if (!core.tryReserve(spaces.owner.get(this.space), pages)) {
+        core.lock.exit();
+        core.failReserve('protect', pages);
+      }
+      thread.journal.set(segments.reserved, segment, pages);
+    }
+    thread.journal.set(segments.protection, segment, bits);
+    core.lock.exit();
+  }
+
+  /** The owners in the pagelock cache of all that the range shows. */
+  private ownersIn(start: number, end: number): CacheOwner[] {
+    const { core, segments } = this.parts;
+    const rows = core.segments;
+    const owners = new Set<CacheOwner>();
+    this.lock.enterShared();
+    try {
+      for (let segment = segments.tree.firstIn(this.space, start, end); segment >= 0; ) {
+        const map = rows.map.get(segment) - 1;
+        if (rows.cacheOwner.get(segment) !== 0) owners.add(rows.cacheOwner.get(segment) - 1);
+        if (map >= 0 && core.maps.cacheOwner.get(map) !== 0) owners.add(core.maps.cacheOwner.get(map) - 1);
+        segment = segments.tree.firstIn(this.space, rows.base.get(segment) + rows.size.get(segment), end);
+      }
+    } finally {
+      this.lock.exitShared();
+    }
+    return [...owners];
+  }
+
+  /** Step 4: true when a list locks what would go. */
+  private isLockedIn(start: number, end: number): boolean {
+    const { core, segments, shadows } = this.parts;
+    const rows = core.segments;
+    for (let segment = segments.tree.firstIn(this.space, start, end); segment >= 0; ) {
+      const base = rows.base.get(segment);
+      const last = base + rows.size.get(segment);
+      const map = rows.map.get(segment) - 1;
+      if (map >= 0 && this.isMapLocked(segment, map, Math.max(start, base), Math.min(end, last))) return true;
+      if (shadows.isLocked(-1, segment, 0, Number.MAX_SAFE_INTEGER)) return true;
+      segment = segments.tree.firstIn(this.space, last, end);
+    }
+    return false;
+  }
+
+  private isMapLocked(segment: SegmentIndex, map: number, start: number, end: number): boolean {
+    const { core, shadows } = this.parts;
+    const { maps, segments } = core;
+    const flags = maps.flags.get(map);
+    const whole = end - start === segments.size.get(segment);
+    // What is shared stays as long as somebody else names it.
+    if ((flags & ANON_MAP_FLAG.shared) === 0) {
+      return shadows.isLocked(map, -1, core.mapPageOf(segment, start), core.mapPageOf(segment, end - 1) + 1);
+    }
+    if ((flags & ANON_MAP_FLAG.wired) !== 0 || !whole || maps.refs.get(map) > 1) return false;
+    return shadows.isLocked(map, -1, 0, maps.pages.get(map));
+  }
+
+  private noteUser(segment: SegmentIndex, from: number, to: number, told: UserPart[]): void {
+    const { segments } = this.parts.core;
+    if (segments.driver.get(segment) !== SEGMENT_DRIVER.user) return;
+    const base = segments.base.get(segment);
+    const view = {
+      space: this.space,
+      segment,
+      base,
+      size: segments.size.get(segment),
+      data: segments.backing.get(segment),
+    };
+    told.push({ view, callback: segments.callback.get(segment) - 1, offset: from - base, length: to - from });
+  }
+
+  /** Remembers the cache's row of a segment that goes as a whole, and of its map if that goes with it. */
+  private noteOwner(segment: SegmentIndex, from: number, to: number, owners: CacheOwner[]): void {
+    const { segments, maps } = this.parts.core;
+    if (to - from !== segments.size.get(segment)) return;
+    if (segments.cacheOwner.get(segment) !== 0) owners.push(segments.cacheOwner.get(segment) - 1);
+    const map = segments.map.get(segment) - 1;
+    if (map < 0 || maps.refs.get(map) > 1 || maps.cacheOwner.get(map) === 0) return;
+    owners.push(maps.cacheOwner.get(map) - 1);
+  }
+
+  /** Waits until something was unlocked; false when the time is over. */
+  private pause(start: number, end: number, deadline: number): boolean {
+    const { core } = this.parts;
+    const { thread } = core;
+    const left = remainingMs(thread, deadline);
+    core.lock.enter();
+    const isPinned = this.pinIn(start, end) >= 0;
+    if (isPinned && left > 0) core.drained.wait(core.lock, left);
+    core.lock.exit();
+    if (isPinned) return remainingMs(thread, deadline) > 0;
+    const word = core.control.drained.address(0);
+    sleepOn(thread, word, load(thread.words, word), PAUSE_MS);
+    thread.clearWait();
+    return true;
+  }
+
+  private failPinned(call: string, start: number, end: number, slot: number): never {
+    fail(
+      'EBUSY',
+      call,
+      { start, end, pinnedBy: slot },
+      'a part of it is pinned; release the pin, or give a `timeoutMs`',
+    );
+  }
+}

@@ -1,0 +1,413 @@
+/**
+ * Pins: ranges of a space that stay where they are while WebAssembly, a device or a socket uses them.
+ *
+ * PROBLEM     Pages must be present, the space's own, and still for as long as a pin lives; the next pin of the same range should
+ *             cost a look-up; what a thread has pinned goes back when it dies.
+ * STRUCTURE   A pin is one part for each segment that it touches:
+ *
+ *               1 charge the owner   2 look the range up in the pagelock cache: a hit is a pin of the cache
+ *               3 a miss: a shadow list, whose pages are faulted in and locked one by one while the space is held shared
+ *               4 offer it to the cache, which keeps it when the pin is released; if it does not, the slot holds the list itself
+ *
+ *             Ranges belong to the anon map, so that all segments that show it share them, or to the segment.
+ * INVARIANTS  I1 a page of a private mapping is pinned only when no other map sees it, and a fork copies it at once: what a pin
+ *                shows is what the space has.
+ *             I2 every list that is locked is the cache's or names its slot.
+ * LOCKING     The space shared while pages are locked; none when the cache's functions run.
+ * COSTS       A hit: the cache's, and a look-up for each page to say where it is.
+ * FAILURE     `EFAULT`, `EDQUOT`, `ENOMEM`, `EINVAL` for a pin that was released; nothing stays locked then.
+ * REJECTED    A table of pins: the cache's pins and the lists name their slots.
+ * REFERENCES  illumos as_pagelock, segvn_pagelock; DESIGN 5.5.
+ */
+
+import { fail, failMisuse } from '../base/errors.ts';
+import { VERIFY } from '../base/verify.ts';
+import type { Pages } from '../page/index.ts';
+import type { Banks, FrameIndex } from '../phys/index.ts';
+import { faultPoint, type RwLock } from '../sync/index.ts';
+import type { LockedCharge } from '../vpm/index.ts';
+import type { PagelockCache } from './pagelock-cache.ts';
+import { type CacheOwner, PIN, type Pin } from './pagelock-kinds.ts';
+import type { SegmentTree } from './segment-tree.ts';
+import type { ShadowLists } from './shadow-lists.ts';
+import type { SpaceAccess } from './space-access.ts';
+import type { SpaceCore } from './space-core.ts';
+import {
+  SEGMENT_DRIVER,
+  SEGMENT_FLAG,
+  type SegmentIndex,
+  SHADOW_STATE,
+  type ShadowIndex,
+  type SpaceIndex,
+} from './space-kinds.ts';
+
+/** Name under which every thread registers the driver of shadow lists. */
+export const SHADOW_DRIVER = 'vm.shadowLists';
+
+/** Adjacent bytes of a pin. */
+export interface PinPiece {
+  /** Where the piece begins in the space. */
+  readonly address: number;
+  readonly bank: number;
+  /** Byte offset in the bank. */
+  readonly offset: number;
+  readonly length: number;
+}
+
+/** What of a pin lies in one segment. */
+interface PinPart {
+  /** Pin of the cache, or negative. */
+  readonly cachePin: Pin;
+  /** The list, when the cache does not have it; -1 else. */
+  readonly list: ShadowIndex;
+}
+
+/** A part of a request. */
+interface PartRequest {
+  readonly segment: SegmentIndex;
+  readonly start: number;
+  readonly end: number;
+  readonly write: boolean;
+}
+
+/** What pins need of other rooms. */
+export interface PinRooms {
+  readonly banks: Banks;
+  readonly pages: Pages;
+  readonly pagelock: PagelockCache;
+}
+
+/** A range that stays where it is until `release`. Belongs to the thread that made it. */
+export class SpacePin {
+  /** The range in pieces, in order: as few as the frames allow. */
+  readonly pieces: readonly PinPiece[];
+  private readonly banks: Banks;
+  private giveBack: (() => void) | null;
+
+  constructor(banks: Banks, pieces: readonly PinPiece[], giveBack: () => void) {
+    this.banks = banks;
+    this.pieces = pieces;
+    this.giveBack = giveBack;
+  }
+
+  /** A view of each piece. Made at each call; not to be used after the release. */
+  get views(): Uint8Array[] {
+    if (this.giveBack === null) failMisuse('pin.views', {}, 'the pin was released');
+    return this.pieces.map(({ bank, offset, length }) =>
+      (this.banks.views[bank] as Uint8Array).subarray(offset, offset + length),
+    );
+  }
+
+  /** Lets the range go. Throws `EINVAL` when it was released already. */
+  release(): void {
+    const { giveBack } = this;
+    if (giveBack === null) failMisuse('pin.release', {}, 'the pin was released');
+    this.giveBack = null;
+    giveBack();
+  }
+
+  /** Releases the pin if it was not. */
+  [Symbol.dispose](): void {
+    if (this.giveBack !== null) this.release();
+  }
+}
+
+/** Pins of one space, as one thread makes them. */
+export class SpacePins {
+  private readonly core: SpaceCore;
+  private readonly space: SpaceIndex;
+  private readonly lock: RwLock;
+  private readonly tree: SegmentTree;
+  private readonly access: SpaceAccess;
+  private readonly shadows: ShadowLists;
+  private readonly rooms: PinRooms;
+  private readonly charge: LockedCharge;
+
+  constructor(
+    core: SpaceCore,
+    space: SpaceIndex,
+    tree: SegmentTree,
+    access: SpaceAccess,
+    shadows: ShadowLists,
+    rooms: PinRooms,
+    charge: LockedCharge,
+  ) {
+    this.core = core;
+    this.space = space;
+    this.lock = core.lockOf(space);
+    this.tree = tree;
+    this.access = access;
+    this.shadows = shadows;
+    this.rooms = rooms;
+    this.charge = charge;
+  }
+
+  /** Pins a range. See the file's header. */
+  pin(address: number, length: number, write: boolean): SpacePin {
+    const { pageSize } = this.core;
+    const start = Math.floor(address / pageSize) * pageSize;
+    const end = Math.ceil((address + length) / pageSize) * pageSize;
+    // 1.
+    const pages = (end - start) / pageSize;
+    this.charge.take(pages);
+    const parts: PinPart[] = [];
+    const frames: FrameIndex[] = [];
+    let row = -1;
+    try {
+      row = this.note(start, end);
+      for (let at = start; at < end; ) at = this.pinPart(at, end, write, parts, frames);
+    } catch (error) {
+      this.giveBack(parts, row, pages);
+      throw error;
+    }
+    const pieces = this.piecesOf(frames, address, length);
+    return new SpacePin(this.rooms.banks, pieces, () => this.giveBack(parts, row, pages));
+  }
+
+  /** Writes down that this slot pins a range: from here on it is not unmapped. */
+  private note(start: number, end: number): number {
+    const { core, space, lock } = this;
+    const { pins, pinPool, thread } = core;
+    const { journal } = thread;
+    // Whoever unmaps looks at the rows while it holds the space alone.
+    lock.enterShared();
+    core.lock.enter();
+    const row = pinPool.take();
+    if (row >= 0) {
+      journal.set(pins.space, row, space + 1);
+      journal.set(pins.slot, row, thread.slot);
+      journal.setDouble(pins.start, row, start);
+      journal.setDouble(pins.end, row, end);
+    }
+    core.lock.exit();
+    lock.exitShared();
+    return row < 0 ? core.failFull('pin', 'shadowLists') : row;
+  }
+
+  /** Pins what one segment has of `[at, end)`; returns where it ends. Steps 2 to 4. */
+  private pinPart(at: number, end: number, write: boolean, parts: PinPart[], frames: FrameIndex[]): number {
+    const { core, lock } = this;
+    const { segments } = core;
+    this.ensureOwner(at);
+    lock.enterShared();
+    try {
+      this.access.requireLive();
+      const segment = this.tree.find(this.space, at);
+      if (segment < 0) fail('EFAULT', 'pin', { address: at }, 'nothing is mapped at this address');
+      const until = Math.min(end, segments.base.get(segment) + segments.size.get(segment));
+      const request = { segment, start: at, end: until, write };
+      this.requireAccess(request);
+      const isWired = segments.driver.get(segment) === SEGMENT_DRIVER.wired;
+      parts.push(isWired ? this.pinWired(request, frames) : this.lockPart(request, frames));
+      return until;
+    } finally {
+      lock.exitShared();
+    }
+  }
+
+  /** Steps 2 to 4 for a part of a segment; the space is held shared. */
+  private lockPart(request: PartRequest, frames: FrameIndex[]): PinPart {
+    const { core, shadows, rooms } = this;
+    const { pageSize } = core;
+    const { segment, start, end, write } = request;
+    const map = this.mapOf(segment);
+    const owner = this.ownerOf(segment, map);
+    const first = this.firstPage(segment, start);
+    const pages = (end - start) / pageSize;
+    const flags = write ? PIN.write : PIN.read;
+    // 2.
+    const hit = rooms.pagelock.lookup(owner, first * pageSize, pages * pageSize, flags);
+    if (hit >= 0) {
+      this.addFrames(request, map, frames);
+      return { cachePin: hit, list: -1 };
+    }
+    // 3.
+    const vnode = map >= 0 ? -1 : this.vnodeOf(segment);
+    const list = shadows.begin({ map, vnode, segment: map >= 0 ? -1 : segment, first, pages, owner, write });
+    if (list < 0) core.failFull('pin', 'shadowLists');
+    try {
+      for (let page = 0; page < pages; page++) this.lockOne(list, request, page);
+      this.addFrames(request, map, frames);
+    } catch (error) {
+      shadows.unlock(list);
+      throw error;
+    }
+    if (VERIFY) faultPoint(core.thread, 'seg.pin.locked');
+    return this.offer(list, owner, first * pageSize, pages * pageSize, flags, this.isWritable(segment, write));
+  }
+
+  /** A part of a wired map: its pages are locked for as long as it lives, by the one list that all its ranges name. */
+  private pinWired(request: PartRequest, frames: FrameIndex[]): PinPart {
+    const { core, shadows, rooms } = this;
+    const map = core.segments.map.get(request.segment) - 1;
+    const owner = this.ownerOf(request.segment, map);
+    const bytes = core.maps.pages.get(map) * core.pageSize;
+    const flags = PIN.write | PIN.wired;
+    let pin = rooms.pagelock.lookup(owner, 0, bytes, flags);
+    if (pin < 0 && rooms.pagelock.insertCheck(bytes, flags)) {
+      pin = rooms.pagelock.insert(owner, 0, bytes, shadows.numberOf(shadows.wiredOf(map)), flags, bytes);
+    }
+    this.addFrames(request, map, frames);
+    return { cachePin: pin, list: -1 };
+  }
+
+  /** Step 4. */
+  private offer(
+    list: ShadowIndex,
+    owner: CacheOwner,
+    key: number,
+    bytes: number,
+    flags: number,
+    isWritable: boolean,
+  ): PinPart {
+    const { shadows, rooms } = this;
+    if (rooms.pagelock.insertCheck(bytes, flags)) {
+      const pin = rooms.pagelock.insert(owner, key, bytes, shadows.numberOf(list), flags, isWritable ? bytes : 0);
+      if (VERIFY) faultPoint(this.core.thread, 'seg.pin.cached');
+      if (pin >= 0) {
+        shadows.settle(list, SHADOW_STATE.cached);
+        return { cachePin: pin, list: -1 };
+      }
+    }
+    shadows.settle(list, SHADOW_STATE.held);
+    return { cachePin: -1, list };
+  }
+
+  private lockOne(list: ShadowIndex, { start, write }: PartRequest, page: number): void {
+    const { access, shadows, rooms, core } = this;
+    const frame = access.lockPage(start + page * core.pageSize, write);
+    if (frame < 0) {
+      shadows.lockNext(list, -1);
+      return;
+    }
+    try {
+      if (write) rooms.pages.setModified(frame);
+      shadows.lockNext(list, frame);
+    } finally {
+      rooms.pages.release(frame);
+    }
+  }
+
+  private giveBack(parts: readonly PinPart[], row: number, pages: number): void {
+    const { core, rooms, shadows } = this;
+    for (const { cachePin, list } of parts) {
+      if (cachePin >= 0) rooms.pagelock.release(cachePin);
+      else if (list >= 0) shadows.unlock(list);
+    }
+    if (row >= 0) {
+      core.lock.enter();
+      core.thread.journal.set(core.pins.space, row, 0);
+      core.pinPool.give(row);
+      core.drained.broadcast();
+      core.lock.exit();
+    }
+    this.charge.give(pages);
+  }
+
+  /** The frames of a part in order. */
+  private addFrames({ segment, start, end, write }: PartRequest, map: number, frames: FrameIndex[]): void {
+    const { core, shadows } = this;
+    const vnode = map >= 0 ? -1 : this.vnodeOf(segment);
+    if (map >= 0 || vnode >= 0) {
+      shadows.framesOf(map, vnode, this.firstPage(segment, start), (end - start) / core.pageSize, frames);
+      return;
+    }
+    for (let at = start; at < end; at += core.pageSize) frames.push(-1 - this.access.lockPage(at, write));
+  }
+
+  /** Adjacent frames of one bank are one piece. */
+  private piecesOf(frames: readonly FrameIndex[], address: number, length: number): PinPiece[] {
+    const { banks } = this.rooms;
+    const { pageSize } = this.core;
+    const pieces: PinPiece[] = [];
+    let inPage = address % pageSize;
+    let done = 0;
+    for (let page = 0; page < frames.length; ) {
+      const first = frames[page] as number;
+      let count = 1;
+      while (frames[page + count] === first + count && banks.bankOf(first + count) === banks.bankOf(first)) count++;
+      const bytes = Math.min(count * pageSize - inPage, length - done);
+      const offset = banks.offsetOf(first) + inPage;
+      pieces.push({ address: address + done, bank: banks.bankOf(first), offset, length: bytes });
+      done += bytes;
+      inPage = 0;
+      page += count;
+    }
+    return pieces;
+  }
+
+  /** The owner of an address's ranges in the cache, made at the first pin. No lock is held. */
+  private ensureOwner(address: number): void {
+    const { core, lock, rooms } = this;
+    lock.enterShared();
+    let segment: SegmentIndex;
+    let known: boolean;
+    try {
+      this.access.requireLive();
+      segment = this.tree.find(this.space, address);
+      known = segment < 0 || this.ownerOf(segment, this.mapOf(segment)) >= 0;
+    } finally {
+      lock.exitShared();
+    }
+    if (known) return;
+    const owner = rooms.pagelock.createOwner({ driver: { export: SHADOW_DRIVER } });
+    let stored = false;
+    lock.enterShared();
+    const found = this.tree.find(this.space, address);
+    if (found === segment) {
+      const map = this.mapOf(segment);
+      core.lock.enter();
+      if (this.ownerOf(segment, map) < 0) {
+        if (map >= 0) core.thread.journal.set(core.maps.cacheOwner, map, owner + 1);
+        else core.thread.journal.set(core.segments.cacheOwner, segment, owner + 1);
+        stored = true;
+      }
+      core.lock.exit();
+    }
+    lock.exitShared();
+    if (!stored) rooms.pagelock.destroyOwner(owner);
+  }
+
+  private ownerOf(segment: SegmentIndex, map: number): CacheOwner {
+    const { segments, maps } = this.core;
+    return (map >= 0 ? maps.cacheOwner.get(map) : segments.cacheOwner.get(segment)) - 1;
+  }
+
+  /** The anon map whose pages are pinned, or -1: shared mappings of vnodes have none that counts. */
+  private mapOf(segment: SegmentIndex): number {
+    const { segments } = this.core;
+    return this.vnodeOf(segment) >= 0 ? -1 : segments.map.get(segment) - 1;
+  }
+
+  private vnodeOf(segment: SegmentIndex): number {
+    const { segments } = this.core;
+    const isShared = (segments.flags.get(segment) & SEGMENT_FLAG.shared) !== 0;
+    return isShared ? segments.vnode.get(segment) - 1 : -1;
+  }
+
+  /** Page of the anon map, of the vnode, or of the space: what ranges in the cache are named by. */
+  private firstPage(segment: SegmentIndex, address: number): number {
+    const { core } = this;
+    const { segments, pageSize } = core;
+    if (this.mapOf(segment) >= 0) return core.mapPageOf(segment, address);
+    const pages = Math.floor((address - segments.base.get(segment)) / pageSize);
+    return this.vnodeOf(segment) >= 0 ? segments.backing.get(segment) + pages : pages;
+  }
+
+  private isWritable(segment: SegmentIndex, write: boolean): boolean {
+    return write || (this.core.segments.protection.get(segment) & 2) !== 0;
+  }
+
+  private requireAccess({ segment, start, write }: PartRequest): void {
+    const { segments } = this.core;
+    const driver = segments.driver.get(segment);
+    if (driver === SEGMENT_DRIVER.user || driver === SEGMENT_DRIVER.none) {
+      fail('ENOTSUP', 'pin', { address: start, segment }, 'segments of this driver cannot be pinned');
+    }
+    if ((segments.protection.get(segment) & (write ? 2 : 1)) === 0) {
+      fail('EFAULT', 'pin', { address: start, write }, 'the mapping does not allow this access');
+    }
+    if (this.core.lockSlot < 0)
+      fail('ENOTSUP', 'pin', {}, 'boot with fewer than 64 `slots`: one bit stands for pinned pages');
+  }
+}

@@ -1,0 +1,279 @@
+/**
+ * All address spaces as one thread sees them: made, found, taken apart, recovered and checked.
+ *
+ * PROBLEM     Spaces belong to no thread, and whoever has begun to make or to take one apart may die in the middle.
+ * STRUCTURE   A space that is not settled is named by one slot, and nobody else looks at it: a new one until its row is filled, a
+ *             copy until the fork is done, an old one from the moment that it is empty for everybody else. Recovery takes it apart.
+ *
+ *               free --create--> live --destroy--> unsettled --take apart--> free
+ *                 '----fork----> unsettled --publish--> live
+ *
+ * INVARIANTS  I1 a row that is unsettled is named by exactly one slot.
+ *             I2 what a slot had in hand (an anon, dropped pages, a stretch to clear, lists, pins) is given back once.
+ * LOCKING     The lock of the spaces; see space-core.ts. Recovery takes it, and no space: a holder may wait for a page lock.
+ * COSTS       A space: one row, and an arena from the first mapping without an address on.
+ * FAILURE     `ENOMEM` without rows, `ENOENT` or `ESTALE` for spaces that are gone.
+ * REJECTED    Names for spaces: a number and a generation can be posted, and cannot be mistaken.
+ * REFERENCES  illumos as_alloc, as_free.
+ */
+
+import { type CheckReport, fail, parseSize, rejectUnknownOptions, requireInteger } from '../base/index.ts';
+import type { Pages } from '../page/index.ts';
+import type { Banks } from '../phys/index.ts';
+import type { DeviceMaps, Pmem } from '../pmem/index.ts';
+import { type Callbacks, ownerOf, type SlotIndex, type Thread } from '../sync/index.ts';
+import type { Arenas } from '../vmem/index.ts';
+import { VNODE_KIND, type Vnodes } from '../vnode/index.ts';
+import { LockedCharge } from '../vpm/index.ts';
+import { AddressSpace, type AddressSpaceId } from './address-space.ts';
+import { AnonMemory } from './anon-memory.ts';
+import { AnonStore } from './anon-store.ts';
+import { Faults } from './faults.ts';
+import type { PagelockCache } from './pagelock-cache.ts';
+import { Segments } from './segments.ts';
+import { ShadowLists } from './shadow-lists.ts';
+import { SharedMemories } from './shared-memories.ts';
+import type { ChangeParts } from './space-changes.ts';
+import { checkSpaces } from './space-check.ts';
+import { SpaceCore } from './space-core.ts';
+import { SpaceFork } from './space-fork.ts';
+import { ADVICE_COUNTER, SPACE_FLAG, SPACE_STATE, type SpaceIndex } from './space-kinds.ts';
+import { SHADOW_DRIVER } from './space-pins.ts';
+import { SpaceRoom } from './space-room.ts';
+import { WriteSections } from './write-sections.ts';
+
+/** What spaces need of other rooms: `VirtualMemory` has it. */
+export interface SpaceRooms {
+  readonly thread: Thread;
+  readonly banks: Banks;
+  readonly pages: Pages;
+  readonly vnodes: Vnodes;
+  readonly pmem: Pmem;
+  readonly deviceMaps: DeviceMaps;
+  readonly callbacks: Callbacks;
+  readonly arenas: Arenas;
+  readonly pagelock: PagelockCache;
+}
+
+/** What the parts of this room share in one thread. */
+export interface SpaceParts extends ChangeParts {
+  readonly faults: Faults;
+  readonly fork: SpaceFork;
+  readonly charge: LockedCharge;
+  readonly rooms: SpaceRooms;
+  readonly spaces: Spaces;
+}
+
+/** Counts over all spaces. */
+export interface SpaceStatistics {
+  readonly spaces: number;
+  readonly segments: number;
+  /** Anon maps, their nodes, and anonymous pages. */
+  readonly maps: number;
+  readonly nodes: number;
+  readonly anons: number;
+  readonly pins: number;
+  readonly shadowLists: number;
+  /** Pages of swap reserved, and how many can be. */
+  readonly reserved: number;
+  readonly reserveMax: number;
+  /** Pages that advice `free` gave up, and those that it could not. */
+  readonly freeHits: number;
+  readonly freeMisses: number;
+  /** Pages of the other advice. */
+  readonly willNeed: number;
+  readonly dontNeed: number;
+}
+
+/** Options of a new space. Sizes and addresses are bytes or text. */
+export interface AddressSpaceOptions {
+  /** Lowest address. Default 64 KiB, so that small numbers are no addresses. */
+  readonly base?: number | string;
+  /** Address behind the highest one. Default 2^47. */
+  readonly limit?: number | string;
+  /** Segments end below this address, unless `kernel`. Default: the limit. */
+  readonly userLimit?: number | string;
+  /** Addresses that cannot be mapped: from the first to below the second. */
+  readonly hole?: readonly [number, number];
+  /** The user limit does not hold. */
+  readonly kernel?: boolean;
+}
+
+/** Spaces of one thread. */
+export class Spaces {
+  /** Shared anonymous memory. */
+  readonly shared: SharedMemories;
+  private readonly parts: SpaceParts;
+
+  constructor(rooms: SpaceRooms) {
+    const { thread, banks, pages, vnodes, deviceMaps } = rooms;
+    const core = new SpaceCore(thread);
+    const sections = new WriteSections(thread);
+    const store = new AnonStore(core, banks);
+    vnodes.setStore(VNODE_KIND.anon, store);
+    const anon = new AnonMemory(core, pages, banks, vnodes, core.control.anonVnode.get(0) - 1, sections);
+    const shadows = new ShadowLists(core, anon);
+    const segments = new Segments(core, anon, shadows, vnodes, deviceMaps);
+    const room = new SpaceRoom(core, segments.tree, rooms.arenas);
+    const changeParts = { core, segments, sections, shadows, room, anon, pagelock: rooms.pagelock };
+    const faults = new Faults(core, segments.tree, anon, rooms);
+    const fork = new SpaceFork(changeParts, rooms);
+    this.parts = { ...changeParts, faults, fork, charge: new LockedCharge(thread), rooms, spaces: this };
+    this.shared = new SharedMemories(core, anon, shadows, pages, rooms.pagelock);
+    rooms.callbacks.register(SHADOW_DRIVER, shadows);
+    rooms.pmem.setUnload(() => this.unloadDevices());
+  }
+
+  /** A new, empty space, which every thread can open by its `id`. It stays until `destroy`. */
+  create(options: AddressSpaceOptions = {}): AddressSpace {
+    const call = 'addressSpace';
+    rejectUnknownOptions(call, options, ['base', 'limit', 'userLimit', 'hole', 'kernel']);
+    const { core } = this.parts;
+    const { pageSize, spaces, spacePool, thread } = core;
+    const base = parseSize(options.base ?? 65536, `${call}: base`);
+    const limit = parseSize(options.limit ?? 2 ** 47, `${call}: limit`);
+    const userLimit = parseSize(options.userLimit ?? limit, `${call}: userLimit`);
+    const [holeStart, holeEnd] = options.hole ?? [0, 0];
+    for (const [name, value] of Object.entries({ base, limit, userLimit, holeStart, holeEnd })) {
+      requireInteger(call, name, value, 0, Number.MAX_SAFE_INTEGER);
+      if (value % pageSize !== 0) fail('EINVAL', call, { [name]: value }, `a multiple of the page size, ${pageSize}`);
+    }
+    if (base >= limit || holeEnd < holeStart)
+      fail('EINVAL', call, { base, limit, holeStart, holeEnd }, 'ranges ascend');
+    core.lock.enter();
+    const space = spacePool.take();
+    if (space < 0) {
+      core.lock.exit();
+      return core.failFull(call, 'addressSpaces');
+    }
+    const { journal } = thread;
+    journal.set(spaces.state, space, SPACE_STATE.live);
+    journal.set(spaces.root, space, 0);
+    journal.set(spaces.segments, space, 0);
+    journal.set(spaces.flags, space, options.kernel === true ? SPACE_FLAG.kernel : 0);
+    journal.set(spaces.owner, space, ownerOf(thread));
+    journal.set(spaces.arena, space, 0);
+    const fields = { base, limit, userLimit, holeStart, holeEnd, size: 0 };
+    for (const [name, value] of Object.entries(fields)) {
+      journal.setDouble(spaces[name as keyof typeof fields], space, value);
+    }
+    core.lock.exit();
+    return this.bind(space);
+  }
+
+  /** A space that another thread has made. Throws `ESTALE` when it is gone. */
+  open({ space, generation }: AddressSpaceId): AddressSpace {
+    const { core } = this.parts;
+    const isKnown = Number.isInteger(space) && space >= 0 && space < core.spaces.rowCount;
+    if (!isKnown || !core.isLive(space, generation)) {
+      fail('ESTALE', 'openAddressSpace', { space, generation }, 'there is no such space any more');
+    }
+    return this.bind(space);
+  }
+
+  /** This thread's view of a live space. */
+  bind(space: SpaceIndex): AddressSpace {
+    return new AddressSpace(this.parts, space);
+  }
+
+  /** Frees the segments and the row of a space that this slot, or a dead one, has unsettled. */
+  takeApart(space: SpaceIndex, slot: SlotIndex = this.parts.core.thread.slot): void {
+    const { core, segments, room, anon, pagelock } = this.parts;
+    const { spaces, spacePool, slots, thread, maps } = core;
+    for (const segment of segments.tree.list(space)) {
+      const map = core.segments.map.get(segment) - 1;
+      const owners = [core.segments.cacheOwner.get(segment) - 1];
+      if (map >= 0 && maps.refs.get(map) === 1) owners.push(maps.cacheOwner.get(map) - 1);
+      segments.free(segment);
+      for (const owner of owners) if (owner >= 0) pagelock.destroyOwner(owner);
+    }
+    room.destroy(space);
+    core.lock.enter();
+    thread.journal.set(spaces.state, space, SPACE_STATE.free);
+    thread.journal.set(spaces.generation, space, spaces.generation.get(space) + 1);
+    thread.journal.set(slots.unsettled, slot, 0);
+    spacePool.give(space);
+    core.lock.exit();
+    anon.reap();
+  }
+
+  /** Gives back what a dead slot had in hand. After the pagelock cache and the pages. */
+  recover(dead: SlotIndex): void {
+    const { core, sections, segments, shadows, anon, pagelock } = this.parts;
+    const { slots, pins, pinPool, thread } = core;
+    // First of all, so that nobody who holds a space waits for the dead.
+    sections.recover(dead);
+    anon.recover(dead);
+    segments.finishClear(dead);
+    shadows.recover(dead, (shadow) => pagelock.hasShadow(shadow));
+    for (let row = 0; row < pinPool.walkEnd; row++) {
+      if (pins.space.get(row) === 0 || pins.slot.get(row) !== dead) continue;
+      core.lock.enter();
+      thread.journal.set(pins.space, row, 0);
+      pinPool.give(row);
+      core.drained.broadcast();
+      core.lock.exit();
+    }
+    this.shared.recover(dead);
+    const unsettled = slots.unsettled.get(dead) - 1;
+    if (unsettled >= 0) this.takeApart(unsettled, dead);
+    if (slots.changing.get(dead) !== 0) {
+      // Whoever changes that space next makes its arena anew.
+      const space = slots.changing.get(dead) - 1;
+      core.lock.enter();
+      thread.journal.set(core.spaces.arena, space, 0);
+      core.lock.exit();
+      slots.changing.put(dead, 0);
+      segments.closeUnnamed();
+    }
+    anon.reap();
+  }
+
+  /** What is there, in all spaces. */
+  statistics(): SpaceStatistics {
+    const { core } = this.parts;
+    const { control } = core;
+    const { advice } = control;
+    return {
+      spaces: core.spacePool.used,
+      segments: core.segmentPool.used,
+      maps: core.mapPool.used,
+      nodes: core.nodePool.used,
+      anons: core.anonPool.used,
+      pins: core.pinPool.used,
+      shadowLists: core.shadowPool.used,
+      reserved: control.reserved.get(0),
+      reserveMax: control.reserveMax.get(0),
+      freeHits: advice.at(0, ADVICE_COUNTER.freeHit),
+      freeMisses: advice.at(0, ADVICE_COUNTER.freeMiss),
+      willNeed: advice.at(0, ADVICE_COUNTER.willNeed),
+      dontNeed: advice.at(0, ADVICE_COUNTER.dontNeed),
+    };
+  }
+
+  /** Checks trees, anon maps, references, lists and reservations. For quiet points. */
+  check(): CheckReport {
+    return checkSpaces(this.parts);
+  }
+
+  /** Frees what could not be freed when it was given up, because somebody was just looking at it. */
+  reap(): void {
+    this.parts.anon.reap();
+  }
+
+  /** A cookie is being freed: takes the translations of all device mappings away. */
+  private unloadDevices(): void {
+    const { core, sections } = this.parts;
+    const rows = core.segments;
+    const found = new Set<SpaceIndex>();
+    for (let segment = 0; segment < core.segmentPool.walkEnd; segment++) {
+      if (rows.space.get(segment) !== 0 && rows.deviceMap.get(segment) !== 0) found.add(rows.space.get(segment) - 1);
+    }
+    for (const space of found) {
+      const lock = core.lockOf(space);
+      lock.enterExclusive();
+      sections.changeAll(space);
+      lock.exitExclusive();
+    }
+  }
+}

@@ -1,0 +1,327 @@
+/**
+ * Address spaces against arrays: several threads in turns map, unmap, protect, write, pin, fork and destroy, and every space must
+ * read as its model does. Spaces are forked from forks and destroyed in any order. Part of the memory is swapped or belongs
+ * to files.
+ */
+
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { Prng } from '../src/base/index.ts';
+import type { AddressSpace, SharedMemory, SpacePin } from '../src/seg/index.ts';
+import { attach, boot, type VirtualMemory } from '../src/system/index.ts';
+import { Scratch } from './support/scratch.ts';
+import { testSeed } from './support/seed.ts';
+
+const PAGE = 4096;
+const PAGES = 48;
+const BASE = 16 * PAGE;
+const STEPS = 2500;
+
+/** What a page of a model holds: shared pages are the same object in several models. */
+interface ModelPage {
+  bytes: Uint8Array;
+  readonly shared: boolean;
+  protection: 'none' | 'read' | 'write';
+}
+
+interface Member {
+  readonly id: AddressSpace['id'];
+  /** The space as each thread sees it. */
+  readonly views: AddressSpace[];
+  readonly pages: (ModelPage | null)[];
+  readonly pins: { pin: SpacePin; first: number; count: number; slot: number }[];
+}
+
+class Fuzz {
+  readonly random: Prng;
+  readonly threads: VirtualMemory[];
+  readonly members: Member[] = [];
+  readonly memories: { memory: SharedMemory; pages: Uint8Array[] }[] = [];
+  readonly file: Uint8Array;
+  readonly path: string;
+  forks = 0;
+
+  constructor(seed: number, folder: string) {
+    this.random = new Prng(seed);
+    const first = boot({ memory: '4 MiB', services: 'manual', slots: 8 });
+    this.threads = [first, attach(first.handle()), attach(first.handle())];
+    this.file = Uint8Array.from({ length: 20 * PAGE - 100 }, (_, at) => (at * 7 + (at >> 8)) & 255);
+    this.path = join(folder, 'mapped');
+    writeFileSync(this.path, this.file);
+  }
+
+  any<Value>(list: readonly Value[]): Value {
+    return list[this.random.below(list.length)] as Value;
+  }
+
+  thread(): number {
+    return this.random.below(this.threads.length);
+  }
+
+  add(made: AddressSpace, at: number, pages: (ModelPage | null)[]): void {
+    const views = this.threads.map((vm, thread) => (thread === at ? made : vm.addressSpace(made.id)));
+    this.members.push({ id: made.id, views, pages, pins: [] });
+  }
+
+  step(): void {
+    const at = this.thread();
+    if (this.members.length === 0) {
+      this.add(
+        (this.threads[at] as VirtualMemory).addressSpace({ base: BASE, limit: BASE + PAGES * PAGE }),
+        at,
+        new Array(PAGES).fill(null),
+      );
+    }
+    const member = this.any(this.members);
+    const as = member.views[at] as AddressSpace;
+    const choice = this.random.below(100);
+    if (choice < 12) this.map(member, as, at);
+    else if (choice < 20) this.unmap(member, as);
+    else if (choice < 26) this.protect(member, as);
+    else if (choice < 55) this.write(member, as);
+    else if (choice < 80) this.read(member, as);
+    else if (choice < 85) this.pin(member, as, at);
+    else if (choice < 91) this.unpin(member);
+    else if (choice < 95) this.fork(member, as, at);
+    else if (choice < 97) this.destroy(member, as);
+    else this.free(member, as);
+  }
+
+  range(): [number, number] {
+    const first = this.random.below(PAGES);
+    return [first, 1 + this.random.below(Math.min(12, PAGES - first))];
+  }
+
+  pinned(member: Member, first: number, count: number): boolean {
+    return member.pins.some((pin) => pin.first < first + count && pin.first + pin.count > first);
+  }
+
+  map(member: Member, as: AddressSpace, at: number): void {
+    const [first, count] = this.range();
+    const address = BASE + first * PAGE;
+    const free = member.pages.slice(first, first + count).every((page) => page === null);
+    const kind = this.random.below(4);
+    const size = count * PAGE;
+    if (!free) {
+      expect(() => as.map({ size, address })).toThrow(/EEXIST/);
+      return;
+    }
+    const vm = this.threads[at] as VirtualMemory;
+    if (kind === 0 && count <= 20) {
+      const file = vm.open(this.path);
+      as.map({ size, address, file });
+      file.close();
+      for (let page = 0; page < count; page++) {
+        const bytes = new Uint8Array(PAGE);
+        bytes.set(this.file.subarray(page * PAGE, (page + 1) * PAGE));
+        member.pages[first + page] = { bytes, shared: false, protection: 'write' };
+      }
+      return;
+    }
+    if (kind === 1) {
+      if (this.memories.length < 2) {
+        const memory = vm.sharedMemory({ size: 12 * PAGE, wired: this.random.chance(0.5) });
+        this.memories.push({ memory, pages: Array.from({ length: 12 }, () => new Uint8Array(PAGE)) });
+      }
+      const { memory, pages } = this.any(this.memories);
+      const skip = this.random.below(12 - count + 1);
+      as.map({ size, address, memory: vm.sharedMemory(memory.id), offset: skip * PAGE });
+      for (let page = 0; page < count; page++) {
+        member.pages[first + page] = { bytes: pages[skip + page] as Uint8Array, shared: true, protection: 'write' };
+      }
+      return;
+    }
+    as.map({ size, address });
+    for (let page = 0; page < count; page++) {
+      member.pages[first + page] = { bytes: new Uint8Array(PAGE), shared: false, protection: 'write' };
+    }
+  }
+
+  unmap(member: Member, as: AddressSpace): void {
+    const [first, count] = this.range();
+    const unmap = () => as.unmap(BASE + first * PAGE, count * PAGE);
+    if (this.pinned(member, first, count)) {
+      expect(unmap).toThrow(/EBUSY/);
+      return;
+    }
+    unmap();
+    member.pages.fill(null, first, first + count);
+  }
+
+  protect(member: Member, as: AddressSpace): void {
+    const [first, count] = this.range();
+    const protection = this.any(['none', 'read', 'write'] as const);
+    const change = () => as.protect(BASE + first * PAGE, count * PAGE, protection);
+    const pages = member.pages.slice(first, first + count);
+    if (this.pinned(member, first, count)) expect(change).toThrow(/EBUSY/);
+    else if (pages.some((page) => page === null)) expect(change).toThrow(/EFAULT/);
+    else {
+      change();
+      for (const page of pages) (page as ModelPage).protection = protection;
+    }
+  }
+
+  write(member: Member, as: AddressSpace): void {
+    const start = this.random.below(PAGES * PAGE - 1);
+    const length = Math.min(1 + this.random.below(this.random.chance(0.3) ? 3 * PAGE : 64), PAGES * PAGE - start);
+    const bytes = Uint8Array.from({ length }, () => this.random.below(256));
+    const last = Math.floor((start + length - 1) / PAGE);
+    let bad = -1;
+    for (let page = Math.floor(start / PAGE); page <= last && bad < 0; page++) {
+      if (member.pages[page]?.protection !== 'write') bad = page;
+    }
+    if (bad < 0) as.write(BASE + start, bytes);
+    else expect(() => as.write(BASE + start, bytes)).toThrow(/EFAULT/);
+    const end = bad < 0 ? start + length : Math.max(start, bad * PAGE);
+    for (let at = start; at < end; at++) {
+      (member.pages[Math.floor(at / PAGE)] as ModelPage).bytes[at % PAGE] = bytes[at - start] as number;
+    }
+  }
+
+  read(member: Member, as: AddressSpace): void {
+    const [first, count] = this.range();
+    const pages = member.pages.slice(first, first + count);
+    const read = () => as.read(BASE + first * PAGE, count * PAGE);
+    if (pages.some((page) => page === null || page.protection === 'none')) {
+      expect(read).toThrow(/EFAULT/);
+      return;
+    }
+    const found = read();
+    pages.forEach((page, at) => {
+      const bytes = found.subarray(at * PAGE, (at + 1) * PAGE);
+      if (Buffer.compare(bytes, (page as ModelPage).bytes) !== 0) throw new Error(`page ${first + at} reads wrong`);
+    });
+  }
+
+  pin(member: Member, as: AddressSpace, slot: number): void {
+    const [first, count] = this.range();
+    const pages = member.pages.slice(first, first + Math.min(count, 4));
+    const access = this.random.chance(0.5) ? 'write' : 'read';
+    const allowed = (page: ModelPage | null) =>
+      page !== null && (access === 'write' ? page.protection === 'write' : page.protection !== 'none');
+    const pin = () => as.pin(BASE + first * PAGE, pages.length * PAGE, access);
+    if (!pages.every(allowed)) {
+      expect(pin).toThrow(/EFAULT/);
+      return;
+    }
+    const made = pin();
+    member.pins.push({ pin: made, first, count: pages.length, slot });
+    expect(made.pieces.reduce((sum, piece) => sum + piece.length, 0)).toBe(pages.length * PAGE);
+    this.compare(made, pages as ModelPage[]);
+    if (access === 'read') return;
+    const offset = this.random.below(pages.length * PAGE);
+    let skip = offset;
+    for (const view of made.views) {
+      if (skip < view.length) {
+        view[skip] = 123;
+        break;
+      }
+      skip -= view.length;
+    }
+    (pages[Math.floor(offset / PAGE)] as ModelPage).bytes[offset % PAGE] = 123;
+  }
+
+  unpin(member: Member): void {
+    if (member.pins.length === 0) return;
+    const [{ pin, first, count }] = member.pins.splice(this.random.below(member.pins.length), 1) as [Member['pins'][0]];
+    this.compare(pin, member.pages.slice(first, first + count) as ModelPage[]);
+    pin.release();
+    expect(() => pin.release()).toThrow(/EINVAL/);
+  }
+
+  /** A pin shows what the space has, also after writes and forks. */
+  compare(pin: SpacePin, pages: readonly ModelPage[]): void {
+    const bytes = Buffer.concat(pin.views.map((view) => Uint8Array.prototype.slice.call(view)));
+    const expected = Buffer.concat(pages.map((page) => page.bytes));
+    if (Buffer.compare(bytes, expected) !== 0) throw new Error('a pin shows something else than the space');
+  }
+
+  fork(member: Member, as: AddressSpace, at: number): void {
+    if (this.members.length > 7) return;
+    this.forks++;
+    const pages = member.pages.map((page) =>
+      page === null ? null : page.shared ? { ...page } : { ...page, bytes: Uint8Array.from(page.bytes) },
+    );
+    this.add(as.fork(), at, pages);
+  }
+
+  destroy(member: Member, as: AddressSpace): void {
+    if (member.pins.length > 0) {
+      expect(() => as.destroy()).toThrow(/EBUSY/);
+      return;
+    }
+    as.destroy();
+    expect(() => as.read(BASE, 1)).toThrow(/ESTALE|EFAULT/);
+    this.members.splice(this.members.indexOf(member), 1);
+  }
+
+  free(member: Member, as: AddressSpace): void {
+    const [first, count] = this.range();
+    const pages = member.pages.slice(first, first + count);
+    if (pages.some((page) => page === null) || this.pinned(member, first, count)) return;
+    if (pages.some((page) => page?.shared)) return;
+    // What becomes of pages of files is another matter.
+    const infos = [...Array(count).keys()].map((page) => as.lookup(BASE + (first + page) * PAGE));
+    if (infos.some((info) => info === null || info.vnode >= 0)) return;
+    as.advise(BASE + first * PAGE, count * PAGE, 'free');
+    for (const page of pages) (page as ModelPage).bytes.fill(0);
+  }
+
+  check(): void {
+    const vm = this.threads[0] as VirtualMemory;
+    const problems = vm.check().flatMap((report) => report.problems);
+    if (problems.length > 0) throw new Error(problems.join('\n'));
+  }
+
+  /** Everything goes: all frames are free, and all of them are one run. */
+  end(): void {
+    for (const member of this.members) {
+      for (const { pin } of member.pins.splice(0)) pin.release();
+    }
+    while (this.members.length > 0) {
+      const member = this.any(this.members);
+      this.destroy(member, member.views[0] as AddressSpace);
+    }
+  }
+
+  oracle(): void {
+    const vm = this.threads[0] as VirtualMemory;
+    for (const { memory } of this.memories) vm.sharedMemory(memory.id).release();
+    vm.spaces.reap();
+    this.check();
+    for (const other of this.threads.slice(1)) other.detach();
+    vm.vnodes.dropUnused();
+    const { free, total } = vm.frames.counts();
+    expect(free).toBe(total);
+    expect(vm.frames.takeRun(total)).toBe(0);
+    vm.frames.giveRun(0, total);
+    expect(vm.spaces.statistics()).toMatchObject({ spaces: 0, segments: 0, maps: 0, nodes: 0, anons: 0, reserved: 0 });
+    vm.detach();
+  }
+}
+
+describe('address spaces against arrays', () => {
+  for (let run = 0; run < 4; run++) {
+    it(`agree, run ${run}`, () => {
+      const seed = testSeed('address spaces against arrays', 4700 + run);
+      const scratch = new Scratch();
+      try {
+        const fuzz = new Fuzz(seed, scratch.directory);
+        for (let step = 0; step < STEPS; step++) {
+          try {
+            fuzz.step();
+            if (step % 250 === 0) fuzz.check();
+          } catch (error) {
+            throw new Error(`seed ${seed}, step ${step}: ${(error as Error).stack}`);
+          }
+        }
+        expect(fuzz.forks).toBeGreaterThan(10);
+        fuzz.end();
+        fuzz.oracle();
+      } finally {
+        scratch.remove();
+      }
+    });
+  }
+});

@@ -96,6 +96,7 @@ describe('help', () => {
     [['--help'], 'pagewright run [PATH...]'],
     [['run', '--help'], '--memory SIZE'],
     [['run', '-h'], 'Exit code 0 only if every byte matched'],
+    [['serve', '--help'], 'Usage: pagewright serve [DIR]'],
     [['replay', '--help'], 'Usage: pagewright replay FILE...'],
   ])('pagewright %j teaches', async (args, expected) => {
     const { code, stdout, stderr } = await command(...args);
@@ -113,11 +114,11 @@ describe('help', () => {
 describe('errors', () => {
   it.each([
     [[], /name a command/],
-    [['walk'], /there is no command "walk"; there are: run, replay/],
+    [['walk'], /there is no command "walk"; there are: run, serve, replay/],
     [['run', '--fast'], /Unknown option '--fast'/],
     [['run', '--workers', 'many'], /--workers must be a whole number from 1 to 48, not "many"/],
     [['run', '--workers', '0'], /--workers must be a whole number/],
-    [['run', '--seconds', '-1'], /--seconds/],
+    [['run', '--seconds', '-1'], /--seconds must be a number of seconds from 0 to 1000000, not "-1"/],
     [['run', '--seed', '1.5'], /--seed must be a whole number/],
     [['run', '--memory', 'lots'], /--memory lots: .*must look like 4096/],
     [['run', '--memory', '1000'], /--memory 1000: .*multiple of pageSize/],
@@ -193,6 +194,33 @@ describe('run', () => {
     expect(stderr).toBe('');
     expect(JSON.parse(stdout)).toMatchObject({ ok: true, mismatches: 0, changed: 2, errors: [] });
     expect(code).toBe(0);
+  });
+
+  it('does not call it a success when every file changed', async () => {
+    const path = makeFiles('all-changing', [300_000, 300_000]);
+    const child = start(['run', '--memory', '8MiB', '--seconds', '3', path]);
+    const done = outcome(child);
+    for (let round = 0; child.exitCode === null; round++) {
+      for (const name of ['file-0', 'file-1']) appendFileSync(join(path, name), `more ${round}`);
+      await sleep(20);
+    }
+    const { code, stdout } = await done;
+    expect(stdout).toContain('Every file changed while it was read: nothing could be verified.');
+    expect(code).toBe(1);
+  });
+
+  it('lets writers update scratch copies and verifies them, and leaves the files alone', async () => {
+    const path = makeFiles('written', [400_000, 123_457, 4096, 10, 0]);
+    const before = readFileSync(join(path, 'file-1'));
+    const args = ['run', '--write', '--json', '--memory', '1MiB', '--workers', '3', '--seconds', '1', path];
+    const { code, stdout, stderr } = await command(...args);
+    expect(stderr).toBe('');
+    const { ok, written } = JSON.parse(stdout);
+    expect(written).toMatchObject({ files: 5, problems: [] });
+    expect(written.writes).toBeGreaterThan(50);
+    expect(written.writtenPages).toBeGreaterThan(50);
+    expect([ok, code]).toEqual([true, 0]);
+    expect(readFileSync(join(path, 'file-1')).equals(before)).toBe(true);
   });
 
   it('finds a mismatch, names the place, and exits with 1', async () => {

@@ -18,6 +18,8 @@ export interface RunArguments {
   readonly seconds: number;
   readonly seed: number;
   readonly check: boolean;
+  /** Update a scratch copy too. */
+  readonly write: boolean;
   readonly json: boolean;
   readonly help: boolean;
 }
@@ -25,6 +27,18 @@ export interface RunArguments {
 /** What `pagewright replay` was asked for. */
 export interface ReplayArguments {
   readonly files: readonly string[];
+  readonly help: boolean;
+}
+
+/** What `pagewright serve` was asked for. */
+export interface ServeArguments {
+  readonly folder: string;
+  readonly host: string;
+  readonly port: number;
+  /** Size as text, checked by boot. */
+  readonly memory: string;
+  /** 0 for the default. */
+  readonly workers: number;
   readonly help: boolean;
 }
 
@@ -36,6 +50,7 @@ export function parseRunArguments(args: readonly string[]): RunArguments {
     seconds: { type: 'string', default: '20' },
     seed: { type: 'string', default: '1' },
     check: { type: 'boolean', default: false },
+    write: { type: 'boolean', default: false },
     json: { type: 'boolean', default: false },
     help: { type: 'boolean', short: 'h', default: false },
   });
@@ -46,6 +61,7 @@ export function parseRunArguments(args: readonly string[]): RunArguments {
     seconds: duration('run', '--seconds', values.seconds),
     seed: wholeNumber('run', '--seed', values.seed, 0, Number.MAX_SAFE_INTEGER),
     check: values.check,
+    write: values.write,
     json: values.json,
     help: values.help,
   };
@@ -60,12 +76,32 @@ export function parseReplayArguments(args: readonly string[]): ReplayArguments {
   return { files: positionals, help: values.help };
 }
 
+/** Reads the arguments after `serve`. Throws `UsageError`. */
+export function parseServeArguments(args: readonly string[]): ServeArguments {
+  const { values, positionals } = parse('serve', args, {
+    port: { type: 'string', default: '8080' },
+    host: { type: 'string', default: '127.0.0.1' },
+    memory: { type: 'string', default: '256MiB' },
+    workers: { type: 'string' },
+    help: { type: 'boolean', short: 'h', default: false },
+  });
+  if (positionals.length > 1) throw new UsageError('pagewright serve: name one folder; see pagewright serve --help');
+  return {
+    folder: positionals[0] ?? '.',
+    host: values.host,
+    port: wholeNumber('serve', '--port', values.port, 0, 65535),
+    memory: values.memory,
+    workers: values.workers === undefined ? 0 : wholeNumber('serve', '--workers', values.workers, 1, 48),
+    help: values.help,
+  };
+}
+
 type Options = NonNullable<NonNullable<Parameters<typeof parseArgs>[0]>['options']>;
 
 function parse<const Given extends Options>(command: string, args: readonly string[], options: Given) {
   try {
     return parseArgs<{ args: string[]; options: Given; allowPositionals: true; strict: true }>({
-      args: [...args],
+      args: withNegatives(args),
       options,
       allowPositionals: true,
       strict: true,
@@ -75,6 +111,18 @@ function parse<const Given extends Options>(command: string, args: readonly stri
     const text = firstLine(error).replace(/\. To specify a positional argument.*$/, '');
     throw new UsageError(`pagewright ${command}: ${text}; see pagewright ${command} --help`);
   }
+}
+
+/** `--seconds -1` is a value that is wrong, not an option that is missing its value. */
+function withNegatives(args: readonly string[]): string[] {
+  const joined: string[] = [];
+  for (const arg of args) {
+    const before = joined.at(-1);
+    if (/^-\d/.test(arg) && before?.startsWith('--') && !before.includes('='))
+      joined[joined.length - 1] = `${before}=${arg}`;
+    else joined.push(arg);
+  }
+  return joined;
 }
 
 function wholeNumber(command: string, name: string, text: string, min: number, max: number): number {

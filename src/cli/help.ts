@@ -5,6 +5,7 @@ export const MAIN_HELP = `Pagewright: one memory for all threads of a program.
 
 Usage
   pagewright run [PATH...]      read every file under the paths through one shared page cache, and verify it
+  pagewright serve [DIR]        serve the files of a folder over HTTP out of one page cache
   pagewright replay FILE...     replay recorded traces and compare every result
 
   pagewright COMMAND --help     what a command does, its options, examples
@@ -30,6 +31,8 @@ Options
   --workers N       worker threads (default: one for each core, at least 2)
   --seconds N       how long to go on; the full pass is always completed (default 20)
   --seed N          seed of the random pieces (default 1)
+  --write           also copy files into a scratch folder and let the workers update the copies through the cache, then
+                    compare every byte with what belongs there, with plain fs (up to 64 MB of files)
   --check           pause the workers every second and check every structure, not only at the end
   --json            print one object instead of the report, and no progress
   --help            this text
@@ -48,6 +51,31 @@ Examples
   pagewright run --json /usr/lib | jq .hitRate
 
 Exit code 0 only if every byte matched and every check passed; 1 if not; 2 for wrong arguments; 130 after Ctrl-C.
+`;
+
+/** `pagewright serve --help`. */
+export const SERVE_HELP = `Usage: pagewright serve [DIR] [options]
+
+Serves the files of a folder (default: the current directory) over HTTP. The main thread accepts and parses; workers
+bring the pages into one page cache that all of them share, and pin them until the socket has taken their bytes: nothing
+is copied in between. Answers GET and HEAD with ranges, strong entity tags and conditional requests. A folder is served
+through its index.html. Paths that lead out of the folder, also through symbolic links, are refused.
+
+Options
+  --port N          port (default 8080; 0 takes a free one, which is printed)
+  --host ADDRESS    address to listen on (default 127.0.0.1)
+  --memory SIZE     memory to boot, such as 64MiB or 1GiB (default 256MiB)
+  --workers N       worker threads (default: one for each core, at least 2)
+  --help            this text
+
+Numbers for Prometheus are at /-/metrics.
+
+Examples
+  pagewright serve
+  pagewright serve --port 9000 --memory 1GiB ~/Videos
+  curl -r 0-99 http://127.0.0.1:8080/README.md
+
+Goes on until Ctrl-C (exit code 130); exit code 2 when it cannot begin.
 `;
 
 /** `pagewright replay --help`. */

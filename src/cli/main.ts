@@ -2,10 +2,11 @@
 /** The `pagewright` command. */
 
 import { readFileSync } from 'node:fs';
-import { parseReplayArguments, parseRunArguments } from './arguments.ts';
-import { MAIN_HELP, REPLAY_HELP, RUN_HELP } from './help.ts';
+import { parseReplayArguments, parseRunArguments, parseServeArguments } from './arguments.ts';
+import { MAIN_HELP, REPLAY_HELP, RUN_HELP, SERVE_HELP } from './help.ts';
 import { replayCommand } from './replay.ts';
 import { runCommand } from './run.ts';
+import { serveCommand } from './serve.ts';
 import { EXIT, firstLine, UsageError } from './usage.ts';
 
 /** Ends the process on a signal: its threads end with it, whatever they are doing. */
@@ -31,6 +32,12 @@ async function main(args: readonly string[]): Promise<number> {
     process.stdout.write(RUN_HELP);
     return EXIT.ok;
   }
+  if (command === 'serve') {
+    const given = parseServeArguments(rest);
+    if (!given.help) return serveCommand(given);
+    process.stdout.write(SERVE_HELP);
+    return EXIT.ok;
+  }
   if (command === 'replay') {
     const given = parseReplayArguments(rest);
     if (!given.help) return replayCommand(given, (child) => process.once('exit', () => child.kill('SIGKILL')));
@@ -47,7 +54,7 @@ async function main(args: readonly string[]): Promise<number> {
     return EXIT.ok;
   }
   const problem = command === undefined ? 'name a command' : `there is no command ${JSON.stringify(command)}`;
-  throw new UsageError(`pagewright: ${problem}; there are: run, replay; see pagewright --help`);
+  throw new UsageError(`pagewright: ${problem}; there are: run, serve, replay; see pagewright --help`);
 }
 
 quietOnBrokenPipe(process.stdout);

@@ -7,6 +7,7 @@ import type { RunArguments } from './arguments.ts';
 import type { FileList } from './file-list.ts';
 import type { Job } from './run-job.ts';
 import type { CheckResult, Trouble } from './run-messages.ts';
+import type { WriteResult } from './write-job.ts';
 
 /** A finished run. */
 export interface RunResult {
@@ -15,14 +16,24 @@ export interface RunResult {
   readonly workers: number;
   readonly job: Job;
   readonly vm: VirtualMemory;
+  /** What writers did; null without `--write`. */
+  readonly written: WriteResult | null;
   /** From boot to the last check. */
   readonly seconds: number;
 }
 
-/** True when every byte matched and every check passed. */
-export function passed({ job }: RunResult): boolean {
+/** True when every byte matched, every check passed, and there was something that could be compared. */
+export function passed(result: RunResult): boolean {
+  const { job, written } = result;
   const { mismatches, errors } = job.counts;
-  return mismatches.length === 0 && errors.length === 0 && problemsOf(job).length === 0;
+  if (written !== null && written.problems.length > 0) return false;
+  return mismatches.length === 0 && errors.length === 0 && problemsOf(job).length === 0 && !allChanged(result);
+}
+
+/** True when no file stayed as it was: then nothing was proved. */
+function allChanged({ job, list }: RunResult): boolean {
+  const { changed, unreadable } = job.counts;
+  return changed.size > 0 && changed.size + unreadable.size >= list.files.length;
 }
 
 function problemsOf(job: Job): string[] {
@@ -94,6 +105,7 @@ export function renderJson(result: RunResult): string {
     skipped: { links: list.skipped.links, special: list.skipped.special },
     errors: counts.errors,
     problems: problemsOf(job),
+    ...(result.written === null ? {} : { written: result.written }),
     memory: vm.banks.frameCount * vm.banks.pageSize,
     workers,
     seed: args.seed,
@@ -150,6 +162,13 @@ export function renderReport(result: RunResult): string {
   text += row('plain fs', `${fsMbPerSecond} MB/s, same workers, same pieces`);
   const bufferUs = (counts.bufferMs * 1000) / Math.max(1, counts.pieces);
   text += row('buffers', `${bufferUs.toFixed(1)} us for one taken from its arena and given back`);
+  if (result.written !== null) {
+    const { writes, bytes, files, writtenPages } = result.written;
+    text += row(
+      'written',
+      `${megabytes(bytes)} in ${writes} writes to ${files} scratch files, ${writtenPages} pages back`,
+    );
+  }
   text += row('contention', `${counts.contended} lock entries met another owner, ${counts.slept} slept`);
   text += arenaTable(vm);
   text += picture(vm);
@@ -166,6 +185,8 @@ export function renderReport(result: RunResult): string {
     'Changed while they were read',
     [...counts.changed].map((file) => list.files[file]?.path ?? ''),
   );
+  if (allChanged(result)) text += '\n  Every file changed while it was read: nothing could be verified.\n';
+  if (result.written !== null) text += listed('Scratch files that differ', result.written.problems);
   text += listed('Errors', counts.errors);
   text += listed('Broken invariants', problemsOf(job));
   return text;

@@ -11,6 +11,7 @@ import { Job } from './run-job.ts';
 import { BUFFER_ARENA } from './run-messages.ts';
 import { passed, type RunResult, renderJson, renderReport } from './run-report.ts';
 import { EXIT, UsageError } from './usage.ts';
+import { writeScratch } from './write-job.ts';
 
 /** Slots beside the workers': this thread, the monitor, and room for what a user attaches. */
 const OTHER_SLOTS = 8;
@@ -40,7 +41,8 @@ export async function runCommand(args: RunArguments): Promise<number> {
     await job.run(new URL('./run-worker.js', import.meta.url));
     // What was read may have matched although the file went on growing behind it.
     for (const file of await findChanged(list.files)) job.counts.changed.add(file);
-    result = { args, list, workers, job, vm, seconds: (performance.now() - start) / 1000 };
+    const written = args.write ? await writeScratch(vm, list.files, workers, args) : null;
+    result = { args, list, workers, job, vm, written, seconds: (performance.now() - start) / 1000 };
   } finally {
     progress.end();
   }

@@ -118,8 +118,6 @@ export const FAULT_POINTS = [
   'vpm.cache.mapped',
   'vpm.cache.writing',
   'phys.compact.moved',
-  'phys.cache.filled',
-  'phys.cache.drained',
   'phys.removal.taken',
   'phys.removal.leaving',
   'phys.removal.cancelling',

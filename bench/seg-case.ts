@@ -83,7 +83,7 @@ function hits(entries: number, seed: number): number | null {
     for (let round = 0; round < count; round++) {
       const entry = picks[at++ & (PICKS - 1)] as number;
       const pin = cache.lookup(owners[entry % OWNERS] as number, Math.floor(entry / OWNERS) * LENGTH, LENGTH, PIN.read);
-      sum += pin;
+      sum += cache.shadowOf(pin);
       cache.release(pin);
     }
     return sum;

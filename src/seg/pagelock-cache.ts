@@ -109,7 +109,7 @@ export class PagelockCache {
 
   /**
    * A pin on a cached range, or -1. Flags: `PIN.write` to write, `PIN.wired` for the wired table. Under our rules the range
-   * only has to cover the request: `addressOf` says where it starts..
+   * only has to cover the request: `addressOf` says where it starts.
    */
   lookup(owner: CacheOwner, address: number, lengthBytes: number, flags: number): Pin {
     const pages = lengthBytes * this.#inversePageSize;
@@ -157,7 +157,7 @@ export class PagelockCache {
     return pin;
   }
 
-  /** Takes a pin back. Throws `EINVAL` for one that is not in use. Any thread may release.. */
+  /** Takes a pin back. Throws `EINVAL` for one that is not in use. Any thread may release. */
   release(pin: Pin): void {
     if (this.#seedRules) failMisuse('pagelock.release', { pin }, "use `inactive`: with compat 'seed' it needs the key");
     const due = this.#ranges.release(pin);
@@ -179,7 +179,7 @@ export class PagelockCache {
 
   /** The shadow list behind a pin. */
   shadowOf(pin: Pin): number {
-    return this.#core.entries.shadow.get(this.#entryOf(pin));
+    return this.#core.entries.shadow.get(this.#entryOf(pin, 'pagelock.shadowOf'));
   }
 
   /** True when an entry in use has this shadow list, cached or on its way out. Looks at all entries: for recovery. */
@@ -193,12 +193,12 @@ export class PagelockCache {
 
   /** First address of the range behind a pin: a request may lie inside. */
   addressOf(pin: Pin): number {
-    return this.#core.entries.address.get(this.#entryOf(pin));
+    return this.#core.entries.address.get(this.#entryOf(pin, 'pagelock.addressOf'));
   }
 
   /** Length in bytes of the range behind a pin. */
   lengthOf(pin: Pin): number {
-    return this.#core.entries.pages.get(this.#entryOf(pin)) * this.#core.pageSize;
+    return this.#core.entries.pages.get(this.#entryOf(pin, 'pagelock.lengthOf')) * this.#core.pageSize;
   }
 
   /**
@@ -336,9 +336,9 @@ export class PagelockCache {
     return checkPagelock(this.#core);
   }
 
-  #entryOf(pin: Pin): number {
+  #entryOf(pin: Pin, call: string): number {
     const { pins } = this.#core;
-    return pins.entryOf(pins.rowOf(pin, 'pagelock.shadowOf'));
+    return pins.entryOf(pins.rowOf(pin, call));
   }
 
   /** A shadow list that is in the cache belongs to the cache: giving it back would free it twice. */

@@ -39,6 +39,36 @@ describe('page cache', () => {
     if (LARGE) prove('pages, a | a, a death of one', world(fewer), { deaths: 1, preemptions: 2 });
   });
 
+  it('keeps every version that was written beside evictions and writing back', () => {
+    const preemptions = LARGE ? 3 : 2;
+    prove('pages, 0 | s', world({ programs: ['0', 's'] }), { preemptions: LARGE ? 4 : 3 });
+    prove('pages, 0a | bcs', world({ programs: ['0a', 'bcs'] }), { preemptions });
+    prove('pages, 0s | sA', world({ programs: ['0s', 'sA'] }), { preemptions });
+    prove('pages, 00s | 1s', world({ programs: ['00s', '1s'] }), { preemptions });
+  });
+
+  it('keeps pages that move beside hits, writers, writing back and evictions', () => {
+    const preemptions = LARGE ? 3 : 2;
+    prove('pages, 0A | m', world({ programs: ['0A', 'm'] }), { preemptions });
+    prove('pages, 0s | mm', world({ programs: ['0s', 'mm'] }), { preemptions: preemptions - 1 });
+    prove('pages, 0ma | bA', world({ programs: ['0ma', 'bA'] }), { preemptions: preemptions - 1 });
+    prove('pages, amx | aA', world({ programs: ['amx', 'aA'] }), { preemptions: preemptions - 1 });
+  });
+
+  it('keeps pages on the cache list for who looks them up', () => {
+    prove('pages, ar | aA', world({ programs: ['ar', 'aA'] }), { preemptions: 2 });
+    prove('pages, abr | 0', world({ programs: ['abr', '0'] }), { preemptions: LARGE ? 3 : 1 });
+    prove('pages, arb | cA', world({ programs: ['arb', 'cA'] }), { preemptions: LARGE ? 3 : 1 });
+  });
+
+  it('loses nothing that was acknowledged when a writer, or who writes back or moves a page, dies', () => {
+    const bounds = { deaths: 1, preemptions: LARGE ? 1 : 0 };
+    prove('pages, 0 | s, a death', world({ programs: ['0', 's'], mortal: BOTH }), { deaths: 1, preemptions: 1 });
+    prove('pages, 0s | bcd, a death', world({ programs: ['0s', 'bcd'], mortal: [0] }), bounds);
+    prove('pages, 0m | a, a death', world({ programs: ['0m', 'a'], mortal: [0] }), bounds);
+    prove('pages, ar | 0, a death', world({ programs: ['ar', '0'], mortal: BOTH }), bounds);
+  });
+
   it('holds for three threads', () => {
     prove('pages, a | a | b', world({ programs: ['a', 'a', 'b'], frames: LARGE ? 2 : 3 }), {
       preemptions: LARGE ? 2 : 1,
@@ -54,8 +84,8 @@ describe('seeded bugs in the page cache', () => {
 
   it('finds a hit that does not compare the identity again', () => {
     const make = seeded(
-      'src/page/pages.ts',
-      '    if (!this.holds.hasPage(frame, vnode, index)) {',
+      'src/page/page-lookup.ts',
+      '    if (!this.#holds.hasPage(frame, vnode, index)) {',
       '    if (frame < 0) {',
     );
     expose('identity not compared', make({ programs: ['aA', 'bcd'] }), { preemptions: 3 }, /instead of page/);
@@ -67,6 +97,51 @@ describe('seeded bugs in the page cache', () => {
     const make = seeded('src/sync/rwlock.ts', look, '  return true;');
     const options = { programs: ['aA', 'bcd'] };
     expose('holders not seen', make(options), { preemptions: 4 }, /instead of page|locked|I[123]/);
+  });
+
+  it('finds writing back that cleans a page which was modified meanwhile', () => {
+    const look = '      if (stored && (word & MODIFIED.dirty) === 0) break;';
+    const again = '      const next = word & MODIFIED.dirty;';
+    const file = 'src/page/dirty-pages.ts';
+    const Mutated = scenarioClass<PagesOptions>('pages.ts', 'PagesWorld', [
+      { file, find: look, replace: '      if (stored) break;' },
+      { file, find: again, replace: '      const next = 0;' },
+      { file, find: '    if ((word & MODIFIED.dirty) === 0) this.#unlist', replace: '    this.#unlist' },
+    ]);
+    const make = () => new Mutated({ programs: ['00', 's'] });
+    expose('cleaned though modified', make, { preemptions: 2 }, /clean with|lost/);
+  });
+
+  it('finds a writer that does not say again that it has written', () => {
+    const file = 'src/page/dirty-pages.ts';
+    const find = '      const found = compareExchange(words, address, word, word | MODIFIED.dirty);\n';
+    const make = seeded(file, find, '      const found = word;\n');
+    expose('not marked again', make({ programs: ['0', 's'] }), { preemptions: 3 }, /clean with|lost/);
+  });
+
+  it('finds an eviction that drops modified pages', () => {
+    const find = ' && page.modified.get(frame) === 0;';
+    const make = seeded('src/page/replacement.ts', find, ';');
+    expose('dropped modified', make({ programs: ['0bca', 'd'] }), { preemptions: 1 }, /lost|I4|keeps its identity/);
+  });
+
+  it('finds a relocation that does not look for holders', () => {
+    const find = '    if (!this.#hasPage(frame) || !this.#holds.tryExclusive(frame)) return false;\n';
+    const replace = '    if (!this.#hasPage(frame)) return false;\n    this.#holds.tryExclusive(frame);\n';
+    const make = seeded('src/page/page-moves.ts', find, replace);
+    expose(
+      'moved though held',
+      make({ programs: ['0', 'm'] }),
+      { preemptions: 2 },
+      /lost|clean with|hold|locked|I[123]/,
+    );
+  });
+
+  it('finds a recovery that leaves a page clean into which the dead may have stored', () => {
+    const find = '    if (this.#link.previous.get(frame) !== PAGE_UNLINKED.plain) this.mark(frame);\n';
+    const make = seeded('src/page/dirty-pages.ts', find, '');
+    const bounds = { deaths: 1, preemptions: 3 };
+    expose('stored and clean', make({ programs: ['00', 's'], mortal: [0] }), bounds, /clean with|lost|I1/);
   });
 
   it('finds an insertion that does not look for the other one', () => {

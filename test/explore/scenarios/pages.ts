@@ -1,4 +1,7 @@
-/** Threads that read pages of one vnode through two frames: hits, misses, evictions, drops, deaths. */
+/**
+ * Threads that read and write pages of one vnode through two frames: hits, misses, evictions, writing back, relocations, the
+ * cache list, drops, deaths.
+ */
 
 import { VmError } from '../../../src/base/errors.ts';
 import { GEOMETRY_KEYS, type Geometry } from '../../../src/layout/geometry.ts';
@@ -23,7 +26,7 @@ const SMALL: Partial<Geometry> = {
   lockLanes: 2,
   heldLanes: 17,
   journalLanes: 257,
-  tagBuckets: 8,
+  tagBuckets: 16,
   pageSize: 4096,
   pageBuckets: 2,
   pageStripes: 1,
@@ -36,14 +39,20 @@ const SMALL: Partial<Geometry> = {
 
 /** What a frame holds while it is being filled. */
 const HALF = 99;
-/** A word beside the frames' that is never written: a place to be preempted at. */
-const IDLE = 7;
+/** Words of `bucket.head`: contents of the frames, of pages in the store, the last version of each that was acknowledged. */
+const STORED = 4;
+const ACKNOWLEDGED = 8;
+/** One that is never written: a place to be preempted at. */
+const IDLE = 15;
+/** A content is the page's index + 1 with a version above it. */
+const VERSION_SHIFT = 8;
 
 /** What the threads do. */
 export interface PagesOptions {
   /**
-   * What each thread does, in order: `a` to `d` read page 0 to 3, `A` to `D` read it if that is a hit, `x` drop the vnode's
-   * pages.
+   * What each thread does, in order: `a` to `d` read page 0 to 3, `A` to `D` read it if that is a hit, `0` to `3` write it
+   * (one thread for each page), `s` write back, `m` move a page to another frame, `r` put pages on the cache list, `x` drop
+   * the clean ones.
    */
   readonly programs: readonly string[];
   readonly mortal?: readonly number[];
@@ -82,7 +91,8 @@ export class PagesWorld implements Scenario, PageStore, FrameBytes {
   fill(_vnode: number, index: number, frames: Int32Array, at: number, count: number): number {
     for (let page = 0; page < count; page++) {
       store(this.words, this.contents(frames[at + page] as number), HALF);
-      store(this.words, this.contents(frames[at + page] as number), index + 1);
+      const stored = load(this.words, this.contents(STORED + index + page));
+      store(this.words, this.contents(frames[at + page] as number), stored === 0 ? index + page + 1 : stored);
     }
     return count;
   }
@@ -91,7 +101,8 @@ export class PagesWorld implements Scenario, PageStore, FrameBytes {
   write(_vnode: number, index: number, frames: Int32Array, at: number, count: number): void {
     for (let page = 0; page < count; page++) {
       const found = load(this.words, this.contents(frames[at + page] as number));
-      if (found !== index + page + 1) throw new Error(`page ${index + page} is written as ${found}`);
+      if ((found & 0xff) !== index + page + 1) throw new Error(`page ${index + page} is written as ${found}`);
+      store(this.words, this.contents(STORED + index + page), found);
     }
   }
 
@@ -106,13 +117,21 @@ export class PagesWorld implements Scenario, PageStore, FrameBytes {
 
   run(thread: number): void {
     // Made here, since a rebuilt thread must find its private counts as they were when it started.
-    const pages = new Pages(this.member(thread), new Frames(this.member(thread)), this);
+    const frames = new Frames(this.member(thread));
+    const pages = new Pages(this.member(thread), frames, this);
+    const written = [0, 0, 0, 0];
     const program = this.options.programs[thread] as string;
     const out = new Int32Array(1);
     for (let step = 0; step < program.length; step++) {
       const letter = program.charCodeAt(step);
-      if (letter === 120) {
-        pages.drop(0, 4);
+      // A place to be preempted at: plain reads belong to the step before them.
+      if (letter < 97 || letter > 108) load(this.words, this.contents(IDLE));
+      if (letter < 52) {
+        this.writePage(pages, letter - 48, out, written);
+        continue;
+      }
+      if (letter > 108) {
+        this.manage(pages, frames, letter, written);
         continue;
       }
       const index = (letter | 32) - 97;
@@ -121,10 +140,46 @@ export class PagesWorld implements Scenario, PageStore, FrameBytes {
         frame = this.fetch(pages, index, out);
       }
       if (frame < 0) continue;
-      this.look(frame, index);
+      const version = load(this.words, this.contents(ACKNOWLEDGED + index));
+      this.look(frame, index, version);
       load(this.words, this.contents(IDLE));
-      this.look(frame, index);
+      this.look(frame, index, version);
       pages.release(frame);
+    }
+  }
+
+  /** Stores a new version, as writers do it. */
+  writePage(pages: Pages, index: number, out: Int32Array, written: number[]): void {
+    const held = pages.hold(0, index);
+    const frame = held < 0 ? this.fetch(pages, index, out) : held;
+    if (frame < 0) return;
+    pages.setModified(frame);
+    const version = (load(this.words, this.contents(frame)) >> VERSION_SHIFT) + 1;
+    store(this.words, this.contents(frame), (version << VERSION_SHIFT) | (index + 1));
+    pages.setModified(frame);
+    pages.release(frame);
+    written[index] = version;
+    store(this.words, this.contents(ACKNOWLEDGED + index), version);
+  }
+
+  /** What `s`, `m`, `r` and `x` do. */
+  manage(pages: Pages, frames: Frames, letter: number, written: readonly number[]): void {
+    if (letter === 115) {
+      pages.writeBack(0, 0, 4, this);
+      for (let index = 0; index < 4; index++) {
+        const stored = load(this.words, this.contents(STORED + index)) >> VERSION_SHIFT;
+        if (stored < (written[index] as number)) throw new Error(`page ${index} was not written back`);
+      }
+    } else if (letter === 109) {
+      for (let frame = 0; frame < this.region.geometry.frames; frame++) {
+        if (!pages.relocate(frame, FRAME_USE.list)) continue;
+        frames.give(frame, FRAME_USE.list);
+        break;
+      }
+    } else if (letter === 114) {
+      pages.retire(0, 0, 4);
+    } else {
+      pages.drop(0, 4);
     }
   }
 
@@ -139,13 +194,22 @@ export class PagesWorld implements Scenario, PageStore, FrameBytes {
     }
   }
 
-  look(frame: number, index: number): void {
+  look(frame: number, index: number, version: number): void {
     const found = load(this.words, this.contents(frame));
-    if (found !== index + 1) throw new Error(`frame ${frame} holds ${found} instead of page ${index}`);
+    if ((found & 0xff) !== index + 1) throw new Error(`frame ${frame} holds ${found} instead of page ${index}`);
+    if (found >> VERSION_SHIFT < version) throw new Error(`page ${index} has lost version ${version}`);
   }
 
   recover(dead: number): void {
-    takeOver(this.member(this.threads), dead, [recoverPages]);
+    takeOver(this.member(this.threads), dead, [recoverPages, (self) => this.recoverMoved(self, dead)]);
+  }
+
+  /** Frees what the dead thread had a page moved out of: phys does that for real uses. */
+  recoverMoved(self: Thread, dead: number): void {
+    const frames = new Frames(self);
+    for (let frame = 0; frame < this.region.geometry.frames; frame++) {
+      if (frames.useOf(frame) === FRAME_USE.list && frames.takerOf(frame) === dead) frames.give(frame, FRAME_USE.list);
+    }
   }
 
   passTime(): void {
@@ -155,8 +219,17 @@ export class PagesWorld implements Scenario, PageStore, FrameBytes {
   digest(into: number[]): void {
     const { frame, frameMap, frameGroup, framePool, page, pageBucket, pageStripe, pageClock, bucket } =
       this.region.tables;
+    const { pageLink, pageDirty, pageDirtyStripe, pageCacheList } = this.region.tables;
+    for (let row = 0; row < bucket.rowCount; row++) into.push(bucket.head.get(row));
+    for (const list of [pageDirty, pageCacheList]) into.push(list.head.get(0), list.tail.get(0), list.count.get(0));
+    into.push(
+      pageDirtyStripe.lock.get(0),
+      pageDirtyStripe.count.get(0),
+      pageCacheList.lock.get(0),
+      pageClock.moves.get(0),
+    );
     for (let row = 0; row < frame.rowCount; row++) {
-      into.push(frame.use.get(row), bucket.head.get(row));
+      into.push(frame.use.get(row), pageLink.next.get(row), pageLink.previous.get(row));
       into.push(page.lock.at(row, 0), page.lock.at(row, 1), page.vnode.get(row), page.index.get(row));
       into.push(page.next.get(row), page.state.get(row), page.referenced.get(row), page.modified.get(row));
     }
@@ -169,16 +242,39 @@ export class PagesWorld implements Scenario, PageStore, FrameBytes {
 
   verdict(dead: number): string | null {
     const problems = [...checkPages(this.member(this.threads)).problems];
-    problems.push(...this.uses());
-    const { page, slot, pageStripe, pageClock, framePool } = this.region.tables;
+    problems.push(...this.uses(), ...this.losses());
+    const { page, slot, pageStripe, pageClock, framePool, pageDirtyStripe, pageCacheList } = this.region.tables;
     for (let frame = 0; frame < page.rowCount; frame++) {
       if (page.lock.at(frame, 0) !== 0 || page.lock.at(frame, 1) !== 0) problems.push(`frame ${frame} is locked`);
     }
-    for (const lock of [pageStripe.lock, pageClock.shortage, framePool.lock]) {
+    const locks = [pageStripe.lock, pageClock.shortage, framePool.lock, pageDirtyStripe.lock, pageCacheList.lock];
+    for (const lock of locks) {
       if (lock.get(0) !== 0) problems.push(`${lock.label} is held`);
     }
     if (dead >= 0 && slot.claim.get(dead) !== 0) problems.push(`slot ${dead} cannot be claimed again`);
     return problems.length === 0 ? null : problems.join('; ');
+  }
+
+  /** Versions that are lost, and pages that are taken for clean but differ from the store. */
+  losses(): string[] {
+    const { page, bucket } = this.region.tables;
+    const problems: string[] = [];
+    const latest = [0, 1, 2, 3].map((index) => bucket.head.get(STORED + index) >> VERSION_SHIFT);
+    for (let frame = 0; frame < page.rowCount; frame++) {
+      if (page.vnode.get(frame) === 0) continue;
+      const index = page.index.get(frame);
+      const found = bucket.head.get(frame);
+      const stored = bucket.head.get(STORED + index);
+      latest[index] = found >> VERSION_SHIFT;
+      if (page.modified.get(frame) === 0 && found !== (stored === 0 ? index + 1 : stored)) {
+        problems.push(`page ${index} is clean with ${found}, stored ${stored}`);
+      }
+    }
+    for (let index = 0; index < 4; index++) {
+      if ((latest[index] as number) < bucket.head.get(ACKNOWLEDGED + index))
+        problems.push(`page ${index} lost a version`);
+    }
+    return problems;
   }
 
   /** What is wrong with the uses of the frames: `Frames.check` takes their lock. */

@@ -48,10 +48,16 @@ describe('examples', () => {
     expect(await output('ring.mjs')).toBe('100000 numbers went through 1024 places; their sum is right\n');
   });
 
+  it('takes snapshots of live data', { timeout: SECONDS }, async () => {
+    expect(await output('snapshot.mjs')).toBe(
+      '5 of 5 snapshots show one instant each, while two workers were writing\n',
+    );
+  });
+
   it('lists every program', () => {
     const list = readFileSync(join(ROOT, 'examples/README.md'), 'utf8');
     const programs = readdirSync(join(ROOT, 'examples')).filter((name) => name.endsWith('.mjs'));
-    expect(programs.length).toBeGreaterThan(4);
+    expect(programs.length).toBeGreaterThan(5);
     for (const program of programs) expect(list).toContain(`[${program}](${program})`);
   });
 });

@@ -104,6 +104,8 @@ export const vnodeTable = table('vnode', 'vnodes', 'columns', {
   errorCount: i32('A', 'failures of writing back'),
   errorCode: i32('A', 'WRITE_ERRORS position + 1 of the last failure'),
   detail: i32('L', 'what the kind of the vnode keeps here'),
+  lsnDurable: f64('A', 'how far the log of the pages is durable'),
+  lsnOffset: i32('L', 'byte offset of the LSN in a page + 1, 0 none'),
   pagePeak: f64('L', 'largest size since the row was taken: no page lies beyond it'),
   written: i32('A', '1 when we have written to the file since its stamp was taken'),
 });

@@ -52,6 +52,7 @@ import {
 import { type Arena, type ArenaOptions, Arenas } from '../vmem/index.ts';
 import {
   AsyncStore,
+  HookedPages,
   IoRequests,
   MemoryStore,
   type OpenOptions,
@@ -384,6 +385,7 @@ export class VirtualMemory {
   /** Brings the stores of the kinds of vnodes that are no files. */
   #setStores(): void {
     const { banks, thread, callbacks, io } = this;
+    this.vnodes.setHooks(new HookedPages(thread, callbacks));
     this.vnodes.setStore(VNODE_KIND.memory, new MemoryStore(banks));
     this.vnodes.setStore(VNODE_KIND.remote, new AsyncStore(io, false));
     this.vnodes.setStore(VNODE_KIND.user, new UserStore(thread, banks, callbacks, new AsyncStore(io, true)));

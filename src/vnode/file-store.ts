@@ -28,7 +28,9 @@ import { type FaultPoint, faultPoint } from '../sync/fault.ts';
 import type { Thread } from '../sync/thread.ts';
 import type { FileDescriptors } from './file-descriptors.ts';
 import { type FileFacts, factsOf, systemError } from './file-facts.ts';
-import { framePieces, piecesBehind, readPieces, writePieces, zeroFrames } from './frame-io.ts';
+import { copyFromFrames, framePieces, piecesBehind, readPieces, writePieces, zeroFrames } from './frame-io.ts';
+import type { HookedPages } from './page-hooks.ts';
+import { PathHeap } from './path-heap.ts';
 import type { VnodeStore } from './vnode-store.ts';
 
 /** Writes that may bring nothing, one after another, before the file counts as full. */
@@ -39,13 +41,17 @@ export class FileStore implements VnodeStore {
   readonly #thread: Thread;
   readonly #banks: Banks;
   readonly #descriptors: FileDescriptors;
+  readonly #paths: PathHeap;
   readonly #vnode: BoundTables['vnode'];
   readonly #pageSize: number;
+  /** What programs do with pages on their way; null in threads without callbacks. */
+  hooked: HookedPages | null = null;
 
   constructor(thread: Thread, banks: Banks, descriptors: FileDescriptors) {
     this.#thread = thread;
     this.#banks = banks;
     this.#descriptors = descriptors;
+    this.#paths = new PathHeap(thread);
     this.#vnode = thread.region.tables.vnode;
     this.#pageSize = thread.region.geometry.pageSize;
   }
@@ -66,6 +72,9 @@ export class FileStore implements VnodeStore {
     }
     // 3.
     zeroFrames(this.#banks, frames, at, count, got);
+    if (this.hooked?.concernsFills(vnode) && got > 0) {
+      this.hooked.afterRead(vnode, this.#path(vnode), index, copyFromFrames(this.#banks, frames, at, got));
+    }
     return got;
   }
 
@@ -77,8 +86,16 @@ export class FileStore implements VnodeStore {
     const start = index * this.#pageSize;
     const wanted = this.#below(vnode, start, count);
     if (wanted <= 0) return;
+    let pieces: Uint8Array[];
+    if (this.hooked?.concernsWrites(vnode)) {
+      const copy = copyFromFrames(this.#banks, frames, at, wanted);
+      this.hooked.beforeWrite(vnode, this.#path(vnode), index, copy);
+      pieces = [copy];
+    } else {
+      pieces = framePieces(this.#banks, frames, at, wanted);
+    }
     if (this.#vnode.written.get(vnode) === 0) this.#vnode.written.put(vnode, 1);
-    this.#write(this.#descriptors.forWriting(vnode), framePieces(this.#banks, frames, at, wanted), start);
+    this.#write(this.#descriptors.forWriting(vnode), pieces, start);
     this.#raiseDiskSize(vnode, start + wanted);
   }
 
@@ -113,6 +130,10 @@ export class FileStore implements VnodeStore {
   facts(vnode: VnodeIndex): FileFacts {
     const facts = factsOf(this.#descriptors.forReading(vnode));
     return facts ?? fail('ESTALE', 'vnodes.facts', { vnode }, 'this is no regular file any more');
+  }
+
+  #path(vnode: VnodeIndex): string {
+    return this.#paths.read(this.#vnode.path.get(vnode) - 1, this.#vnode.pathLength.get(vnode));
   }
 
   /** Bytes of `count` pages from `start` on that lie below the size. */

@@ -59,3 +59,24 @@ export function zeroFrames(banks: Banks, frames: Int32Array, at: number, count: 
     (banks.views[banks.bankOf(frame)] as Uint8Array).fill(0, offset + inPage, offset + pageSize);
   }
 }
+
+/** Copies bytes into frames, zeros behind them. */
+export function copyToFrames(banks: Banks, bytes: Uint8Array, frames: Int32Array, at: number, count: number): void {
+  let done = 0;
+  for (const piece of framePieces(banks, frames, at, bytes.length)) {
+    piece.set(bytes.subarray(done, done + piece.length));
+    done += piece.length;
+  }
+  zeroFrames(banks, frames, at, count, bytes.length);
+}
+
+/** The first `length` bytes of frames, in private memory. */
+export function copyFromFrames(banks: Banks, frames: Int32Array, at: number, length: number): Uint8Array {
+  const bytes = new Uint8Array(length);
+  let done = 0;
+  for (const piece of framePieces(banks, frames, at, length)) {
+    bytes.set(piece, done);
+    done += piece.length;
+  }
+  return bytes;
+}

@@ -3,9 +3,10 @@
 import { constants } from 'node:fs';
 import { failMisuse, rejectUnknownOptions, requireInteger } from '../base/errors.ts';
 import type { OpenFlags } from './file-facts.ts';
+import { LSN_BYTES, type PageHookOptions } from './page-hooks.ts';
 
 /** Options of `vm.open`. */
-export interface OpenOptions {
+export interface OpenOptions extends PageHookOptions {
   /** `'r'` reads, `'rw'` reads and writes. Default `'r'`. */
   readonly mode?: 'r' | 'rw';
   /** Makes the file when it does not exist. Needs mode `'rw'`. */
@@ -22,9 +23,11 @@ export interface OpenOptions {
 export interface OpenPlan extends OpenFlags {
   readonly writable: boolean;
   readonly truncate: boolean;
+  /** What is done with pages on their way; null for nothing. */
+  readonly tied: PageHookOptions | null;
 }
 
-const KNOWN = ['mode', 'create', 'exclusive', 'truncate', 'permissions'] as const;
+const KNOWN = ['mode', 'create', 'exclusive', 'truncate', 'permissions', 'hooks', 'lsnOffset'] as const;
 
 /** Checks the options. Throws `EINVAL` that names the option and the rule. */
 export function planOpen(options: OpenOptions, call: string): OpenPlan {
@@ -33,11 +36,14 @@ export function planOpen(options: OpenOptions, call: string): OpenPlan {
   const { mode = 'r', create = false, exclusive = false, truncate = false, permissions = 0o666 } = options;
   if (mode !== 'r' && mode !== 'rw') failMisuse(call, { mode }, "mode is 'r' or 'rw'");
   requireInteger(call, 'permissions', permissions, 0, 0o7777);
+  const { hooks, lsnOffset } = options;
+  if (lsnOffset !== undefined) requireInteger(call, 'lsnOffset', lsnOffset, 0, 4096 - LSN_BYTES);
+  const tied = hooks === undefined && lsnOffset === undefined ? null : options;
   const writable = mode === 'rw';
   if (!writable && (create || truncate)) failMisuse(call, { mode, create, truncate }, "they need mode 'rw'");
   if (exclusive && !create) failMisuse(call, { exclusive, create }, 'exclusive needs create');
   let flags = writable ? constants.O_RDWR : constants.O_RDONLY;
   if (create) flags |= constants.O_CREAT;
   if (exclusive) flags |= constants.O_EXCL;
-  return { flags, permissions, writable, truncate };
+  return { flags, permissions, writable, truncate, tied };
 }

@@ -20,7 +20,7 @@ import type { VnodeIndex } from '../page/page-hash.ts';
 import type { Banks } from '../phys/banks.ts';
 import type { Callbacks } from '../sync/callbacks.ts';
 import type { Thread } from '../sync/thread.ts';
-import { framePieces, zeroFrames } from './frame-io.ts';
+import { copyFromFrames, copyToFrames } from './frame-io.ts';
 import { PathHeap } from './path-heap.ts';
 import type { VnodeProvider } from './provider.ts';
 import type { VnodeStore } from './vnode-store.ts';
@@ -104,25 +104,4 @@ export class UserStore implements VnodeStore {
       fail('EINVAL', 'vnodes', { vnode }, 'a provider that returns promises says so with isAsync');
     }
   }
-}
-
-/** Copies bytes into frames, zeros behind them. */
-export function copyToFrames(banks: Banks, bytes: Uint8Array, frames: Int32Array, at: number, count: number): void {
-  let done = 0;
-  for (const piece of framePieces(banks, frames, at, bytes.length)) {
-    piece.set(bytes.subarray(done, done + piece.length));
-    done += piece.length;
-  }
-  zeroFrames(banks, frames, at, count, bytes.length);
-}
-
-/** The first `length` bytes of frames, in private memory. */
-export function copyFromFrames(banks: Banks, frames: Int32Array, at: number, length: number): Uint8Array {
-  const bytes = new Uint8Array(length);
-  let done = 0;
-  for (const piece of framePieces(banks, frames, at, length)) {
-    bytes.set(piece, done);
-    done += piece.length;
-  }
-  return bytes;
 }

@@ -170,6 +170,16 @@ export class VnodeTable {
     this.#mutex.exit();
   }
 
+  /** Runs under the lock, for what else is stored in rows. */
+  locked(action: () => void): void {
+    this.#mutex.enter();
+    try {
+      action();
+    } finally {
+      this.#mutex.exit();
+    }
+  }
+
   /** Takes a row out of the hash: the next open of its file gets another. */
   makeStale(row: VnodeIndex): void {
     this.#mutex.enter();
@@ -290,6 +300,8 @@ export class VnodeTable {
     journal.set(vnode.kind, row, facts.kind);
     journal.set(vnode.detail, row, facts.detail);
     journal.set(vnode.errorCount, row, 0);
+    journal.set(vnode.lsnOffset, row, 0);
+    journal.setDouble(vnode.lsnDurable, row, 0);
     journal.set(vnode.written, row, 0);
     for (let lane = 0; lane < 4; lane++) {
       journal.setAt(vnode.identity, row, lane, facts.identity[lane] as number);

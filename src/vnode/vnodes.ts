@@ -33,7 +33,8 @@ import { DESCRIPTORS_MAX } from './descriptors.ts';
 import { FileDescriptors } from './file-descriptors.ts';
 import type { FileFacts } from './file-facts.ts';
 import { FileStore } from './file-store.ts';
-import { type OpenOptions, planOpen } from './open-options.ts';
+import { type OpenOptions, type OpenPlan, planOpen } from './open-options.ts';
+import type { HookedPages } from './page-hooks.ts';
 import { PATH_BYTES_MAX } from './path-heap.ts';
 import { hashWords } from './remote-client.ts';
 import { VnodeSizes } from './vnode-sizes.ts';
@@ -51,6 +52,9 @@ export interface VnodeStat {
   readonly path: string;
   readonly size: number;
 }
+
+/** Refusals that are no failures: this thread cannot wait for the store, or the page is ahead of its log. */
+const UNTOLD: readonly string[] = ['EWOULDBLOCK', 'EBUSY'];
 
 /** How often a thread has a vnode open. */
 interface Opens {
@@ -86,6 +90,16 @@ export class Vnodes implements VnodeStore {
     this.errors = new WriteErrors(thread);
   }
 
+  /** Lets programs' hooks run on the pages of files in this thread. */
+  setHooks(hooked: HookedPages): void {
+    this.#files.hooked = hooked;
+  }
+
+  /** How far the log of a file's pages is durable. */
+  get hooked(): HookedPages {
+    return this.#files.hooked ?? fail('ENOTSUP', 'vnodes', {}, 'this thread runs no hooks');
+  }
+
   /** Brings the store of a kind of vnodes, in every thread that may meet its pages. */
   setStore(kind: number, store: VnodeStore): void {
     this.#stores[kind] = store;
@@ -111,7 +125,7 @@ export class Vnodes implements VnodeStore {
     }
     this.#count(vnode, plan.writable);
     this.#descriptors.keep(vnode, file.descriptor, plan.writable);
-    if (plan.truncate) this.#truncateOpened(vnode);
+    if (plan.tied !== null || plan.truncate) this.#finishOpen(vnode, plan);
     return vnode;
   }
 
@@ -284,7 +298,7 @@ export class Vnodes implements VnodeStore {
       this.#store(vnode).write(vnode, index, frames, at, count);
     } catch (error) {
       // Pages that have nowhere to go, or whom this thread cannot wait for, are no failure that a sync could tell of.
-      const isNone = this.#vnode.kind.get(vnode) === VNODE_KIND.memory || (error as VmError).code === 'EWOULDBLOCK';
+      const isNone = this.#vnode.kind.get(vnode) === VNODE_KIND.memory || UNTOLD.includes((error as VmError).code);
       if (!isNone) this.errors.note(vnode, error);
       throw error;
     }
@@ -306,11 +320,13 @@ export class Vnodes implements VnodeStore {
     );
   }
 
-  #truncateOpened(vnode: VnodeIndex): void {
+  /** The rest of an open; when it fails, the vnode is closed again. */
+  #finishOpen(vnode: VnodeIndex, { tied, truncate, writable }: OpenPlan): void {
     try {
-      this.sizes.truncate(vnode, 0);
+      if (tied !== null) this.#table.locked(() => this.hooked.tie(vnode, tied));
+      if (truncate) this.sizes.truncate(vnode, 0);
     } catch (error) {
-      this.close(vnode, true);
+      this.close(vnode, writable);
       throw error;
     }
   }

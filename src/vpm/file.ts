@@ -220,6 +220,21 @@ export class File {
     return this.chunks();
   }
 
+  /**
+   * Everything that was written before, by whichever thread, is durable before anything that is written after this call
+   * reaches the file: the order that a log or a copy-on-write tree needs. It does what `datasync` does.
+   */
+  barrier(): void {
+    this.#sync('file.barrier', true);
+  }
+
+  /** Says that the program's log is durable up to an LSN: pages up to it may be written back. See `PageHooks`. */
+  logged(lsn: number): void {
+    this.#requireOpen('file.logged');
+    requireInteger('file.logged', 'lsn', lsn, 0, Number.MAX_SAFE_INTEGER);
+    this.#rooms.vnodes.hooked.raise(this.#vnode, lsn);
+  }
+
   /** Maps a range of at most 32 pages that lies inside the file; see `PageMappings.map`. */
   map(offset: number, length: number, access: MapAccess = 'read'): Mapping {
     this.#requireOpen('file.map');

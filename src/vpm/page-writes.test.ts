@@ -3,6 +3,7 @@ import {
   closeSync,
   openSync,
   readFileSync,
+  readSync,
   statSync,
   truncateSync,
   unlinkSync,
@@ -105,6 +106,35 @@ describe('writing', () => {
     expect(again.isChanged()).toBe(false);
     expect(openFile(other, path).vnode).toBe(again.vnode);
     other.vnodes.closeAll();
+    endOracle(rooms);
+  });
+
+  it('works on files of gigabytes in 64 frames', () => {
+    const seed = testSeed('a big file', 9);
+    const random = new Prng(seed);
+    const rooms = testRooms({ frames: 64, bankFrames: 64 });
+    const path = join(scratch.directory, 'big');
+    const file = openFile(rooms, path, { mode: 'rw', create: true });
+    const gigabytes = 6 * 2 ** 30;
+    file.truncate(gigabytes);
+    const written = new Map<number, number>();
+    for (let step = 0; step < 400; step++) {
+      const offset = random.below(gigabytes / 10_000) * 10_000;
+      file.write(offset, pattern(step, 0, 5000));
+      written.set(offset, step);
+    }
+    file.sync();
+    expect(statSync(path).size).toBe(gigabytes);
+    const descriptor = openSync(path, 'r');
+    const real = new Uint8Array(5000);
+    for (const [offset, step] of written) {
+      expect(matches(file.read(offset, 5000), step, 0)).toBe(true);
+      readSync(descriptor, real, 0, 5000, offset);
+      expect(matches(real, step, 0)).toBe(true);
+    }
+    closeSync(descriptor);
+    file.truncate(0);
+    file.close();
     endOracle(rooms);
   });
 

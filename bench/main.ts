@@ -4,8 +4,9 @@ import { type Bench, Harness, parseBenchArguments } from './harness.ts';
 import { physBench } from './phys.ts';
 import { segBench } from './seg.ts';
 import { vmemBench } from './vmem.ts';
+import { vpmBench } from './vpm.ts';
 
-const BENCHES: readonly Bench[] = [vmemBench, physBench, segBench];
+const BENCHES: readonly Bench[] = [vmemBench, physBench, segBench, vpmBench];
 
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code === 'EPIPE') process.exit(0);

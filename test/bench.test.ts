@@ -77,6 +77,18 @@ describe('npm run bench', () => {
     ]);
   });
 
+  it('runs the page cache beside fs and private caches', async () => {
+    const { stdout } = await bench('vpm', '--json', '--filter', '4 KiB hit, mapped', '--peer-ms', '1000');
+    const lines = stdout
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line));
+    expect(lines.map((line) => [line.bench, line.case, line.peer])).toEqual([
+      ['vpm', '4 KiB hit, mapped', 'fs.readSync'],
+      ['vpm', '4 KiB hit, mapped', 'lru-cache'],
+    ]);
+  });
+
   it('leaves a peer out that is too slow, with null', async () => {
     const { stdout } = await bench('vmem', '--json', '--filter', 'heap trace sqlite', '--peer-ms', '1');
     const lines = stdout

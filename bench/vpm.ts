@@ -45,12 +45,11 @@ const SMALL_BYTES = 8 * MIB;
 const MEMORY_BYTES = 16 * MIB;
 const LARGE_BYTES = 4 * MEMORY_BYTES;
 
+/** Writes a file of a block of chance over and over, and lets the operating system have it in memory. */
 function makeFile(path: string, bytes: number, seed: number): void {
   const random = new Prng(seed);
-  writeFileSync(
-    path,
-    new Uint8Array(bytes).map(() => random.below(256)),
-  );
+  const block = Buffer.from(new Uint8Array(MIB).map(() => random.below(256)));
+  writeFileSync(path, Buffer.alloc(bytes, block));
   readFileSync(path);
 }
 

@@ -78,14 +78,14 @@ describe('npm run bench', () => {
   });
 
   it('runs the page cache beside fs and private caches', async () => {
-    const { stdout } = await bench('vpm', '--json', '--filter', '4 KiB hit, mapped', '--peer-ms', '1000');
+    const { stdout } = await bench('vpm', '--json', '--filter', '64 KiB hit, mapped', '--peer-ms', '1000');
     const lines = stdout
       .trimEnd()
       .split('\n')
       .map((line) => JSON.parse(line));
     expect(lines.map((line) => [line.bench, line.case, line.peer])).toEqual([
-      ['vpm', '4 KiB hit, mapped', 'fs.readSync'],
-      ['vpm', '4 KiB hit, mapped', 'lru-cache'],
+      ['vpm', '64 KiB hit, mapped', 'fs.readSync'],
+      ['vpm', '64 KiB hit, mapped', 'lru-cache'],
     ]);
   });
 

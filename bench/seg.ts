@@ -1,5 +1,5 @@
 /**
- * `npm run bench -- seg`: the pagelock cache.
+ * `npm run bench -- seg`: the pagelock cache, and address spaces (seg-space.ts).
  *
  * Ranges of 16 pages of 64 owners in 2^21 buckets, in random order: a hit, a look at its shadow list and its release beside 10
  * to 10^6 cached ranges; an insertion, its release and its reaping, per range; a purge of 10^3 ranges among 10^5. Every case
@@ -12,6 +12,7 @@ import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import type { Bench, Harness } from './harness.ts';
 import type { SegCaseData } from './seg-case.ts';
+import { runSpaces } from './seg-space.ts';
 
 async function alone(data: SegCaseData): Promise<number | null> {
   const worker = new Worker(new URL('./seg-case.js', import.meta.url), { workerData: data });
@@ -36,10 +37,12 @@ async function run(harness: Harness): Promise<void> {
     if (ns !== null) harness.report(name, ns);
   }
   const name = 'purge of 1000 among 100000';
-  if (!harness.wants(name)) return;
-  const ns = await alone({ kind: 'purge', subject: 'cache', entries: 100_000, seed });
-  if (ns !== null) harness.report(name, ns);
+  if (harness.wants(name)) {
+    const ns = await alone({ kind: 'purge', subject: 'cache', entries: 100_000, seed });
+    if (ns !== null) harness.report(name, ns);
+  }
+  await runSpaces(harness);
 }
 
 /** See the file's header. */
-export const segBench: Bench = { name: 'seg', about: 'the pagelock cache', run };
+export const segBench: Bench = { name: 'seg', about: 'the pagelock cache and address spaces', run };

@@ -66,6 +66,7 @@ export const GEOMETRY_KEYS = [
   'anonNodes',
   'anons',
   'shadowLists',
+  'swapWords',
 ] as const;
 
 /** Name of one capacity. */

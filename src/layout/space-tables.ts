@@ -1,6 +1,6 @@
 /** Tables of address spaces in `seg/`: spaces, segments, anon maps and what they consist of, shadow lists, what each slot is doing. */
 
-import { f64, i32, table } from './table.ts';
+import { bytes, f64, i32, table } from './table.ts';
 
 /** Entries of a node of an anon map: a chunk of so many pages, or so many nodes. */
 export const ANON_FANOUT = 64;
@@ -166,4 +166,19 @@ export const spaceSlotTable = table('spaceSlot', 'slots', 'columns', {
   clearTo: i32('L', 'page behind them'),
   unsettled: i32('L', 'space + 1 that the slot is making or taking apart'),
   locking: i32('W', '1 while the slot locks or unlocks pages for shadow lists'),
+});
+
+/** Where anonymous pages go when memory is short: one row. */
+export const swapTable = table('swap', 1, 'columns', {
+  lock: i32('A', 'mutex', { padded: true }),
+  ready: i32('A', '1 once there is a file'),
+  pages: i32('c', 'pages of the file'),
+  used: i32('L', 'pages in use'),
+  hint: i32('L', 'no page is free in the words below this one'),
+  path: bytes('c', 'the file', 512),
+});
+
+/** Which pages of the swap file are in use. */
+export const swapMapTable = table('swapMap', 'swapWords', 'columns', {
+  used: i32('L', 'bit set: the page is in use'),
 });

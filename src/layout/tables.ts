@@ -85,6 +85,8 @@ import {
   spaceControlTable,
   spacePinTable,
   spaceSlotTable,
+  swapMapTable,
+  swapTable,
 } from './space-tables.ts';
 import { callbackTable, cancelTable, headerTable, journalTable, ownerTable, slotTable } from './system-tables.ts';
 import {
@@ -206,6 +208,8 @@ export const TABLES = {
   frameLock: frameLockTable,
   spaceSlot: spaceSlotTable,
   spacePin: spacePinTable,
+  swap: swapTable,
+  swapMap: swapMapTable,
 } as const;
 
 /** The type of `TABLES`. */

@@ -11,7 +11,7 @@
  *
  * INVARIANTS  I1 the object is good for one space: when that is destroyed, every call says `ESTALE`, also if its row is taken again.
  * LOCKING     See space-core.ts and space-changes.ts.
- * COSTS       Making the object: a table of translations, 40 KiB.
+ * COSTS       Making the object: a table of translations, 120 KiB.
  * FAILURE     `EFAULT`, `EINVAL`, `ENOMEM`, `EEXIST`, `EBUSY`, `ESTALE`.
  * REJECTED    Several ranges to a segment; spaces that span systems.
  * REFERENCES  illumos vm_as.c.

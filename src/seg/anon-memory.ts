@@ -32,29 +32,23 @@ import { faultPoint, type SlotIndex } from '../sync/index.ts';
 import { AnonMaps } from './anon-maps.ts';
 import type { SpaceCore } from './space-core.ts';
 import type { AnonIndex, AnonMapIndex, SpaceIndex } from './space-kinds.ts';
+import type { SwapFile } from './swap-file.ts';
 import type { WriteSections } from './write-sections.ts';
 
 /** Anons that are taken from the dying ones at a time. */
 const REAP_BATCH = 32;
-
-/** What gives swapped pages back when their anon is freed; null without swap. */
-export interface SwapSpace {
-  /** Frees a page of the swap store. */
-  free(page: number): void;
-}
 
 /** Anonymous memory as one thread sees it. */
 export class AnonMemory {
   readonly maps: AnonMaps;
   /** The vnode whose pages are anons. */
   readonly vnode: VnodeIndex;
-  /** Set once there is swap. */
-  swap: SwapSpace | null = null;
   private readonly core: SpaceCore;
   private readonly pages: Pages;
   private readonly store: PageStore;
   private readonly sections: WriteSections;
   private readonly copier: FrameCopier;
+  private readonly swap: SwapFile;
   private readonly lanes = new Int32Array(1);
 
   constructor(
@@ -64,6 +58,7 @@ export class AnonMemory {
     store: PageStore,
     vnode: VnodeIndex,
     sections: WriteSections,
+    swap: SwapFile,
   ) {
     this.core = core;
     this.maps = new AnonMaps(core);
@@ -71,6 +66,7 @@ export class AnonMemory {
     this.store = store;
     this.vnode = vnode;
     this.sections = sections;
+    this.swap = swap;
     this.copier = new FrameCopier(banks);
   }
 
@@ -264,8 +260,7 @@ export class AnonMemory {
       const anon = slots.dropping.get(slot) - 1;
       if (anon < 0) return freed;
       const dropped = pages.invalidate(this.vnode, anon, anon + 1) === 0;
-      const swapped = anons.swap.get(anon) - 1;
-      if (dropped && swapped >= 0) swap?.free(swapped);
+      if (dropped && anons.swap.get(anon) !== 0) swap.free(anon);
       core.lock.enter();
       journal.set(slots.dropping, slot, -anons.refs.get(anon));
       if (dropped) {

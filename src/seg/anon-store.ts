@@ -1,33 +1,24 @@
 /** Where anonymous pages come from when they are not in memory, and go to when memory is short. */
 
 import { fail } from '../base/errors.ts';
+import { VERIFY } from '../base/verify.ts';
 import type { PageStore, VnodeIndex } from '../page/index.ts';
 import type { Banks } from '../phys/index.ts';
+import { faultPoint } from '../sync/index.ts';
 import type { VnodeStore } from '../vnode/index.ts';
 import type { SpaceCore } from './space-core.ts';
-
-/** A store of pages by number: the swap. */
-export interface SwapStore {
-  /** Fills frames with pages of the store, one at a time. */
-  read(page: number, frame: number): void;
-  /** Takes pages; returns nothing. Throws when it cannot. */
-  write(page: number, frame: number): void;
-  /** A free page, noted for the anon; throws `ENOSPC`. */
-  take(anon: number): number;
-  /** Frees a page. */
-  free(page: number): void;
-}
+import type { SwapFile } from './swap-file.ts';
 
 /** The store of anonymous memory: zeros, or swap. */
 export class AnonStore implements VnodeStore, PageStore {
-  /** Set once there is swap. */
-  swap: SwapStore | null = null;
+  private readonly swap: SwapFile;
   private readonly core: SpaceCore;
   private readonly banks: Banks;
 
-  constructor(core: SpaceCore, banks: Banks) {
+  constructor(core: SpaceCore, banks: Banks, swap: SwapFile) {
     this.core = core;
     this.banks = banks;
+    this.swap = swap;
   }
 
   fill(_vnode: VnodeIndex, index: number, frames: Int32Array, at: number, count: number): number {
@@ -38,7 +29,7 @@ export class AnonStore implements VnodeStore, PageStore {
       const frame = frames[at + page] as number;
       const swapped = anons.swap.get(index + page) - 1;
       if (swapped >= 0) {
-        this.requireSwap('fill', index + page).read(swapped, frame);
+        this.swap.read(swapped, frame);
         bytes += pageSize;
         continue;
       }
@@ -49,12 +40,12 @@ export class AnonStore implements VnodeStore, PageStore {
   }
 
   write(_vnode: VnodeIndex, index: number, frames: Int32Array, at: number, count: number): void {
-    const swap = this.requireSwap('write', index);
-    const { anons } = this.core;
+    const { swap } = this;
+    if (VERIFY && faultPoint(this.core.thread, 'seg.swap.writing')) {
+      fail('EIO', 'swap.write', { anon: index }, 'injected');
+    }
     for (let page = 0; page < count; page++) {
-      const anon = index + page;
-      const known = anons.swap.get(anon) - 1;
-      swap.write(known >= 0 ? known : swap.take(anon), frames[at + page] as number);
+      swap.write(index + page, frames[at + page] as number);
     }
   }
 
@@ -62,9 +53,5 @@ export class AnonStore implements VnodeStore, PageStore {
 
   truncate(vnode: VnodeIndex): void {
     fail('EINVAL', 'truncate', { vnode }, 'anonymous memory has no size');
-  }
-
-  private requireSwap(call: string, anon: number): SwapStore {
-    return this.swap ?? fail('ENOSPC', call, { anon }, 'there is no swap: add some with `vm.addSwap`');
   }
 }

@@ -23,7 +23,7 @@ import type { PagelockCache } from './pagelock-cache.ts';
 import type { ShadowLists } from './shadow-lists.ts';
 import { SharedMemory, type SharedMemoryId } from './shared-memory.ts';
 import type { SpaceCore } from './space-core.ts';
-import { ANON_MAP_FLAG, type AnonMapIndex, SHADOW_STATE } from './space-kinds.ts';
+import { ANON_MAP_FLAG, ANON_MAP_STATE, type AnonMapIndex, SHADOW_STATE } from './space-kinds.ts';
 
 /** Options of new shared memory. */
 export interface SharedMemoryOptions {
@@ -64,7 +64,12 @@ export class SharedMemories {
     // 1.
     core.lock.enter();
     const map = core.tryReserve(owner, pages)
-      ? anon.maps.create(pages, ANON_MAP_FLAG.shared | (isWired ? ANON_MAP_FLAG.wired : 0), owner, pages)
+      ? anon.maps.create(
+          pages,
+          ANON_MAP_FLAG.shared | ANON_MAP_FLAG.named | (isWired ? ANON_MAP_FLAG.wired : 0),
+          owner,
+          pages,
+        )
       : -1;
     if (map >= 0) thread.journal.set(slots.makingMap, thread.slot, map + 1);
     else this.undo();
@@ -84,6 +89,20 @@ export class SharedMemories {
     const memory = new SharedMemory(this.core, id, (map) => this.release(map));
     void memory.map;
     return memory;
+  }
+
+  /** Shared memory that has not been released, whoever made it. */
+  list(): SharedMemoryId[] {
+    const { maps, mapPool } = this.core;
+    const found: SharedMemoryId[] = [];
+    // What a mapping without a name shares with forks has no maker: its first reference is a segment's.
+    const named = ANON_MAP_FLAG.shared | ANON_MAP_FLAG.named;
+    for (let map = 0; map < mapPool.walkEnd; map++) {
+      const flags = maps.flags.get(map) & (named | ANON_MAP_FLAG.released);
+      if (maps.state.get(map) === ANON_MAP_STATE.live && flags === named)
+        found.push({ map, generation: maps.generation.get(map) });
+    }
+    return found;
   }
 
   /** Releases what a dead slot was making. */
@@ -130,7 +149,7 @@ export class SharedMemories {
   private release(map: AnonMapIndex): void {
     const { core } = this;
     const { maps, thread } = core;
-    if ((maps.flags.get(map) & ANON_MAP_FLAG.released) !== 0) {
+    if ((maps.flags.get(map) & (ANON_MAP_FLAG.named | ANON_MAP_FLAG.released)) !== ANON_MAP_FLAG.named) {
       fail('ESTALE', 'sharedMemory.release', { map }, 'it was released already');
     }
     const owner = maps.cacheOwner.get(map) - 1;

@@ -8,8 +8,8 @@
 import type { FrameIndex } from '../phys/index.ts';
 import { FAULT_KIND, type Faults } from './faults.ts';
 
-/** Entries: 4 MiB of pages of 4 KiB. */
-const ENTRIES = 1024;
+/** Entries: 16 MiB of pages of 4 KiB. */
+const ENTRIES = 4096;
 
 /** The entry of a page, which may hold another one. */
 export function tlbEntry(page: number): number {

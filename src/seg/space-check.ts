@@ -42,6 +42,7 @@ export function checkSpaces(parts: SpaceParts): CheckReport {
     }
   }
   shadows.check(problems);
+  parts.spaces.swap.check(problems);
   return { structure: 'seg/spaces', checked: seen.size, problems };
 }
 

@@ -78,6 +78,8 @@ export const ANON_MAP_FLAG = {
   wired: 2,
   /** Shared memory whose maker has let go of it. */
   released: 4,
+  /** Made by `sharedMemory`: its maker has a reference until it lets go. */
+  named: 8,
 } as const;
 
 /** States of an anon map. */

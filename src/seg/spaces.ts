@@ -40,6 +40,7 @@ import { SpaceFork } from './space-fork.ts';
 import { ADVICE_COUNTER, SPACE_FLAG, SPACE_STATE, type SpaceIndex } from './space-kinds.ts';
 import { SHADOW_DRIVER } from './space-pins.ts';
 import { SpaceRoom } from './space-room.ts';
+import { SwapFile } from './swap-file.ts';
 import { WriteSections } from './write-sections.ts';
 
 /** What spaces need of other rooms: `VirtualMemory` has it. */
@@ -103,15 +104,18 @@ export interface AddressSpaceOptions {
 export class Spaces {
   /** Shared anonymous memory. */
   readonly shared: SharedMemories;
+  /** Where anonymous pages go when memory is short. */
+  readonly swap: SwapFile;
   private readonly parts: SpaceParts;
 
   constructor(rooms: SpaceRooms) {
     const { thread, banks, pages, vnodes, deviceMaps } = rooms;
     const core = new SpaceCore(thread);
     const sections = new WriteSections(thread);
-    const store = new AnonStore(core, banks);
+    this.swap = new SwapFile(core, banks);
+    const store = new AnonStore(core, banks, this.swap);
     vnodes.setStore(VNODE_KIND.anon, store);
-    const anon = new AnonMemory(core, pages, banks, vnodes, core.control.anonVnode.get(0) - 1, sections);
+    const anon = new AnonMemory(core, pages, banks, vnodes, core.control.anonVnode.get(0) - 1, sections, this.swap);
     const shadows = new ShadowLists(core, anon);
     const segments = new Segments(core, anon, shadows, vnodes, deviceMaps);
     const room = new SpaceRoom(core, segments.tree, rooms.arenas);
@@ -169,6 +173,18 @@ export class Spaces {
       fail('ESTALE', 'openAddressSpace', { space, generation }, 'there is no such space any more');
     }
     return this.bind(space);
+  }
+
+  /** The live spaces, whoever made them: those of threads that have ended, too. */
+  list(): AddressSpaceId[] {
+    const { core } = this.parts;
+    const { spaces, spacePool } = core;
+    const found: AddressSpaceId[] = [];
+    for (let space = 0; space < spacePool.walkEnd; space++) {
+      if (spaces.state.get(space) !== SPACE_STATE.live) continue;
+      found.push({ space, generation: spaces.generation.get(space) });
+    }
+    return found;
   }
 
   /** This thread's view of a live space. */

@@ -36,6 +36,8 @@ export const RANK = {
   page: 600,
   /** A stripe of the page hash. */
   pageHash: 700,
+  /** The map of the swap file. */
+  swap: 720,
   /** A stripe of the lists of modified pages. */
   pageDirty: 720,
   /** The list of pages that are not needed any more. */

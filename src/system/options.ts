@@ -57,6 +57,8 @@ export interface BootOptions {
   readonly addressSpaces?: number;
   /** Segments of all address spaces. Default: one per 64 frames, at least 1024. */
   readonly segments?: number;
+  /** Pages of anonymous memory that can exist at a time, those in swap included. Default: twice as many as frames. */
+  readonly anonymousPages?: number;
   /** Owners that can exist at a time. Default 16. */
   readonly owners?: number;
   /** Callbacks that can be known at a time. Default 64. */
@@ -150,6 +152,7 @@ const KNOWN_OPTIONS: readonly (keyof BootOptions)[] = [
   'vnodes',
   'addressSpaces',
   'segments',
+  'anonymousPages',
   'owners',
   'callbacks',
   'pagelock',
@@ -189,6 +192,7 @@ export function planBoot(options: BootOptions): BootPlan {
   const vnodes = integer('vnodes', Math.min(65536, Math.max(256, Math.ceil(frames / 16))), 1, 2 ** 22);
   const addressSpaces = integer('addressSpaces', 64, 1, 16384);
   const segments = integer('segments', Math.max(1024, Math.ceil(frames / 64)), 16, 2 ** 22);
+  const anonymousPages = integer('anonymousPages', 2 * frames, 16, 2 ** 30);
   const slabs = Math.max(512, Math.ceil(tags / 32));
   const slotLanes = Math.ceil(slots / 32);
   const pathBytes = Math.max(65536, vnodes * 128);
@@ -237,7 +241,7 @@ export function planBoot(options: BootOptions): BootPlan {
     ioRequests: 2 * slots,
     ...mappings.geometry,
     ...replacementGeometry(replacement, frames, ceilPowerOfTwo(slots)),
-    ...spaceGeometry(frames, addressSpaces, segments),
+    ...spaceGeometry(frames, addressSpaces, segments, anonymousPages),
   };
   const spinLimit = integer('spinLimit', 100, 0, 1_000_000);
   const clock = oneOf('clock', options.clock ?? 'real', ['real', 'virtual']);
@@ -273,9 +277,8 @@ function pagelockGeometry(frames: number, pageSize: number, options: PagelockOpt
   };
 }
 
-/** Capacities of address spaces: anonymous pages may be twice the memory, half of them swapped out. */
-function spaceGeometry(frames: number, addressSpaces: number, segments: number) {
-  const anons = 2 * frames;
+/** Capacities of address spaces. */
+function spaceGeometry(frames: number, addressSpaces: number, segments: number, anons: number) {
   return {
     addressSpaces,
     segments,
@@ -283,6 +286,7 @@ function spaceGeometry(frames: number, addressSpaces: number, segments: number) 
     anonNodes: Math.ceil(anons / ANON_FANOUT) + 4 * segments,
     anons,
     shadowLists: Math.max(1024, Math.ceil(frames / 32)),
+    swapWords: Math.ceil(anons / 32),
   };
 }
 

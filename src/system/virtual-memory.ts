@@ -367,6 +367,7 @@ export class VirtualMemory {
     } else {
       this.vnodes.closeDescriptors();
     }
+    this.spaces.swap.close();
     for (const release of this.#onDetach.reverse()) release();
     this.#onDetach = [];
     this.frames.settle();

@@ -55,6 +55,7 @@ const SMALL: Partial<Geometry> = {
   anonNodes: 256,
   anons: 2048,
   shadowLists: 256,
+  swapWords: 64,
 };
 
 /** What a room needs to run in one thread. */

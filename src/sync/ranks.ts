@@ -36,12 +36,12 @@ export const RANK = {
   page: 600,
   /** A stripe of the page hash. */
   pageHash: 700,
-  /** The map of the swap file. */
-  swap: 720,
   /** A stripe of the lists of modified pages. */
   pageDirty: 720,
   /** The list of pages that are not needed any more. */
   pageCacheList: 730,
+  /** The map of the swap file. */
+  swap: 735,
   /** Queues of the replacement policy. */
   replacement: 740,
   /** Held by those who wait for an entry of the mapping cache; they look at its lists. */

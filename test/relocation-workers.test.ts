@@ -38,7 +38,8 @@ interface Crew {
 function setUp(title: string): Crew {
   const seed = testSeed(title, 20261121);
   scratch = new Scratch();
-  vm = boot({ memory: FRAMES * PAGE, bankSize: (FRAMES * PAGE) / 2, slots: 12, pmem: { largeFrames: 64 } });
+  const physical = { slotFrames: 16 };
+  vm = boot({ memory: FRAMES * PAGE, bankSize: (FRAMES * PAGE) / 2, slots: 12, physical, pmem: { largeFrames: 64 } });
   const stop = new Int32Array(new SharedArrayBuffer(4));
   const busy = new Int32Array(new SharedArrayBuffer(4 * 4096));
   const path = scratch.file('pages', FILE_BYTES, 7);

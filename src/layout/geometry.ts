@@ -67,6 +67,8 @@ export const GEOMETRY_KEYS = [
   'anons',
   'shadowLists',
   'swapWords',
+  'frameCacheFrames',
+  'frameCacheLanes',
 ] as const;
 
 /** Name of one capacity. */

@@ -132,3 +132,15 @@ export const frameQueueTable = table('frameQueue', 1, 'columns', {
   served: f64('L', 'requests that waited and were served'),
   ticketNext: f64('L', 'ticket of the next one'),
 });
+
+/** Free frames that a slot keeps for itself: see phys/slot-caches.ts. */
+export const frameCacheTable = table('frameCache', 'slots', 'columns', {
+  lock: i32('A', 'mutex', { padded: true }),
+  count: i32('L', 'frames on the stack'),
+  frames: i32('L', 'the stack', { lanes: 'frameCacheLanes' }),
+});
+
+/** Who wants those frames back: one row. */
+export const frameCachePauseTable = table('frameCachePause', 1, 'columns', {
+  slots: i32('A', 'bit per slot that wants all free frames in the source', { lanes: 'slotLanes', padded: true }),
+});

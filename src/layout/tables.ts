@@ -33,6 +33,8 @@ import {
   vnodeTable,
 } from './page-tables.ts';
 import {
+  frameCachePauseTable,
+  frameCacheTable,
   frameLinkTable,
   frameListTable,
   frameOrderTable,
@@ -210,6 +212,8 @@ export const TABLES = {
   spacePin: spacePinTable,
   swap: swapTable,
   swapMap: swapMapTable,
+  frameCache: frameCacheTable,
+  frameCachePause: frameCachePauseTable,
 } as const;
 
 /** The type of `TABLES`. */

@@ -177,6 +177,11 @@ export class FrameCore {
     this.convertMarked(frame, use | this.#mark);
   }
 
+  /** Under the lock of a slot's cache: a frame goes onto the stack or comes from it; counts stay as they are. */
+  convertSpare(frame: FrameIndex, use: number): void {
+    this.thread.journal.set(this.#use, frame, use | this.#mark);
+  }
+
   /** Like `convert`, with the mark of another slot. */
   convertMarked(frame: FrameIndex, marked: number): void {
     const before = countLane(this.useOf(frame));

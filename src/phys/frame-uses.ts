@@ -19,6 +19,8 @@ export const FRAME_USE = {
   listGiving: 7,
   /** In a page list whose owner moves what is in it when asked to; counted as list. */
   movable: 8,
+  /** Free, in the cache of a slot; counted as page under the frames' lock. */
+  spare: 9,
 } as const;
 
 /** The bits of a frame's word that say its use. */
@@ -29,5 +31,5 @@ export const SLOT_SHIFT = 8;
 
 /** The lane in which frames of a use are counted. */
 export function countLane(use: number): number {
-  return Math.min(use, FRAME_USE.list);
+  return use === FRAME_USE.spare ? FRAME_USE.page : Math.min(use, FRAME_USE.list);
 }

@@ -38,6 +38,7 @@ import { ListHand } from './list-hand.ts';
 import { type MemoryListener, type RemovalOptions, removeMemory } from './memory-removal.ts';
 import type { PhysSegmentOptions } from './phys-segments.ts';
 import { ANYWHERE, RunHand, type RunPlace } from './run-hand.ts';
+import { SlotCaches } from './slot-caches.ts';
 import { Watermarks } from './watermarks.ts';
 
 export type { FrameReclaimer } from './evacuation.ts';
@@ -55,6 +56,8 @@ export class Frames {
   readonly watermarks: Watermarks;
   /** Who is asked for frames that are in use. */
   readonly evacuation: Evacuation;
+  /** Free frames that slots keep for themselves. */
+  readonly caches: SlotCaches;
   readonly #thread: Thread;
   readonly #mutex: Mutex;
   readonly #runs: RunHand;
@@ -69,6 +72,7 @@ export class Frames {
     this.watermarks = new Watermarks(thread);
     this.evacuation = new Evacuation(this.core);
     this.#mutex = this.core.mutex;
+    this.caches = new SlotCaches(this.core, this.watermarks, this.evacuation);
     this.#runs = new RunHand(this.core, this.evacuation);
   }
 
@@ -100,13 +104,14 @@ export class Frames {
     // What is told may itself look for frames.
     if (this.#pressing) return false;
     this.#pressing = true;
-    const before = this.counts().free;
+    const before = this.core.free;
     try {
+      this.caches.drain();
       for (const giveSpares of this.#spareHolders) giveSpares();
     } finally {
       this.#pressing = false;
     }
-    return this.counts().free > before;
+    return this.core.free > before;
   }
 
   /** Who is asked for frames of a use when they are needed for something else. */
@@ -145,7 +150,7 @@ export class Frames {
    * does not come about in time, `ECANCELED`, `EINVAL` for frames that are not online; then everything is as before.
    */
   offline(first: FrameIndex, count: number, options: RemovalOptions = {}): void {
-    removeMemory(this.core, this.evacuation, this.#listeners, first, count, options);
+    this.caches.paused(() => removeMemory(this.core, this.evacuation, this.#listeners, first, count, options));
   }
 
   /** Who is told, in this thread, about memory that comes and goes. */
@@ -165,7 +170,10 @@ export class Frames {
 
   /** Takes a free frame for a use; -1 when there is none above the reserve. */
   tryTake(use: number): FrameIndex {
-    const frame = this.#takeOne(use, false);
+    const cached = use === FRAME_USE.page ? this.caches.take() : -1;
+    if (cached >= 0) return cached;
+    const found = this.#takeOne(use, false);
+    const frame = found < 0 && this.caches.drain() ? this.#takeOne(use, false) : found;
     this.watermarks.kickIfLow();
     return frame;
   }
@@ -184,6 +192,16 @@ export class Frames {
   tryTakeSeveral(use: number, count: number, out: Int32Array, at: number): number {
     let taken = 0;
     const { reserve } = this;
+    // Several at once come from the source: they lie side by side there.
+    if (use === FRAME_USE.page && (count === 1 || this.core.free <= reserve)) {
+      while (taken < count) {
+        const cached = this.caches.take();
+        if (cached < 0) break;
+        out[at + taken++] = cached;
+      }
+      if (taken > 0) return taken;
+      if (this.core.free <= reserve) this.caches.drain();
+    }
     // A hint: the lock decides when there are some.
     if (this.core.free > reserve) {
       this.#mutex.enter();
@@ -202,6 +220,7 @@ export class Frames {
     if (this.useOf(frame) !== use) {
       failMisuse('frames.give', { frame, use, found: this.useOf(frame) }, 'a frame is given back by whoever uses it');
     }
+    if (use === FRAME_USE.page && this.caches.put(frame, note, value)) return;
     this.#mutex.enter();
     if (note !== undefined) this.#thread.journal.set(note, frame, value);
     this.core.give(frame);
@@ -210,12 +229,15 @@ export class Frames {
 
   /** Gives a frame back if `condition` holds under the lock: for recovery. `note` as with `give`. */
   giveIf(frame: FrameIndex, condition: () => boolean, note: Int32Column, value: number): void {
-    this.#mutex.enter();
-    if (condition()) {
-      this.#thread.journal.set(note, frame, value);
-      this.core.give(frame);
-    }
-    this.#mutex.exit();
+    // Frames are given back under the frames' lock, but for those that go to a slot's cache.
+    this.caches.paused(() => {
+      this.#mutex.enter();
+      if (condition()) {
+        this.#thread.journal.set(note, frame, value);
+        this.core.give(frame);
+      }
+      this.#mutex.exit();
+    });
   }
 
   /** Changes what a frame is used for, without freeing it in between; it then bears this thread's mark. `note` as above. */
@@ -289,12 +311,14 @@ export class Frames {
    * good part of memory.
    */
   compact(options: CompactionOptions = {}): CompactionReport {
-    return compactFrames(this.core, this.evacuation, options);
+    return this.caches.paused(() => compactFrames(this.core, this.evacuation, options));
   }
 
   /** Frames by use, as they are now. */
   counts(): FrameCounts {
-    return this.core.counts();
+    const counts = this.core.counts();
+    const cached = this.caches.frames;
+    return cached === 0 ? counts : { ...counts, free: counts.free + cached, page: counts.page - cached };
   }
 
   /** What all slots did with frames. */
@@ -304,6 +328,7 @@ export class Frames {
 
   /** Gives back what a dead slot had in hand. */
   recover(dead: SlotIndex): void {
+    this.caches.recover(dead);
     this.#runs.recover(dead);
     this.#mutex.enter();
     this.core.queue.recover(dead, this.core.free);
@@ -313,7 +338,11 @@ export class Frames {
   /** Compares uses, counts and the source. For quiet points. */
   check(): CheckReport {
     const { structure, checked, problems } = this.core.check();
-    return { structure, checked, problems: [...problems, ...this.watermarks.problems(), ...this.#runs.problems()] };
+    return {
+      structure,
+      checked,
+      problems: [...problems, ...this.watermarks.problems(), ...this.#runs.problems(), ...this.caches.problems()],
+    };
   }
 
   #takeOne(use: number, waiter: boolean): FrameIndex {

@@ -21,5 +21,6 @@ export * from './phys-segments.ts';
 export * from './pressure.ts';
 export * from './run-hand.ts';
 export * from './run-tree.ts';
+export * from './slot-caches.ts';
 export * from './watermarks.ts';
 export * from './window-search.ts';

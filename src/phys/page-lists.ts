@@ -207,7 +207,8 @@ export class PageLists {
     const { pageSize, frames } = this.#thread.region.geometry;
     const request = readRequest(given, pageSize, frames);
     if (request.wait !== null) return waitForFrames(this.#demand(given, request, held), request.wait);
-    const list = this.#takeNow(request, held, false);
+    const found = this.#takeNow(request, held, false);
+    const list = found === null && this.#frames.caches.drain() ? this.#takeNow(request, held, false) : found;
     if (list === null || FitSearch.isSimple(request)) this.#pressure?.kick();
     this.#frames.watermarks.kickIfLow();
     return list;
@@ -266,6 +267,8 @@ export class PageLists {
   /** Takes the frames of a request out of free ones and of others that are moved or given up. */
   #assemble(request: FrameRequest, held: boolean): PageList | null {
     if (!this.#frames.evacuation.any || this.#core.free < this.#frames.reserve) return null;
-    return FitSearch.isSimple(request) ? this.#assembly.any(request, held) : this.#assembly.run(request, held);
+    return this.#frames.caches.paused(() =>
+      FitSearch.isSimple(request) ? this.#assembly.any(request, held) : this.#assembly.run(request, held),
+    );
   }
 }

@@ -58,6 +58,8 @@ export const RANK = {
   ownerLedger: 975,
   /** The pool that arenas take boundary tags and hash buckets from. */
   tagPool: 1000,
+  /** The free frames that one slot keeps for itself. */
+  frameCache: 1050,
   /** Physical frames. */
   frames: 1100,
   /** Counters and other leaves: nothing is taken under these. */

@@ -96,6 +96,8 @@ export interface PhysicalOptions {
   readonly segments?: readonly PhysSegmentOptions[];
   /** Order in which segments are searched: by address, or smallest first, as the seed's big-first strategy does. */
   readonly segmentOrder?: 'first' | 'bigFirst';
+  /** Single free frames that each slot may keep for itself, 0 to 256: less contention, another order. Default 0. */
+  readonly slotFrames?: number;
   /** Reserves and marks of the pagedaemon. Default: no reserves, marks that follow from `memory`. */
   readonly marks?: Partial<FrameMarks>;
 }
@@ -227,6 +229,8 @@ export function planBoot(options: BootOptions): BootPlan {
     recordings: RECORDINGS,
     recordEntries: integer('recordEntries', 16384, 64, 2 ** 24),
     frameWaiters: 4 * slots,
+    frameCacheFrames: physical.slotFrames,
+    frameCacheLanes: Math.max(1, physical.slotFrames),
     magazines: Math.max(512, Math.ceil(tags / 64)),
     slabs,
     slabBuckets: ceilPowerOfTwo(slabs),
@@ -318,9 +322,18 @@ function planMemory(options: BootOptions) {
 }
 
 function planPhysical(options: PhysicalOptions) {
-  const known = ['order', 'classes', 'colours', 'segments', 'segmentOrder', 'marks'] as const;
+  const known = ['order', 'classes', 'colours', 'segments', 'segmentOrder', 'marks', 'slotFrames'] as const;
   rejectUnknownOptions('boot: physical', options, known);
-  const { order = 'lowest', classes = 1, colours = 1, segments, segmentOrder = 'first', marks = {} } = options;
+  const {
+    order = 'lowest',
+    classes = 1,
+    colours = 1,
+    segments,
+    segmentOrder = 'first',
+    marks = {},
+    slotFrames = 0,
+  } = options;
+  requireInteger('boot: physical', 'slotFrames', slotFrames, 0, 256);
   requireInteger('boot: physical', 'classes', classes, 1, 64);
   requireInteger('boot: physical', 'colours', colours, 1, 256);
   if (!isPowerOfTwo(colours)) failMisuse('boot: physical', { colours }, 'colours must be a power of two');
@@ -330,6 +343,7 @@ function planPhysical(options: PhysicalOptions) {
     bigFirst: oneOf('physical.segmentOrder', segmentOrder, ['first', 'bigFirst']) === 'bigFirst',
     segments,
     marks,
+    slotFrames,
   };
 }
 

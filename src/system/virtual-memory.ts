@@ -371,6 +371,7 @@ export class VirtualMemory {
     for (const release of this.#onDetach.reverse()) release();
     this.#onDetach = [];
     this.frames.settle();
+    if (poisonReason(this.region) === null) this.frames.caches.drainOne(this.slot);
     releaseSlot(this.thread);
     this.thread.end();
     this.#forgetInvariants();

@@ -33,6 +33,7 @@ const SMALL: Partial<Geometry> = {
   recordings: 2,
   recordEntries: 512,
   frameWaiters: 32,
+  frameCacheLanes: 32,
   quantumCaches: 16,
   magazines: 256,
   slabs: 256,

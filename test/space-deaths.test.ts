@@ -115,7 +115,7 @@ describe('a thread that ends at every step', () => {
         victim: other.thread,
         recoverers: vm.recoverers,
         operation: () => {
-          banks.forEach((bytes, bank) => vm.banks.views[bank]?.set(bytes));
+          for (const [bank, bytes] of banks.entries()) vm.banks.views[bank]?.set(bytes);
           operation({ vm: other, as: other.addressSpace(ids.as), at, copy: world.copy });
         },
         verify: () => {

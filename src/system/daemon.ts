@@ -60,12 +60,13 @@ async function pageForEver(): Promise<void> {
       if (pauseMs > 0) await sleepMs(pauseMs);
       else await vm.frames.watermarks.waitForKickAsync(KICK_WAIT_MS);
       for (;;) {
-        const { missing, freed, written } = vm.pagedaemon.step();
-        const gained = freed + written > 0;
-        pauseMs = missing <= 0 || gained ? 0 : Math.min(PAUSE_MS_MAX, 2 * pauseMs + 1);
-        if (missing <= 0 || !gained) break;
-        // Recoveries come first.
+        const report = vm.pagedaemon.step();
+        const gained = report !== null && report.freed + report.written > 0;
+        const isDone = report !== null && report.missing <= 0;
+        pauseMs = isDone || gained ? 0 : Math.min(PAUSE_MS_MAX, 2 * pauseMs + 1);
+        // Recoveries come first: also that of a thread which died in its round, whose kick would not let this one sleep.
         await nextTurn();
+        if (isDone || !gained) break;
       }
       vm.thread.checkPoison();
     }

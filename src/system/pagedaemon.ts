@@ -138,11 +138,11 @@ export class Pagedaemon {
     }
   }
 
-  /** One round; see the file's header. Nothing when another thread is doing one. */
-  step(): RoundReport {
+  /** One round; see the file's header. Null when another thread is doing one: the kick is left to it. */
+  step(): RoundReport | null {
     const { words, tag } = this.#thread;
     const busy = this.#row.busy.address(0);
-    if (compareExchange(words, busy, 0, tag) !== 0) return NOTHING;
+    if (compareExchange(words, busy, 0, tag) !== 0) return null;
     try {
       return this.#round();
     } finally {

@@ -37,6 +37,9 @@ export const magazineSlotTable = table('magazineSlot', 'slots', 'columns', {
   loaded: i32('W', 'magazine + 1 that the slot allocates from and frees to', { lanes: 'quantumCaches', padded: true }),
   previous: i32('W', 'magazine + 1 that was loaded before', { lanes: 'quantumCaches', padded: true }),
   pending: i32('W', 'object + 1 whose state is being changed to cached', { lanes: 'quantumCaches', padded: true }),
+  hits: f64('W', 'allocations from the loaded magazine', { lanes: 'quantumCaches', padded: true }),
+  misses: f64('W', 'allocations that went to the depot', { lanes: 'quantumCaches' }),
+  freeMisses: f64('W', 'frees that went to the depot', { lanes: 'quantumCaches' }),
 });
 
 /** One row per magazine. */

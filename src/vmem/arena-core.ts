@@ -104,6 +104,8 @@ export class ArenaCore {
   readonly recordingAt: WordAddress;
   /** The caches of small sizes, or null. */
   readonly caches: QuantumCaches | null;
+  /** Segments that the search under way has looked at: search.ts counts them at its end. */
+  looked = 0;
 
   /** @param generation the one to be bound to: that of a row that is ready or about to be. */
   constructor(cores: ArenaCores, row: ArenaIndex, generation: number) {

@@ -390,6 +390,34 @@ describe('spans and places', () => {
 });
 
 describe('what an arena says about itself', () => {
+  it('counts what searches looked at in vain, by each strategy', () => {
+    const { region, thread } = testRegion();
+    const arenas = new Arenas(thread, new Callbacks(region));
+    const arena = arenas.create('a', { size: 4096 });
+    const passed = () => arena.stats().counts.passed;
+    // Free segments of 66 quanta, which share a bin with those of 67, between allocations.
+    for (let at = 0; at < 40; at++) arena.reserve(at * 67 + 66, 1);
+    arena.reserve(40 * 67, 4096 - 40 * 67);
+    const reserving = passed();
+    arena.free(arena.alloc(33, 'best'), 33);
+    arena.free(arena.alloc(16), 16);
+    expect(passed()).toBe(reserving);
+    expect(arena.tryAlloc(67, 'best')).toBe(-1);
+    expect(passed() - reserving).toBe(40);
+    // The newest of each of the classes that are large enough is looked at, then every segment.
+    expect(arena.tryXalloc(4, { align: 2048, phase: 28, min: 1000 })).toBe(-1);
+    expect(passed() - reserving).toBeGreaterThanOrEqual(40 + 40);
+    const before = passed();
+    // The same again: nothing has come since.
+    expect(arena.tryXalloc(4, { align: 2048, phase: 28, min: 1000 })).toBe(-1);
+    expect(passed() - before).toBeLessThan(3);
+    for (const strategy of ['exact', 'next'] as const) {
+      const start = passed();
+      arena.free(arena.alloc(33, strategy), 33);
+      expect([strategy, passed() > start, passed() - start < 40]).toEqual([strategy, true, true]);
+    }
+  });
+
   it('walks, dumps, finds addresses and counts', () => {
     const { arenas } = makeArenas();
     const arena = arenas.create('a', { base: 100, size: 100 });

@@ -48,6 +48,7 @@ export class FreeTree {
   /** `tag << shift` words further lie those of a tag. */
   readonly #shift: number;
   readonly #path = new Int32Array(DEPTH_MAX);
+  #steps = 0;
 
   constructor(thread: Thread, bySize: boolean, linksAt: WordAddress, shift: number) {
     this.#words = thread.region.words;
@@ -140,11 +141,19 @@ export class FreeTree {
     }
   }
 
+  /** Nodes that were looked at to find something, since this was asked last. */
+  takeSteps(): number {
+    const steps = this.#steps;
+    this.#steps = 0;
+    return steps;
+  }
+
   /** By size: the newest that is not smaller than `size`, or 0. */
   newestAtLeast(root: TagIndex, size: number): TagIndex {
     const words = this.#words;
     let newest = 0;
     for (let node = root; node !== 0; ) {
+      this.#steps++;
       const links = this.#links(node);
       if (this.#size(node) < size) {
         node = words[links + RIGHT] as number;
@@ -164,6 +173,7 @@ export class FreeTree {
     const words = this.#words;
     let found = 0;
     for (let node = root; node !== 0; ) {
+      this.#steps++;
       const nodeSize = this.#size(node);
       const reaches = nodeSize > size || (nodeSize === size && this.#start(node) >= start);
       if (reaches) found = node;
@@ -175,6 +185,7 @@ export class FreeTree {
   /** By place: the first that does not start below `start` and is at least so large, or 0. */
   firstLargeFrom(node: TagIndex, start: number, size: number): TagIndex {
     if (node === 0) return 0;
+    this.#steps++;
     const words = this.#words;
     const links = this.#links(node);
     if (this.#size(words[links + BEST] as number) < size) return 0;
@@ -191,6 +202,7 @@ export class FreeTree {
     const words = this.#words;
     let found = 0;
     for (let node = root; node !== 0; ) {
+      this.#steps++;
       const below = this.#start(node) < start;
       if (below) found = node;
       node = words[this.#links(node) + (below ? RIGHT : LEFT)] as number;

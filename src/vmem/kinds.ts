@@ -134,6 +134,9 @@ export const COUNT_RECLAIMS = 18;
 /** `refusals` of ARENA_COUNTER. */
 export const COUNT_REFUSALS = 19;
 
+/** `passed` of ARENA_COUNTER. */
+export const COUNT_PASSED = 20;
+
 /** Lanes of an arena's statistics. A count may miss the last operation of a thread that was terminated. */
 export const ARENA_COUNTER = {
   allocations: COUNT_ALLOCATIONS,
@@ -160,6 +163,8 @@ export const ARENA_COUNTER = {
   reclaims: COUNT_RECLAIMS,
   /** Requests, imports and charges that a limit refused. */
   refusals: COUNT_REFUSALS,
+  /** Segments, and nodes of trees of segments, that searches looked at beside the ones that they took. */
+  passed: COUNT_PASSED,
 } as const;
 
 /** The number of a strategy that a call names, or `fallback` when it names none. Throws `EINVAL` for anything else. */

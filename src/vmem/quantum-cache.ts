@@ -21,7 +21,7 @@
  * LOCKING     Magazines that a slot has loaded are its own (W). A magazine changes hands only through the depot, under the
  *             cache's lock. An object's state is changed by compare-and-swap when it is freed, because two threads may free
  *             the same object by mistake: one of them is told.
- * COSTS       A pair is one compare-and-swap and about 25 plain loads and stores. Slow paths: one lock per magazine.
+ * COSTS       A pair is one compare-and-swap and about 26 plain loads and stores. Slow paths: one lock per magazine.
  * FAILURE     -1 when neither magazines, slabs nor the arena have an object. Double frees throw `EINVAL`.
  * REJECTED    A stack shared by all threads (Treiber): one contended word for everybody, and ABA. A mutex per slot: its
  *             pair of read-modify-writes costs more than the pair of operations it would guard.
@@ -77,6 +77,9 @@ export class QuantumCache {
   /** This slot's lanes: element `row` is this cache's. */
   readonly #loaded: Int32Array;
   readonly #pending: Int32Array;
+  readonly #hits: Float64Array;
+  readonly #misses: Float64Array;
+  readonly #freeMisses: Float64Array;
   /** Columns of magazines and slabs as views: the fast paths touch ten of these and would chase pointers otherwise. */
   readonly #counts: Int32Array;
   readonly #objects: Int32Array;
@@ -109,6 +112,9 @@ export class QuantumCache {
     this.#tables = tables;
     this.#loaded = magazineSlot.loaded.view.subarray(thread.slot * magazineSlot.loaded.stride);
     this.#pending = magazineSlot.pending.view.subarray(thread.slot * magazineSlot.pending.stride);
+    this.#hits = magazineSlot.hits.view.subarray(thread.slot * magazineSlot.hits.stride);
+    this.#misses = magazineSlot.misses.view.subarray(thread.slot * magazineSlot.misses.stride);
+    this.#freeMisses = magazineSlot.freeMisses.view.subarray(thread.slot * magazineSlot.freeMisses.stride);
     this.#counts = magazine.count.view;
     this.#objects = magazine.objects.view;
     this.#magazineStride = magazine.count.stride;
@@ -132,6 +138,7 @@ export class QuantumCache {
     // I2: the owner first, then the count.
     this.#states[object] = this.#tag;
     this.#counts[magazine] = count - 1;
+    this.#tally(this.#hits, 1);
     return (this.#bases[object >> OBJECT_SLAB_SHIFT] as number) + (object & OBJECT_POSITION_MASK) * this.objectSize;
   }
 
@@ -228,6 +235,11 @@ export class QuantumCache {
     );
   }
 
+  /** Counts for the statistics: this slot's alone, and not logged. Explored schedules leave it out. */
+  #tally(counts: Float64Array, amount: number): void {
+    counts[this.row] = (counts[this.row] as number) + amount;
+  }
+
   /** I3, from the magazine on; `magazine` is the place of its row in the columns. */
   #push(magazine: number, count: number, object: number): void {
     this.#objects[magazine + count] = object;
@@ -238,6 +250,7 @@ export class QuantumCache {
 
   /** Rare: the loaded magazine is empty or missing. */
   #allocSlow(): number {
+    this.#tally(this.#misses, 1);
     for (;;) {
       this.#depot.enter(this.#lock);
       if (!this.#serves()) {
@@ -248,7 +261,11 @@ export class QuantumCache {
       // Without a magazine to fill, an object is taken straight from its slab.
       const object = filled ? -1 : this.#store.takeObject(this.row, this.#tag);
       this.#lock.exit();
-      if (filled) return this.tryAlloc();
+      if (filled) {
+        // It is a miss, though it comes from the magazine in the end.
+        this.#tally(this.#hits, -1);
+        return this.tryAlloc();
+      }
       if (object >= 0) return this.#addressOf(object);
       if (!this.#addSlab()) return -1;
     }
@@ -256,6 +273,7 @@ export class QuantumCache {
 
   /** Rare: the loaded magazine is full or missing. */
   #freeSlow(object: number): void {
+    this.#tally(this.#freeMisses, 1);
     this.#depot.enter(this.#lock);
     if (this.#depot.loadEmpty()) {
       this.#lock.exit();

@@ -111,8 +111,11 @@ describe('sizes of caches', () => {
       /ENOMEM: arenas.create\(quantumCacheMax=16\): all 4 rows/,
     );
     expect(createQuantumCaches(region, 1, 1, 4)).toBe(4);
+    region.tables.magazineSlot.hits.putAt(0, 0, 7);
     removeQuantumCaches(region, 1);
     expect(createQuantumCaches(region, 2, 1, 4)).toBe(4);
+    // A row counts for its arena only.
+    expect(region.tables.magazineSlot.hits.at(0, 0)).toBe(0);
   });
 });
 
@@ -125,12 +128,14 @@ describe('allocating and freeing through caches', () => {
     const random = new Prng(seed);
     const live: { address: number; size: number }[] = [];
     const taken = new Set<number>();
+    let allocations = 0;
     for (let step = 0; step < 60_000; step++) {
       const view = random.pick(views);
       if (live.length < 3000 && random.chance(live.length < 50 || (step >> 12) % 2 === 0 ? 0.6 : 0.4)) {
         const size = random.between(1, 256);
         const address = view.tryAlloc(size);
         expect(address).toBeGreaterThanOrEqual(0);
+        allocations++;
         for (let unit = address; unit < address + size; unit += 16) {
           if (taken.has(unit)) throw new Error(`seed ${seed} step ${step}: unit ${unit} given twice`);
           taken.add(unit);
@@ -150,6 +155,12 @@ describe('allocating and freeing through caches', () => {
     caches.forEachAllocated(() => listed++);
     expect(listed).toBe(live.length);
     for (const { address, size } of live) random.pick(views).free(address, size);
+    const counts = caches.statistics();
+    const sum = (key: 'hits' | 'misses' | 'freeMisses') => counts.reduce((total, cache) => total + cache[key], 0);
+    expect(sum('hits') + sum('misses')).toBe(allocations);
+    expect(sum('hits')).toBeGreaterThan(allocations * 0.8);
+    expect(sum('freeMisses')).toBeGreaterThan(0);
+    expect(sum('freeMisses')).toBeLessThan(allocations * 0.2);
     for (const view of views) view.drain();
     expectSound(caches);
     expect(source.live.size).toBe(0);
@@ -179,7 +190,10 @@ describe('allocating and freeing through caches', () => {
     const got: number[] = [];
     for (let address = caches.tryAlloc(4); address >= 0; address = caches.tryAlloc(4)) got.push(address);
     expect(got.length).toBe(8);
+    // Both slabs of four were taken by a miss; so is the request that found nothing.
+    expect(caches.statistics().at(-1)).toMatchObject({ hits: 6, misses: 3, freeMisses: 0 });
     expect(caches.tryAlloc(4)).toBe(-1);
+    expect(caches.statistics().at(-1)).toMatchObject({ hits: 6, misses: 4 });
     caches.free(got[3] as number, 4);
     expect(caches.tryAlloc(4)).toBe(got[3]);
     for (const address of got) caches.free(address, 4);

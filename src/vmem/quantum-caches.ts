@@ -47,6 +47,12 @@ export interface QuantumCacheStatistics {
   readonly refills: number;
   /** Magazines handed to a thread by the depot so far. */
   readonly depotHits: number;
+  /** Allocations that the calling thread's own magazine served, without a lock; of all threads so far. */
+  readonly hits: number;
+  /** Allocations that took the lock of the cache: for a magazine, for a slab, or in vain. */
+  readonly misses: number;
+  /** Frees that took the lock of the cache. */
+  readonly freeMisses: number;
 }
 
 /** Object sizes of the caches for sizes up to `maxUnits`: ascending, each the largest of its group. */
@@ -89,7 +95,7 @@ export function createQuantumCaches(
   quantaMax = CACHED_QUANTA_MAX,
 ): number {
   const clamped = Math.min(maxUnits, quantaMax * quantum);
-  const { quantumCache: caches } = region.tables;
+  const { quantumCache: caches, magazineSlot } = region.tables;
   for (const objectSize of cacheSizes(quantum, clamped)) {
     const row = claimRow(region, arena);
     if (row < 0) {
@@ -103,6 +109,9 @@ export function createQuantumCaches(
     caches.slabObjects.put(row, Math.floor(slabSize / objectSize));
     caches.rounds.put(row, ROUNDS_FIRST);
     caches.closed.put(row, 0);
+    for (const column of [magazineSlot.hits, magazineSlot.misses, magazineSlot.freeMisses]) {
+      for (let slot = 0; slot < magazineSlot.rowCount; slot++) column.putAt(slot, row, 0);
+    }
   }
   return clamped;
 }
@@ -218,7 +227,13 @@ export class QuantumCaches {
 
   /** Counts of every cache, smallest objects first. */
   statistics(): QuantumCacheStatistics[] {
-    const { quantumCache: rows, slab: slabs } = this.#region.tables;
+    const { quantumCache: rows, slab: slabs, magazineSlot } = this.#region.tables;
+    const { hits, misses, freeMisses, rowCount } = magazineSlot;
+    const sum = (column: typeof hits, row: number) => {
+      let total = 0;
+      for (let slot = 0; slot < rowCount; slot++) total += column.at(slot, row);
+      return total;
+    };
     return this.#caches.map(({ row, objectSize }) => {
       let freeObjects = 0;
       for (let slab = rows.partialHead.get(row); slab !== 0; slab = slabs.next.get(slab - 1)) {
@@ -231,6 +246,9 @@ export class QuantumCaches {
         rounds: rows.rounds.get(row),
         refills: rows.refills.get(row),
         depotHits: rows.depotHits.get(row),
+        hits: sum(hits, row),
+        misses: sum(misses, row),
+        freeMisses: sum(freeMisses, row),
       };
     });
   }

@@ -78,6 +78,7 @@ function newFits(core: ArenaCore, size: number, constraints: Constraints): boole
       const bin = 31 - Math.clz32(bins & -bins);
       let tag = words[base + ARENA_FREE_HEAD + (order << BIN_SHIFT) + bin] as number;
       while (tag !== 0 && isNewer(words[(tag << TAG_SHIFT) + TAG_STAMP] as number, last)) {
+        core.looked++;
         const start = doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_START] as number;
         const segmentSize = doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number;
         if (segmentSize >= size && fitSegment(start, segmentSize, size, constraints) >= 0) return true;

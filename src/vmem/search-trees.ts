@@ -45,6 +45,7 @@ export function searchExact(core: ArenaCore, size: number, constraints: Constrai
     for (; bins !== 0; bins &= bins - 1) {
       const bin = 31 - Math.clz32(bins & -bins);
       const tag = exactInBin(core, words[sizeRootAt(core, (order << BIN_SHIFT) + bin)] as number, size, constraints);
+      core.looked += core.trees.size.takeSteps();
       if (tag !== 0) return tag;
     }
   }
@@ -70,11 +71,13 @@ export function searchNext(core: ArenaCore, size: number, constraints: Constrain
   const root = placeRoot(core);
   const cursor = core.doubles[core.indexDouble + INDEX_CURSOR] as number;
   const around = place.lastBelow(root, cursor);
-  if (around !== 0 && nextPlace(core, around, size, constraints, false) >= 0) return around;
-  return (
-    firstFitting(core, root, size, constraints, cursor, Infinity) ||
-    firstFitting(core, root, size, constraints, 0, cursor)
-  );
+  const inPlace = around !== 0 && nextPlace(core, around, size, constraints, false) >= 0;
+  const tag = inPlace
+    ? around
+    : firstFitting(core, root, size, constraints, cursor, Infinity) ||
+      firstFitting(core, root, size, constraints, 0, cursor);
+  core.looked += place.takeSteps();
+  return tag;
 }
 
 /** The first segment that fits among those that start from `from` on and below `end`, or 0. */

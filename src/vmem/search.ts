@@ -37,7 +37,7 @@ import type { ArenaCore } from './arena-core.ts';
 import { type Constraints, fitSegment } from './fit.ts';
 import { noteWalk, sizeRootAt, TREE_SIZE } from './free-index.ts';
 import { binOf, firstListFrom, isNewer, newestOf, orderOf } from './free-lists.ts';
-import { STRATEGY_EXACT, STRATEGY_INSTANT, STRATEGY_NEXT, type TagIndex } from './kinds.ts';
+import { COUNT_PASSED, STRATEGY_EXACT, STRATEGY_INSTANT, STRATEGY_NEXT, type TagIndex } from './kinds.ts';
 import { noteRefused, refusedBefore } from './refused.ts';
 import { searchExact, searchNext } from './search-trees.ts';
 
@@ -50,13 +50,23 @@ export function findSegment(
 ): TagIndex {
   if (strategy === STRATEGY_INSTANT) {
     const tag = searchInstant(core, size, constraints);
-    if (tag !== 0) return tag;
+    if (tag !== 0) {
+      if (constraints !== null) countPassed(core, tag);
+      return tag;
+    }
   }
-  if (constraints === null) return searchOn(core, size, strategy, null);
-  if (refusedBefore(core, size, constraints)) return 0;
-  const tag = searchOn(core, size, strategy, constraints);
-  if (tag === 0) noteRefused(core, size, constraints);
+  const known = constraints !== null && refusedBefore(core, size, constraints);
+  const tag = known ? 0 : searchOn(core, size, strategy, constraints);
+  if (!known && tag === 0 && constraints !== null) noteRefused(core, size, constraints);
+  countPassed(core, tag);
   return tag;
+}
+
+/** Counts what was looked at in vain. The plain instant request, which takes the first segment that it sees, does not come here. */
+function countPassed(core: ArenaCore, taken: TagIndex): void {
+  const passed = core.looked - (taken === 0 ? 0 : 1);
+  core.looked = 0;
+  if (passed > 0) core.count(COUNT_PASSED, passed);
 }
 
 function searchOn(core: ArenaCore, size: number, strategy: number, constraints: Constraints | null): TagIndex {
@@ -76,7 +86,9 @@ function searchInstant(core: ArenaCore, size: number, constraints: Constraints |
   const first = isPowerOfTwoQuanta(core, size) ? floor : floor + 1;
   for (let order = firstListFrom(core, first); order >= 0; order = firstListFrom(core, order + 1)) {
     const tag = newestOf(core, order);
-    if (constraints === null || fits(core, tag, size, constraints)) return tag;
+    if (constraints === null) return tag;
+    core.looked++;
+    if (fits(core, tag, size, constraints)) return tag;
   }
   return 0;
 }
@@ -104,6 +116,7 @@ function newestFitting(
   const headsAt = base + ARENA_FREE_HEAD + (order << BIN_SHIFT);
   let newest = 0;
   let newestStamp = 0;
+  let looked = 0;
   for (let bins = (words[base + ARENA_BIN_MAP + order] as number) & (-1 << firstBin); bins !== 0; ) {
     const bin = 31 - Math.clz32(bins);
     bins &= ~(1 << bin);
@@ -113,6 +126,7 @@ function newestFitting(
     }
     for (; tag !== 0; tag = words[(tag << TAG_SHIFT) + TAG_LINK_NEXT] as number) {
       const stamp = words[(tag << TAG_SHIFT) + TAG_STAMP] as number;
+      looked++;
       if (newest !== 0 && !isNewer(stamp, newestStamp)) break;
       if (constraints !== null) {
         if ((doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number) < size) continue;
@@ -123,6 +137,7 @@ function newestFitting(
       break;
     }
   }
+  core.looked += looked;
   return newest;
 }
 
@@ -130,7 +145,9 @@ function newestFitting(
 function newestLarge(core: ArenaCore, bin: number, head: TagIndex, size: number): TagIndex {
   const { words, doubles } = core;
   if (((words[core.indexAt + INDEX_TREES] as number) & TREE_SIZE) !== 0) {
-    return core.trees.size.newestAtLeast(words[sizeRootAt(core, bin)] as number, size);
+    const newest = core.trees.size.newestAtLeast(words[sizeRootAt(core, bin)] as number, size);
+    core.looked += core.trees.size.takeSteps();
+    return newest;
   }
   let tag = head;
   let steps = 0;
@@ -138,6 +155,7 @@ function newestLarge(core: ArenaCore, bin: number, head: TagIndex, size: number)
     tag = words[(tag << TAG_SHIFT) + TAG_LINK_NEXT] as number;
     steps++;
   }
+  core.looked += steps;
   noteWalk(core, steps);
   return tag;
 }

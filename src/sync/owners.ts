@@ -209,14 +209,19 @@ export function unchargeUnderLock(thread: Thread, owner: OwnerIndex, resource: n
   store(thread.words, underLock, used - amount);
 }
 
-/** Says which owner this thread charges from now on. What it was charged for before stays where it was charged. */
-export function chargeTo(thread: Thread, owner: OwnerIndex): void {
+/**
+ * Says which owner this thread charges from now on, by number or name. What it was charged for before stays where it was
+ * charged. Throws `ENOENT` for an unknown name, `EINVAL` for an unknown number.
+ */
+export function chargeTo(thread: Thread, owner: OwnerIndex | string): void {
   const { owner: owners, slot: slots } = thread.region.tables;
-  const known = Number.isInteger(owner) && owner >= 0 && owner < owners.rowCount;
-  if (!known || load(thread.words, owners.state.address(owner)) !== STATE.inUse) {
+  const row = typeof owner === 'string' ? findOwner(thread.region, owner) : owner;
+  if (typeof owner === 'string' && row < 0) fail('ENOENT', 'chargeTo', { owner }, 'no such owner');
+  const known = Number.isInteger(row) && row >= 0 && row < owners.rowCount;
+  if (!known || load(thread.words, owners.state.address(row)) !== STATE.inUse) {
     fail('EINVAL', 'chargeTo', { owner }, 'no such owner');
   }
-  slots.owner.put(thread.slot, owner);
+  slots.owner.put(thread.slot, row);
 }
 
 /** Charges this thread's owner. Throws `EDQUOT` when the limit would be exceeded. */

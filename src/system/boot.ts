@@ -14,11 +14,12 @@ import { createPagelock, createSpaces } from '../seg/index.ts';
 import { claimSlot, createOwner, newWatchId, poisonRegion, refusePoisoned } from '../sync/index.ts';
 import { setIoKeeper } from '../vnode/index.ts';
 import { createMappingCache } from '../vpm/index.ts';
+import { claimForThread } from './claim.ts';
 import { type Handle, unwrapHandle } from './handle.ts';
 import { HEAP, heapOptions } from './heap.ts';
 import { type BootOptions, type BootPlan, planBoot } from './options.ts';
 import type { DaemonData, MonitorData, ServiceData } from './service-messages.ts';
-import { claimForThread, VirtualMemory } from './virtual-memory.ts';
+import { VirtualMemory } from './virtual-memory.ts';
 
 const services = new WeakMap<VirtualMemory, Worker[]>();
 

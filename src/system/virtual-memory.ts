@@ -16,14 +16,13 @@
 import { MessageChannel, type Transferable, Worker, type WorkerOptions } from 'node:worker_threads';
 import { type CheckReport, fail, onInvariantBroken, VmError } from '../base/index.ts';
 import type { Region } from '../layout/index.ts';
-import { checkPages, checkReplacement, type PageCounter, Pages, pageStatistics, recoverPages } from '../page/index.ts';
-import { type Banks, type FrameCounts, Frames, PageLists } from '../phys/index.ts';
+import { checkPages, checkReplacement, Pages, recoverPages } from '../page/index.ts';
+import { type Banks, Frames, PageLists } from '../phys/index.ts';
 import { DeviceMaps, Pmem } from '../pmem/index.ts';
 import {
   type AddressSpace,
   type AddressSpaceId,
   type AddressSpaceOptions,
-  type CacheStatistics,
   PagelockCache,
   type SharedMemory,
   type SharedMemoryId,
@@ -34,11 +33,13 @@ import {
   type Attachment,
   Callbacks,
   type Clock,
-  claimSlot,
+  chargeTo,
+  createOwner,
   finishTakeover,
   newWatchId,
-  type OwnerUsage,
-  ownerUsage,
+  type OwnerIndex,
+  type OwnerLimits,
+  ownerOf,
   poisonReason,
   poisonRegion,
   releaseSlot,
@@ -47,7 +48,6 @@ import {
   type TakeoverReport,
   Thread,
   takeOver,
-  UNWATCHED,
 } from '../sync/index.ts';
 import { type Arena, type ArenaOptions, Arenas } from '../vmem/index.ts';
 import {
@@ -78,10 +78,10 @@ import { frameGauges } from './frame-gauges.ts';
 import type { AdoptMessage, Handle, Watch } from './handle.ts';
 import { HEAP, registerHeap } from './heap.ts';
 import { ListPressure } from './list-pressure.ts';
-import { Pagedaemon, type PagedaemonStatistics, recoverPagedaemon } from './pagedaemon.ts';
+import { Pagedaemon, recoverPagedaemon } from './pagedaemon.ts';
 import type { WatchRequest } from './service-messages.ts';
-import { describeSlots, type SlotReport } from './slot-report.ts';
-import { keepPort, kernelThreadId, kernelThreadStart } from './watch.ts';
+import { readSystem, type SystemStatistics } from './system-statistics.ts';
+import { keepPort } from './watch.ts';
 
 /** Where this thread sends ports for the monitor: the monitor itself, or this thread's own watched port. */
 export interface MonitorLink {
@@ -91,20 +91,6 @@ export interface MonitorLink {
 /** Options of `spawn`: those of `Worker`; `workerData` must be an object, to which `vm` is added. */
 export interface SpawnOptions extends WorkerOptions {
   readonly workerData?: Record<string, unknown>;
-}
-
-/** Numbers about the whole system. */
-export interface SystemStatistics {
-  readonly slots: readonly SlotReport[];
-  readonly owners: readonly OwnerUsage[];
-  /** Frames by what they are used for. */
-  readonly frames: FrameCounts;
-  /** What all slots together did with pages. */
-  readonly pages: Readonly<Record<PageCounter, number>>;
-  /** The pagelock cache. */
-  readonly pagelock: CacheStatistics;
-  /** The rounds of the pagedaemon. */
-  readonly pagedaemon: PagedaemonStatistics;
 }
 
 /** One thread's attachment to a system. Made by `boot` and `attach`. */
@@ -293,6 +279,29 @@ export class VirtualMemory {
     return 'map' in options ? this.spaces.shared.open(options) : this.spaces.shared.create(options);
   }
 
+  /**
+   * Makes an owner: a part of the program with limits of its own. What threads use is charged to owner 0, `default`, unless
+   * they call `chargeTo`; `statistics().owners` has every owner's use. Throws `EEXIST`, `ENOMEM`, `EINVAL`.
+   */
+  createOwner(name: string, limits: OwnerLimits = {}): OwnerIndex {
+    this.#requireAttached('createOwner');
+    return createOwner(this.region, name, limits);
+  }
+
+  /** The owner that this thread charges: another thread may `chargeTo` it as well. */
+  get owner(): OwnerIndex {
+    return ownerOf(this.thread);
+  }
+
+  /**
+   * Says whom this thread charges from now on, by number or name. What it has stays charged to whom it was, and goes back to
+   * them whoever frees it. Throws `ENOENT` for a name that no owner has, `EINVAL` for a number.
+   */
+  chargeTo(owner: OwnerIndex | string): void {
+    this.#requireAttached('chargeTo');
+    chargeTo(this.thread, owner);
+  }
+
   /** The arena of a name. Throws `ENOENT`. */
   arena(name: string): Arena {
     this.#requireAttached('arena');
@@ -328,15 +337,7 @@ export class VirtualMemory {
 
   /** Slots and owners as they are now. */
   statistics(): SystemStatistics {
-    const { region } = this;
-    return {
-      slots: describeSlots(region),
-      owners: ownerUsage(region),
-      frames: this.frames.counts(),
-      pages: pageStatistics(region),
-      pagelock: this.pagelock.statistics(),
-      pagedaemon: this.pagedaemon.statistics(),
-    };
+    return readSystem(this);
   }
 
   /** Why the system has stopped, or null while it is sound. */
@@ -431,18 +432,4 @@ export class VirtualMemory {
   #requireAttached(call: string): void {
     if (this.#detached) throw new VmError('ESTALE', `${call}: this thread has detached`);
   }
-}
-
-/** Claims a slot for the calling thread. A thread without a port is claimed by its kernel thread id where possible. */
-export function claimForThread(region: Region, watch: Watch | undefined): SlotIndex {
-  const { slot: slots } = region.tables;
-  if (watch !== undefined) {
-    keepPort(watch.port);
-    return claimSlot(region, watch.id);
-  }
-  const threadId = kernelThreadId();
-  const slot = claimSlot(region, threadId > 0 ? -threadId : UNWATCHED);
-  slots.threadId.put(slot, threadId);
-  slots.threadStart.put(slot, threadId > 0 ? kernelThreadStart(threadId) : 0);
-  return slot;
 }

@@ -20,7 +20,9 @@
  *             function and the error. -1 means that there is nothing at present: they go on waiting, and it is asked again
  *             when they look again. Time limits are the waiters'; an import that comes late is there for others.
  *             The function may run twice for one request when the thread that ran it died. A range that it had returned to
- *             the dead thread is released if the daemon has the function, else it is the source's to take back.
+ *             the dead thread, but that was not yet noted, is the source's to take back: leases should expire. Once it is
+ *             noted, whoever recovers the slot releases it: the daemon can for functions of modules, but not for those that
+ *             are registered by name, which other threads do not have; such a range, too, is the source's to take back.
  * REJECTED    An import per waiter: ten waiters for one identifier each would lease ten blocks. Running it in a blocked thread.
  * REFERENCES  docs/locking.md: rules beside the ranks.
  */

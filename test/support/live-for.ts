@@ -5,6 +5,9 @@
 
 import { Journal, setSeam, type Thread } from '../../src/sync/index.ts';
 
+/** Steps from one death to the next: all of them are taken with `PAGEWRIGHT_EXPLORE=large`. */
+export const DEATH_STRIDE = process.env.PAGEWRIGHT_EXPLORE === 'large' ? 1 : 3;
+
 /** Thrown instead of a step that the victim does not live to take. */
 class Death extends Error {}
 

@@ -1,15 +1,20 @@
 /**
  * A thread ends at every single step of every arena operation: before each logged store and before each atomic operation.
+ * By default every third step of the run's seed is one; `PAGEWRIGHT_EXPLORE=large` takes them all.
  * The takeover must leave sound arenas, in the state before or after the operation, and nothing may leak.
  */
 
 import { afterEach, describe, expect, it } from 'vitest';
 import { Callbacks, setSeam, takeOver } from '../src/sync/index.ts';
 import { type Arena, Arenas } from '../src/vmem/index.ts';
-import { liveFor } from './support/live-for.ts';
+import { DEATH_STRIDE, liveFor } from './support/live-for.ts';
 import { testRegion, testThread } from './support/region.ts';
+import { testSeed } from './support/seed.ts';
 
 afterEach(() => setSeam(undefined));
+
+/** The first death: other seeds die at other steps. */
+const FIRST = testSeed('arena deaths', 20261121) % DEATH_STRIDE;
 
 interface World {
   readonly arenas: Arenas;
@@ -107,7 +112,7 @@ const OPERATIONS: readonly (readonly [string, (arenas: Arenas) => void])[] = [
 describe('a death at every step', () => {
   it.each(OPERATIONS)('%s', (_title, operate) => {
     let deaths = 0;
-    for (let steps = 0; ; steps++) {
+    for (let steps = FIRST; ; steps += DEATH_STRIDE) {
       const { region, thread, callbacks } = testRegion();
       const { arenas, leaves } = populate(new Arenas(thread, callbacks));
       const victim = testThread(region);
@@ -139,7 +144,7 @@ describe('a death at every step', () => {
       expect(unusedTags).toBe(tags);
       if (lived) break;
     }
-    expect(deaths).toBeGreaterThan(3);
+    expect(deaths).toBeGreaterThan(0);
     console.log(`${_title}: ${deaths} places to die`);
   });
 

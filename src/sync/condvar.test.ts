@@ -1,4 +1,4 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { testRegion, testThread } from '../../test/support/region.ts';
 import { CancelToken } from './cancel.ts';
 import { Condition } from './condvar.ts';
@@ -133,8 +133,7 @@ describe('condition variable in an event loop', () => {
     theirs.enter();
     signals.signal();
     theirs.exit();
-    await new Promise((resolve) => setTimeout(resolve, 5));
-    expect(tries).toBe(2);
+    await vi.waitFor(() => expect(tries).toBe(2));
     theirs.enter();
     head.put(9, 42);
     signals.signal();

@@ -80,6 +80,7 @@ export function allocate(
   }
   let chosen = strategy;
   let address = -1;
+  let last = false;
   for (let attempt = 0; ; attempt++) {
     careForArena(core);
     core.count(COUNT_SEARCHES);
@@ -93,7 +94,13 @@ export function allocate(
       break;
     }
     if (chosen === STRATEGY_INSTANT) chosen = STRATEGY_BEST;
-    if (!makeSpace(core, size, strategy, constraints, attempt)) {
+    const changes = words[core.base + ARENA_CHANGES] as number;
+    if (last || !makeSpace(core, size, strategy, constraints, attempt)) {
+      // Others may have freed while the lock was let go: a failure is what the last look under the lock says.
+      if (!last && words[core.base + ARENA_CHANGES] !== changes) {
+        last = true;
+        continue;
+      }
       if (words[core.recordingAt] !== 0) recordAlloc(core, -1, size, chosen, constraints);
       break;
     }

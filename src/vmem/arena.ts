@@ -21,6 +21,7 @@ import { allocate, careForArena, NO_IMPORTER } from './allocate.ts';
 import { rehashTo } from './allocation-hash.ts';
 import { type Allocation, freeAllocationsOf, listAllocations } from './allocations.ts';
 import type { ArenaCore } from './arena-core.ts';
+import { allocateCachedInTurn, drainCaches, isWaitedFor } from './cached-turn.ts';
 import { failIfOverQuota } from './charges.ts';
 import { checkArena } from './check.ts';
 import { type ConstraintOptions, type Constraints, checkConstraints } from './fit.ts';
@@ -30,7 +31,6 @@ import { isOverLimit, releaseIdle } from './import.ts';
 import { type ArenaIndex, KIND_SPAN_STATIC, STRATEGY_NAME, type Strategy, strategyCode } from './kinds.ts';
 import { destroyArena } from './lifecycle.ts';
 import { mergeSpans } from './merge-spans.ts';
-import type { QuantumCaches } from './quantum-caches.ts';
 import { leaveQuarantine } from './quarantine.ts';
 import { ArenaRecording, type RecordOptions } from './recorder.ts';
 import { type ResizeOptions, resizeInPlace } from './resize.ts';
@@ -97,6 +97,9 @@ export class Arena {
     if (caches !== null && size <= caches.maxUnits && strategy === undefined) {
       if (!Number.isSafeInteger(size) || size <= 0) failSize(core, 'arena.alloc', size);
       if (!core.current) core.failStale();
+      if (isWaitedFor(core)) {
+        return allocateCachedInTurn(core, caches, roundSize(core, 'arena.alloc', size), core.strategy, false);
+      }
       const cached = caches.tryAlloc(size);
       if (cached >= 0) return cached;
     }
@@ -156,7 +159,7 @@ export class Arena {
       if (!Number.isSafeInteger(size) || size <= 0) failSize(this.#core, 'arena.free', size);
       if (!this.#core.current) this.#core.failStale();
       if (caches.free(address, size)) {
-        if (this.#core.words[this.#core.waitersAt] !== 0) caches.drain();
+        if (this.#core.words[this.#core.waitersAt] !== 0) drainCaches(this.#core);
         return;
       }
     }
@@ -175,7 +178,7 @@ export class Arena {
   drain(): void {
     const core = this.#core;
     if (!core.current) core.failStale();
-    core.caches?.drain();
+    drainCaches(core);
   }
 
   /**
@@ -222,6 +225,7 @@ export class Arena {
     }
     insertSpan(core, start, size, KIND_SPAN_STATIC);
     core.exit();
+    announceSpace(core);
   }
 
   /** Takes a span away that `add` or `create` brought. Throws `EBUSY` while it has allocations, `EINVAL` for no such span. */
@@ -386,12 +390,15 @@ export class Arena {
       size: rounded,
       constrained: constraints !== null,
       attempt: (waiter) => {
-        const cached = plain && core.caches !== null && rounded <= core.caches.maxUnits && core.current;
-        const address = cached ? (core.caches as QuantumCaches).tryAlloc(rounded) : -1;
-        if (address >= 0) return address;
+        const { caches } = core;
+        if (plain && caches !== null && rounded <= caches.maxUnits && core.current) {
+          if (waiter || isWaitedFor(core)) return allocateCachedInTurn(core, caches, rounded, strategy, waiter);
+          const address = caches.tryAlloc(rounded);
+          if (address >= 0) return address;
+        }
         const found = allocate(core, rounded, strategy, constraints, NO_IMPORTER, waiter);
-        if (found >= 0 || core.caches === null) return found;
-        core.caches.drain();
+        if (found >= 0 || caches === null) return found;
+        drainCaches(core);
         return allocate(core, rounded, strategy, constraints, NO_IMPORTER, waiter);
       },
       press: () => core.cores.press(core, rounded),
@@ -404,7 +411,7 @@ export class Arena {
 
 /** Tries once more after the caches gave back what they can spare. */
 function allocateDrained(core: ArenaCore, size: number, strategy: number, constraints: Constraints | null): number {
-  core.caches?.drain();
+  drainCaches(core);
   return allocate(core, size, strategy, constraints, NO_IMPORTER);
 }
 

@@ -176,13 +176,30 @@ export class QuantumCache {
     return (this.#states[(slab << OBJECT_SLAB_SHIFT) + position] as number) > 0;
   }
 
-  /** Puts everything that this slot and the depot have cached back into slabs, and idle slabs back into the arena. */
-  drain(): void {
+  /** An object straight from a slab, or -1: no magazine is filled on the way. */
+  takeFromSlabs(): number {
+    for (;;) {
+      this.#lock.enter();
+      const object = this.#serves() ? this.#store.takeObject(this.row, this.#tag) : -1;
+      this.#lock.exit();
+      if (object >= 0) return this.#addressOf(object);
+      if (!this.#addSlab()) return -1;
+    }
+  }
+
+  /**
+   * Puts everything that this slot and the depot have cached back into slabs, and idle slabs back into the arena. True when
+   * there was a magazine to empty.
+   */
+  drain(): boolean {
     this.#lock.enter();
+    const { fullHead } = this.#tables.quantumCache;
+    const emptied = this.#loaded[this.row] !== 0 || fullHead.get(this.row) !== 0;
     this.#depot.drainSlot(this.#thread.slot);
     this.#depot.drainDepot();
     this.#lock.exit();
     this.#returnIdleSlabs(0);
+    return emptied;
   }
 
   /**

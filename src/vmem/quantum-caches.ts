@@ -173,6 +173,11 @@ export class QuantumCaches {
     return this.#cacheOf(size).tryAlloc();
   }
 
+  /** The same without a magazine: one object straight from a slab. */
+  takeFromSlabs(size: number): number {
+    return this.#cacheOf(size).takeFromSlabs();
+  }
+
   /** Frees an address of a size up to `maxUnits`; false when it did not come from a cache. */
   free(address: number, size: number): boolean {
     return this.#cacheOf(size).free(address);
@@ -185,9 +190,11 @@ export class QuantumCaches {
     return this.#cacheOf(newSize) === cache;
   }
 
-  /** Puts back into the arena what this thread and the depots hold but do not need. */
-  drain(): void {
-    for (const cache of this.#caches) cache.drain();
+  /** Puts back into the arena what this thread and the depots hold but do not need. True when there was something. */
+  drain(): boolean {
+    let emptied = false;
+    for (const cache of this.#caches) emptied = cache.drain() || emptied;
+    return emptied;
   }
 
   /** Puts back what a slot had cached whose thread has ended. */

@@ -27,6 +27,7 @@ import { KIND_FREE, KIND_SPAN_STATIC, type TagIndex } from './kinds.ts';
 import { leaveQuarantine } from './quarantine.ts';
 import { recordSpan } from './recording.ts';
 import { segmentInsertAfter, segmentRemove } from './segment-list.ts';
+import { announceSpace } from './space-queue.ts';
 import { spanContaining, spanOverlap, spanTreeInsert, spanTreeRemove } from './span-tree.ts';
 import { putSpare, takeSpare } from './tag-pool.ts';
 
@@ -137,6 +138,7 @@ export function removeStaticSpan(core: ArenaCore, start: number): void {
   }
   if (!whole) {
     core.exit();
+    if (found) announceSpace(core);
     const values = { arena: core.name, start };
     if (!found) failMisuse('arena.remove', values, 'no span that `add` or `create` brought starts at this address');
     fail('EBUSY', 'arena.remove', values, 'the span has live allocations');
@@ -147,6 +149,8 @@ export function removeStaticSpan(core: ArenaCore, start: number): void {
   saveTag(core, segment);
   removeSpan(core, span, segment);
   core.exit();
+  // The limit of all spans leaves room for an import now.
+  announceSpace(core);
 }
 
 /** True when all of a span is one free segment. */

@@ -1,12 +1,23 @@
 import { describe, expect, it } from 'vitest';
 import { testRegion, testThread } from '../../test/support/region.ts';
 import { CancelToken } from '../sync/index.ts';
+import type { Arena } from './arena.ts';
 import { Arenas } from './arenas.ts';
 
 function setUp() {
   const { region, thread, callbacks } = testRegion();
-  return { region, thread, arenas: new Arenas(thread, callbacks) };
+  return { region, thread, callbacks, arenas: new Arenas(thread, callbacks) };
 }
+
+/** What comes without a look of the waiter's own, which would be after 250 ms. */
+async function within<Value>(promise: Promise<Value>, ms = 200): Promise<Value> {
+  const late = tick(ms).then(() => {
+    throw new Error(`not awake after ${ms} ms`);
+  });
+  return await Promise.race([promise, late as Promise<never>]);
+}
+
+const statisticsOf = (arena: Arena) => arena.stats().quantumCaches[0] as { misses: number };
 
 const tick = (ms = 5) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -76,6 +87,85 @@ describe('allocations that wait', () => {
     expect(await waiting).toBe(0);
     arena.free(0, 16);
     expect(arena.tryAlloc(16)).toBe(0);
+  });
+
+  it('are not overtaken more often through quantum caches, and wake when an object comes back to its slab', async () => {
+    const { arenas, region } = setUp();
+    const arena = arenas.create('a', { size: 2048, quantum: 8, quantumCacheMax: 64 });
+    const live: number[] = [];
+    for (let address = arena.tryAlloc(8); address >= 0; address = arena.tryAlloc(8)) live.push(address);
+    expect(live.length).toBe(256);
+    const waiting = arena.allocAsync(8);
+    await tick();
+    let overtaken = 0;
+    for (; overtaken < 1000; overtaken++) {
+      arena.free(live.pop() as number, 8);
+      const address = arena.tryAlloc(8);
+      if (address < 0) break;
+      live.push(address);
+    }
+    expect(overtaken).toBe(region.geometry.slots);
+    live.push(await within(waiting));
+    expect(live.length).toBe(256);
+    for (const address of live) arena.free(address, 8);
+    // Nobody waits: sizes are cached again.
+    const { misses } = statisticsOf(arena);
+    for (let round = 0; round < 100; round++) arena.free(arena.alloc(8), 8);
+    expect(statisticsOf(arena).misses - misses).toBeLessThan(5);
+    arena.drain();
+    expect(arenas.check().flatMap((report) => report.problems)).toEqual([]);
+    expect(arena.xalloc(2048)).toBe(0);
+  });
+
+  it('get one object each from a slab that several wait for', async () => {
+    const { arenas, region, callbacks } = setUp();
+    const arena = arenas.create('a', { size: 64, quantum: 1, quantumCacheMax: 4 });
+    const theirs = new Arenas(testThread(region), callbacks).open('a');
+    const live: number[] = [];
+    for (let address = arena.tryAlloc(1); address >= 0; address = arena.tryAlloc(1)) live.push(address);
+    // Neither keeps in a magazine what the other one waits for.
+    const waiting = [arena.allocAsync(1), theirs.allocAsync(1), arena.allocAsync(1), theirs.allocAsync(1)];
+    await tick();
+    for (let i = 0; i < 4; i++) arena.free(live.pop() as number, 1);
+    const got = await within(Promise.all(waiting));
+    expect(new Set([...live, ...got]).size).toBe(64);
+    for (const address of [...live, ...got]) arena.free(address, 1);
+    theirs.drain();
+    arena.drain();
+    expect(arena.xalloc(64)).toBe(0);
+  });
+
+  it('wake at once when a span is added, spans are merged, an allocation shrinks, a span goes, or one is quarantined', async () => {
+    const { arenas } = setUp();
+    const arena = arenas.create('a', { size: 16 });
+    arena.alloc(16);
+    const added = arena.allocAsync(8);
+    await tick();
+    arena.add(64, 16);
+    expect(await within(added)).toBe(64);
+    arena.free(64, 8);
+    arena.add(80, 16);
+    const merged = arena.allocAsync(32);
+    await tick();
+    expect(arena.mergeSpans()).toBe(1);
+    expect(await within(merged)).toBe(64);
+    const shrunk = arena.allocAsync(8);
+    await tick();
+    arena.resize(64, 32, 16);
+    expect(await within(shrunk)).toBe(80);
+    const limited = arenas.create('b', { limit: 16, import: { from: arenas.create('p', { base: 1024, size: 64 }) } });
+    limited.add(0, 16);
+    const room = limited.allocAsync(4, { min: 1024 });
+    await tick();
+    limited.remove(0);
+    expect(await within(room)).toBe(1024);
+    const quarantined = arenas.create('q', { size: 16, quarantine: { frees: 100 } });
+    quarantined.alloc(16);
+    const last = quarantined.allocAsync(16);
+    await tick();
+    quarantined.free(0, 16);
+    expect(await within(last)).toBe(0);
+    expect(arenas.check().flatMap((report) => report.problems)).toEqual([]);
   });
 
   it('wait under constraints, and take space that comes back to the parent', async () => {

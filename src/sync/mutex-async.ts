@@ -40,8 +40,16 @@ export function openAsyncWait(call: string, options: AsyncWaitOptions): number {
   rejectUnknownOptions(call, options, ['timeoutMs', 'signal']);
   const { timeoutMs = FOREVER, signal } = options;
   requireTimeout(call, timeoutMs);
+  requireSignal(call, signal);
   throwIfAborted(call, signal);
   return timeoutMs;
+}
+
+/** Throws `EINVAL` for what is given as a signal and is none. */
+export function requireSignal(call: string, signal: AbortSignal | undefined): void {
+  if (signal !== undefined && !(signal instanceof AbortSignal)) {
+    failMisuse(call, { signal }, 'signal must be an AbortSignal');
+  }
 }
 
 /** Throws `ECANCELED` with the signal's reason as its cause when the signal is aborted. */

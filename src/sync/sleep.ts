@@ -21,7 +21,8 @@ export type SleepResult = WaitResult | 'cancelled';
 
 /** Throws `EINVAL` unless `timeoutMs` is a number of milliseconds, 0 or more, `FOREVER` included. */
 export function requireTimeout(call: string, timeoutMs: number): void {
-  if (!(timeoutMs >= 0)) failMisuse(call, { timeoutMs }, 'a timeout is a number of milliseconds, 0 or more');
+  if (typeof timeoutMs !== 'number' || !(timeoutMs >= 0))
+    failMisuse(call, { timeoutMs }, 'a timeout is a number of milliseconds, 0 or more');
 }
 
 /** The time at which a wait of `timeoutMs` from now ends. */

@@ -5,10 +5,11 @@
  * and free them by the attachment that they bear.
  */
 
-import { fail, failMisuse } from '../base/index.ts';
-import { type Attachment, isAttached, slotOfAttachment } from '../sync/index.ts';
+import { fail } from '../base/index.ts';
+import { type Attachment, isAttached } from '../sync/index.ts';
 import type { Arena } from './arena.ts';
 import type { ArenaCore } from './arena-core.ts';
+import { requireAttachment } from './arguments.ts';
 import { takeSnapshot } from './snapshot.ts';
 
 /** One live allocation. */
@@ -36,9 +37,7 @@ export function listAllocations(core: ArenaCore, attachment?: Attachment): Alloc
 
 /** Frees what an attachment that has ended still has. Returns how many allocations that were. */
 export function freeAllocationsOf(arena: Arena, core: ArenaCore, attachment: Attachment): number {
-  if (!Number.isSafeInteger(attachment) || slotOfAttachment(attachment) < 0) {
-    failMisuse('arena.freeOf', { arena: core.name, attachment }, 'pass the `attachment` of a thread');
-  }
+  requireAttachment(core, 'arena.freeOf', attachment);
   if (isAttached(core.thread.region, attachment)) {
     fail('EBUSY', 'arena.freeOf', { arena: core.name, attachment }, 'that thread is still attached');
   }

@@ -42,7 +42,7 @@ describe('growing and shrinking in place', () => {
     );
     expect(() => arena.resize(first, 16, 20)).toThrow(/EINVAL: arena.resize.*the allocation has size 8/);
     expect(() => arena.resize(4, 8, 20)).toThrow(/EINVAL.*no allocation starts/);
-    expect(() => arena.resize(first, 8, 0)).toThrow(/size must be an integer above 0/);
+    expect(() => arena.resize(first, 8, 0)).toThrow(/newSize must be an integer above 0/);
     expect(() => arena.resize(first, 8, 12, { min: 0 } as object)).toThrow(
       /unknown option "min"; known options: nocross/,
     );

@@ -135,14 +135,20 @@ export function planArena(name: string, options: ArenaOptions, callbacks: Callba
   }
   if (typeof options !== 'object' || options === null) failMisuse(CALL, { name, options }, 'options must be an object');
   rejectUnknownOptions(CALL, options, KNOWN_OPTIONS);
-  const quantum = requireInteger(CALL, 'quantum', options.quantum ?? 1, 1, ADDRESS_MAX);
+  const {
+    quantum: quantumGiven = 1,
+    base: baseGiven = 0,
+    size: sizeGiven = 0,
+    quantumCacheMax: cacheGiven = 0,
+  } = options;
+  const quantum = requireInteger(CALL, 'quantum', quantumGiven, 1, ADDRESS_MAX);
   if (!isPowerOfTwo(quantum)) failMisuse(CALL, { name, quantum }, 'quantum must be a power of two');
-  const base = requireInteger(CALL, 'base', options.base ?? 0, 0, ADDRESS_MAX);
-  const size = requireInteger(CALL, 'size', options.size ?? 0, 0, ADDRESS_MAX);
+  const base = requireInteger(CALL, 'base', baseGiven, 0, ADDRESS_MAX);
+  const size = requireInteger(CALL, 'size', sizeGiven, 0, ADDRESS_MAX);
   if (base % quantum !== 0) failMisuse(CALL, { name, base, quantum }, 'base must be a multiple of the quantum');
   if (size % quantum !== 0) failMisuse(CALL, { name, size, quantum }, 'size must be a multiple of the quantum');
   if (base > ADDRESS_MAX - size) failMisuse(CALL, { name, base, size }, 'the range must end below 2^53');
-  const quantumCacheMax = requireInteger(CALL, 'quantumCacheMax', options.quantumCacheMax ?? 0, 0, ADDRESS_MAX);
+  const quantumCacheMax = requireInteger(CALL, 'quantumCacheMax', cacheGiven, 0, ADDRESS_MAX);
   if (quantumCacheMax % quantum !== 0) {
     failMisuse(CALL, { name, quantumCacheMax, quantum }, 'quantumCacheMax must be a multiple of the quantum');
   }
@@ -179,8 +185,9 @@ function planQuarantine(name: string, options: QuarantineOptions | undefined): Q
     failMisuse(CALL, { name, quarantine: options }, 'quarantine must be an object with `frees`, `ms` or both');
   }
   rejectUnknownOptions(`${CALL}: quarantine`, options, ['frees', 'ms']);
-  const frees = requireInteger(CALL, 'quarantine.frees', options.frees ?? 0, 0, QUARANTINE_MAX);
-  const ms = requireInteger(CALL, 'quarantine.ms', options.ms ?? 0, 0, QUARANTINE_MAX);
+  const { frees = 0, ms = 0 } = options;
+  requireInteger(CALL, 'quarantine.frees', frees, 0, QUARANTINE_MAX);
+  requireInteger(CALL, 'quarantine.ms', ms, 0, QUARANTINE_MAX);
   if (frees === 0 && ms === 0) failMisuse(CALL, { name, quarantine: options }, 'say how many `frees`, `ms` or both');
   return { frees, ms };
 }
@@ -205,10 +212,10 @@ function planImport(name: string, quantum: number, options: ImportOptions | unde
     failMisuse(CALL, { name, import: options }, 'import must be an object with `from`');
   }
   rejectUnknownOptions(`${CALL}: import`, options, KNOWN_IMPORT_OPTIONS);
-  const { from, large = false, async: later = false } = options;
+  const { from, large = false, async: later = false, roundTo = 0 } = options;
   if (typeof later !== 'boolean') failMisuse(CALL, { name, async: later }, 'import.async must be true or false');
   if (typeof large !== 'boolean') failMisuse(CALL, { name, large }, 'import.large must be true or false');
-  const importUnit = requireInteger(CALL, 'import.roundTo', options.roundTo ?? 0, 0, ADDRESS_MAX);
+  const importUnit = requireInteger(CALL, 'import.roundTo', roundTo, 0, ADDRESS_MAX);
   if (importUnit % quantum !== 0) {
     failMisuse(CALL, { name, roundTo: importUnit, quantum }, 'import.roundTo must be a multiple of the quantum');
   }

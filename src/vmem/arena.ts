@@ -5,7 +5,7 @@
  * never looks at what they stand for. Any number of threads may use the same arena at once.
  */
 
-import { type CheckReport, fail, failMisuse, VmError } from '../base/index.ts';
+import { type CheckReport, fail, failMisuse } from '../base/index.ts';
 import {
   ARENA_SIZE_IN_USE,
   ARENA_SIZE_TOTAL,
@@ -21,9 +21,10 @@ import { allocate, careForArena, NO_IMPORTER } from './allocate.ts';
 import { rehashTo } from './allocation-hash.ts';
 import { type Allocation, freeAllocationsOf, listAllocations } from './allocations.ts';
 import type { ArenaCore } from './arena-core.ts';
+import { failAddress, requireAddress, requireAttachment, requireFunction, requireOptions } from './arguments.ts';
 import { allocateCachedInTurn, drainCaches, isWaitedFor } from './cached-turn.ts';
-import { failIfOverQuota } from './charges.ts';
 import { checkArena } from './check.ts';
+import { failExhausted, NO_TAGS } from './exhausted.ts';
 import { type ConstraintOptions, type Constraints, checkConstraints } from './fit.ts';
 import { failSize, freeAddress, roundSize } from './free.ts';
 import { freeAll } from './free-all.ts';
@@ -94,8 +95,8 @@ export class Arena {
   tryAlloc(size: number, strategy?: Strategy): number {
     const core = this.#core;
     const { caches } = core;
-    if (caches !== null && size <= caches.maxUnits && strategy === undefined) {
-      if (!Number.isSafeInteger(size) || size <= 0) failSize(core, 'arena.alloc', size);
+    if (caches !== null && strategy === undefined && Number.isSafeInteger(size) && size <= caches.maxUnits) {
+      if (size <= 0) failSize(core, 'arena.alloc', size);
       if (!core.current) core.failStale();
       if (isWaitedFor(core)) {
         return allocateCachedInTurn(core, caches, roundSize(core, 'arena.alloc', size), core.strategy, false);
@@ -109,7 +110,7 @@ export class Arena {
     return address >= 0 || caches === null ? address : allocateDrained(core, rounded, code, null);
   }
 
-  /** Like `tryAlloc`, but throws `ENOMEM`. */
+  /** Like `tryAlloc`, but throws `ENOMEM`, or `EDQUOT` at the limit of the arena or of the owner. */
   alloc(size: number, strategy?: Strategy): number {
     const address = this.tryAlloc(size, strategy);
     if (address < 0) failExhausted(this.#core, 'arena.alloc', size);
@@ -126,7 +127,7 @@ export class Arena {
     return address >= 0 || core.caches === null ? address : allocateDrained(core, rounded, strategy, constraints);
   }
 
-  /** Like `tryXalloc`, but throws `ENOMEM`. */
+  /** Like `tryXalloc`, but throws as `alloc` does. */
   xalloc(size: number, options: ConstraintOptions = {}): number {
     const address = this.tryXalloc(size, options);
     if (address < 0) failExhausted(this.#core, 'arena.xalloc', size);
@@ -139,24 +140,24 @@ export class Arena {
    * came. Throws `ETIMEDOUT`, `ECANCELED`, `ENOMEM` when too many wait, `ESTALE` when the arena is destroyed meanwhile.
    */
   allocWait(size: number, options: AllocWaitOptions = {}): number {
-    const { timeoutMs: _timeoutMs, cancel: _cancel, ...constraints } = options;
-    return allocateWait(this.#request('arena.allocWait', size, constraints), options);
+    return allocateWait(this.#request('arena.allocWait', size, options, ['timeoutMs', 'cancel']), options);
   }
 
   /** Like `allocWait`, but leaves the event loop free; `signal` ends the wait with `ECANCELED`. */
   async allocAsync(size: number, options: AllocAsyncOptions = {}): Promise<number> {
-    const { timeoutMs: _timeoutMs, signal: _signal, ...constraints } = options;
-    return await allocateAsync(this.#request('arena.allocAsync', size, constraints), options);
+    return await allocateAsync(this.#request('arena.allocAsync', size, options, ['timeoutMs', 'signal']), options);
   }
 
   /**
    * Frees what `alloc` returned; `size` is what was asked for, or the same rounded up. Throws `EINVAL` for an address where
-   * no allocation starts and for a wrong size, and changes nothing.
+   * no allocation starts and for a wrong size, and changes nothing. What a quantum cache gave has the size of the cache's
+   * objects: any size that the same cache serves is accepted for it.
    */
   free(address: number, size: number): void {
     const { caches } = this.#core;
-    if (caches !== null && size <= caches.maxUnits) {
-      if (!Number.isSafeInteger(size) || size <= 0) failSize(this.#core, 'arena.free', size);
+    if (caches !== null && Number.isSafeInteger(size) && size <= caches.maxUnits) {
+      if (size <= 0) failSize(this.#core, 'arena.free', size);
+      if (!Number.isSafeInteger(address) || address < 0) failAddress(this.#core.name, 'arena.free', address);
       if (!this.#core.current) this.#core.failStale();
       if (caches.free(address, size)) {
         if (this.#core.words[this.#core.waitersAt] !== 0) drainCaches(this.#core);
@@ -215,12 +216,7 @@ export class Arena {
     if ((core.words[core.base + ARENA_SPARE_COUNT] as number) < TAGS_PER_OPERATION) {
       if (!refillReserve(core, TAGS_PER_OPERATION)) {
         core.exit();
-        fail(
-          'ENOMEM',
-          'arena.add',
-          { arena: core.name, start, size },
-          'no boundary tags are left; boot with more `tags`',
-        );
+        fail('ENOMEM', 'arena.add', { arena: core.name, start, size }, NO_TAGS);
       }
     }
     insertSpan(core, start, size, KIND_SPAN_STATIC);
@@ -230,6 +226,7 @@ export class Arena {
 
   /** Takes a span away that `add` or `create` brought. Throws `EBUSY` while it has allocations, `EINVAL` for no such span. */
   remove(start: number): void {
+    requireAddress(this.#core, 'arena.remove', start);
     removeStaticSpan(this.#core, start);
   }
 
@@ -239,11 +236,11 @@ export class Arena {
     return this.tryXalloc(size, { min: address, max: address + size - 1 }) >= 0;
   }
 
-  /** Like `tryReserve`, but throws `ENOMEM`. */
+  /** Like `tryReserve`, but throws as `alloc` does. */
   reserve(address: number, size: number): void {
     if (this.tryReserve(address, size)) return;
     const values = { arena: this.#core.name, address, size };
-    fail('ENOMEM', 'arena.reserve', values, 'some of it is taken, or in no span');
+    failExhausted(this.#core, 'arena.reserve', size, 'some of it is taken, or in no span', values);
   }
 
   /**
@@ -267,6 +264,7 @@ export class Arena {
    * at `address` with the one in front of it. Returns how many were joined. They are removed as one from then on.
    */
   mergeSpans(address?: number): number {
+    if (address !== undefined) requireAddress(this.#core, 'arena.mergeSpans', address);
     return mergeSpans(this.#core, address);
   }
 
@@ -314,6 +312,7 @@ export class Arena {
 
   /** Calls back for every span and segment, in the order of the segment list, as they were at one moment. */
   walk(callback: (segment: Segment) => void): void {
+    requireFunction('arena.walk', 'callback', callback);
     for (const segment of this.snapshot().segments) callback(segment);
   }
 
@@ -330,6 +329,7 @@ export class Arena {
   /** The segment that an address lies in, or null. Linear in the segments of one span. */
   whatis(address: number): AddressReport | null {
     const core = this.#core;
+    requireAddress(core, 'arena.whatis', address);
     core.enter();
     const span = spanContaining(core, address);
     let found: AddressReport | null = null;
@@ -357,6 +357,7 @@ export class Arena {
 
   /** Live allocations, of one attachment (`vm.attachment`) or of all. Linear in the number of tags. */
   allocations(attachment?: Attachment): Allocation[] {
+    if (attachment !== undefined) requireAttachment(this.#core, 'arena.allocations', attachment);
     return listAllocations(this.#core, attachment);
   }
 
@@ -378,10 +379,11 @@ export class Arena {
     destroyArena(this.#core);
   }
 
-  #request(call: string, size: number, options: ConstraintOptions): SpaceRequest {
+  #request(call: string, size: number, options: ConstraintOptions, waitOptions: readonly string[]): SpaceRequest {
     const core = this.#core;
+    requireOptions(call, options);
     const rounded = roundSize(core, call, size);
-    const constraints = checkConstraints(call, options, rounded, core.quantum);
+    const constraints = checkConstraints(call, options, rounded, core.quantum, waitOptions);
     const strategy = strategyCode(call, options.strategy, core.strategy);
     const plain = constraints === null && options.strategy === undefined;
     return {
@@ -413,9 +415,4 @@ export class Arena {
 function allocateDrained(core: ArenaCore, size: number, strategy: number, constraints: Constraints | null): number {
   drainCaches(core);
   return allocate(core, size, strategy, constraints, NO_IMPORTER);
-}
-
-function failExhausted(core: ArenaCore, call: string, size: number): never {
-  if (core.charges) failIfOverQuota(core, call, size);
-  throw new VmError('ENOMEM', `${call}(arena=${JSON.stringify(core.name)}, size=${size}): no free segment can hold it`);
 }

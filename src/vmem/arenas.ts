@@ -6,9 +6,11 @@
 
 import { type CheckReport, fail, failMisuse, rejectUnknownOptions } from '../base/index.ts';
 import type { Callbacks, SlotIndex, Thread } from '../sync/index.ts';
+import { requireSignal } from '../sync/mutex-async.ts';
 import { type AddressReport, Arena } from './arena.ts';
 import { ArenaCores, type PressureListener } from './arena-cores.ts';
 import { type ArenaOptions, planArena } from './arena-options.ts';
+import { failAddress, requireFunction, requireOptions } from './arguments.ts';
 import { type ArenaIndex, STATE_READY } from './kinds.ts';
 import { createArena, enterRegistry, exitRegistry, findArena } from './lifecycle.ts';
 import { listRecordings, type RecordingReport } from './recorder.ts';
@@ -74,6 +76,7 @@ export class Arenas {
 
   /** What an address is in every arena that knows it. */
   whatis(address: number): AddressReport[] {
+    if (!Number.isSafeInteger(address) || address < 0) failAddress('*', 'arenas.whatis', address);
     return this.list()
       .map((arena) => arena.whatis(address))
       .filter((report) => report !== null);
@@ -111,7 +114,9 @@ export class Arenas {
    * modules; call it in a thread whose event loop is free for names that it has registered.
    */
   async serveImports(options: { readonly signal?: AbortSignal } = {}): Promise<void> {
+    requireOptions('arenas.serveImports', options);
     rejectUnknownOptions('arenas.serveImports', options, ['signal']);
+    requireSignal('arenas.serveImports', options.signal);
     await serveImports(this.#cores, options.signal);
   }
 
@@ -120,6 +125,7 @@ export class Arenas {
    * may free something. Returns a function that ends it.
    */
   onPressure(listener: PressureListener): () => void {
+    requireFunction('arenas.onPressure', 'listener', listener);
     this.#cores.pressureListeners.add(listener);
     return () => this.#cores.pressureListeners.delete(listener);
   }

@@ -41,7 +41,7 @@ export function failIfOverQuota(core: ArenaCore, call: string, size: number): vo
   const owner = ownerOf(core.thread);
   const limit = ledgerLimit(region, owner);
   const { used } = ledgerUse(region, owner);
-  if (used + size <= limit) return;
+  if (used + Math.ceil(size * core.inverseQuantum) * core.quantum <= limit) return;
   const values = { arena: core.name, size, owner: region.tables.owner.name.text(owner), used };
   fail('EDQUOT', call, values, `the owner's limit of arena bytes is ${limit}`);
 }

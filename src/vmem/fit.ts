@@ -63,15 +63,16 @@ export function fitSegment(start: number, segmentSize: number, size: number, con
   return address <= last && last - address >= size - 1 ? address : -1;
 }
 
-/** Checks the options of a request of `size` (rounded). Null when they do not constrain at all. */
+/** Checks the options of a request of `size` (rounded), which may be `others` too. Null when they do not constrain at all. */
 export function checkConstraints(
   call: string,
   options: ConstraintOptions,
   size: number,
   quantum: number,
+  others: readonly string[] = [],
 ): Constraints | null {
   if (typeof options !== 'object' || options === null) failMisuse(call, { options }, 'options must be an object');
-  for (const key in options) if (!isConstraint(key)) failUnknown(call, key);
+  for (const key in options) if (!isConstraint(key) && !others.includes(key)) failUnknown(call, key, others);
   const { align = 0, phase = 0, nocross = 0, min = 0, max = ADDRESS_MAX } = options;
   if (align !== 0 && (!isPowerOfTwo(align) || align < quantum)) {
     failMisuse(call, { align, quantum }, 'align must be a power of two and a multiple of the quantum');
@@ -108,6 +109,7 @@ function isConstraint(key: string): boolean {
   }
 }
 
-function failUnknown(call: string, key: string): never {
-  failMisuse(call, { option: key }, 'unknown option; known options: align, phase, nocross, min, max, strategy');
+function failUnknown(call: string, key: string, others: readonly string[]): never {
+  const known = ['align', 'phase', 'nocross', 'min', 'max', 'strategy', ...others].join(', ');
+  failMisuse(call, { option: key }, `unknown option; known options: ${known}`);
 }

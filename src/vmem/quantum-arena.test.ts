@@ -53,7 +53,7 @@ describe('an arena with quantum caches', () => {
     const arena = arenas.create('strict', { size: 4096, quantum: 4, quantumCacheMax: 16 });
     const address = arena.alloc(12);
     expect(() => arena.free(address + 4, 12)).toThrow(/EINVAL: arena.free/);
-    expect(() => arena.free(address, 8)).toThrow(/EINVAL: arena.free.*no allocation starts/);
+    expect(() => arena.free(address, 8)).toThrow(/EINVAL: arena.free.*an object of size 12 of/);
     expect(() => arena.xfree(address, 12)).toThrow(/EINVAL: arena.xfree/);
     expect(() => arena.alloc(2.5)).toThrow(/size=2.5.*integer above 0/);
     expect(() => arena.free(address, 0)).toThrow(/size=0.*integer above 0/);

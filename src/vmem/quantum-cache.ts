@@ -167,7 +167,7 @@ export class QuantumCache {
     return true;
   }
 
-  /** Size of what an address points to if it is an object that a user has, else -1. */
+  /** True when an address points to an object that a user has. */
   isAllocated(address: number): boolean {
     const slab = this.#store.find(this.row, Math.floor(address * this.#slabInverse), this.#slabSize);
     if (slab < 0) return false;

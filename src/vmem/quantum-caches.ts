@@ -183,6 +183,11 @@ export class QuantumCaches {
     return this.#cacheOf(size).free(address);
   }
 
+  /** Size of the object at an address, if a user has one there, or -1. */
+  sizeOf(address: number): number {
+    return this.#caches.find((cache) => cache.isAllocated(address))?.objectSize ?? -1;
+  }
+
   /** Whether an object of the first size may be used for the second: null when the address is no object of a cache. */
   resize(address: number, size: number, newSize: number): boolean | null {
     const cache = this.#cacheOf(size);

@@ -18,7 +18,15 @@
  * REFERENCES  FreeBSD uma and jemalloc xallocx: in place or not at all.
  */
 
-import { crosses, failMisuse, rejectUnknownOptions, VERIFY } from '../base/index.ts';
+import {
+  ADDRESS_MAX,
+  crosses,
+  failMisuse,
+  isPowerOfTwo,
+  rejectUnknownOptions,
+  requireInteger,
+  VERIFY,
+} from '../base/index.ts';
 import {
   ARENA_CHANGES,
   ARENA_SIZE_IN_USE,
@@ -33,6 +41,7 @@ import {
 import { faultPoint, pledgeBack, redeemPledge, settlePledge, tryPledge } from '../sync/index.ts';
 import { careForArena } from './allocate.ts';
 import type { ArenaCore } from './arena-core.ts';
+import { requireAddress, requireOptions } from './arguments.ts';
 import { chargedOwner } from './charges.ts';
 import { findAllocation, roundSize } from './free.ts';
 import { freeListInsert, freeListRemove } from './free-lists.ts';
@@ -64,7 +73,8 @@ export function resizeInPlace(
   options: ResizeOptions,
 ): boolean {
   const before = roundSize(core, CALL, size);
-  const after = roundSize(core, CALL, newSize);
+  const after = roundSize(core, CALL, newSize, 'newSize');
+  requireAddress(core, CALL, address);
   if (!mayReach(address, after, options)) return false;
   if (core.caches !== null && before <= core.caches.maxUnits) {
     const cached = core.caches.resize(address, before, after);
@@ -105,9 +115,11 @@ export function resizeInPlace(
 
 /** False when the range would break a constraint that the caller gives again. */
 function mayReach(address: number, size: number, options: ResizeOptions): boolean {
-  if (typeof options !== 'object' || options === null) failMisuse(CALL, { options }, 'options must be an object');
+  requireOptions(CALL, options);
   rejectUnknownOptions(CALL, options, ['nocross', 'max']);
-  const { nocross = 0, max = Number.MAX_SAFE_INTEGER } = options;
+  const { nocross = 0, max = ADDRESS_MAX } = options;
+  if (nocross !== 0 && !isPowerOfTwo(nocross)) failMisuse(CALL, { nocross }, 'nocross must be a power of two');
+  requireInteger(CALL, 'max', max, 0, ADDRESS_MAX);
   const last = address + size - 1;
   return last <= max && (nocross === 0 || !crosses(address, last, nocross));
 }

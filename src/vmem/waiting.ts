@@ -9,9 +9,9 @@
  *             `compat: 'seed'` a constrained request does not wait: `ENOMEM`.
  */
 
-import { fail } from '../base/index.ts';
+import { fail, failMisuse } from '../base/index.ts';
 import { FOREVER } from '../sync/atomics.ts';
-import type { CancelToken } from '../sync/cancel.ts';
+import { CancelToken } from '../sync/cancel.ts';
 import { type AsyncWaitOptions, openAsyncWait, sleepAsync, throwIfAborted } from '../sync/mutex-async.ts';
 import { deadlineOf, remainingMs, requireTimeout, sleepOn } from '../sync/sleep.ts';
 import type { ArenaCore } from './arena-core.ts';
@@ -57,6 +57,9 @@ export function allocateWait(request: SpaceRequest, options: AllocWaitOptions): 
   const { core, call } = request;
   const { timeoutMs = FOREVER, cancel } = options;
   requireTimeout(call, timeoutMs);
+  if (cancel !== undefined && !(cancel instanceof CancelToken)) {
+    failMisuse(call, { cancel }, 'cancel must be a CancelToken');
+  }
   cancel?.throwIfCancelled(call);
   const deadline = deadlineOf(core.thread, timeoutMs);
   const address = tryFirst(request);

@@ -5,16 +5,17 @@
  *             rarer, at a place that satisfies the request, and without draining the source for requests that cannot be
  *             satisfied.
  * STRUCTURE   plain request         16 times the size if that is wished, else or then the size
- *             constrained request   the same constraints are handed to the source, in the source's quanta, so that the start
- *                                   of the range is the place; then, if its quanta are too coarse for that, a range with
- *                                   room for any place
+ *             constrained request   every range of the source's quanta that just covers a place for the request, as
+ *                                   constraints on that range: import-places.ts; then, if sizes are rounded up or a
+ *                                   function is asked, a range with room for any place
  *
  *             Each ask: 1 leave the lock, ask   2 take the lock, make a span of the answer, or give it back when it does
  *             not help. When the source is out of space, it takes back what its importers keep idle.
  * INVARIANTS  I1 at every moment the range is recorded: see transfer.ts.
  *             I2 a range that cannot hold the request never becomes a span.
  * LOCKING     Entered and left with the arena's lock; dropped while the source is asked.
- * COSTS       Two asks of the source at most.
+ * COSTS       Two asks of the source at most; under constraints one if `align` is at least the source's quantum, else up to
+ *             six, each for ranges that the others do not have; two more for sizes that are rounded up.
  * FAILURE     False: the source has nothing, or there is no tag for the span. Throws `ESTALE` without the lock when the
  *             arena was destroyed meanwhile, `EINVAL` for a span that a function should not have returned. With
  *             `compat: 'seed'` constrained requests do not import, `min` and `max` do not count, and there is no second ask.
@@ -23,13 +24,13 @@
  */
 
 import { ADDRESS_MAX, alignDown, alignUp, fail, failMisuse, VERIFY } from '../base/index.ts';
-import { ARENA_IDLE_HEAD, ARENA_SIZE_TOTAL, ARENA_SPARE_COUNT, TAG_SEGMENT_NEXT, TAG_SHIFT } from '../layout/index.ts';
+import { ARENA_IDLE_HEAD, ARENA_SIZE_TOTAL, ARENA_SPARE_COUNT } from '../layout/index.ts';
 import { faultPoint } from '../sync/index.ts';
 import { allocate } from './allocate.ts';
 import type { ArenaCore } from './arena-core.ts';
 import { type Constraints, fitSegment } from './fit.ts';
-import { freeListRemove } from './free-lists.ts';
-import { idleInsert, idleRemove } from './idle-spans.ts';
+import { idleInsert } from './idle-spans.ts';
+import { importPlaces, lastOfUnit } from './import-places.ts';
 import {
   COUNT_IMPORT_FAILURES,
   COUNT_IMPORTS,
@@ -41,9 +42,9 @@ import {
   STRATEGY_BEST,
   STRATEGY_INSTANT,
 } from './kinds.ts';
-import { releaseSpan } from './release.ts';
+import { releaseIdleSpan } from './release.ts';
 import { spanOverlap } from './span-tree.ts';
-import { insertSpan, saveHeader, saveTag } from './spans.ts';
+import { insertSpan, saveHeader } from './spans.ts';
 import { refillReserve, TAGS_PER_OPERATION } from './tag-pool.ts';
 import { clearTransfer, recordFunctionImport, returnInFlight, type SpanSource, spanSource } from './transfer.ts';
 
@@ -101,29 +102,24 @@ function inUnits(core: ArenaCore, size: number): number {
 
 function importConstrained(core: ArenaCore, size: number, strategy: number, constraints: Constraints): boolean {
   const unit = core.importArena >= 0 ? core.cores.at(core.importArena).quantum : core.quantum;
-  const { align, phase, nocross, min, max } = constraints;
-  const wanted = alignUp(inUnits(core, size), unit);
-  // What the range has behind the request may lie above max.
-  const highest = Math.min(ADDRESS_MAX, max + (wanted - size));
-  const boundary = nocross > unit && nocross >= wanted ? nocross : 0;
-  const fine = phase % unit === 0 && (nocross === 0 || boundary !== 0 || phase === 0);
-  if (fine) {
-    const place = { align: Math.max(align, unit), phase, nocross: boundary, min, max: highest };
-    if (importRange(core, { wanted, strategy, place, size, constraints })) return true;
+  const request = { strategy, size, constraints };
+  for (const { size: covered, place } of importPlaces(size, constraints, unit)) {
+    const wanted = alignUp(inUnits(core, covered), unit);
+    const more = wanted - covered;
+    const nocross = place.nocross >= wanted ? place.nocross : 0;
+    const wide = more === 0 ? place : { ...place, nocross, max: Math.min(ADDRESS_MAX, place.max + more) };
+    if (importRange(core, { ...request, wanted, place: wide })) return true;
   }
-  // The source's quanta are coarser than the request: a range with room for every place that it may need.
-  if (fine && min % unit === 0 && (max + 1) % unit === 0) return false;
+  // All places were asked for, unless the size was rounded up, or the source is a function, which may choose its own places.
+  const { align, nocross, min, max } = constraints;
+  const limited = min % unit !== 0 || (max + 1) % unit !== 0;
+  if (core.importArena >= 0 ? core.importUnit === 0 : !limited) return false;
+  const place = { align: unit, phase: 0, nocross: 0, min: alignDown(min, unit), max: lastOfUnit(max, unit) };
+  const wanted = alignUp(inUnits(core, size), unit);
   const room = alignUp(inUnits(core, size + align + (nocross > unit ? nocross : 0)), unit);
-  const place = {
-    align: unit,
-    phase: 0,
-    nocross: 0,
-    min: alignDown(min, unit),
-    max: Math.min(ADDRESS_MAX, alignUp(max + 1, unit) - 1),
-  };
   return (
-    (wanted !== room && importRange(core, { wanted, strategy, place, size, constraints })) ||
-    importRange(core, { wanted: room, strategy, place, size, constraints })
+    (wanted !== room && importRange(core, { ...request, wanted, place })) ||
+    importRange(core, { ...request, wanted: room, place })
   );
 }
 
@@ -250,12 +246,8 @@ export function releaseIdle(core: ArenaCore): boolean {
     core.enterAnyway();
     const span = words[base + ARENA_IDLE_HEAD] as number;
     if (span === 0) break;
-    const segment = words[(span << TAG_SHIFT) + TAG_SEGMENT_NEXT] as number;
     saveHeader(core);
-    idleRemove(core, span);
-    freeListRemove(core, segment);
-    saveTag(core, segment);
-    releaseSpan(core, span, segment);
+    releaseIdleSpan(core, span);
     core.exit();
     returnInFlight(core.cores, core.thread.slot);
     released = true;

@@ -2,8 +2,8 @@
  * Giving an allocation back to its arena.
  *
  * STRUCTURE   1 out of the hash, perhaps into quarantine   2 join the free neighbour behind   3 join the free neighbour in front   4 an imported span
- *             that is one free segment again is removed and put in flight to its source, unless it is the only such one:
- *             one is kept, so that a load that comes and goes does not import each time; anything else goes on its list
+ *             that is one free segment again is kept, so that a load that comes and goes does not import each time; if
+ *             that makes too many, the smallest one is removed and put in flight to its source (idle-spans.ts)
  * LOCKING     The arena's lock.
  * COSTS       At most two neighbours.
  */
@@ -27,7 +27,7 @@ import { hashRemove } from './allocation-hash.ts';
 import type { ArenaCore } from './arena-core.ts';
 import { dropCharge } from './charges.ts';
 import { freeListInsert, freeListRemove } from './free-lists.ts';
-import { idleInsert, wholeSpanOf } from './idle-spans.ts';
+import { idleInsert, idleRemove, idleSurplus, wholeSpanOf } from './idle-spans.ts';
 import { COUNT_RELEASES, KIND_BUSY, KIND_FREE, type TagIndex } from './kinds.ts';
 import { quarantineTag } from './quarantine.ts';
 import { recordFree } from './recording.ts';
@@ -68,7 +68,7 @@ function unbusyTag(core: ArenaCore, at: number): TagIndex {
 
 /** Steps 2 to 4, for a tag of kind free that is logged and in no list; the header is logged. True as for `freeTag`. */
 export function settleTag(core: ArenaCore, tag: TagIndex): boolean {
-  const { words, doubles, base } = core;
+  const { words, doubles } = core;
   const record = tag << TAG_SHIFT;
   if (words[core.recordingAt] !== 0) recordFree(core, tag);
   // 2.
@@ -83,15 +83,19 @@ export function settleTag(core: ArenaCore, tag: TagIndex): boolean {
   if (VERIFY) faultPoint(core.thread, 'vmem.free.coalesced');
   // 4.
   const span = core.releases ? wholeSpanOf(core, tag) : 0;
-  if (span !== 0) {
-    if (core.seed || (words[base + ARENA_IDLE_HEAD] !== 0 && core.canRelease)) {
-      releaseSpan(core, span, tag);
-      return true;
-    }
-    idleInsert(core, span);
+  const surplus = span === 0 || core.seed ? span : surplusOf(core, span);
+  if (span !== 0 && surplus === span) {
+    releaseSpan(core, span, tag);
+    return true;
   }
+  if (span !== 0) idleInsert(core, span);
   freeListInsert(core, tag);
-  return false;
+  if (surplus !== 0) releaseIdleSpan(core, surplus);
+  return surplus !== 0;
+}
+
+function surplusOf(core: ArenaCore, span: TagIndex): TagIndex {
+  return core.words[core.base + ARENA_IDLE_HEAD] !== 0 && core.canRelease ? idleSurplus(core, span) : 0;
 }
 
 /** Joins a free neighbour with the segment that is being freed. */
@@ -101,6 +105,15 @@ function absorb(core: ArenaCore, tag: TagIndex, neighbour: TagIndex): void {
   segmentRemove(core, neighbour);
   doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE]! += doubles[(neighbour << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number;
   putSpare(core, neighbour);
+}
+
+/** Takes an idle span off its list and puts it in flight. The header is logged. */
+export function releaseIdleSpan(core: ArenaCore, span: TagIndex): void {
+  const segment = core.words[(span << TAG_SHIFT) + TAG_SEGMENT_NEXT] as number;
+  idleRemove(core, span);
+  freeListRemove(core, segment);
+  saveTag(core, segment);
+  releaseSpan(core, span, segment);
 }
 
 /** Removes an imported span with its one free segment, which is on no list, and puts it in flight. */

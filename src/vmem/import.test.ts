@@ -1,0 +1,167 @@
+/** Imports: constrained ones against a search through all places, and spans that loads of several sizes keep. */
+
+import { describe, expect, it } from 'vitest';
+import { testRegion } from '../../test/support/region.ts';
+import { testSeed } from '../../test/support/seed.ts';
+import { alignUp, Prng } from '../base/index.ts';
+import { Callbacks } from '../sync/index.ts';
+import { type Arena, Arenas, type ConstraintOptions } from './index.ts';
+
+function makeArenas(): Arenas {
+  const { region, thread } = testRegion();
+  return new Arenas(thread, new Callbacks(region));
+}
+
+/** True for a place that keeps to the constraints. */
+function keeps(address: number, size: number, options: ConstraintOptions): boolean {
+  const { align = 1, phase = 0, nocross = 0, min = 0, max = Number.MAX_SAFE_INTEGER } = options;
+  const last = address + size - 1;
+  const crossed = nocross !== 0 && Math.floor(address / nocross) !== Math.floor(last / nocross);
+  return (address - phase) % align === 0 && address >= min && last <= max && !crossed;
+}
+
+/** A place in one free segment of one of the arenas, or -1: every address is tried. */
+function anyPlace(arenas: readonly Arena[], size: number, quantum: number, options: ConstraintOptions): number {
+  for (const arena of arenas) {
+    for (const segment of arena.snapshot().segments) {
+      if (segment.kind !== 'free') continue;
+      const end = segment.start + segment.size;
+      for (let at = alignUp(segment.start, quantum); at + size <= end; at += quantum) {
+        if (keeps(at, size, options)) return at;
+      }
+    }
+  }
+  return -1;
+}
+
+function someConstraints(random: Prng, size: number, quantum: number, end: number): ConstraintOptions {
+  const align = random.below(2) === 0 ? quantum * 2 ** random.below(6) : quantum;
+  const phase = random.below(2) === 0 ? quantum * random.below(align / quantum) : 0;
+  const nocross = quantum * 2 ** random.below(7);
+  const allowed = nocross >= size && Math.floor(phase / nocross) === Math.floor((phase + size - 1) / nocross);
+  const min = random.below(3) === 0 ? random.below(end) : 0;
+  return {
+    align,
+    phase,
+    ...(allowed && random.below(3) === 0 ? { nocross } : {}),
+    min,
+    ...(random.below(3) === 0 ? { max: min + random.below(end) } : {}),
+  };
+}
+
+describe('constrained imports', () => {
+  it.each<[number, number, number, number, number, ConstraintOptions, number]>([
+    [4, 1, 408, 24, 2, { align: 2, phase: 1, min: 414 }, 417],
+    [4, 1, 408, 8, 2, { align: 2, phase: 1, min: 413 }, 413],
+    [8, 4, 288, 88, 32, { align: 128, phase: 76 }, 332],
+    [8, 1, 96, 8, 3, { min: 101 }, 101],
+    [8, 1, 96, 8, 3, { max: 98 }, 96],
+    [8, 1, 96, 16, 4, { min: 102, max: 105 }, 102],
+  ])('quantum %d for %d, segment %d +%d: %d under %o at %d', (unit, quantum, base, size, wanted, options, at) => {
+    const arenas = makeArenas();
+    const source = arenas.create('source', { base, size, quantum: unit });
+    const child = arenas.create('child', { quantum, import: { from: source } });
+    expect(child.tryXalloc(wanted, options)).toBe(at);
+  });
+
+  it('find a place whenever a free segment of the arena or its source has one', () => {
+    const seed = testSeed('constrained imports', 20261121);
+    const random = new Prng(seed);
+    const arenas = makeArenas();
+    const outcomes = { placed: 0, impossible: 0, coarse: 0 };
+    for (let round = 0; round < 120; round++) {
+      const unit = 2 ** random.below(5);
+      const quantum = Math.max(1, unit / 2 ** random.below(5));
+      const base = random.below(20) * unit;
+      const size = random.between(20, 120) * unit;
+      const source = arenas.create('source', { base, size, quantum: unit });
+      const child = arenas.create('child', { quantum, import: { from: source, large: random.below(2) === 0 } });
+      const live = new Map<number, number>();
+      for (let step = 0; step < 60; step++) {
+        if (random.below(3) === 0) {
+          const address = random.pick([...live.keys(), -1]);
+          if (address >= 0) child.xfree(address, live.get(address) as number);
+          live.delete(address);
+          continue;
+        }
+        const wanted = alignUp(random.between(1, 10 * quantum), quantum);
+        const options = someConstraints(random, wanted, quantum, base + size);
+        const address = child.tryXalloc(wanted, options);
+        const what = `${JSON.stringify({ round, step, unit, quantum, wanted, ...options, address })}`;
+        if (address < 0) {
+          expect(anyPlace([child, source], wanted, quantum, options), what).toBe(-1);
+          outcomes.impossible++;
+          continue;
+        }
+        expect(keeps(address, wanted, options) && address >= base && address + wanted <= base + size, what).toBe(true);
+        for (const [other, length] of live)
+          expect(address + wanted <= other || other + length <= address, what).toBe(true);
+        live.set(address, wanted);
+        outcomes.placed++;
+        if (unit > quantum) outcomes.coarse++;
+      }
+      expect([...child.check().problems, ...source.check().problems]).toEqual([]);
+      for (const [address, length] of live) child.xfree(address, length);
+      child.trim();
+      expect(source.size('allocated')).toBe(0);
+      expect(source.alloc(size)).toBe(base);
+      source.free(base, size);
+      child.destroy();
+      source.destroy();
+    }
+    expect(Math.min(outcomes.placed, outcomes.impossible, outcomes.coarse)).toBeGreaterThan(300);
+  });
+});
+
+describe('loads of several sizes', () => {
+  it.each<[string, number[], boolean]>([
+    ['two in turn', [10, 5000], false],
+    ['two in turn, the large one first', [5000, 10], false],
+    ['three in turn', [700, 10, 5000], false],
+    ['two at a time', [10, 5000], true],
+    ['three at a time', [700, 10, 5000], true],
+  ])('import a handful of spans: %s', (_title, sizes, together) => {
+    const arenas = makeArenas();
+    const source = arenas.create('source', { size: 1 << 20 });
+    const child = arenas.create('child', { import: { from: source } });
+    for (let round = 0; round < 1000; round++) {
+      const live: [number, number][] = [];
+      for (const size of sizes) {
+        live.push([child.alloc(size), size]);
+        if (!together) child.free(...(live.pop() as [number, number]));
+      }
+      for (const [address, size] of live) child.free(address, size);
+    }
+    const { imports, releases } = child.stats().counts;
+    expect(imports).toBeLessThanOrEqual(8);
+    expect(releases).toBeLessThanOrEqual(8);
+    expect(child.check().problems).toEqual([]);
+    child.trim();
+    expect(source.size('allocated')).toBe(0);
+  });
+
+  it('keep the four largest idle spans, which pressure, trim and destroy take', () => {
+    const arenas = makeArenas();
+    const source = arenas.create('source', { size: 4096 });
+    const child = arenas.create('child', { import: { from: source } });
+    const fill = () => {
+      const sizes = [64, 256, 16, 128, 32, 512, 8];
+      const live = sizes.map((size): [number, number] => [child.alloc(size), size]);
+      for (const [address, size] of live) child.free(address, size);
+    };
+    fill();
+    expect(source.size('allocated')).toBe(512 + 256 + 128 + 64);
+    expect(source.alloc(4096)).toBe(0);
+    expect(child.size('all')).toBe(0);
+    source.free(0, 4096);
+    fill();
+    child.trim();
+    expect(source.size('allocated')).toBe(0);
+    fill();
+    child.destroy();
+    expect(source.size('allocated')).toBe(0);
+    const seed = arenas.create('seed', { import: { from: source }, compat: 'seed' });
+    for (let round = 0; round < 10; round++) seed.free(seed.alloc(64), 64);
+    expect(seed.stats().counts).toMatchObject({ imports: 10, releases: 10 });
+  });
+});

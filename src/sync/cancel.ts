@@ -120,6 +120,9 @@ export class CancelToken {
 /** Wakes the slots that publish the token, until none does or the rounds are used up. */
 function wakeTokenWaiters(region: Region, number: number): void {
   const { waitToken, waitAddress } = region.tables.slot;
+  // Event loops sleep on the token itself: see cancel-async.ts.
+  const { state } = region.tables.cancel;
+  notify(region.words, state.address(Math.floor(number / CANCEL_LANES), number % CANCEL_LANES), ALL_WAITERS);
   for (let round = 0; round < ROUNDS_MAX; round++) {
     let pending = -1;
     for (let slot = 0; slot < region.geometry.slots; slot++) {

@@ -138,14 +138,19 @@ export class Arena {
    * Allocates like `tryAlloc` or, with constraints, `tryXalloc`; blocks the thread while there is no space. Free it with
    * `free`, or with `xfree` when there were constraints. Requests of one size class are served in the order in which they
    * came. Throws `ETIMEDOUT`, `ECANCELED`, `ENOMEM` when too many wait, `ESTALE` when the arena is destroyed meanwhile.
+   * What another thread has cached (quantum caches) comes back when it next allocates or frees a cached size of the arena,
+   * calls `drain`, or detaches: a request that needs that space waits until then.
    */
   allocWait(size: number, options: AllocWaitOptions = {}): number {
     return allocateWait(this.#request('arena.allocWait', size, options, ['timeoutMs', 'cancel']), options);
   }
 
-  /** Like `allocWait`, but leaves the event loop free; `signal` ends the wait with `ECANCELED`. */
+  /** Like `allocWait`, but leaves the event loop free; `signal` and `cancel` end the wait with `ECANCELED`. */
   async allocAsync(size: number, options: AllocAsyncOptions = {}): Promise<number> {
-    return await allocateAsync(this.#request('arena.allocAsync', size, options, ['timeoutMs', 'signal']), options);
+    return await allocateAsync(
+      this.#request('arena.allocAsync', size, options, ['timeoutMs', 'signal', 'cancel']),
+      options,
+    );
   }
 
   /**

@@ -4,6 +4,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { testRegion, testThread } from '../../test/support/region.ts';
 import { Callbacks, takeOver } from '../sync/index.ts';
 import { Arenas, type AsyncSpanSource } from './index.ts';
+import { SPAN_REQUEST } from './span-service.ts';
 
 const tick = (ms = 5) => new Promise((resolve) => setTimeout(resolve, ms));
 
@@ -203,6 +204,38 @@ describe('asynchronous imports', () => {
       expect(await lost).toMatch(/ESTALE|EINVAL/);
       sound(arenas);
     }
+  });
+
+  it('fail when there is no such module or export, for who waits here and for blocked threads that are served', async () => {
+    const { region, arenas } = setUp();
+    const here = import.meta.url;
+    const places = [
+      { module: new URL('../base/exact.ts', here), export: 'nope' },
+      { module: new URL('./no-such-module.ts', here), export: 'leases' },
+    ];
+    for (const [index, from] of places.entries()) {
+      const arena = arenas.create(`missing-${index}`, { import: { from, async: true } });
+      const waiting = [10, 20].map((size) => arena.allocAsync(size, { timeoutMs: 2000 }).catch(String));
+      for (const outcome of await Promise.all(waiting)) {
+        expect(outcome).toContain('EIO: arena.allocAsync');
+        expect(outcome).toContain(`import function ${from.export} of module ${from.module.href} of arena`);
+        expect(outcome).toContain('no such module, or no such export of it');
+      }
+      // A thread that serves others finds out the same.
+      const { spanRequest: request } = region.tables;
+      const failures = request.failures.get(arena.index);
+      const stop = new AbortController();
+      stops.push(stop);
+      request.size.put(arena.index, 10);
+      request.state.put(arena.index, SPAN_REQUEST.wanted);
+      const served = arenas.serveImports({ signal: stop.signal });
+      await tick();
+      stop.abort();
+      await served;
+      expect(request.failures.get(arena.index)).toBe(failures + 1);
+      expect(request.state.get(arena.index)).toBe(SPAN_REQUEST.idle);
+    }
+    sound(arenas);
   });
 
   it('keep to the limit, and serve arenas that import from one', async () => {

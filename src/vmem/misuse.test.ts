@@ -177,8 +177,8 @@ describe('misuse', () => {
     expect(() => plain.resize(0, 8, -1)).toThrow(/arena.resize\(.*newSize=-1\): newSize must be an integer above 0/);
     expect(() => arenas.whatis(1.5)).toThrow(/arenas.whatis\(.*address=1.5\)/);
     expect(() => plain.allocWait(4, { signal: 1 } as never)).toThrow(/option="signal".*strategy, timeoutMs, cancel$/);
-    const wrong = plain.allocAsync(4, { cancel: 1 } as never);
-    await expect(wrong).rejects.toThrow(/option="cancel".*strategy, timeoutMs, signal$/);
+    const wrong = plain.allocAsync(4, { abort: 1 } as never);
+    await expect(wrong).rejects.toThrow(/option="abort".*strategy, timeoutMs, signal, cancel$/);
   });
 });
 

@@ -17,7 +17,7 @@
  * LOCKING     The arena's lock for the row; no lock is held while the function runs or its promise is awaited.
  * COSTS       Arenas with another source, or none: a test of a constant where a request fails.
  * FAILURE     An error of the function, or garbage for an answer, ends the waits of all who share the request: `EIO` with the
- *             function and the error. -1 means that there is nothing at present: they go on waiting, and it is asked again
+ *             function and the error; so does a module or an export that does not exist. -1 means that there is nothing at present: they go on waiting, and it is asked again
  *             when they look again. Time limits are the waiters'; an import that comes late is there for others.
  *             The function may run twice for one request when the thread that ran it died. A range that it had returned to
  *             the dead thread, but that was not yet noted, is the source's to take back: leases should expire. Once it is
@@ -100,22 +100,30 @@ export function importFailures(from: ArenaCore): number {
 export function failIfImportFailed(from: ArenaCore, call: string, size: number, noted: number): void {
   const core = asyncAncestor(from);
   if (core === null || importFailures(core) === noted) return;
-  const { name } = core.cores.callbacks.describe(core.importCallback);
+  const { name, module } = core.cores.callbacks.describe(core.importCallback);
+  const place = module === '' ? '' : ` of module ${module}`;
   const text = core.tables.spanRequest.errorText.text(core.row);
   fail(
     'EIO',
     call,
     { arena: from.name, size },
-    `import function ${name} of arena ${JSON.stringify(core.name)}: ${text}`,
+    `import function ${name}${place} of arena ${JSON.stringify(core.name)}: ${text}`,
   );
 }
 
 /** Runs the request of an arena if it is wanted and this thread has the function. True when it does. */
 function startImport(core: ArenaCore): boolean {
+  if (core.tables.spanRequest.state.get(core.row) !== SPAN_REQUEST.wanted) return false;
   const source = asyncSourceOf(core);
-  if (source === null || core.tables.spanRequest.state.get(core.row) !== SPAN_REQUEST.wanted) return false;
+  // A name may be registered in another thread; what a module does not export is nowhere.
+  const missing = source === null && core.cores.callbacks.describe(core.importCallback).module !== '';
+  if (source === null && !missing) return false;
   const ask = claim(core);
   if (ask === null) return false;
+  if (source === null) {
+    finish(core, 'no such module, or no such export of it');
+    return true;
+  }
   void runImport(core, source, ask);
   return true;
 }

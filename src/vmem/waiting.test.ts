@@ -205,6 +205,31 @@ describe('allocations that wait', () => {
     expect(arena.alloc(16)).toBe(0);
   });
 
+  it('end in an event loop with a token that is cancelled, released, or was before', async () => {
+    const { arenas, region, thread } = setUp();
+    const arena = arenas.create('a', { size: 16 });
+    arena.alloc(16);
+    for (const end of ['cancel', 'release'] as const) {
+      const token = CancelToken.create(thread);
+      const waiting = [8, 16].map((size) => arena.allocAsync(size, { cancel: token }).catch(String));
+      await tick(20);
+      if (end === 'cancel') CancelToken.from(region, token.handle()).cancel();
+      else token.release(thread);
+      for (const outcome of await within(Promise.all(waiting))) expect(outcome).toMatch(/ECANCELED: arena.allocAsync/);
+      await expect(arena.allocAsync(8, { cancel: token })).rejects.toThrow(/ECANCELED/);
+      token.release(thread);
+    }
+    const token = CancelToken.create(thread);
+    const served = arena.allocAsync(16, { cancel: token });
+    await tick();
+    arena.free(0, 16);
+    expect(await within(served)).toBe(0);
+    token.release(thread);
+    await expect(arena.allocAsync(8, { cancel: {} as never })).rejects.toThrow(/EINVAL: arena.allocAsync/);
+    expect(arena.stats().waiting).toBe(0);
+    expect(arenas.check().flatMap((report) => report.problems)).toEqual([]);
+  });
+
   it('ask listeners for space before they sleep', () => {
     const { arenas } = setUp();
     const arena = arenas.create('a', { size: 16 });

@@ -10,8 +10,9 @@
  */
 
 import { fail, failMisuse } from '../base/index.ts';
-import { FOREVER } from '../sync/atomics.ts';
+import { ALL_WAITERS, FOREVER, notify } from '../sync/atomics.ts';
 import { CancelToken } from '../sync/cancel.ts';
+import { watchToken } from '../sync/cancel-async.ts';
 import { type AsyncWaitOptions, openAsyncWait, sleepAsync, throwIfAborted } from '../sync/mutex-async.ts';
 import { deadlineOf, remainingMs, requireTimeout, sleepOn } from '../sync/sleep.ts';
 import type { ArenaCore } from './arena-core.ts';
@@ -31,7 +32,10 @@ export interface AllocWaitOptions extends ConstraintOptions {
 }
 
 /** How long an asynchronous allocation may wait, and under which constraints. */
-export interface AllocAsyncOptions extends ConstraintOptions, AsyncWaitOptions {}
+export interface AllocAsyncOptions extends ConstraintOptions, AsyncWaitOptions {
+  /** Ends the wait with `ECANCELED`, from any thread. */
+  readonly cancel?: CancelToken;
+}
 
 /** What a waiting request asks of its arena. */
 export interface SpaceRequest {
@@ -57,9 +61,7 @@ export function allocateWait(request: SpaceRequest, options: AllocWaitOptions): 
   const { core, call } = request;
   const { timeoutMs = FOREVER, cancel } = options;
   requireTimeout(call, timeoutMs);
-  if (cancel !== undefined && !(cancel instanceof CancelToken)) {
-    failMisuse(call, { cancel }, 'cancel must be a CancelToken');
-  }
+  requireToken(call, cancel);
   cancel?.throwIfCancelled(call);
   const deadline = deadlineOf(core.thread, timeoutMs);
   const address = tryFirst(request);
@@ -86,16 +88,21 @@ export function allocateWait(request: SpaceRequest, options: AllocWaitOptions): 
 /** Allocates, leaving the event loop free while there is no space. */
 export async function allocateAsync(request: SpaceRequest, options: AllocAsyncOptions): Promise<number> {
   const { core, call } = request;
-  const { timeoutMs, signal } = options;
+  const { timeoutMs, signal, cancel } = options;
   const limit = openAsyncWait(call, {
     ...(timeoutMs === undefined ? {} : { timeoutMs }),
     ...(signal === undefined ? {} : { signal }),
   });
+  requireToken(call, cancel);
+  cancel?.throwIfCancelled(call);
   const deadline = deadlineOf(core.thread, limit);
   const address = tryFirst(request);
   if (address >= 0) return address;
   const failures = request.failures();
   const row = join(request);
+  const { words } = core.thread;
+  const state = core.tables.spaceWaiter.state.address(row);
+  const unwatch = cancel && watchToken(core.thread, cancel, () => notify(words, state, ALL_WAITERS));
   let got = -1;
   try {
     for (;;) {
@@ -103,13 +110,19 @@ export async function allocateAsync(request: SpaceRequest, options: AllocAsyncOp
       if (got >= 0) return got;
       const remaining = remainingMs(core.thread, deadline);
       if (remaining <= 0) failTimedOut(request, limit);
-      const state = core.tables.spaceWaiter.state.address(row);
       await sleepAsync(core.thread, state, WAITER_STATE.waiting, Math.min(remaining, LOOK_MS), signal);
       throwIfAborted(call, signal);
+      cancel?.throwIfCancelled(call);
     }
   } finally {
+    unwatch?.();
     leaveQueue(core, row, got >= 0);
   }
+}
+
+function requireToken(call: string, cancel: unknown): void {
+  if (cancel === undefined || cancel instanceof CancelToken) return;
+  failMisuse(call, { cancel }, 'cancel must be a CancelToken');
 }
 
 /** Steps 1 and 2. */

@@ -37,7 +37,10 @@ describe('writing', () => {
       const rooms = testRooms({ frames, bankFrames: 32, pageBuckets: 64 });
       const path = scratch.file('a', 0);
       const open = () => openFile(rooms, path, RW);
-      const exerciser = new Exerciser(open, path, emptyModel(700_000, false), new Prng(seed));
+      const run = rooms.frames.takeRun(2);
+      const address = run * rooms.banks.pageSize;
+      const bank = { address, bytes: rooms.banks.view(address, 2 * rooms.banks.pageSize) };
+      const exerciser = new Exerciser(open, path, emptyModel(700_000, false), new Prng(seed), bank);
       for (let step = 0; step < 6000; step++) {
         try {
           exerciser.step();
@@ -51,6 +54,7 @@ describe('writing', () => {
       expect(writtenPages).toBeGreaterThan(1000);
       if (frames === 64) expect(evictions).toBeGreaterThan(1000);
       expect(exerciser.tally.cut).toBeGreaterThan(100);
+      rooms.frames.giveRun(run, 2);
       endOracle(rooms);
     });
   }

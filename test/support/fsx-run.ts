@@ -5,6 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Worker } from 'node:worker_threads';
 import { boot, shutDown, type VirtualMemory } from 'pagewright';
+import type { ReplacementName } from 'pagewright/layout';
 import type { FsxReport, FsxWorkerData } from '../workers/fsx-worker.ts';
 import { emptyModel } from './fsx.ts';
 
@@ -28,8 +29,11 @@ export interface FsxOptions {
   readonly workers: number;
   readonly seed: number;
   readonly memory: string;
+  readonly replacement: ReplacementName;
   /** Largest size of a file. */
   readonly maxBytes: number;
+  /** Where the files lie while it runs. Default: the system's folder for such things. */
+  readonly folder?: string;
   /** Called now and then with the operations done. */
   readonly onProgress?: (done: number) => void;
 }
@@ -46,9 +50,9 @@ export interface FsxResult {
 
 /** Runs; resolves when all workers have ended and the files were compared. */
 export async function runFsx(options: FsxOptions): Promise<FsxResult> {
-  const { operations, workers, seed, maxBytes, memory } = options;
-  const directory = mkdtempSync(join(tmpdir(), 'pagewright-fsx-'));
-  const vm = boot({ memory, bankSize: '64 KiB', slots: workers + 4 });
+  const { operations, workers, seed, maxBytes, memory, replacement, folder = tmpdir() } = options;
+  const directory = mkdtempSync(join(folder, 'pagewright-fsx-'));
+  const vm = boot({ memory, replacement, bankSize: '64 KiB', slots: workers + 4 });
   const start = performance.now();
   const turns = emptyModel(maxBytes, true);
   const turn = new Int32Array(new SharedArrayBuffer(4));

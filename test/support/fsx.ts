@@ -5,7 +5,7 @@
  * sync the real file, read with plain fs, must equal the model byte for byte.
  */
 
-import { readFileSync } from 'node:fs';
+import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from 'node:fs';
 import type { Prng } from 'pagewright/base';
 import type { File, Mapping } from 'pagewright/vpm';
 
@@ -30,8 +30,10 @@ export const OPERATIONS = [
   'read',
   'tryRead',
   'readv',
+  'readTo',
   'write',
   'writev',
+  'writeFrom',
   'append',
   'mapRead',
   'mapWrite',
@@ -39,10 +41,17 @@ export const OPERATIONS = [
   'lengthen',
   'sync',
   'reopen',
+  'outside',
 ] as const;
 
 const PAGE_BYTES = 4096;
 const MAP_BYTES_MAX = 31 * PAGE_BYTES;
+
+/** Bytes of the banks that an exerciser may use: for reads to them and writes from them. */
+export interface BankRoom {
+  readonly address: number;
+  readonly bytes: Uint8Array;
+}
 
 /** Drives one file. */
 export class Exerciser {
@@ -53,11 +62,13 @@ export class Exerciser {
   readonly #model: Model;
   readonly #random: Prng;
   readonly #bytes: Uint8Array;
+  readonly #bank: BankRoom;
   #file: File;
 
   /** @param open opens the file at `path` for writing. */
-  constructor(open: () => File, path: string, model: Model, random: Prng) {
+  constructor(open: () => File, path: string, model: Model, random: Prng, bank: BankRoom) {
     this.#open = open;
+    this.#bank = bank;
     this.#path = path;
     this.#model = model;
     this.#random = random;
@@ -69,24 +80,28 @@ export class Exerciser {
   step(): void {
     const random = this.#random;
     const choice = random.below(1000);
-    if (choice < 300) this.#read();
-    else if (choice < 360) this.#tryRead();
-    else if (choice < 390) this.#readv();
-    else if (choice < 640) this.#write();
-    else if (choice < 680) this.#writev();
+    if (choice < 280) this.#read();
+    else if (choice < 340) this.#tryRead();
+    else if (choice < 370) this.#readv();
+    else if (choice < 390) this.#readTo();
+    else if (choice < 620) this.#write();
+    else if (choice < 660) this.#writev();
+    else if (choice < 680) this.#writeFrom();
     else if (choice < 740) this.#append();
     else if (choice < 820) this.#map('read');
     else if (choice < 900) this.#map('write');
     else if (choice < 940) this.#truncate(this.#cutSize(), 'cut');
     else if (choice < 970) this.#truncate(this.#size + random.below(this.#room + 1), 'lengthen');
-    else if (choice < 985) this.sync();
-    else this.#reopen();
+    else if (choice < 983) this.sync();
+    else if (choice < 997) this.#reopen();
+    else this.#outside();
   }
 
   /** Syncs and compares the real file with the model. */
   sync(): void {
     this.#count('sync');
     if (this.#random.chance(0.3)) this.#file.datasync();
+    else if (this.#random.chance(0.1)) this.#file.barrier();
     else this.#file.sync();
     this.#compare('the file', readFileSync(this.#path), 0, this.#size);
   }
@@ -168,6 +183,15 @@ export class Exerciser {
     this.#compare('readv', Buffer.concat(targets).subarray(0, got), offset, this.#clip(offset, total(targets)));
   }
 
+  #readTo(): void {
+    this.#count('readTo');
+    const { address, bytes } = this.#bank;
+    const offset = this.#offset(this.#size);
+    const length = this.#random.below(bytes.length + 1);
+    const got = this.#file.readTo(offset, address, length);
+    this.#compare('readTo', bytes.subarray(0, got), offset, this.#clip(offset, length));
+  }
+
   #write(): void {
     this.#count('write');
     const offset = this.#offset(Math.min(this.#size + 9000, this.#bytes.length - 1));
@@ -182,6 +206,16 @@ export class Exerciser {
     const pieces = [0, 1, 2].map(() => this.#fresh(this.#random.below(5000)));
     if (this.#file.writev(offset, pieces) !== total(pieces)) throw new Error('a writev was short');
     this.#put(offset, Buffer.concat(pieces));
+  }
+
+  #writeFrom(): void {
+    this.#count('writeFrom');
+    const { address, bytes } = this.#bank;
+    const offset = this.#offset(Math.min(this.#size, this.#bytes.length - bytes.length));
+    const length = this.#random.below(bytes.length + 1);
+    bytes.set(this.#fresh(length));
+    if (this.#file.writeFrom(offset, address, length) !== length) throw new Error('a writeFrom was short');
+    this.#put(offset, bytes.subarray(0, length));
   }
 
   #append(): void {
@@ -231,6 +265,30 @@ export class Exerciser {
     this.#file.close();
     if (this.#random.chance(0.5)) this.#compareClosed();
     this.#file = this.#open();
+  }
+
+  /** Somebody else changes the file with plain fs while everything is written back; `revalidate` shows it. */
+  #outside(): void {
+    this.#count('outside');
+    this.sync();
+    const descriptor = openSync(this.#path, 'r+');
+    try {
+      if (this.#random.chance(0.3)) {
+        const size = this.#cutSize();
+        ftruncateSync(descriptor, size);
+        this.#bytes.fill(0, size, this.#size);
+        this.#model.size[0] = size;
+      } else {
+        const offset = this.#offset(this.#size);
+        const bytes = this.#fresh(Math.min(this.#length(), this.#bytes.length - offset));
+        if (writeSync(descriptor, bytes, 0, bytes.length, offset) !== bytes.length) throw new Error('fs wrote short');
+        this.#put(offset, bytes);
+      }
+    } finally {
+      closeSync(descriptor);
+    }
+    this.#file.revalidate();
+    this.#compare('revalidated', this.#file.read(0, this.#size), 0, this.#size);
   }
 
   /** A close writes everything to the file system. */

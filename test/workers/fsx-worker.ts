@@ -37,12 +37,17 @@ export interface FsxReport {
   readonly failure: string | null;
 }
 
+/** Bytes of the heap that reads go to and writes come from. */
+const BANK_BYTES = 8192;
+
 const data = workerData as FsxWorkerData;
 const vm = attach(data.vm);
 const random = new Prng(data.seed, data.number + 1);
 const opener = (path: string) => () => vm.open(path, { mode: 'rw', create: true });
-const own = new Exerciser(opener(data.paths.own), data.paths.own, emptyModel(data.maxBytes, false), random);
-const turns = new Exerciser(opener(data.paths.turns), data.paths.turns, data.turns, random);
+const address = vm.heap.alloc(BANK_BYTES);
+const bank = { address, bytes: vm.banks.view(address, BANK_BYTES) };
+const own = new Exerciser(opener(data.paths.own), data.paths.own, emptyModel(data.maxBytes, false), random, bank);
+const turns = new Exerciser(opener(data.paths.turns), data.paths.turns, data.turns, random, bank);
 const stripes = vm.open(data.paths.stripes, { mode: 'rw', create: true });
 const log = vm.open(data.paths.log, { mode: 'rw', create: true });
 const tally: Record<string, number> = {};
@@ -115,6 +120,7 @@ try {
   log.sync();
   stripes.close();
   log.close();
+  vm.heap.free(address, BANK_BYTES);
 } catch (error) {
   const { stack } = error as Error;
   failure = `worker ${data.number}, operation ${done} of seed ${data.seed}: ${stack ?? String(error)}`;

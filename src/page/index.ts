@@ -1,6 +1,7 @@
 export * from './cache-list.ts';
 export * from './check.ts';
 export * from './dirty-pages.ts';
+export * from './known-pages.ts';
 export * from './page-counters.ts';
 export * from './page-hash.ts';
 export * from './page-holds.ts';

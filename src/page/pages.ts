@@ -45,6 +45,7 @@ import type { SlotIndex, Thread } from '../sync/thread.ts';
 import { CacheList } from './cache-list.ts';
 import { DirtyPages } from './dirty-pages.ts';
 import { FrameSupply } from './frame-supply.ts';
+import { KnownPages } from './known-pages.ts';
 import { countersOf, PAGE_COUNTER } from './page-counters.ts';
 import { PageDrops } from './page-drops.ts';
 import { PageFetches } from './page-fetches.ts';
@@ -63,6 +64,8 @@ export const FETCH_PAGES_MAX = 32;
 export class Pages implements FrameReclaimer {
   /** This thread's page locks, by frame. */
   readonly holds: PageHolds;
+  /** Pages whose frames the caller remembers. */
+  readonly known: KnownPages;
   readonly #frames: Frames;
   readonly #page: BoundTables['page'];
   readonly #replacement: Replacement;
@@ -86,6 +89,7 @@ export class Pages implements FrameReclaimer {
     this.#frames = frames;
     this.#page = thread.region.tables.page;
     this.#replacement = new Replacement(thread, hash, holds);
+    this.known = new KnownPages(thread, holds, dirty, this.#replacement.markMax);
     this.#dirty = dirty;
     this.#cache = cache;
     this.#writer = new PageWriter(thread, hash, holds, dirty);

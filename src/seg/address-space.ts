@@ -17,7 +17,7 @@
  * REFERENCES  illumos vm_as.c.
  */
 
-import { fail, failMisuse, requireInteger } from '../base/index.ts';
+import { fail, failMisuse, isPowerOfTwo, requireInteger } from '../base/index.ts';
 import type { RwLock } from '../sync/index.ts';
 import type { Arena } from '../vmem/index.ts';
 import { type MapOptions, type MapPlan, planMap } from './map-options.ts';
@@ -27,6 +27,7 @@ import type { SegmentDriver } from './segment-driver.ts';
 import { SpaceAccess } from './space-access.ts';
 import { SpaceAdvice } from './space-advice.ts';
 import { SpaceChanges, type UserPart } from './space-changes.ts';
+import { CURSOR_PAGES_MAX, SpaceCursor } from './space-cursor.ts';
 import { dumpSpace, type SegmentInfo, segmentInfo } from './space-dump.ts';
 import {
   type Advice,
@@ -49,6 +50,12 @@ export interface AddressSpaceId {
 export interface PinWait {
   /** Milliseconds to wait until the range is not pinned any more. Default 0: `EBUSY`. */
   readonly timeoutMs?: number;
+}
+
+/** Options of `as.cursor`. */
+export interface CursorOptions {
+  /** Most pages that it keeps: a power of two up to 1024. Default 64. */
+  readonly pages?: number;
 }
 
 /** One thread's view of an address space. Made by `vm.addressSpace`. */
@@ -214,6 +221,24 @@ export class AddressSpace {
       failMisuse('as.pin', { length, access }, "at least a byte, for 'read' or 'write'");
     }
     return this.pins.pin(address, length, access === 'write');
+  }
+
+  /**
+   * A cursor for words that are used again and again: it keeps up to `pages` pages (a power of two, 64 unless told) where they
+   * are until they are replaced in its table, or it is released. Pages that it keeps are neither evicted nor moved.
+   */
+  cursor({ pages = 64 }: CursorOptions = {}): SpaceCursor {
+    const { core, spaces, rooms, sections } = this.parts;
+    if (!(Number.isInteger(pages) && pages <= CURSOR_PAGES_MAX && isPowerOfTwo(pages)))
+      failMisuse('as.cursor', { pages }, `a power of two up to ${CURSOR_PAGES_MAX}`);
+    const { access, space } = this;
+    const { words } = core.thread;
+    const { bankWords } = access;
+    return spaces.openCursor((released) => {
+      const { pageSize } = core;
+      const parts = { access, sections, known: rooms.pages.known, words, bankWords, space, pageSize, released };
+      return new SpaceCursor(parts, pages);
+    });
   }
 
   /** A copy of the space as it is at one instant during the call. Its price does not grow with what is mapped. */

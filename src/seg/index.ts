@@ -8,6 +8,7 @@ export * from './pagelock-options.ts';
 export * from './segment-driver.ts';
 export * from './shared-memories.ts';
 export * from './shared-memory.ts';
+export * from './space-cursor.ts';
 export * from './space-dump.ts';
 export * from './space-kinds.ts';
 export * from './space-pins.ts';

@@ -25,7 +25,7 @@
 
 import { fail, failMisuse } from '../base/errors.ts';
 import { VERIFY } from '../base/verify.ts';
-import type { Pages } from '../page/index.ts';
+import type { KnownPages, Pages, VnodeIndex } from '../page/index.ts';
 import type { Banks, FrameIndex } from '../phys/index.ts';
 import { add, compareExchange, faultPoint, load, type RwLock, store, type Thread } from '../sync/index.ts';
 import { FAULT_KIND, type Faults, type UserAnswer } from './faults.ts';
@@ -34,51 +34,64 @@ import type { SpaceCore } from './space-core.ts';
 import type { SpaceIndex } from './space-kinds.ts';
 import type { WriteSections } from './write-sections.ts';
 
+/** Bytes of a word. */
+const WORD = Int32Array.BYTES_PER_ELEMENT;
+const INVERSE_WORD = 1 / WORD;
+
 /** Accesses of one thread to one space. */
 export class SpaceAccess {
   private readonly core: SpaceCore;
   private readonly thread: Thread;
+  private readonly words: Int32Array;
   private readonly space: SpaceIndex;
   private readonly generation: number;
   private readonly lock: RwLock;
   private readonly sections: WriteSections;
   private readonly faults: Faults;
   private readonly pages: Pages;
-  private readonly banks: Banks;
-  private readonly tlb = new SoftTlb();
+  private readonly known: KnownPages;
+  private readonly tlb: SoftTlb;
+  private readonly anonVnode: VnodeIndex;
   private readonly pageSize: number;
-  private readonly bankWords: Int32Array[] = [];
-  /** The access under way: identity -1 means a frame without one; whether a section is open. */
-  private holdsPage = false;
-  private inSection = false;
+  private readonly inversePageSize: number;
+  private readonly bankBytes: readonly Uint8Array[];
+  /** The words of each bank. */
+  readonly bankWords: readonly Int32Array[];
 
   constructor(core: SpaceCore, space: SpaceIndex, sections: WriteSections, faults: Faults, pages: Pages, banks: Banks) {
     this.core = core;
     this.thread = core.thread;
+    this.words = core.thread.words;
     this.space = space;
     this.generation = core.spaces.generation.get(space);
     this.lock = core.lockOf(space);
     this.sections = sections;
     this.faults = faults;
     this.pages = pages;
-    this.banks = banks;
+    this.known = pages.known;
+    this.tlb = new SoftTlb(banks);
+    this.anonVnode = core.control.anonVnode.get(0) - 1;
     this.pageSize = core.pageSize;
+    this.inversePageSize = 1 / core.pageSize;
+    this.bankBytes = banks.views;
+    this.bankWords = banks.views.map((bytes) => new Int32Array(bytes.buffer));
   }
 
   /** Copies bytes of the space into an array. */
   read(address: number, target: Uint8Array, at: number, length: number): void {
+    const { tlb } = this;
     for (let done = 0; done < length; ) {
       const where = address + done;
-      const page = Math.floor(where / this.pageSize);
+      const page = Math.floor(where * this.inversePageSize);
       const inPage = where - page * this.pageSize;
       const bytes = Math.min(this.pageSize - inPage, length - done);
-      const frame = this.open(page, where, false);
-      if (frame < 0) target.fill(0, at + done, at + done + bytes);
+      const entry = this.open(page, where, false);
+      if (entry < 0) target.fill(0, at + done, at + done + bytes);
       else {
-        const offset = this.banks.offsetOf(frame) + inPage;
-        const from = this.banks.views[this.banks.bankOf(frame)] as Uint8Array;
+        const offset = (tlb.wordAt[entry] as number) * WORD + inPage;
+        const from = this.bankBytes[tlb.bank[entry] as number] as Uint8Array;
         target.set(from.subarray(offset, offset + bytes), at + done);
-        this.close(frame);
+        this.close(entry);
       }
       done += bytes;
     }
@@ -86,76 +99,78 @@ export class SpaceAccess {
 
   /** Copies bytes of an array into the space. */
   write(address: number, source: Uint8Array, at: number, length: number): void {
+    const { tlb } = this;
     for (let done = 0; done < length; ) {
       const where = address + done;
-      const page = Math.floor(where / this.pageSize);
+      const page = Math.floor(where * this.inversePageSize);
       const inPage = where - page * this.pageSize;
       const bytes = Math.min(this.pageSize - inPage, length - done);
-      const frame = this.open(page, where, true);
-      const offset = this.banks.offsetOf(frame) + inPage;
-      const to = this.banks.views[this.banks.bankOf(frame)] as Uint8Array;
-      to.set(source.subarray(at + done, at + done + bytes), offset);
-      this.closeWritten(frame);
+      const entry = this.open(page, where, true);
+      const whole = bytes === source.length ? source : source.subarray(at + done, at + done + bytes);
+      const offset = (tlb.wordAt[entry] as number) * WORD + inPage;
+      (this.bankBytes[tlb.bank[entry] as number] as Uint8Array).set(whole, offset);
+      this.closeWritten(entry);
       done += bytes;
     }
   }
 
   /** Fills a range with one byte. */
   fill(address: number, value: number, length: number): void {
+    const { tlb } = this;
     for (let done = 0; done < length; ) {
       const where = address + done;
-      const page = Math.floor(where / this.pageSize);
+      const page = Math.floor(where * this.inversePageSize);
       const inPage = where - page * this.pageSize;
       const bytes = Math.min(this.pageSize - inPage, length - done);
-      const frame = this.open(page, where, true);
-      const offset = this.banks.offsetOf(frame) + inPage;
-      (this.banks.views[this.banks.bankOf(frame)] as Uint8Array).fill(value, offset, offset + bytes);
-      this.closeWritten(frame);
+      const entry = this.open(page, where, true);
+      const offset = (tlb.wordAt[entry] as number) * WORD + inPage;
+      (this.bankBytes[tlb.bank[entry] as number] as Uint8Array).fill(value, offset, offset + bytes);
+      this.closeWritten(entry);
       done += bytes;
     }
   }
 
-  /** The aligned word at an address, read at once. */
+  /** Reads the aligned word at an address at once. */
   load(address: number): number {
-    const page = this.pageOfWord('load', address);
-    const frame = this.open(page, address, false);
-    if (frame < 0) return 0;
-    const value = load(this.wordsOf(frame), this.wordAt(frame, address - page * this.pageSize));
-    this.close(frame);
+    const { tlb } = this;
+    const page = Math.floor(address * this.inversePageSize);
+    const word = (address - page * this.pageSize) * INVERSE_WORD;
+    if (word !== (word | 0)) failWord('load', address);
+    const entry = this.open(page, address, false);
+    if (entry < 0) return 0;
+    const words = this.bankWords[tlb.bank[entry] as number] as Int32Array;
+    const value = load(words, (tlb.wordAt[entry] as number) + word);
+    this.close(entry);
     return value;
   }
 
   /** Stores the aligned word at an address at once. */
   store(address: number, value: number): void {
-    const page = this.pageOfWord('store', address);
-    const frame = this.open(page, address, true);
-    store(this.wordsOf(frame), this.wordAt(frame, address - page * this.pageSize), value);
-    this.closeWritten(frame);
+    const entry = this.openWord('store', address);
+    store(this.wordsOf(entry), this.wordAt(entry, address), value);
+    this.closeWritten(entry);
   }
 
   /** Adds to the aligned word at an address; returns what was there. */
   add(address: number, value: number): number {
-    const page = this.pageOfWord('add', address);
-    const frame = this.open(page, address, true);
-    const found = add(this.wordsOf(frame), this.wordAt(frame, address - page * this.pageSize), value);
-    this.closeWritten(frame);
+    const entry = this.openWord('add', address);
+    const found = add(this.wordsOf(entry), this.wordAt(entry, address), value);
+    this.closeWritten(entry);
     return found;
   }
 
   /** Replaces the aligned word at an address when it holds `expected`; returns what was there. */
   compareAndSwap(address: number, expected: number, value: number): number {
-    const page = this.pageOfWord('compareAndSwap', address);
-    const frame = this.open(page, address, true);
-    const at = this.wordAt(frame, address - page * this.pageSize);
-    const found = compareExchange(this.wordsOf(frame), at, expected, value);
-    this.closeWritten(frame);
+    const entry = this.openWord('compareAndSwap', address);
+    const found = compareExchange(this.wordsOf(entry), this.wordAt(entry, address), expected, value);
+    this.closeWritten(entry);
     return found;
   }
 
   /** Brings the page at an address in, to read. */
   touch(address: number): void {
-    const frame = this.open(Math.floor(address / this.pageSize), address, false);
-    if (frame >= 0) this.close(frame);
+    const entry = this.open(Math.floor(address / this.pageSize), address, false);
+    if (entry >= 0) this.close(entry);
   }
 
   /** Brings the page at an address in as a pin needs it: this space's own, if it is not shared. Holds it; -1: no page lock. */
@@ -166,58 +181,97 @@ export class SpaceAccess {
     return kind === FAULT_KIND.page ? frame : -1 - frame;
   }
 
-  /** The frame of a page, kept still until `close`; -1 for a hole that is read. Steps 1 to 4. */
-  private open(page: number, address: number, write: boolean): FrameIndex {
-    const { tlb, pages } = this;
+  /** What `keep` has found. */
+  readonly kept = { frame: -1, bank: 0, wordAt: 0, countAt: 0, count: 0, ofFile: false };
+
+  /** Holds the page at an address for a cursor, and fills `kept`; false for a hole, or a frame without identity. */
+  keep(page: number, address: number, write: boolean): boolean {
+    const { tlb, kept, faults } = this;
     const entry = tlbEntry(page);
     for (;;) {
-      // 1.
-      if (tlb.page[entry] !== page || (write && tlb.writable[entry] === 0)) {
+      const isKnown = tlb.page[entry] === page && (!write || tlb.writable[entry] !== 0);
+      if (!isKnown) {
         this.fault(page, address, write, false);
-        if (this.faults.kind === FAULT_KIND.hole) return -1;
-        if (this.faults.kind === FAULT_KIND.page) pages.release(this.faults.frame);
-        continue;
+        if (faults.kind === FAULT_KIND.hole) return false;
+        if (faults.kind === FAULT_KIND.page) this.pages.release(faults.frame);
       }
-      const frame = tlb.frame[entry] as number;
       const vnode = tlb.vnode[entry] as number;
-      const isPage = vnode >= 0;
-      // 2.
-      const section = write || !isPage;
-      if (section) this.sections.enter(this.space);
-      if (VERIFY && write) faultPoint(this.thread, 'seg.write.entered');
-      // 3.
-      let current = !isPage || pages.holds.tryShared(frame);
-      const held = current && isPage;
-      if (held && !pages.holds.hasPage(frame, vnode, tlb.index[entry] as number)) current = false;
-      // 4.
-      if (current && load(this.thread.words, tlb.countAt[entry] as number) !== tlb.count[entry]) current = false;
-      if (current) {
-        this.holdsPage = isPage;
-        this.inSection = section;
-        if (write && isPage) pages.setModified(frame);
-        return frame;
+      if (vnode < 0) return false;
+      kept.frame = tlb.frame[entry] as number;
+      if (this.known.hold(kept.frame, vnode, tlb.index[entry] as number)) {
+        kept.bank = tlb.bank[entry] as number;
+        kept.wordAt = tlb.wordAt[entry] as number;
+        kept.countAt = tlb.countAt[entry] as number;
+        kept.count = tlb.count[entry] as number;
+        kept.ofFile = vnode !== this.anonVnode;
+        if (load(this.words, kept.countAt) === kept.count) return true;
+        this.known.release(kept.frame);
       }
-      if (held) pages.release(frame);
-      if (section) this.sections.leave();
-      tlb.page[entry] = -1;
+      tlb.drop(entry);
+    }
+  }
+
+  /** The entry of a page, kept still until `close`; -1 for a hole that is read. Steps 1 to 4. */
+  private open(page: number, address: number, write: boolean): number {
+    const { tlb } = this;
+    const entry = tlbEntry(page);
+    // 1.
+    if (tlb.page[entry] === page && (!write || tlb.writable[entry] !== 0) && this.enter(entry, write)) return entry;
+    return this.openSlow(page, address, write);
+  }
+
+  /** Steps 2 to 4: false when the translation is no longer current. */
+  private enter(entry: number, write: boolean): boolean {
+    const { tlb } = this;
+    const frame = tlb.frame[entry] as number;
+    const vnode = tlb.vnode[entry] as number;
+    const isPage = vnode >= 0;
+    // 2.
+    const section = write || !isPage;
+    if (section) this.sections.enter(this.space);
+    if (VERIFY && write) faultPoint(this.thread, 'seg.write.entered');
+    // 3.
+    if (!isPage || this.known.hold(frame, vnode, tlb.index[entry] as number)) {
+      // 4.
+      if (load(this.words, tlb.countAt[entry] as number) === tlb.count[entry]) {
+        if (write && isPage) this.known.prepare(frame);
+        return true;
+      }
+      if (isPage) this.known.release(frame);
+    }
+    if (section) this.sections.leave();
+    return false;
+  }
+
+  /** Faults until the translation that came of it can be used. */
+  private openSlow(page: number, address: number, write: boolean): number {
+    const { tlb, pages, faults } = this;
+    const entry = tlbEntry(page);
+    for (;;) {
+      this.fault(page, address, write, false);
+      if (faults.kind === FAULT_KIND.hole) return -1;
+      if (faults.kind === FAULT_KIND.page) pages.release(faults.frame);
+      if (this.enter(entry, write)) return entry;
+      tlb.drop(entry);
     }
   }
 
   /** Step 6. */
-  private close(frame: FrameIndex): void {
-    if (this.holdsPage) this.pages.release(frame);
-    if (this.inSection) this.sections.leave();
-    this.inSection = false;
+  private close(entry: number): void {
+    const { tlb } = this;
+    if ((tlb.vnode[entry] as number) >= 0) this.known.release(tlb.frame[entry] as number);
+    else this.sections.leave();
   }
 
   /** Steps 5 and 6 of a store. */
-  private closeWritten(frame: FrameIndex): void {
-    if (this.holdsPage) {
-      this.pages.setModified(frame);
-      this.pages.release(frame);
+  private closeWritten(entry: number): void {
+    const { tlb } = this;
+    if ((tlb.vnode[entry] as number) >= 0) {
+      const frame = tlb.frame[entry] as number;
+      this.known.finish(frame);
+      this.known.release(frame);
     }
     this.sections.leave();
-    this.inSection = false;
   }
 
   /** Fills the entry of a page; a page that was found is held, unless it is a hole. Waits; takes the space shared. */
@@ -249,24 +303,24 @@ export class SpaceAccess {
     fail('ESTALE', 'access', { space: this.space }, 'the address space was destroyed');
   }
 
-  private pageOfWord(call: string, address: number): number {
-    if (!(Number.isSafeInteger(address) && address >= 0 && address % 4 === 0)) {
-      failMisuse(call, { address }, 'a word lies at a multiple of 4');
-    }
-    return Math.floor(address / this.pageSize);
+  /** `open` for a store of a word. */
+  private openWord(call: string, address: number): number {
+    const page = Math.floor(address * this.inversePageSize);
+    const word = (address - page * this.pageSize) * INVERSE_WORD;
+    if (word !== (word | 0)) failWord(call, address);
+    return this.open(page, address, true);
   }
 
-  private wordsOf(frame: FrameIndex): Int32Array {
-    const bank = this.banks.bankOf(frame);
-    const known = this.bankWords[bank];
-    if (known !== undefined) return known;
-    const bytes = this.banks.views[bank] as Uint8Array;
-    const words = new Int32Array(bytes.buffer);
-    this.bankWords[bank] = words;
-    return words;
+  private wordsOf(entry: number): Int32Array {
+    return this.bankWords[this.tlb.bank[entry] as number] as Int32Array;
   }
 
-  private wordAt(frame: FrameIndex, inPage: number): number {
-    return (this.banks.offsetOf(frame) + inPage) / Int32Array.BYTES_PER_ELEMENT;
+  private wordAt(entry: number, address: number): number {
+    const inPage = address - Math.floor(address * this.inversePageSize) * this.pageSize;
+    return (this.tlb.wordAt[entry] as number) + inPage * INVERSE_WORD;
   }
+}
+
+function failWord(call: string, address: number): never {
+  failMisuse(call, { address }, 'a word lies at a multiple of 4');
 }

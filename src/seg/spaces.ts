@@ -36,6 +36,7 @@ import { SharedMemories } from './shared-memories.ts';
 import type { ChangeParts } from './space-changes.ts';
 import { checkSpaces } from './space-check.ts';
 import { SpaceCore } from './space-core.ts';
+import type { SpaceCursor } from './space-cursor.ts';
 import { SpaceFork } from './space-fork.ts';
 import { ADVICE_COUNTER, SPACE_FLAG, SPACE_STATE, type SpaceIndex } from './space-kinds.ts';
 import { SHADOW_DRIVER } from './space-pins.ts';
@@ -107,6 +108,7 @@ export class Spaces {
   /** Where anonymous pages go when memory is short. */
   readonly swap: SwapFile;
   private readonly parts: SpaceParts;
+  private readonly cursors = new Set<SpaceCursor>();
 
   constructor(rooms: SpaceRooms) {
     const { thread, banks, pages, vnodes, deviceMaps } = rooms;
@@ -190,6 +192,22 @@ export class Spaces {
   /** This thread's view of a live space. */
   bind(space: SpaceIndex): AddressSpace {
     return new AddressSpace(this.parts, space);
+  }
+
+  /** A cursor of this thread, which `releaseCursors` knows. */
+  openCursor(make: (released: (cursor: SpaceCursor) => void) => SpaceCursor): SpaceCursor {
+    const cursor = make((released) => {
+      this.cursors.delete(released);
+      // What was unmapped while the cursor held its pages.
+      this.parts.anon.reap();
+    });
+    this.cursors.add(cursor);
+    return cursor;
+  }
+
+  /** Releases the cursors of this thread: when it detaches. */
+  releaseCursors(): void {
+    for (const cursor of [...this.cursors]) cursor.release();
   }
 
   /** Frees the segments and the row of a space that this slot, or a dead one, has unsettled. */

@@ -363,6 +363,7 @@ export class VirtualMemory {
     let failure: unknown;
     if (poisonReason(this.region) === null) {
       this.mappings.close();
+      this.spaces.releaseCursors();
       this.arenas.leave();
       failure = this.#closeFiles();
     } else {

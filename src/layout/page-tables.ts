@@ -41,6 +41,7 @@ export const framePoolTable = table('framePool', 1, 'columns', {
   lock: i32('A', 'mutex', { padded: true }),
   counts: i32('L', 'frames by FRAME_USE', { lanes: 8, padded: true }),
   lowestGroup: i32('L', 'no group below this one has a free frame'),
+  treeStale: i32('L', '1 while a search brings the run tree up to date: after a death nodes may differ from their children'),
 });
 
 /** The run of frames that a thread is taking or giving back: what its death would leave unfinished. */

@@ -47,7 +47,7 @@ export const runNodeTable = table('runNode', 'runNodes', 'records', {
   prefix: i32('L', 'free frames at the start'),
   suffix: i32('L', 'free frames at the end'),
   longest: i32('L', 'longest run of free frames inside'),
-  free: i32('L', 'free frames'),
+  free: i32('L', 'free frames; kept in the two lowest levels only'),
 });
 
 /** Nodes of the lowest level whose part of the map has changed: bit b of word w stands for node 32 w + b. */

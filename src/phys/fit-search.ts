@@ -6,12 +6,13 @@
  * STRUCTURE   By shape of the request:
  *
  *               any frames   counted first; then the lowest ones, class by class
+ *               one frame    the lowest, class by class: no tree is asked
  *               one run      the lowest that fits, class by class; then across classes where segments touch
  *               a few runs   the longest pieces there are: enumerated by falling length, so that only runs matter that are
  *                            long enough to be among the best
  *
  *             Runs lie in stretches: adjacent available ranges of one bank.
- * INVARIANTS  I1 a search that returns null has changed nothing but the run tree.
+ * INVARIANTS  I1 a search that returns null has changed nothing but the run tree and the map's mark.
  * LOCKING     Under the frames' lock, with nothing logged.
  * COSTS       One run: see run-tree.ts. A few runs: the runs that are at least half as long as the shortest one chosen.
  * FAILURE     Null or -1.
@@ -47,8 +48,9 @@ export class FitSearch {
 
   /** First frame of one run, or -1. Takes nothing. */
   oneRun(request: FrameRequest): FrameIndex {
-    const { tree } = this.#core.map;
-    tree.refresh();
+    const { map } = this.#core;
+    if (request.count === 1 && request.alignment === 1) return this.#oneFrame(request);
+    map.tree.refresh();
     if (request.boundary !== 0 && request.count > request.boundary) return -1;
     for (let freeList = 0; freeList < this.#classes; freeList++) {
       const first = this.#runIn(this.#core.segments.stretches(freeList), request);
@@ -65,7 +67,7 @@ export class FitSearch {
     for (const { low, high } of this.#core.segments.joined()) {
       const from = Math.max(low, request.low);
       const limit = Math.min(high, request.high);
-      if (from < limit) free += tree.countFree(from, limit);
+      if (from < limit) free += tree.countFree(from, limit, request.count - free);
     }
     if (free < request.count) return null;
     const runs: FrameRun[] = [];
@@ -105,6 +107,17 @@ export class FitSearch {
     const whole: FrameRun[] = this.#pieces(request, 1, (from, limit) => ({ first: from, count: limit - from }));
     if (FitSearch.isSimple(request)) return whole.reduce((sum, piece) => sum + piece.count, 0) >= count;
     return choose(whole, count, segments) !== null;
+  }
+
+  #oneFrame(request: FrameRequest): FrameIndex {
+    const { map, segments } = this.#core;
+    for (let freeList = 0; freeList < this.#classes; freeList++) {
+      for (const { low, high } of segments.stretches(freeList)) {
+        const first = map.lowestFree(Math.max(low, request.low), Math.min(high, request.high));
+        if (first >= 0) return first;
+      }
+    }
+    return -1;
   }
 
   #runIn(stretches: readonly Stretch[], request: FrameRequest): FrameIndex {

@@ -167,8 +167,7 @@ export class FrameCore {
     const before = this.useOf(frame);
     this.source.give(frame);
     this.thread.journal.set(this.#use, frame, FRAME_USE.free);
-    this.#count(FRAME_USE.free, 1);
-    this.#count(countLane(before), -1);
+    this.#move(countLane(before), FRAME_USE.free, 1);
     this.queue.tell(this.free);
   }
 
@@ -202,8 +201,7 @@ export class FrameCore {
     for (let done = 0; done < count; done += pieceFrames) {
       const piece = Math.min(pieceFrames, count - done);
       this.source.takeRun(first + done, piece);
-      this.#count(FRAME_USE.free, -piece);
-      this.#count(countLane(use), piece);
+      this.#move(FRAME_USE.free, countLane(use), piece);
       if (piece < count) this.thread.commit();
     }
   }
@@ -217,8 +215,7 @@ export class FrameCore {
     for (let done = 0; done < count; done += pieceFrames) {
       const piece = Math.min(pieceFrames, count - done);
       this.source.giveRun(first + done, piece);
-      this.#count(FRAME_USE.free, piece);
-      this.#count(countLane(use), -piece);
+      this.#move(countLane(use), FRAME_USE.free, piece);
       this.thread.commit();
       this.#fill(first + done, piece, FRAME_USE.free);
     }
@@ -280,8 +277,15 @@ export class FrameCore {
 
   #noteTaken(frame: FrameIndex, use: number): void {
     this.thread.journal.set(this.#use, frame, use | this.#mark);
-    this.#count(FRAME_USE.free, -1);
-    this.#count(countLane(use), 1);
+    this.#move(FRAME_USE.free, countLane(use), 1);
+  }
+
+  /** So many frames of one count are in another now. */
+  #move(from: number, to: number, frames: number): void {
+    const { base, view } = this.#counts;
+    this.thread.journal.log2(base + from, base + to);
+    view[from] = (view[from] as number) - frames;
+    view[to] = (view[to] as number) + frames;
   }
 
   #count(lane: number, amount: number): void {

@@ -28,6 +28,9 @@ import { FRAME_USE } from './frame-uses.ts';
 import { ALL_FREE, lowestBit, WORD_BITS, wordMask } from './map-words.ts';
 import { type RunShape, RunTree } from './run-tree.ts';
 
+/** Frames that a bit of a group's word stands for, all together. */
+const GROUP_FRAMES = WORD_BITS * WORD_BITS;
+
 /** The map as one thread sees it. */
 export class FrameMap implements FrameSource {
   /** A word takes up to three journal entries, and 65 words are touched at most. */
@@ -105,6 +108,17 @@ export class FrameMap implements FrameSource {
       at = next * WORD_BITS;
     }
     return -1;
+  }
+
+  /** Like `nextFree`, but begins at the mark, and moves it up to what is found when nothing free can lie below. */
+  lowestFree(from: FrameIndex, limit: FrameIndex): FrameIndex {
+    const hint = this.#pool.lowestGroup.get(0);
+    const mark = hint * GROUP_FRAMES;
+    const frame = this.nextFree(Math.max(from, mark), limit);
+    if (from <= mark && frame >= mark + GROUP_FRAMES) {
+      this.#thread.journal.set(this.#pool.lowestGroup, 0, Math.floor(frame / GROUP_FRAMES));
+    }
+    return frame;
   }
 
   findRun(shape: RunShape, low: FrameIndex, high: FrameIndex): FrameIndex {

@@ -39,7 +39,33 @@ export class RunBuilder {
   }
 }
 
+/**
+ * A list of one run, which knows its first frame itself: whoever gives it back need not follow `runs`, three steps through
+ * memory that is often cold. A copy of it is a list like any other.
+ */
+class OneRun implements PageList {
+  readonly runs: readonly FrameRun[];
+  readonly frameCount: number;
+  readonly #first: FrameIndex;
+
+  constructor(first: FrameIndex, count: number) {
+    this.runs = [{ first, count }];
+    this.frameCount = count;
+    this.#first = first;
+  }
+
+  /** First frame of a list that was made here and has one run, or -1. */
+  static firstOf(list: PageList): FrameIndex {
+    return #first in list ? list.#first : -1;
+  }
+}
+
 /** A list of one run. */
 export function singleRun(first: FrameIndex, count: number): PageList {
-  return { runs: [{ first, count }], frameCount: count };
+  return new OneRun(first, count);
+}
+
+/** First frame of a list that `singleRun` made, or -1: such a list has `frameCount` frames from there on. */
+export function onlyRunOf(list: PageList): FrameIndex {
+  return OneRun.firstOf(list);
 }

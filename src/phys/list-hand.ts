@@ -10,6 +10,7 @@
  *               settling   some are list already                      all become list: the list stands
  *               marking    some are listGiving, the slot's mark       become list again: nothing was given back
  *               giving     use listGiving, the slot's mark            go back
+ *               givingRun  exactly [first, first + count), use list   those that the source has are free: all or none
  *               leaving    use listTaking, the slot's mark            become absent: their memory goes offline
  *               admitting  absent or free                             all become free: their memory comes online
  *
@@ -30,7 +31,7 @@ import { faultPoint } from '../sync/fault.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
 import type { FrameIndex } from './banks.ts';
 import type { FrameCore } from './frame-core.ts';
-import type { FrameRun, PageList } from './frame-runs.ts';
+import { type FrameRun, onlyRunOf, type PageList } from './frame-runs.ts';
 import { FRAME_USE, SLOT_SHIFT } from './frame-uses.ts';
 
 /** Stages of a slot's record; see the file's header. */
@@ -43,6 +44,7 @@ export const LIST_STAGE = {
   giving: 5,
   leaving: 6,
   admitting: 7,
+  givingRun: 8,
 } as const;
 
 /** This thread's record, and recovery from those of others. */
@@ -149,6 +151,11 @@ export class ListHand {
    */
   give(list: PageList, certain?: () => void): void {
     const core = this.#core;
+    const only = onlyRunOf(list);
+    if (only >= 0 && list.frameCount <= core.source.pieceFrames && certain === undefined) {
+      this.#giveOnly(only, list.frameCount);
+      return;
+    }
     const { runs } = list;
     let low = this.#frames;
     let high = 0;
@@ -179,6 +186,16 @@ export class ListHand {
     this.#clear();
   }
 
+  /** One run that the source takes in one piece: nothing needs to be marked before. */
+  #giveOnly(first: FrameIndex, count: number): void {
+    const foreign = this.#core.firstOther(first, count, FRAME_USE.list);
+    if (foreign >= 0) this.#failGive(foreign, 1);
+    this.#set(LIST_STAGE.givingRun, first, count);
+    this.#core.giveRun(first, count, FRAME_USE.list);
+    if (VERIFY) faultPoint(this.#thread, 'phys.list.given');
+    this.#clear();
+  }
+
   /** Finishes or undoes what a dead slot was doing. */
   recover(dead: SlotIndex): void {
     const record = this.#record;
@@ -201,6 +218,10 @@ export class ListHand {
       if (core.source.has(frame)) core.restamp(frame, FRAME_USE.free);
       else if (word === FRAME_USE.absent) core.admit(frame);
       this.#thread.commit();
+      return;
+    }
+    if (stage === LIST_STAGE.givingRun) {
+      if (core.source.has(frame) && word !== FRAME_USE.free) core.restamp(frame, FRAME_USE.free);
       return;
     }
     const goesBack =

@@ -3,8 +3,10 @@ import { dieAtEveryStep } from '../../test/support/deaths.ts';
 import { testRegion, testThread } from '../../test/support/region.ts';
 import { Prng } from '../base/index.ts';
 import { FRAME_ORDER, type Geometry } from '../layout/index.ts';
+import { singleRun } from './frame-runs.ts';
 import { FRAME_USE } from './frame-uses.ts';
 import { type FrameReclaimer, Frames } from './frames.ts';
+import { LIST_STAGE } from './list-hand.ts';
 import type { PageListRequest } from './page-list-request.ts';
 import { PageLists } from './page-lists.ts';
 import type { PhysSegmentOptions } from './phys-segments.ts';
@@ -298,6 +300,7 @@ describe('page lists and deaths', () => {
     ['scattered frames', (lists) => void lists.alloc({ size: 60 * PAGE, segments: 60, low: 20 * PAGE }), [40, 100]],
     ['a few runs', (lists) => void lists.alloc({ size: 170 * PAGE, segments: 2 }), [40, 210]],
     ['a list given back', (lists) => lists.free({ runs: [{ first: 10, count: 40 }], frameCount: 40 }), [40, 0]],
+    ['a list given back as it was taken', (lists) => lists.free(singleRun(10, 40)), [40, 0]],
     ['a single frame', (lists) => void lists.tryTakeFrame(), [40, 41]],
     ['a single frame given back', (lists) => lists.giveFrame(30), [40, 39]],
   ];
@@ -324,4 +327,21 @@ describe('page lists and deaths', () => {
       expectSound(lists);
     });
   }
+
+  it('free all of a run whose giver died after the source had it and before its uses were rewritten', () => {
+    const { region, lists, frames } = setUp({ frames: 256 });
+    const victim = testThread(region);
+    const theirs = new PageLists(new Frames(victim));
+    const list = theirs.alloc({ size: 8 * PAGE });
+    const word = frames.core.wordOf(0);
+    theirs.free(list);
+    const { frame, pageListSlot } = region.tables;
+    for (let index = 3; index < 8; index++) frame.use.put(index, word);
+    pageListSlot.stage.put(victim.slot, LIST_STAGE.givingRun);
+    expect(lists.check().problems).not.toEqual([]);
+    lists.recover(victim.slot);
+    expectSound(lists);
+    expect(lists.outstanding).toBe(0);
+    expect(pageListSlot.stage.get(victim.slot)).toBe(LIST_STAGE.empty);
+  });
 });

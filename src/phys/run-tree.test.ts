@@ -123,4 +123,35 @@ describe('run tree', () => {
     });
     expect(steps).toBeGreaterThan(8);
   });
+
+  it.each([
+    ['all the way up after a search that died between a leaf and what is above it', 1],
+    ['no further than something changes after one that ended', 0],
+  ])('goes %s', (_, stale) => {
+    const { region, map, mutex } = setUp(20_000);
+    const { runNode, framePool } = region.tables;
+    const search = (): void => {
+      mutex.enter();
+      map.findRun({ count: 1, alignment: 1, boundary: 0 }, 0, 20_000);
+      mutex.exit();
+    };
+    mutex.enter();
+    map.giveRun(8000, 1000);
+    mutex.exit();
+    search();
+    mutex.enter();
+    map.giveRun(9000, 40);
+    // The leaf of frames 8960 to 9215, as a search writes it first.
+    const lane = 35 * runNode.free.stride;
+    runNode.prefix.view[lane] = 80;
+    runNode.suffix.view[lane] = 0;
+    runNode.longest.view[lane] = 80;
+    runNode.free.view[lane] = 80;
+    framePool.treeStale.put(0, stale);
+    mutex.exit();
+    search();
+    expect(framePool.treeStale.get(0)).toBe(0);
+    // Without the mark the nodes above would stay behind: that is what it is for.
+    expect(map.problems().length > 0).toBe(stale === 0);
+  });
 });

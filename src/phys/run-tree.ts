@@ -4,24 +4,28 @@
  * PROBLEM     Find the lowest run of n adjacent free frames, or say at once that there is none, in memory of which half is
  *             taken in the worst way; without making every single frame that comes or goes pay for it.
  * STRUCTURE   A tree over the map of free frames. A node says of its frames: free at the start, free at the end, longest
- *             run inside, free in all. A leaf stands for 8 words of the map, every other node for 8 nodes:
+ *             run inside; the two lowest levels also say free in all. A leaf stands for 8 words of the map, every other node for 8 nodes:
  *
- *               level 2   [prefix 0 | suffix 4 | longest 300 | free 900]                    2048 frames
- *               level 1   [...] [...] [...] [...] [...] [...] [...] [...]                    256 each
+ *               level 2   [prefix 0 | suffix 4 | longest 300]                               16384 frames
+ *               level 1   [... free 900] [...] [...] [...] [...]                   2048 each
+ *               level 0   [... free 90] [...] [...] [...] [...]                          256 each
  *               map       |w w w w w w w w| ...
  *
- *             Whoever changes a word of the map marks its leaf. The next search brings marked leaves, and the nodes above
- *             them, up to date. So a frame pays for one bit, and many frames of one leaf pay for it once.
+ *             Whoever changes a word of the map marks its leaf. The next search brings marked leaves up to date, and the
+ *             nodes above them as far as anything changes there. So a frame pays for one bit, and many frames of one leaf
+ *             pay for it once.
  * INVARIANTS  I1 a node that is not above or at a marked leaf is what its children make it.
  *             I2 a leaf's mark has its bit in the summary of marks.
  * LOCKING     Everything under the frames' lock. Marks are journaled together with the words that they stand for. Nodes are
  *             not: a search begins with nothing logged, so what it computes is computed from committed words, and a mark
- *             goes only after all nodes above it are right: a search that dies is repeated by the next one.
- * COSTS       A mark: one load, two journaled stores the first time. A marked leaf: about 0.1 us, once per search. A search:
+ *             goes only after all nodes above it are right: a search that dies is repeated by the next one, which finds
+ *             `treeStale` set and goes all the way up.
+ * COSTS       A mark: one load, two journaled stores the first time. A marked leaf: 50 to 100 ns, once per search. A search:
  *             at most 8 nodes a level on the way up and down, once for every run that is long enough but does not fit
  *             alignment or boundary. 0.07 bytes a frame.
  * FAILURE     -1 when nothing fits.
- * REJECTED    Nodes kept right all the time: 200 ns more for each single frame. Buddy lists: runs that are no powers of two
+ * REJECTED    Nodes kept right all the time: 200 ns more for each single frame. Counts of free frames in all levels: they
+ *             change with every frame, so that each search would go all the way up. Buddy lists: runs that are no powers of two
  *             would be found in part only, and every frame would need links.
  * REFERENCES  Segment trees with prefix, suffix and maximum; Linux and BSD keep buddy systems for this.
  */
@@ -38,6 +42,8 @@ const LEAF_SHIFT = 8;
 const LEAF_WORDS = RUN_LEAF_FRAMES / WORD_BITS;
 const FANOUT_SHIFT = 3;
 const FANOUT_MASK = RUN_FANOUT - 1;
+/** The highest level that knows how many of its frames are free. */
+const COUNTED_LEVEL = 1;
 
 /** What a run must be: a start that is a multiple of `alignment`, no multiple of `boundary` inside; both in frames. */
 export interface RunShape {
@@ -48,12 +54,35 @@ export interface RunShape {
   readonly boundary: number;
 }
 
-/** Longest stretch of ones in a word. */
+/** Longest stretch of ones in a word: bits of `four` end four ones, and so on; the stretch is put together from these. */
 function longestOnes(word: number): number {
-  let left = word;
-  let length = 0;
-  for (; left !== 0; length++) left &= left << 1;
-  return length;
+  if (word === ALL_FREE) return WORD_BITS;
+  const two = word & (word << 1);
+  const four = two & (two << 2);
+  const eight = four & (four << 4);
+  let ends = eight & (eight << 8);
+  let length = ends === 0 ? 0 : 16;
+  if (ends === 0) ends = ALL_FREE;
+  for (let step = 8, longer = eight; ; step >>>= 1, longer = step === 4 ? four : step === 2 ? two : word) {
+    const still = ends & (longer << length);
+    if (still !== 0) {
+      ends = still;
+      length += step;
+    }
+    if (step === 1) return length;
+  }
+}
+
+/** Bits of a word from which on `count` bits are set. */
+function startsOf(word: number, count: number): number {
+  if (count > WORD_BITS) return 0;
+  let starts = word;
+  for (let length = 1; length < count && starts !== 0; ) {
+    const step = Math.min(length, count - length);
+    starts &= starts >>> step;
+    length += step;
+  }
+  return starts;
 }
 
 /** The lowest place at or above `at` that meets alignment and boundary of a shape; `count` is at most the boundary. */
@@ -71,6 +100,7 @@ export class RunTree {
   readonly #dirty: BoundTables['runDirty']['nodes'];
   readonly #dirtyGroups: BoundTables['runDirtyGroup']['words'];
   readonly #groupCount: number;
+  readonly #stale: BoundTables['framePool']['treeStale'];
   readonly #prefix: Int32Array;
   readonly #suffix: Int32Array;
   readonly #longest: Int32Array;
@@ -89,6 +119,7 @@ export class RunTree {
     this.#dirty = tables.runDirty.nodes;
     this.#dirtyGroups = tables.runDirtyGroup.words;
     this.#groupCount = tables.runDirtyGroup.rowCount;
+    this.#stale = tables.framePool.treeStale;
     this.#prefix = tables.runNode.prefix.view;
     this.#suffix = tables.runNode.suffix.view;
     this.#longest = tables.runNode.longest.view;
@@ -125,16 +156,20 @@ export class RunTree {
   /** Brings the tree up to date. Call it under the lock before a search, with nothing logged. */
   refresh(): void {
     assert(this.#thread.journal.length === 0, 'phys/run-tree: a search begins with nothing logged');
+    // Set by a search that died: then a node that needs no change does not say that those above it need none.
+    const thorough = this.#stale.get(0) !== 0;
     for (let group = 0; group < this.#groupCount; group++) {
       const rows = this.#dirtyGroups.get(group);
       if (rows === 0) continue;
+      this.#stale.put(0, 1);
       for (let left = rows; left !== 0; left &= left - 1) {
         const row = (group << 5) + lowestBit(left);
-        this.#refreshLeaves(row, this.#dirty.get(row));
+        this.#refreshLeaves(row, this.#dirty.get(row), thorough);
         this.#dirty.put(row, 0);
       }
       this.#dirtyGroups.put(group, 0);
     }
+    if (this.#stale.get(0) !== 0) this.#stale.put(0, 0);
   }
 
   /** Longest run of free frames anywhere. After `refresh`. */
@@ -180,7 +215,7 @@ export class RunTree {
             continue;
           }
           const size = this.#size[level] as number;
-          if ((this.#free[lane] as number) !== size) start = at + size - (this.#suffix[lane] as number);
+          if ((this.#prefix[lane] as number) !== size) start = at + size - (this.#suffix[lane] as number);
           at += size;
           if (start + count > limit) return -1;
           node++;
@@ -190,21 +225,21 @@ export class RunTree {
           }
         }
       }
-      // One word: the stretch of ones here lengthens the run, the stretch of zeros behind it ends it.
-      const word = this.#words[at >>> 5] as number;
+      // One word. Only the first may begin in its middle, and then no run comes in from before.
       const shift = at & 31;
-      if (word === 0) {
-        at += WORD_BITS - shift;
-        start = at;
-        continue;
+      const word = (this.#words[at >>> 5] as number) & (ALL_FREE << shift);
+      at -= shift;
+      if (word !== ALL_FREE) {
+        const lead = shift === 0 ? lowestBit(~word) : 0;
+        if (at + lead - start >= count) return start + count <= limit ? start : -1;
+        const inside = startsOf(word, count);
+        if (inside !== 0) {
+          start = at + lowestBit(inside);
+          return start + count <= limit ? start : -1;
+        }
+        start = at + WORD_BITS - Math.clz32(~word);
       }
-      const rest = word >>> shift;
-      const ones = rest === -1 >>> shift ? WORD_BITS - shift : lowestBit(~rest);
-      at += ones;
-      if (at - start >= count || shift + ones === WORD_BITS) continue;
-      const behind = word >>> (shift + ones);
-      at += behind === 0 ? WORD_BITS - shift - ones : lowestBit(behind);
-      start = at;
+      at += WORD_BITS;
     }
     return -1;
   }
@@ -229,13 +264,14 @@ export class RunTree {
     return limit;
   }
 
-  /** Free frames in `[low, high)`. After `refresh`. */
-  countFree(low: FrameIndex, high: FrameIndex): number {
+  /** Free frames in `[low, high)`; stops once there are `enough`. After `refresh`. */
+  countFree(low: FrameIndex, high: FrameIndex, enough = Number.MAX_SAFE_INTEGER): number {
     let total = 0;
     let at = low;
-    while (at < high) {
+    const top = Math.min(this.#top, COUNTED_LEVEL);
+    while (at < high && total < enough) {
       let level = -1;
-      while (level < this.#top && at % (this.#size[level + 1] as number) === 0) {
+      while (level < top && at % (this.#size[level + 1] as number) === 0) {
         if (at + (this.#size[level + 1] as number) > high) break;
         level++;
       }
@@ -288,19 +324,28 @@ export class RunTree {
     return `${this.#prefix[lane]} ${this.#suffix[lane]} ${this.#longest[lane]} ${this.#free[lane]}`;
   }
 
-  /** The marked leaves of one row of marks, then every node above them, level by level. */
-  #refreshLeaves(row: number, marks: number): void {
-    for (let left = marks; left !== 0; left &= left - 1) this.#computeLeaf((row << 5) + lowestBit(left));
-    let first = (row << 5) + lowestBit(marks);
-    let last = (row << 5) + 31 - Math.clz32(marks);
-    for (let level = 1; level <= this.#top; level++) {
-      first >>>= FANOUT_SHIFT;
-      last >>>= FANOUT_SHIFT;
-      for (let node = first; node <= last; node++) this.#compute(level, node);
+  /** The marked leaves of one row of marks, then the nodes above them as far as something changes, or all if `thorough`. */
+  #refreshLeaves(row: number, marks: number, thorough: boolean): void {
+    let changed = 0;
+    for (let left = marks; left !== 0; left &= left - 1) {
+      const bit = lowestBit(left);
+      if (this.#computeLeaf((row << 5) + bit) || thorough) changed |= 1 << (bit >>> FANOUT_SHIFT);
+    }
+    // The four nodes above the leaves of a row, then the one line of nodes above those.
+    let node = row << (5 - FANOUT_SHIFT);
+    let climbs = false;
+    if (this.#top < 1) return;
+    for (let left = changed; left !== 0; left &= left - 1) {
+      if (this.#compute(1, node + lowestBit(left)) || thorough) climbs = true;
+    }
+    for (let level = 2; climbs && level <= this.#top; level++) {
+      node >>>= FANOUT_SHIFT;
+      climbs = this.#compute(level, node) || thorough;
     }
   }
 
-  #computeLeaf(leaf: number): void {
+  /** True when what those above look at has changed. */
+  #computeLeaf(leaf: number): boolean {
     const words = this.#words;
     const firstWord = leaf * LEAF_WORDS;
     const endWord = Math.min(firstWord + LEAF_WORDS, words.length);
@@ -325,10 +370,11 @@ export class RunTree {
       free += ones;
       if (ones > longest) longest = Math.max(longest, longestOnes(word));
     }
-    this.#put((this.#base[0] as number) + leaf, prefix < 0 ? run : prefix, run, Math.max(longest, run), free);
+    return this.#put((this.#base[0] as number) + leaf, prefix < 0 ? run : prefix, run, Math.max(longest, run), free);
   }
 
-  #compute(level: number, node: number): void {
+  /** True when what those above look at has changed. */
+  #compute(level: number, node: number): boolean {
     const stride = this.#stride;
     const below = this.#base[level - 1] as number;
     const size = this.#size[level - 1] as number;
@@ -340,27 +386,37 @@ export class RunTree {
     let free = 0;
     for (let child = firstChild; child < endChild; child++) {
       const lane = (below + child) * stride;
-      const childFree = this.#free[lane] as number;
-      free += childFree;
-      if (childFree === size) {
-        run += size;
-        continue;
-      }
-      run += this.#prefix[lane] as number;
+      const before = this.#prefix[lane] as number;
+      if (level <= COUNTED_LEVEL) free += this.#free[lane] as number;
+      run += before;
+      if (before === size) continue;
       if (prefix < 0) prefix = run;
       if (run > longest) longest = run;
       const inside = this.#longest[lane] as number;
       if (inside > longest) longest = inside;
       run = this.#suffix[lane] as number;
     }
-    this.#put((this.#base[level] as number) + node, prefix < 0 ? run : prefix, run, Math.max(longest, run), free);
+    return this.#put(
+      (this.#base[level] as number) + node,
+      prefix < 0 ? run : prefix,
+      run,
+      Math.max(longest, run),
+      free,
+    );
   }
 
-  #put(row: number, prefix: number, suffix: number, longest: number, free: number): void {
+  #put(row: number, prefix: number, suffix: number, longest: number, free: number): boolean {
     const lane = row * this.#stride;
+    const changed =
+      this.#free[lane] !== free ||
+      this.#prefix[lane] !== prefix ||
+      this.#suffix[lane] !== suffix ||
+      this.#longest[lane] !== longest;
+    if (!changed) return false;
     this.#prefix[lane] = prefix;
     this.#suffix[lane] = suffix;
     this.#longest[lane] = longest;
     this.#free[lane] = free;
+    return true;
   }
 }

@@ -10,7 +10,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Prng } from '../src/base/index.ts';
-import { pathOf, rangeOf } from '../src/cli/serve-request.ts';
+import { rangesOf } from '../src/cli/serve-ranges.ts';
+import { pathOf } from '../src/cli/serve-request.ts';
 import { matches, pattern } from './support/scratch.ts';
 import { testSeed } from './support/seed.ts';
 
@@ -125,8 +126,8 @@ describe('serve', () => {
     }
     expect((await ask('/hello.txt', {}, 'POST')).status).toBe(405);
     expect(pathOf('/a//b/./c?x=/..')).toEqual(['a', 'b', 'c']);
-    expect(rangeOf('bytes=5-2', 10)).toBe('ignore');
-    expect(rangeOf('bytes=-0', 10)).toBe(null);
+    expect(rangesOf('bytes=5-2', 10)).toBe('ignore');
+    expect(rangesOf('bytes=-0', 10)).toBe(null);
   });
 
   it('answers many clients at once, right in every byte, nine times the memory', async () => {

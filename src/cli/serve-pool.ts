@@ -6,8 +6,10 @@
  *
  *               open -> opened -> pin -> pinned -> the socket takes the bytes out of the banks -> unpin -> pin ... -> close
  *
- *             Pins that would leave too few pages for others wait, in order, until some are given back.
- * INVARIANTS  I1 pages on their way are at most the budget.  I2 an answer has at most one range pinned.
+ *             Pins that would leave too few pages for others wait, in order, until some are given back; but not for long:
+ *             clients that take nothing must not stop the others. Who has waited gets copies of a few pages.
+ * INVARIANTS  I1 pages on their way are at most the budget, and those of one copy.
+ *             I2 an answer has at most one range pinned.
  * LOCKING     None here: everything happens on the main thread.
  * COSTS       Two messages for up to 128 KiB.
  * FAILURE     When a worker ends, its answers fail, and another worker is started.
@@ -21,6 +23,12 @@ import type { ServedFile, ServeReply, ServeRequest } from './serve-messages.ts';
 
 /** Most pages of one range. */
 const PIN_PAGES_MAX = 32;
+
+/** Pages of a copy. */
+const COPY_PAGES_MAX = 8;
+
+/** How long an answer waits for pages that others have pinned. */
+const PATIENCE_MS = 100;
 
 /** An error of a worker, with the code of what went wrong. */
 export class ServeError extends Error {
@@ -52,24 +60,43 @@ export class Answer {
     this.#id = id;
   }
 
-  /** Pins bytes from `offset` on, at most up to `end`; views of them, which are good until `unpin`. */
+  /**
+   * Bytes from `offset` on, at most up to `end`: views of pinned pages, which are good until `unpin`, or copies. Throws what
+   * the worker met.
+   */
   async pin(offset: number, end: number): Promise<Uint8Array[]> {
-    const { pageSize } = this.#pool.vm.banks;
-    const first = Math.floor(offset / pageSize);
-    const length = Math.min(end - offset, (first + PIN_PAGES_MAX) * pageSize - offset);
-    const pages = Math.floor((offset + length - 1) / pageSize) - first + 1;
-    await this.#pool.reserve(pages);
+    const pages = this.#pagesOf(offset, end, PIN_PAGES_MAX);
+    if (!(await this.#pool.reserve(pages))) return this.#pool.inTurn(() => this.#copy(offset, end));
     this.#pinned = pages;
+    return this.#views(offset, end, PIN_PAGES_MAX);
+  }
+
+  async #copy(offset: number, end: number): Promise<Uint8Array[]> {
+    try {
+      return (await this.#views(offset, end, COPY_PAGES_MAX)).map((view) => Uint8Array.from(view));
+    } finally {
+      this.#pool.tell(this.#member, { kind: 'unpin', id: this.#id });
+    }
+  }
+
+  async #views(offset: number, end: number, pagesMax: number): Promise<Uint8Array[]> {
+    const { pageSize, views } = this.#pool.vm.banks;
+    const first = Math.floor(offset / pageSize);
+    const length = Math.min(end, (first + pagesMax) * pageSize) - offset;
     const { pieces } = (await this.#pool.ask(this.#member, { kind: 'pin', id: this.#id, offset, length })) as {
       pieces: Float64Array;
     };
-    const { views } = this.#pool.vm.banks;
     const found: Uint8Array[] = [];
     for (let at = 0; at < pieces.length; at += 3) {
       const [bank, from, bytes] = pieces.subarray(at, at + 3) as unknown as [number, number, number];
       found.push((views[bank] as Uint8Array).subarray(from, from + bytes));
     }
     return found;
+  }
+
+  #pagesOf(offset: number, end: number, pagesMax: number): number {
+    const { pageSize } = this.#pool.vm.banks;
+    return Math.min(pagesMax, Math.floor((end - 1) / pageSize) - Math.floor(offset / pageSize) + 1);
   }
 
   /** The bytes that were pinned last are sent. */
@@ -99,7 +126,9 @@ export class ServePool {
     number,
     { member: Member; resolve: (reply: ServeReply) => void; reject: (e: Error) => void }
   >();
-  readonly #waiting: { pages: number; resolve: () => void }[] = [];
+  readonly #waiting: { pages: number; resolve: (pinned: boolean) => void }[] = [];
+  /** The copy that was begun last. */
+  #lastCopy: Promise<unknown> = Promise.resolve();
   #budget: number;
   #nextId = 1;
   #ending = false;
@@ -151,13 +180,27 @@ export class ServePool {
     member.worker.postMessage(request);
   }
 
-  /** Waits until so many pages may be pinned. */
-  async reserve(pages: number): Promise<void> {
+  /** Waits until so many pages may be pinned; false when others keep theirs too long. */
+  reserve(pages: number): Promise<boolean> {
     if (this.#waiting.length === 0 && this.#budget >= pages) {
       this.#budget -= pages;
-      return;
+      return Promise.resolve(true);
     }
-    await new Promise<void>((resolve) => this.#waiting.push({ pages, resolve }));
+    return new Promise((resolve) => {
+      const timer = setTimeout(() => {
+        this.#waiting.splice(this.#waiting.indexOf(waiter), 1);
+        resolve(false);
+        this.giveBack(0);
+      }, PATIENCE_MS);
+      const waiter = {
+        pages,
+        resolve: (pinned: boolean) => {
+          clearTimeout(timer);
+          resolve(pinned);
+        },
+      };
+      this.#waiting.push(waiter);
+    });
   }
 
   /** Pages are pinned no longer. */
@@ -166,8 +209,15 @@ export class ServePool {
     for (let next = this.#waiting[0]; next !== undefined && next.pages <= this.#budget; next = this.#waiting[0]) {
       this.#waiting.shift();
       this.#budget -= next.pages;
-      next.resolve();
+      next.resolve(true);
     }
+  }
+
+  /** One after another. */
+  inTurn<Result>(action: () => Promise<Result>): Promise<Result> {
+    const result = this.#lastCopy.then(action);
+    this.#lastCopy = result.catch(() => undefined);
+    return result;
   }
 
   /** Ends the workers. */

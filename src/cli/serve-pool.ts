@@ -30,6 +30,9 @@ const COPY_PAGES_MAX = 8;
 /** How long an answer waits for pages that others have pinned. */
 const PATIENCE_MS = 100;
 
+/** Pause before another worker is started when one could not be. */
+const RESTART_MS = 1000;
+
 /** An error of a worker, with the code of what went wrong. */
 export class ServeError extends Error {
   readonly code: string;
@@ -41,8 +44,10 @@ export class ServeError extends Error {
 }
 
 interface Member {
-  worker: Worker;
+  readonly worker: Worker;
   answers: number;
+  /** It answers nothing any more. */
+  hasEnded: boolean;
 }
 
 /** One answer that is on its way. */
@@ -51,6 +56,8 @@ export class Answer {
   readonly #member: Member;
   readonly #id: number;
   #pinned = 0;
+  /** It has waited in vain, and does not wait again until pages can be had. */
+  #hasWaited = false;
   #closed = false;
 
   /** For `ServePool.open`. */
@@ -66,7 +73,11 @@ export class Answer {
    */
   async pin(offset: number, end: number): Promise<Uint8Array[]> {
     const pages = this.#pagesOf(offset, end, PIN_PAGES_MAX);
-    if (!(await this.#pool.reserve(pages))) return this.#pool.inTurn(() => this.#copy(offset, end));
+    if (!(await this.#pool.reserve(pages, this.#hasWaited ? 0 : PATIENCE_MS))) {
+      this.#hasWaited = true;
+      return this.#pool.inTurn(() => this.#copy(offset, end));
+    }
+    this.#hasWaited = false;
     this.#pinned = pages;
     return this.#views(offset, end, PIN_PAGES_MAX);
   }
@@ -169,6 +180,7 @@ export class ServePool {
 
   /** Sends a request that is answered. */
   ask(member: Member, request: ServeRequest): Promise<ServeReply> {
+    if (member.hasEnded) return Promise.reject(new ServeError('EIO', 'the worker ended'));
     return new Promise((resolve, reject) => {
       this.#asked.set(request.id, { member, resolve, reject });
       member.worker.postMessage(request);
@@ -181,17 +193,18 @@ export class ServePool {
   }
 
   /** Waits until so many pages may be pinned; false when others keep theirs too long. */
-  reserve(pages: number): Promise<boolean> {
+  reserve(pages: number, patienceMs: number): Promise<boolean> {
     if (this.#waiting.length === 0 && this.#budget >= pages) {
       this.#budget -= pages;
       return Promise.resolve(true);
     }
+    if (patienceMs === 0) return Promise.resolve(false);
     return new Promise((resolve) => {
       const timer = setTimeout(() => {
         this.#waiting.splice(this.#waiting.indexOf(waiter), 1);
         resolve(false);
         this.giveBack(0);
-      }, PATIENCE_MS);
+      }, patienceMs);
       const waiter = {
         pages,
         resolve: (pinned: boolean) => {
@@ -227,8 +240,8 @@ export class ServePool {
   }
 
   #add(): Promise<void> {
-    const member: Member = { worker: this.vm.spawn(this.#url), answers: 0 };
     return new Promise((resolve, reject) => {
+      const member: Member = { worker: this.vm.spawn(this.#url), answers: 0, hasEnded: false };
       member.worker.on('message', (reply: ServeReply) => {
         if (reply.kind === 'ready') {
           this.#members.push(member);
@@ -251,6 +264,7 @@ export class ServePool {
   }
 
   #lose(member: Member): void {
+    member.hasEnded = true;
     const at = this.#members.indexOf(member);
     if (at >= 0) this.#members.splice(at, 1);
     for (const [id, asked] of this.#asked) {
@@ -260,6 +274,13 @@ export class ServePool {
     }
     if (this.#ending || at < 0) return;
     this.restarts++;
-    this.#add().catch(() => undefined);
+    this.#replace();
+  }
+
+  /** Starts a worker in place of one that ended; when that fails too, a little later again. */
+  #replace(): void {
+    this.#add().catch(() => {
+      if (!this.#ending) setTimeout(() => this.#replace(), RESTART_MS).unref();
+    });
   }
 }

@@ -49,6 +49,11 @@ export class FileServer {
     this.server = createServer((request, response) => void this.#answer(request, response));
   }
 
+  /** The text of `/-/metrics`. */
+  metrics(): string {
+    return metricsText(this.#vm, this.#counts, this.#pool.size, this.#pool.restarts);
+  }
+
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const start = performance.now();
     this.#counts.inFlight++;
@@ -75,9 +80,8 @@ export class FileServer {
     }
     const target = targetOf(url);
     if (target === METRICS) {
-      const text = metricsText(this.#vm, this.#counts, this.#pool.size, this.#pool.restarts);
       response.writeHead(200, { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' });
-      response.end(method === 'HEAD' ? undefined : text);
+      response.end(method === 'HEAD' ? undefined : this.metrics());
       return;
     }
     const segments = pathOf(target);

@@ -41,7 +41,10 @@ export const framePoolTable = table('framePool', 1, 'columns', {
   lock: i32('A', 'mutex', { padded: true }),
   counts: i32('L', 'frames by FRAME_USE', { lanes: 8, padded: true }),
   lowestGroup: i32('L', 'no group below this one has a free frame'),
-  treeStale: i32('L', '1 while a search brings the run tree up to date: after a death nodes may differ from their children'),
+  treeStale: i32(
+    'L',
+    '1 while a search brings the run tree up to date: after a death nodes may differ from their children',
+  ),
 });
 
 /** The run of frames that a thread is taking or giving back: what its death would leave unfinished. */
@@ -109,6 +112,7 @@ export const vnodeTable = table('vnode', 'vnodes', 'columns', {
   lsnOffset: i32('L', 'byte offset of the LSN in a page + 1, 0 none'),
   pagePeak: f64('L', 'largest size since the row was taken: no page lies beyond it'),
   written: i32('A', '1 when we have written to the file since its stamp was taken'),
+  pageShift: i32('L', 'a page of the vnode has 1 << pageShift frames'),
 });
 
 /** Buckets of the vnode hash. */

@@ -6,8 +6,10 @@ import { LOCK_OWNER } from '../sync/mutex.ts';
 import type { Thread } from '../sync/thread.ts';
 import { CacheList } from './cache-list.ts';
 import { DirtyPages } from './dirty-pages.ts';
+import { largePageProblems } from './large-pages.ts';
 import { hasBytes, PAGE_STATE, PageHash } from './page-hash.ts';
 import { PageHolds } from './page-holds.ts';
+import { PageShapes } from './page-shapes.ts';
 
 /** Looks at every frame and every chain. Pages that are being filled meanwhile are allowed; moving chains are not. */
 export function checkPages(thread: Thread): CheckReport {
@@ -46,5 +48,6 @@ export function checkPages(thread: Thread): CheckReport {
   }
   problems.push(...new DirtyPages(thread).problems());
   problems.push(...new CacheList(thread, new PageHolds(thread)).problems());
+  problems.push(...largePageProblems(page, new PageShapes(thread), region.geometry.bankFrames));
   return { structure: 'page/pages', checked: page.rowCount, problems };
 }

@@ -24,6 +24,7 @@
  * LOCKING     From and to 0 under the stripe's mutex; between other values by compare-and-swap alone. `mark` and `finish` commit:
  *             call them with nothing logged. If the undo
  *             of a dead writer-back puts an old value over a mark, it is one that names the dead: recovery makes it dirty.
+ *             Large pages have one word, that of their head, whichever of their frames is marked (large-pages.ts).
  *             A page that has been written to keeps a mark of that in its link until its identity goes, so that a holder
  *             that dies between storing and its second mark leaves it dirty.
  * COSTS       Marking a page that is dirty: a load and a compare-and-swap. From clean to dirty: a lock pair, 9 stores.
@@ -46,6 +47,7 @@ import { sleepOn } from '../sync/sleep.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
 import { enterTwo, PAGE_STATE, type VnodeIndex } from './page-hash.ts';
 import { PAGE_UNLINKED, PageList } from './page-list.ts';
+import { PageShapes } from './page-shapes.ts';
 
 /** Parts of the word of a page. */
 export const MODIFIED = {
@@ -67,6 +69,7 @@ export class DirtyPages {
   readonly #stripes: BoundTables['pageDirtyStripe'];
   readonly #stripeMask: number;
   readonly #list: PageList;
+  readonly #shapes: PageShapes;
 
   constructor(thread: Thread) {
     const { tables, geometry } = thread.region;
@@ -76,6 +79,7 @@ export class DirtyPages {
     this.#stripes = tables.pageDirtyStripe;
     this.#stripeMask = geometry.pageStripes - 1;
     this.#list = new PageList(thread, tables.pageDirty);
+    this.#shapes = new PageShapes(thread);
   }
 
   /** Modified pages of a vnode, those being written back included. */
@@ -92,12 +96,13 @@ export class DirtyPages {
 
   /** True when the page is neither modified nor being written back. */
   isClean(frame: FrameIndex): boolean {
-    return load(this.#thread.words, this.#page.modified.address(frame)) === 0;
+    return load(this.#thread.words, this.#page.modified.address(this.#shapes.headOf(frame))) === 0;
   }
 
   /** Says that bytes of a page are about to be stored, or have been. The caller holds the page. */
-  mark(frame: FrameIndex): void {
+  mark(held: FrameIndex): void {
     const { words } = this.#thread;
+    const frame = this.#shapes.headOf(held);
     const address = this.#page.modified.address(frame);
     for (let word = load(words, address); word !== 0; ) {
       const found = compareExchange(words, address, word, word | MODIFIED.dirty);
@@ -248,8 +253,9 @@ export class DirtyPages {
       if (compareExchange(words, address, word, MODIFIED.dirty) === word) notify(words, address, ALL_WAITERS);
     }
     // Nobody has stored into a page that is still on the cache list.
-    if (!held || load(words, address) !== 0 || this.#page.state.get(frame) === PAGE_STATE.cached) return;
-    if (this.#link.previous.get(frame) !== PAGE_UNLINKED.plain) this.mark(frame);
+    const head = this.#shapes.headOf(frame);
+    if (!held || !this.isClean(head) || this.#page.state.get(head) === PAGE_STATE.cached) return;
+    if (this.#link.previous.get(head) !== PAGE_UNLINKED.plain) this.mark(head);
   }
 
   /** Broken invariants, at quiet points. */

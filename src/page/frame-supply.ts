@@ -5,7 +5,10 @@
  *             once it is written back, or that of a page which is pinned now and will not be soon.
  * STRUCTURE   take       1 free frames   2 pages of the cache list, then those that the replacement
  *                        policy lets go   3 write some modified pages back, then 2
+ *             takeRun    1 a free run   2 pages that leave by 2 and 3 of take, which large ones do as runs   3 the window with the
+ *                        least to move or to evict
  *             gainOne    waits for some page to be released and evicts it: the frame is kept as a spare for the next take
+ *             gainRun    waits until a run may have come about
  * INVARIANTS  I1 every frame that is handed out is held exclusively, of use page, without an identity.
  *             I2 the spare is such a frame.
  * LOCKING     Waits for the page locks of free frames, which only passers-by hold for a moment, and in `gainOne` for those of
@@ -22,6 +25,7 @@ import { FRAME_USE, type Frames } from '../phys/frames.ts';
 import type { Thread } from '../sync/thread.ts';
 import type { CacheList } from './cache-list.ts';
 import type { DirtyPages } from './dirty-pages.ts';
+import type { LargePages } from './large-pages.ts';
 import { countersOf, PAGE_COUNTER } from './page-counters.ts';
 import { PAGE_STATE } from './page-hash.ts';
 import type { PageHolds } from './page-holds.ts';
@@ -33,6 +37,9 @@ import type { Replacement } from './replacement.ts';
 /** How long `gainOne` waits for one pinned page before it tries the next. */
 const VICTIM_MS = 20;
 
+/** Pages that leave for a run of frames before windows are looked for. */
+const RUN_EVICTIONS = 2;
+
 /** Takes and gives back empty frames for one thread. */
 export class FrameSupply {
   readonly #thread: Thread;
@@ -43,6 +50,7 @@ export class FrameSupply {
   readonly #dirty: DirtyPages;
   readonly #writer: PageWriter;
   readonly #cache: CacheList;
+  readonly #large: LargePages;
   readonly #counters: Float64Array;
   #spare: FrameIndex = -1;
 
@@ -52,6 +60,7 @@ export class FrameSupply {
     this.#holds = parts.holds;
     this.#dirty = parts.dirty;
     this.#cache = parts.cache;
+    this.#large = parts.large;
     this.#page = parts.thread.region.tables.page;
     this.#replacement = replacement;
     this.#writer = writer;
@@ -76,6 +85,31 @@ export class FrameSupply {
       out[at + taken] = frame;
     }
     return taken;
+  }
+
+  /** Takes `count` empty frames that lie side by side in one bank; the first, or -1. */
+  takeRun(count: number): FrameIndex {
+    // 1.
+    let first = this.#frames.tryTakeAdjacent(FRAME_USE.page, count, false);
+    // 2.
+    for (let tries = RUN_EVICTIONS; first < 0 && tries > 0; tries--) {
+      const frame = this.#evict();
+      if (frame < 0) break;
+      this.giveEmpty(frame);
+      first = this.#frames.tryTakeAdjacent(FRAME_USE.page, count, false);
+    }
+    // 3.
+    if (first < 0) first = this.#frames.tryTakeAdjacent(FRAME_USE.page, count, true);
+    if (first >= 0) for (let frame = first; frame < first + count; frame++) this.#holds.exclusive(frame);
+    return first;
+  }
+
+  /** Lets others run for a moment if a run of `count` frames may come about; false when time is up, or it never will. */
+  gainRun(count: number, deadline: number, store: PageStore): boolean {
+    if (this.clean(store)) return true;
+    if (this.#thread.clock.now() >= deadline || !this.#runMayCome(count)) return false;
+    this.#replacement.pause();
+    return true;
   }
 
   /** Step 3: writes modified pages back, so that they can leave. Holds nothing. True when some are clean now. */
@@ -136,6 +170,26 @@ export class FrameSupply {
   settle(): void {
     if (this.#spare >= 0) this.giveEmpty(this.#spare);
     this.#spare = -1;
+  }
+
+  /** True when there are `count` adjacent frames of one bank that are free or hold pages which this thread does not. */
+  #runMayCome(count: number): boolean {
+    const { frames, bankFrames } = this.#thread.region.geometry;
+    let length = 0;
+    for (let frame = 0; frame < frames; frame++) {
+      const use = this.#frames.useOf(frame);
+      const isFree = use === FRAME_USE.free || use === FRAME_USE.spare;
+      const mayBe = isFree || (use === FRAME_USE.page && !this.#isStuck(frame));
+      if (frame % bankFrames === 0) length = 0;
+      length = mayBe ? length + 1 : 0;
+      if (length === count) return true;
+    }
+    return false;
+  }
+
+  /** True for a page that this thread holds, or that nobody holds and its store has refused. */
+  #isStuck(frame: FrameIndex): boolean {
+    return this.#large.holdsAny(frame) || (!this.#dirty.isClean(frame) && !this.#holds.isHeld(frame));
   }
 
   /** Step 2: a frame whose page has left, held exclusively, or -1. */

@@ -1,10 +1,14 @@
 export * from './cache-list.ts';
 export * from './check.ts';
 export * from './dirty-pages.ts';
+
 export * from './known-pages.ts';
+export * from './large-pages.ts';
+
 export * from './page-counters.ts';
 export * from './page-hash.ts';
 export * from './page-holds.ts';
+export * from './page-shapes.ts';
 export * from './page-store.ts';
 export * from './page-writer.ts';
 export * from './pages.ts';

@@ -23,13 +23,18 @@ import type { Thread } from '../sync/thread.ts';
 import type { CacheList } from './cache-list.ts';
 import type { DirtyPages } from './dirty-pages.ts';
 import type { FrameSupply } from './frame-supply.ts';
+import type { LargePages } from './large-pages.ts';
 import { countersOf, PAGE_COUNTER } from './page-counters.ts';
 import { PAGE_STATE, type PageHash, type VnodeIndex } from './page-hash.ts';
 import type { PageHolds } from './page-holds.ts';
 import type { PageParts } from './page-parts.ts';
+import type { PageShapes } from './page-shapes.ts';
 
 /** How long a page is waited for that somebody fills, evicts or moves. */
 const TAKE_MS = 20;
+
+/** Times that all frames of a large page are tried. */
+const TAKES_MAX = 4;
 
 /** What became of a page. */
 const OUTCOME = { dropped: 0, stays: 1, elsewhere: 2 } as const;
@@ -43,6 +48,8 @@ export class PageDrops {
   readonly #dirty: DirtyPages;
   readonly #supply: FrameSupply;
   readonly #cache: CacheList;
+  readonly #large: LargePages;
+  readonly #shapes: PageShapes;
   readonly #counters: Float64Array;
 
   constructor(parts: PageParts, supply: FrameSupply) {
@@ -51,17 +58,23 @@ export class PageDrops {
     this.#dirty = parts.dirty;
     this.#hash = parts.hash;
     this.#cache = parts.cache;
+    this.#large = parts.large;
+    this.#shapes = parts.shapes;
     this.#page = parts.thread.region.tables.page;
     this.#supply = supply;
     this.#counters = countersOf(parts.thread);
   }
 
-  /** Drops pages of a vnode from index `first` up to `end`; returns how many stay, in use or modified. */
+  /**
+   * Drops pages of a vnode from index `first` up to `end`, large ones whose heads lie there; returns how many stay, in use or
+   * modified.
+   */
   range(vnode: VnodeIndex, first: number, end: number, evenModified: boolean): number {
     const { frames } = this.#thread.region.geometry;
     if (end - first > frames) return this.#scan(vnode, first, end, evenModified);
     let stayed = 0;
-    for (let index = first; index < end; index++) {
+    const size = this.#shapes.framesOf(vnode);
+    for (let index = Math.ceil(first / size) * size; index < end; index += size) {
       // A page that moved to another frame meanwhile is looked for again.
       let outcome: number = OUTCOME.elsewhere;
       while (outcome === OUTCOME.elsewhere) {
@@ -90,9 +103,13 @@ export class PageDrops {
     }
   }
 
-  /** Puts the clean pages of a range that nobody uses on the cache list, lower indices first; returns how many. */
+  /**
+   * Puts the clean pages of a range that nobody uses on the cache list, lower indices first; returns how many. Large pages
+   * do not go there.
+   */
   retire(vnode: VnodeIndex, first: number, count: number): number {
     let retired = 0;
+    if (this.#shapes.framesOf(vnode) > 1) return 0;
     for (let index = first; index < first + count; index++) {
       const frame = this.#hash.find(vnode, index);
       if (frame < 0 || this.#cache.has(frame) || !this.#holds.tryExclusive(frame)) continue;
@@ -106,8 +123,16 @@ export class PageDrops {
     return retired;
   }
 
-  /** Frees the frame of a page that is held exclusively, whatever the page holds. */
+  /** Frees the frame, or all frames from the head on, of a page that is held exclusively, whatever the page holds. */
   held(frame: FrameIndex): void {
+    const size = this.#shapes.framesAt(frame);
+    if (size > 1) {
+      if (!this.#dirty.isClean(frame)) this.#tally(PAGE_COUNTER.discards, 1);
+      this.#large.empty(frame);
+      if (VERIFY) faultPoint(this.#thread, 'page.drop.unhashed');
+      this.#large.give(frame, size);
+      return;
+    }
     this.#cache.remove(frame);
     // From here on it has no bytes: a death leaves nothing of it.
     this.#page.state.put(frame, PAGE_STATE.filling);
@@ -125,7 +150,7 @@ export class PageDrops {
     if (!this.#take(frame)) return this.#isIn(frame, vnode, first, end) ? OUTCOME.stays : OUTCOME.elsewhere;
     const isIn = this.#isIn(frame, vnode, first, end);
     if (!isIn || (!evenModified && !this.#dirty.isClean(frame))) {
-      this.#holds.releaseExclusive(frame);
+      this.#large.letGo(frame);
       return isIn ? OUTCOME.stays : OUTCOME.elsewhere;
     }
     this.#tally(PAGE_COUNTER.drops, 1);
@@ -133,8 +158,24 @@ export class PageDrops {
     return OUTCOME.dropped;
   }
 
-  /** Takes a frame exclusively unless somebody reads or maps it; waits a little for who fills, evicts or moves it. */
+  /**
+   * Takes all frames of a page exclusively unless somebody reads or maps one; waits a little for who fills, evicts or moves
+   * it, with none held meanwhile.
+   */
   #take(frame: FrameIndex): boolean {
+    if (!this.#takeOne(frame)) return false;
+    for (let tries = TAKES_MAX; tries > 0; tries--) {
+      const busy = this.#large.takeOthers(frame);
+      if (busy < 0) return true;
+      if (!this.#takeOne(busy)) return false;
+      this.#holds.releaseExclusive(busy);
+      if (!this.#takeOne(frame)) return false;
+    }
+    this.#holds.releaseExclusive(frame);
+    return false;
+  }
+
+  #takeOne(frame: FrameIndex): boolean {
     if (this.#holds.tryExclusive(frame)) return true;
     return !this.#holds.isHeldShared(frame) && this.#holds.exclusive(frame, TAKE_MS);
   }
@@ -146,7 +187,8 @@ export class PageDrops {
 
   #isIn(frame: FrameIndex, vnode: VnodeIndex, first: number, end: number): boolean {
     const index = this.#page.index.get(frame);
-    return this.#page.vnode.get(frame) === vnode + 1 && index >= first && index < end;
+    if (this.#page.vnode.get(frame) !== vnode + 1 || index < first || index >= end) return false;
+    return (index & (this.#shapes.framesOf(vnode) - 1)) === 0;
   }
 
   #tally(lane: number, amount: number): void {

@@ -27,12 +27,14 @@ import { RANK } from '../sync/ranks.ts';
 import type { Thread } from '../sync/thread.ts';
 import type { DirtyPages } from './dirty-pages.ts';
 import type { FrameSupply } from './frame-supply.ts';
+import type { LargeFetches } from './large-fetches.ts';
 import { countersOf, PAGE_COUNTER } from './page-counters.ts';
 import type { PageDrops } from './page-drops.ts';
 import { PAGE_STATE, type PageHash, type VnodeIndex } from './page-hash.ts';
 import type { PageHolds } from './page-holds.ts';
 import type { PageLookup } from './page-lookup.ts';
 import type { PageParts } from './page-parts.ts';
+import type { PageShapes } from './page-shapes.ts';
 import type { PageSource, PageStore } from './page-store.ts';
 import type { Replacement } from './replacement.ts';
 
@@ -67,18 +69,28 @@ export class PageFetches {
   readonly #page: BoundTables['page'];
   readonly #hash: PageHash;
   readonly #holds: PageHolds;
+  readonly #shapes: PageShapes;
   readonly #lookup: PageLookup;
   readonly #dirty: DirtyPages;
   readonly #supply: FrameSupply;
   readonly #drops: PageDrops;
   readonly #replacement: Replacement;
+  readonly #large: LargeFetches;
   readonly #counters: Float64Array;
 
-  constructor(parts: PageParts, lookup: PageLookup, supply: FrameSupply, drops: PageDrops, replacement: Replacement) {
+  constructor(
+    parts: PageParts,
+    lookup: PageLookup,
+    supply: FrameSupply,
+    drops: PageDrops,
+    replacement: Replacement,
+    large: LargeFetches,
+  ) {
     this.#thread = parts.thread;
     this.#frames = parts.frames;
     this.#bytes = parts.bytes;
     this.#holds = parts.holds;
+    this.#shapes = parts.shapes;
     this.#dirty = parts.dirty;
     this.#hash = parts.hash;
     this.#page = parts.thread.region.tables.page;
@@ -86,6 +98,7 @@ export class PageFetches {
     this.#supply = supply;
     this.#drops = drops;
     this.#replacement = replacement;
+    this.#large = large;
     this.#counters = countersOf(parts.thread);
   }
 
@@ -116,6 +129,12 @@ export class PageFetches {
         // 2.
         let met = this.#hash.find(vnode, index + held);
         if (met < 0) {
+          if (this.#large.concerns(vnode)) {
+            const got = this.#large.fetch(request, held);
+            if (got === 0) return held;
+            held += Math.max(got, 0);
+            continue;
+          }
           // 3-4.
           const claimed = this.#claim(vnode, index + held, count - held, out, at + held);
           if (claimed === 0) return held;
@@ -210,7 +229,8 @@ export class PageFetches {
       for (let done = 0; ; ) {
         done = this.#fetchSome(request, done);
         if (done === count || (done > 0 && !whole)) return done;
-        if (this.#supply.gainOne(deadline, store)) continue;
+        const size = this.#shapes.framesOf(vnode);
+        if (size > 1 ? this.#supply.gainRun(size, deadline, store) : this.#supply.gainOne(deadline, store)) continue;
         this.#releaseSeveral(out, at, done);
         return this.#failShort(vnode, count);
       }

@@ -35,6 +35,7 @@ import { countersOf, PAGE_COUNTER } from './page-counters.ts';
 import { PAGE_STATE, type PageHash, type VnodeIndex } from './page-hash.ts';
 import type { PageHolds } from './page-holds.ts';
 import type { PageParts } from './page-parts.ts';
+import type { PageShapes } from './page-shapes.ts';
 
 /** Told in the thread that moved the page, with no lock held; the page may have moved on since. */
 export type RelocationListener = (vnode: VnodeIndex, index: number, from: FrameIndex, to: FrameIndex) => void;
@@ -49,6 +50,7 @@ export class PageMoves {
   readonly #holds: PageHolds;
   readonly #dirty: DirtyPages;
   readonly #supply: FrameSupply;
+  readonly #shapes: PageShapes;
   readonly #counters: Float64Array;
   readonly #listeners: RelocationListener[] = [];
 
@@ -61,6 +63,7 @@ export class PageMoves {
     this.#hash = parts.hash;
     this.#page = parts.thread.region.tables.page;
     this.#supply = supply;
+    this.#shapes = parts.shapes;
     this.#counters = countersOf(parts.thread);
   }
 
@@ -73,7 +76,8 @@ export class PageMoves {
   relocate(frame: FrameIndex, use: number): boolean {
     // 1.
     if (!this.#hasPage(frame) || !this.#holds.tryExclusive(frame)) return false;
-    if (!this.#hasPage(frame)) return this.#refuse(frame);
+    // Large pages stay: see large-pages.ts, REJECTED.
+    if (!this.#hasPage(frame) || this.#shapes.framesAt(frame) > 1) return this.#refuse(frame);
     // 2.
     const to = this.#frames.tryTake(FRAME_USE.page);
     if (to < 0) return this.#refuse(frame);
@@ -115,6 +119,9 @@ export class PageMoves {
     }
     if (!this.#hasPage(frame)) fail('EINVAL', 'pages.rename', { frame }, 'the frame holds no page');
     const from = this.#page.vnode.get(frame) - 1;
+    if (this.#shapes.framesAt(frame) > 1 || this.#shapes.framesOf(vnode) > 1) {
+      fail('ENOTSUP', 'pages.rename', { frame, vnode, index }, 'large pages are not renamed');
+    }
     // 1.
     const locks = this.#hash.enterBoth(from, this.#page.index.get(frame), vnode, index);
     const lists = this.#dirty.enterBoth(from, vnode);

@@ -5,8 +5,10 @@ import type { Frames } from '../phys/frames.ts';
 import type { Thread } from '../sync/thread.ts';
 import type { CacheList } from './cache-list.ts';
 import type { DirtyPages } from './dirty-pages.ts';
+import type { LargePages } from './large-pages.ts';
 import type { PageHash } from './page-hash.ts';
 import type { PageHolds } from './page-holds.ts';
+import type { PageShapes } from './page-shapes.ts';
 
 /** The structures that all operations on pages work on. */
 export interface PageParts {
@@ -17,4 +19,6 @@ export interface PageParts {
   readonly holds: PageHolds;
   readonly dirty: DirtyPages;
   readonly cache: CacheList;
+  readonly shapes: PageShapes;
+  readonly large: LargePages;
 }

@@ -27,6 +27,7 @@ import { CLAIM, type DirtyPages } from './dirty-pages.ts';
 import { countersOf, PAGE_COUNTER } from './page-counters.ts';
 import type { PageHash, VnodeIndex } from './page-hash.ts';
 import type { PageHolds } from './page-holds.ts';
+import type { PageShapes } from './page-shapes.ts';
 import type { PageStore } from './page-store.ts';
 
 /** Most pages of one call of the store. */
@@ -47,16 +48,18 @@ export class PageWriter {
   readonly #hash: PageHash;
   readonly #holds: PageHolds;
   readonly #dirty: DirtyPages;
+  readonly #shapes: PageShapes;
   readonly #counters: Float64Array;
   /** The vnode whose pages were written when frames were last short. */
   #rotor = 0;
   #lastFailure: WriteFailure | null = null;
 
-  constructor(thread: Thread, hash: PageHash, holds: PageHolds, dirty: DirtyPages) {
+  constructor(thread: Thread, hash: PageHash, holds: PageHolds, dirty: DirtyPages, shapes: PageShapes) {
     this.#thread = thread;
     this.#hash = hash;
     this.#holds = holds;
     this.#dirty = dirty;
+    this.#shapes = shapes;
     this.#counters = countersOf(thread);
   }
 
@@ -84,7 +87,7 @@ export class PageWriter {
         const error = this.#write(vnode, indices[at] as number, lanes, run, store);
         if (error === undefined) written += run;
         failure ??= error;
-        at += run;
+        at += run / this.#shapes.framesOf(vnode);
       } else if (run < 0) {
         // 5.
         this.#awaitOther(vnode, indices[at] as number);
@@ -119,21 +122,25 @@ export class PageWriter {
     for (let at = 0; at < indices.length; ) {
       const run = this.#claimRun(vnode, indices, at, lanes, false);
       if (run > 0 && this.#write(vnode, indices[at] as number, lanes, run, store) === undefined) written += run;
-      at += Math.max(run, 1);
+      at += Math.max(run / this.#shapes.framesOf(vnode), 1);
     }
     return written;
   }
 
-  /** Claims pages from `indices[at]` on while they are adjacent and modified. Returns how many; -1 when the first is busy. */
+  /**
+   * Claims pages from `indices[at]` on while they are adjacent and modified. Returns how many frames they have; -1 when the
+   * first is busy.
+   */
   #claimRun(vnode: VnodeIndex, indices: readonly number[], at: number, lanes: Int32Array, mayWait: boolean): number {
     const start = indices[at] as number;
+    const size = this.#shapes.framesOf(vnode);
     let claimed = 0;
-    while (claimed < WRITE_PAGES_MAX && indices[at + claimed] === start + claimed) {
+    while (claimed + size <= WRITE_PAGES_MAX && indices[at + claimed / size] === start + claimed) {
       const frame = this.#hold(vnode, start + claimed, mayWait && claimed === 0);
       if (frame < 0) break;
       const claim = this.#dirty.claim(frame);
       if (claim === CLAIM.claimed) {
-        lanes[claimed++] = frame;
+        for (let position = 0; position < size; position++) lanes[claimed++] = frame + position;
         continue;
       }
       this.#holds.release(frame);
@@ -159,7 +166,7 @@ export class PageWriter {
       this.#lastFailure = { vnode, index, error: failure };
     }
     if (VERIFY) faultPoint(this.#thread, 'page.write.stored');
-    for (let lane = 0; lane < count; lane++) {
+    for (let lane = 0; lane < count; lane += this.#shapes.framesOf(vnode)) {
       const frame = lanes[lane] as number;
       this.#dirty.finish(frame, failure === undefined);
       if (VERIFY) faultPoint(this.#thread, 'page.write.finished');
@@ -189,11 +196,15 @@ export class PageWriter {
     }
   }
 
-  #modifiedIn(vnode: VnodeIndex, first: number, count: number): number[] {
+  /** Heads of the modified pages that have frames in a range. */
+  #modifiedIn(vnode: VnodeIndex, from: number, count: number): number[] {
     const listed = this.#dirty.countOf(vnode);
-    if (count > listed) return this.#dirty.indices(vnode, first, first + count);
+    const size = this.#shapes.framesOf(vnode);
+    const first = from - (from & (size - 1));
+    const end = from + count;
+    if (count > listed) return this.#dirty.indices(vnode, first, end);
     const found: number[] = [];
-    for (let index = first; index < first + count; index++) {
+    for (let index = first; index < end; index += size) {
       const frame = this.#hash.findCertain(vnode, index);
       if (frame >= 0 && !this.#dirty.isClean(frame)) found.push(index);
     }

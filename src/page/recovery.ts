@@ -7,7 +7,8 @@
  *               the slot was writing the page back           -> modified, who waits for that woken
  *               the slot held a page that was written to     -> modified: it may have stored bytes without saying so
  *               the slot's bit is set                        -> cleared, a waiting writer woken
- *               the word names the slot, page is filling     -> identity taken away, frame freed, then as next
+ *               the word names the slot, page is filling     -> identity taken away, frame freed, then as next; of a large
+ *                                                               page, whose head comes first, all frames at once
  *               the word names the slot                      -> lock freed, waiters woken
  *               no identity, in the slot's hands (pages I2)  -> freed, whoever holds the lock: that one only looks
  *
@@ -30,6 +31,7 @@ import { LOCK_OWNER } from '../sync/mutex.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
 import { DirtyPages } from './dirty-pages.ts';
 import { hasBytes, PAGE_STATE, PageHash } from './page-hash.ts';
+import { PageShapes } from './page-shapes.ts';
 
 /** Gives back the page locks and the unfinished pages of a dead slot. */
 export function recoverPages(self: Thread, dead: SlotIndex): void {
@@ -38,6 +40,7 @@ export function recoverPages(self: Thread, dead: SlotIndex): void {
   const frames = new Frames(self);
   const hash = new PageHash(self);
   const dirty = new DirtyPages(self);
+  const shapes = new PageShapes(self);
   const lane = 1 + (dead >>> 5);
   const bit = 1 << (dead & 31);
   for (let frame = 0; frame < page.rowCount; frame++) {
@@ -51,9 +54,15 @@ export function recoverPages(self: Thread, dead: SlotIndex): void {
       notify(words, bits, ALL_WAITERS);
     }
     if (owned && page.vnode.get(frame) !== 0 && !hasBytes(page.state.get(frame))) {
-      dirty.discard(frame);
-      hash.remove(frame);
-      frames.give(frame, FRAME_USE.page, page.state, PAGE_STATE.empty);
+      const size = shapes.framesAt(frame);
+      const head = shapes.headOf(frame);
+      dirty.discard(head);
+      // Frames of a large page that had not come yet, or have gone already, are without it.
+      for (let at = head + size - 1; at >= head; at--) {
+        if (size > 1 && !isOf(page, at, frame)) continue;
+        hash.remove(at);
+        frames.give(at, FRAME_USE.page, page.state, PAGE_STATE.empty);
+      }
     } else if (isInHand(page, frames, frame, dead)) {
       frames.giveIf(frame, () => isInHand(page, frames, frame, dead), page.state, PAGE_STATE.empty);
     }
@@ -72,6 +81,11 @@ function wakeSleepers(self: Thread): void {
     const address = slots.waitAddress.get(slot) - 1;
     if (address >= page.lock.base && address < end) notify(self.words, address, ALL_WAITERS);
   }
+}
+
+/** True when one frame holds the part of a large page that belongs there when another holds its own. */
+function isOf(page: BoundTables['page'], at: FrameIndex, frame: FrameIndex): boolean {
+  return page.vnode.get(at) === page.vnode.get(frame) && page.index.get(at) - at === page.index.get(frame) - frame;
 }
 
 /**

@@ -16,6 +16,8 @@
  *             Another policy may choose in place of steps 1 and 2: the one that the system was booted with names candidates,
  *             and the clock is asked only when none of those can leave.
  *
+ *             Large pages are known by their heads; when one leaves, its other frames become free (large-pages.ts).
+ *
  * INVARIANTS  I1 a page is evicted only by a holder of its exclusive lock that found it valid and not modified.
  * LOCKING     The hand is atomic; the reference mark is a hint that any thread may store.
  * COSTS       One atomic addition per chunk, one record of 32 bytes per candidate; two rounds at most.
@@ -33,9 +35,11 @@ import { add, load } from '../sync/atomics.ts';
 import { faultPoint } from '../sync/fault.ts';
 import { sleepOn } from '../sync/sleep.ts';
 import type { Thread } from '../sync/thread.ts';
+import type { LargePages } from './large-pages.ts';
 import type { PageHash, VnodeIndex } from './page-hash.ts';
 import { PAGE_STATE } from './page-hash.ts';
 import type { PageHolds } from './page-holds.ts';
+import type { PageShapes } from './page-shapes.ts';
 import { ClockPro } from './replacement-clock-pro.ts';
 import type { ReplacementPolicy } from './replacement-policy.ts';
 import { QueueReplacement } from './replacement-queues.ts';
@@ -63,16 +67,20 @@ export class Replacement {
   readonly #hash: PageHash;
   readonly #holds: PageHolds;
   readonly #frames: number;
+  readonly #large: LargePages;
+  readonly #shapes: PageShapes;
   #next = 0;
   #left = 0;
 
-  constructor(thread: Thread, hash: PageHash, holds: PageHolds) {
+  constructor(thread: Thread, hash: PageHash, holds: PageHolds, large: LargePages, shapes: PageShapes) {
     this.#thread = thread;
     this.#page = thread.region.tables.page;
     this.#hand = thread.region.tables.pageClock.hand.address(0);
     this.#hash = hash;
     this.#holds = holds;
     this.#frames = thread.region.geometry.frames;
+    this.#large = large;
+    this.#shapes = shapes;
     this.#policy = policyOf(thread);
     this.markMax = this.#policy?.markMax ?? 1;
     this.firstMark = this.#policy === null ? 1 : 0;
@@ -94,13 +102,13 @@ export class Replacement {
     for (let tries = policy === null ? 0 : CANDIDATES_MAX; tries > 0; tries--) {
       const frame = policy?.candidate() ?? -1;
       if (frame < 0) break;
-      if (this.evict(frame)) return frame;
+      if (!this.#isUsedElsewhere(frame) && this.evict(frame)) return frame;
     }
     for (let steps = 2 * this.#frames + CHUNK_FRAMES; steps > 0; steps--) {
       const frame = this.advance();
-      if (!this.#mayLeave(frame)) continue;
+      if (!this.#mayLeave(frame) || this.#shapes.positionOf(frame) !== 0) continue;
       if (this.#page.referenced.get(frame) !== 0) this.#page.referenced.put(frame, 0);
-      else if (this.evict(frame)) return frame;
+      else if (!this.#isUsedElsewhere(frame) && this.evict(frame)) return frame;
     }
     return -1;
   }
@@ -119,9 +127,11 @@ export class Replacement {
     }
     const vnode = this.#page.vnode.get(frame) - 1;
     const index = this.#page.index.get(frame);
-    this.#hash.remove(frame);
+    const position = this.#shapes.positionOf(frame);
+    if (this.#shapes.framesAt(frame) === 1) this.#hash.remove(frame);
+    else if (!this.#large.evict(frame)) return false;
     if (VERIFY) faultPoint(this.#thread, 'page.evict.unhashed');
-    this.#policy?.evicted(frame, vnode, index);
+    this.#policy?.evicted(frame - position, vnode, index - position);
     return true;
   }
 
@@ -142,6 +152,11 @@ export class Replacement {
     const { words } = this.#thread;
     sleepOn(this.#thread, this.#hand, load(words, this.#hand), PAUSE_MS);
     this.#thread.clearWait();
+  }
+
+  /** True when frames of a large page other than its head were used: the head counts as used then. */
+  #isUsedElsewhere(frame: FrameIndex): boolean {
+    return this.#shapes.framesAt(frame) > 1 && this.#large.gatherMarks(frame);
   }
 
   #mayLeave(frame: FrameIndex): boolean {

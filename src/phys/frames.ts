@@ -27,6 +27,7 @@ import type { Int32Column } from '../layout/column.ts';
 import type { Mutex } from '../sync/mutex.ts';
 import type { AsyncWaitOptions } from '../sync/mutex-async.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
+import { singleOut, takeFreeRun } from './adjacent-frames.ts';
 import type { FrameIndex } from './banks.ts';
 import { type CompactionOptions, type CompactionReport, compactFrames } from './compaction.ts';
 import { Evacuation, type FrameReclaimer } from './evacuation.ts';
@@ -212,6 +213,18 @@ export class Frames {
     }
     this.watermarks.kickIfLow();
     return taken;
+  }
+
+  /**
+   * Takes `count` frames (at most 32) that lie side by side in one bank for a single-frame use; with `mayAsk`, what is in the
+   * way is moved or given up. The first of them, or -1.
+   */
+  tryTakeAdjacent(use: number, count: number, mayAsk: boolean): FrameIndex {
+    if (count > this.#thread.region.geometry.bankFrames) return -1;
+    const first = mayAsk ? this.tryTakeRun(count) : takeFreeRun(this.core, this.#runs, count, this.reserve);
+    if (first >= 0) singleOut(this.core, this.#runs, first, count, use);
+    if (!mayAsk) this.watermarks.kickIfLow();
+    return first;
   }
 
   /** Gives a frame of a single-frame use back. `note`, a column by frame, gets its value in the same section. */

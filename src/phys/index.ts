@@ -1,3 +1,4 @@
+export * from './adjacent-frames.ts';
 export * from './bank-copy.ts';
 export * from './banks.ts';
 export * from './compaction.ts';

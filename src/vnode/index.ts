@@ -13,6 +13,7 @@ export * from './provider.ts';
 export * from './remote-client.ts';
 export * from './swap-file.ts';
 export * from './user-store.ts';
+export * from './vnode-kinds.ts';
 export * from './vnode-sizes.ts';
 export * from './vnode-store.ts';
 export * from './vnode-table.ts';

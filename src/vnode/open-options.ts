@@ -2,6 +2,7 @@
 
 import { constants } from 'node:fs';
 import { failMisuse, rejectUnknownOptions, requireInteger } from '../base/errors.ts';
+import { LARGE_PAGE_FRAMES_MAX } from '../page/page-shapes.ts';
 import type { OpenFlags } from './file-facts.ts';
 import { LSN_BYTES, type PageHookOptions } from './page-hooks.ts';
 
@@ -17,6 +18,12 @@ export interface OpenOptions extends PageHookOptions {
   readonly truncate?: boolean;
   /** Permissions of a file that is made. Default 0o666, less what the process masks. */
   readonly permissions?: number;
+  /**
+   * Bytes of a page: a power of two from the system's page size, 4096 unless it was booted with another, to 64 KiB. A page
+   * lies in adjacent frames and is read, sealed, written back and evicted as one. All openers of a file see the same; one
+   * who asks for another size than it has is refused with `EINVAL`. Default: what it has, or else the system's.
+   */
+  readonly pageSize?: number;
 }
 
 /** Checked options. */
@@ -25,19 +32,33 @@ export interface OpenPlan extends OpenFlags {
   readonly truncate: boolean;
   /** What is done with pages on their way; null for nothing. */
   readonly tied: PageHookOptions | null;
+  /** See `VnodeFacts`. */
+  readonly pageShift: number | null;
 }
 
-const KNOWN = ['mode', 'create', 'exclusive', 'truncate', 'permissions', 'hooks', 'lsnOffset'] as const;
+const KNOWN = ['mode', 'create', 'exclusive', 'truncate', 'permissions', 'hooks', 'lsnOffset', 'pageSize'] as const;
+
+/** Most bytes of a page. */
+export const PAGE_BYTES_MAX = 65_536;
+
+/** How often the system's page size must be doubled to have the one that was asked for; null for none. Throws `EINVAL`. */
+export function pageShiftOf(call: string, pageSize: number | undefined, systemPageSize: number): number | null {
+  if (pageSize === undefined) return null;
+  const shift = Math.log2(pageSize / systemPageSize);
+  const fits = Number.isInteger(shift) && shift >= 0 && 2 ** shift <= LARGE_PAGE_FRAMES_MAX;
+  if (fits && (pageSize <= PAGE_BYTES_MAX || shift === 0)) return shift;
+  return failMisuse(call, { pageSize }, `a power of two from ${systemPageSize} to ${PAGE_BYTES_MAX}`);
+}
 
 /** Checks the options. Throws `EINVAL` that names the option and the rule. */
-export function planOpen(options: OpenOptions, call: string): OpenPlan {
+export function planOpen(options: OpenOptions, call: string, systemPageSize: number): OpenPlan {
   if (typeof options !== 'object' || options === null) failMisuse(call, { options }, 'options are an object');
   rejectUnknownOptions(call, options, KNOWN);
   const { mode = 'r', create = false, exclusive = false, truncate = false, permissions = 0o666 } = options;
   if (mode !== 'r' && mode !== 'rw') failMisuse(call, { mode }, "mode is 'r' or 'rw'");
   requireInteger(call, 'permissions', permissions, 0, 0o7777);
   const { hooks, lsnOffset } = options;
-  if (lsnOffset !== undefined) requireInteger(call, 'lsnOffset', lsnOffset, 0, 4096 - LSN_BYTES);
+  if (lsnOffset !== undefined) requireInteger(call, 'lsnOffset', lsnOffset, 0, PAGE_BYTES_MAX - LSN_BYTES);
   const tied = hooks === undefined && lsnOffset === undefined ? null : options;
   const writable = mode === 'rw';
   if (!writable && (create || truncate)) failMisuse(call, { mode, create, truncate }, "they need mode 'rw'");
@@ -45,5 +66,12 @@ export function planOpen(options: OpenOptions, call: string): OpenPlan {
   let flags = writable ? constants.O_RDWR : constants.O_RDONLY;
   if (create) flags |= constants.O_CREAT;
   if (exclusive) flags |= constants.O_EXCL;
-  return { flags, permissions, writable, truncate, tied };
+  return {
+    flags,
+    permissions,
+    writable,
+    truncate,
+    tied,
+    pageShift: pageShiftOf(call, options.pageSize, systemPageSize),
+  };
 }

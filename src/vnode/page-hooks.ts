@@ -36,7 +36,9 @@ export interface AheadOfLog {
   readonly lsn: number;
 }
 
-/** What a program does with pages of a file. The module must not touch the file's pages from these functions. */
+/**
+ * What a program does with pages of a file, in bytes of its page size; `index` counts such pages. The module must not touch the file's pages from these functions.
+ */
 export interface PageHooks {
   /** Forces the log, if it wants to, and returns how far it is durable by now. */
   beforeWriteBack?(pages: AheadOfLog): number;
@@ -96,30 +98,31 @@ export class HookedPages {
   beforeWrite(vnode: VnodeIndex, path: string, index: number, bytes: Uint8Array): void {
     const hooks = this.#hooks(vnode);
     const offset = this.#vnode.lsnOffset.get(vnode) - 1;
+    const size = this.#sizeOf(vnode);
+    const first = (index * this.#pageSize) / size;
     if (offset >= 0) {
-      const lsn = this.#highest(bytes, offset);
+      const lsn = this.#highest(bytes, offset, size);
       if (lsn > this.durable(vnode) && hooks?.beforeWriteBack !== undefined) {
-        const count = Math.ceil(bytes.length / this.#pageSize);
-        this.raise(vnode, hooks.beforeWriteBack({ path, index, count, lsn }));
+        const count = Math.ceil(bytes.length / size);
+        this.raise(vnode, hooks.beforeWriteBack({ path, index: first, count, lsn }));
       }
       if (lsn > this.durable(vnode)) {
-        const values = { path, index, lsn, durable: this.durable(vnode) };
+        const values = { path, index: first, lsn, durable: this.durable(vnode) };
         fail('EBUSY', 'vnodes.write', values, 'the page is ahead of the log; call file.logged() when it is durable');
       }
     }
     if (hooks?.seal === undefined) return;
-    for (let at = 0; at < bytes.length; at += this.#pageSize) {
-      hooks.seal(path, index + at / this.#pageSize, bytes.subarray(at, at + this.#pageSize));
-    }
+    for (let at = 0; at < bytes.length; at += size) hooks.seal(path, first + at / size, bytes.subarray(at, at + size));
   }
 
   /** Step 2 of a fill, on a private copy. Throws `EIO`. */
   afterRead(vnode: VnodeIndex, path: string, index: number, bytes: Uint8Array): void {
     const hooks = this.#hooks(vnode);
-    for (let at = 0; at < bytes.length; at += this.#pageSize) {
-      const page = index + at / this.#pageSize;
+    const size = this.#sizeOf(vnode);
+    for (let at = 0; at < bytes.length; at += size) {
+      const page = (index * this.#pageSize + at) / size;
       try {
-        hooks?.test?.(path, page, bytes.subarray(at, at + this.#pageSize));
+        hooks?.test?.(path, page, bytes.subarray(at, at + size));
       } catch (cause) {
         throw new VmError('EIO', `vnodes.fill(path=${path}, page=${page}): ${String(cause)}`, { cause });
       }
@@ -131,6 +134,10 @@ export class HookedPages {
     const detail = hooks === undefined ? 0 : this.#callbacks.intern(hooks) + 1;
     const offset = lsnOffset === undefined ? 0 : lsnOffset + 1;
     if (detail > 0) this.#callbacks.resolve<PageHooks>(detail - 1);
+    const pageSize = this.#sizeOf(vnode);
+    if (offset > pageSize - LSN_BYTES + 1) {
+      fail('EINVAL', 'vnodes.open', { lsnOffset, pageSize }, 'an LSN lies inside each page');
+    }
     const known = { detail: this.#vnode.detail.get(vnode), offset: this.#vnode.lsnOffset.get(vnode) };
     const differs = (known.detail !== 0 && detail !== known.detail) || (known.offset !== 0 && offset !== known.offset);
     if (differs) fail('EINVAL', 'vnodes.open', { lsnOffset }, 'the file is open with other hooks or another lsnOffset');
@@ -144,10 +151,15 @@ export class HookedPages {
     return detail === 0 ? null : this.#callbacks.resolve<PageHooks>(detail - 1);
   }
 
-  #highest(bytes: Uint8Array, offset: number): number {
+  /** Bytes of a page of the vnode. */
+  #sizeOf(vnode: VnodeIndex): number {
+    return this.#pageSize << this.#vnode.pageShift.get(vnode);
+  }
+
+  #highest(bytes: Uint8Array, offset: number, pageSize: number): number {
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
     let highest = 0;
-    for (let at = offset; at + LSN_BYTES <= bytes.length; at += this.#pageSize) {
+    for (let at = offset; at + LSN_BYTES <= bytes.length; at += pageSize) {
       highest = Math.max(highest, Number(view.getBigUint64(at, true)));
     }
     return highest;

@@ -30,6 +30,7 @@
 import { VERIFY } from '../base/verify.ts';
 import type { BoundTables } from '../layout/region.ts';
 import type { VnodeIndex } from '../page/page-hash.ts';
+import { LARGE_PAGE_FRAMES_MAX } from '../page/page-shapes.ts';
 import type { Pages } from '../page/pages.ts';
 import type { Banks } from '../phys/banks.ts';
 import { faultPoint } from '../sync/fault.ts';
@@ -50,7 +51,7 @@ export class VnodeSizes {
   readonly #store: VnodeStore;
   readonly #vnode: BoundTables['vnode'];
   readonly #pageSize: number;
-  readonly #lane = new Int32Array(1);
+  readonly #lanes = new Int32Array(LARGE_PAGE_FRAMES_MAX);
 
   /** @param store dispatches to the store of each vnode's kind. */
   constructor(thread: Thread, banks: Banks, pages: Pages, store: VnodeStore) {
@@ -153,8 +154,11 @@ export class VnodeSizes {
       sleepOn(this.#thread, hand.address(0), hand.get(0), PAUSE_MS);
       this.#thread.clearWait();
     }
-    const inPage = size % this.#pageSize;
-    if (inPage > 0) this.#zeroTail(vnode, first - 1, inPage);
+    const pageBytes = this.#pageSize << this.#vnode.pageShift.get(vnode);
+    if (size % pageBytes === 0) return;
+    const index = Math.floor(size / this.#pageSize);
+    const end = Math.ceil(size / pageBytes) * (pageBytes / this.#pageSize);
+    this.#zeroTail(vnode, index, end - index, size % this.#pageSize);
   }
 
   /** Zeroes pages that are held by others; false when some are being filled. */
@@ -175,15 +179,18 @@ export class VnodeSizes {
     return all;
   }
 
-  #zeroTail(vnode: VnodeIndex, index: number, inPage: number): void {
+  /** Zeroes the frames of the page in which the vnode ends, from byte `inPage` of the first of them on. */
+  #zeroTail(vnode: VnodeIndex, index: number, count: number, inPage: number): void {
     try {
-      this.#pages.fetch(vnode, index, 1, this.#lane, 0, this.#store, true);
+      this.#pages.fetch(vnode, index, count, this.#lanes, 0, this.#store, true);
     } catch {
       return; // It is not in memory, and cannot be: a later fill zeroes behind the size.
     }
-    const frame = this.#lane[0] as number;
-    this.#zero(frame, inPage);
-    this.#pages.release(frame);
+    for (let lane = 0; lane < count; lane++) {
+      const frame = this.#lanes[lane] as number;
+      this.#zero(frame, lane === 0 ? inPage : 0);
+      this.#pages.release(frame);
+    }
   }
 
   /** Waits until nobody writes pages back who has seen the old size. Errors stay with the pages, which stay modified. */

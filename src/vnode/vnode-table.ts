@@ -11,6 +11,7 @@
  *                 ^               '------------'--------------'            its pages are dropped first
  *                 '---------------------recycle----------------
  *
+ *             All openers see pages of one size: who asks for another replaces the row if nobody has it open.
  *             A file that is found changed gets a new row; the old one leaves the hash and keeps its pages for those who
  *             still have it open. So no open ever waits for the pins of others, and none meets their old pages. While somebody has
  *             it open for writing, or pages are modified, size and times are ours and prove nothing: the row is joined.
@@ -36,43 +37,8 @@ import { faultPoint } from '../sync/fault.ts';
 import { Mutex } from '../sync/mutex.ts';
 import { RANK } from '../sync/ranks.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
-import type { FileFacts } from './file-facts.ts';
 import { cellsFor, PathHeap } from './path-heap.ts';
-
-/** States of a row. */
-export const VNODE_STATE = {
-  free: 0,
-  hashed: 1,
-  /** The file was found changed: only those who have it open still see it. */
-  stale: 2,
-} as const;
-
-/** Kinds of vnodes. Rooms above bring the stores of theirs with `vnodes.setStore`. */
-export const VNODE_KIND = {
-  none: 0,
-  /** A regular file. */
-  file: 1,
-  /** Pages that have no store: they leave memory only when the vnode goes. */
-  memory: 2,
-  /** Slots of pages in a file. */
-  swap: 3,
-  /** Something behind HTTP. */
-  remote: 4,
-  /** A user's own: a module and an export. */
-  user: 5,
-  /** Anonymous memory of address spaces. */
-  anon: 6,
-} as const;
-
-/** What a new row starts with. */
-export interface VnodeFacts extends FileFacts {
-  /** A value of `VNODE_KIND`. */
-  readonly kind: number;
-  /** What the kind keeps in the row. */
-  readonly detail: number;
-  /** A row of this identity is the same vnode, whatever its size and stamp are. */
-  readonly joins: boolean;
-}
+import { VNODE_KIND, VNODE_STATE, type VnodeFacts } from './vnode-kinds.ts';
 
 /** Rows between two commits of a walk over all rows. */
 const PIECE_ROWS = 256;
@@ -107,7 +73,8 @@ export class VnodeTable {
     try {
       const bucket = this.#bucketOf(facts.identity);
       let row = this.#find(bucket, facts.identity);
-      if (row >= 0 && (this.#isWritten(row, pages) || this.#isUnchanged(row, facts))) {
+      if (row >= 0 && !this.#hasShape(row, facts.pageShift)) this.#requireUnused(row, pages, store);
+      else if (row >= 0 && (this.#isWritten(row, pages) || this.#isUnchanged(row, facts))) {
         this.#setOpen(row, this.#thread.slot, writable);
         return row;
       }
@@ -303,6 +270,7 @@ export class VnodeTable {
     journal.set(vnode.lsnOffset, row, 0);
     journal.setDouble(vnode.lsnDurable, row, 0);
     journal.set(vnode.written, row, 0);
+    journal.set(vnode.pageShift, row, facts.pageShift ?? 0);
     for (let lane = 0; lane < 4; lane++) {
       journal.setAt(vnode.identity, row, lane, facts.identity[lane] as number);
       journal.setAt(vnode.stamp, row, lane, facts.stamp[lane] as number);
@@ -360,6 +328,19 @@ export class VnodeTable {
         pages.invalidate(row, 0);
       }
     }
+  }
+
+  #hasShape(row: VnodeIndex, pageShift: number | null): boolean {
+    return pageShift === null || this.#vnode.pageShift.get(row) === pageShift;
+  }
+
+  /** A row that is to be replaced by one with pages of another size must have neither openers nor anything to lose. */
+  #requireUnused(row: VnodeIndex, pages: Pages, store: PageStore): void {
+    if (!this.isOpen(row) && pages.modifiedOf(row) > 0) this.#writeLeft(row, pages, store);
+    if (!this.isOpen(row) && pages.modifiedOf(row) === 0) return;
+    const pageSize = this.#thread.region.geometry.pageSize << this.#vnode.pageShift.get(row);
+    const rule = 'it is in use with pages of this size: open it with the same pageSize, or without one';
+    fail('EINVAL', 'vnodes.open', { path: this.path(row), pageSize }, rule);
   }
 
   #isWritten(row: VnodeIndex, pages: Pages): boolean {

@@ -28,7 +28,7 @@ describe('opening', () => {
     symlinkSync(a, join(scratch.directory, 'link'));
     const vnode = rooms.vnodes.open(a);
     expect(rooms.vnodes.open(join(scratch.directory, 'link'))).toBe(vnode);
-    expect(rooms.vnodes.stat(vnode)).toEqual({ vnode, generation: 0, path: a, size: 100 });
+    expect(rooms.vnodes.stat(vnode)).toEqual({ vnode, generation: 0, path: a, size: 100, pageSize: 4096 });
     const b = rooms.vnodes.open(scratch.file('b', 100, 2));
     const c = scratch.file('c', 100, 3);
     expect(() => rooms.vnodes.open(c)).toThrow(/ENOMEM: vnodes.open/);

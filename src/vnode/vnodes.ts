@@ -37,9 +37,10 @@ import { type OpenOptions, type OpenPlan, planOpen } from './open-options.ts';
 import type { HookedPages } from './page-hooks.ts';
 import { PATH_BYTES_MAX } from './path-heap.ts';
 import { hashWords } from './remote-client.ts';
+import { VNODE_KIND, type VnodeFacts } from './vnode-kinds.ts';
 import { VnodeSizes } from './vnode-sizes.ts';
 import type { VnodeStore } from './vnode-store.ts';
-import { VNODE_KIND, type VnodeFacts, VnodeTable } from './vnode-table.ts';
+import { VnodeTable } from './vnode-table.ts';
 import { WriteErrors } from './write-errors.ts';
 
 /** Largest file: page indices are 32-bit. */
@@ -51,6 +52,8 @@ export interface VnodeStat {
   readonly generation: number;
   readonly path: string;
   readonly size: number;
+  /** Bytes of a page: all openers see the same. */
+  readonly pageSize: number;
 }
 
 /** Refusals that are no failures: this thread cannot wait for the store, or the page is ahead of its log. */
@@ -110,7 +113,7 @@ export class Vnodes implements VnodeStore {
     if (typeof path !== 'string' || path === '' || path.includes('\0')) {
       failMisuse('vnodes.open', { path }, 'a path is a text that is not empty and has no zero byte');
     }
-    const plan = planOpen(options, 'vnodes.open');
+    const plan = planOpen(options, 'vnodes.open', this.#region.geometry.pageSize);
     const absolute = resolve(path);
     const bytes = new TextEncoder().encode(absolute);
     if (bytes.length > PATH_BYTES_MAX)
@@ -118,7 +121,7 @@ export class Vnodes implements VnodeStore {
     const file = this.#descriptors.open(absolute, plan, 'vnodes.open');
     let vnode: VnodeIndex;
     try {
-      vnode = this.#intern(file, bytes, plan.writable);
+      vnode = this.#intern(file, bytes, plan.writable, plan.pageShift);
     } catch (error) {
       closeSync(file.descriptor);
       throw error;
@@ -236,7 +239,8 @@ export class Vnodes implements VnodeStore {
       return vnode;
     }
     const facts = this.#files.facts(vnode);
-    const next = this.#intern(facts, new TextEncoder().encode(this.#table.path(vnode)), writable);
+    const path = new TextEncoder().encode(this.#table.path(vnode));
+    const next = this.#intern(facts, path, writable, this.#vnode.pageShift.get(vnode));
     if (next === vnode) return vnode;
     this.#count(next, writable);
     if (opens.all === 1) this.#descriptors.move(vnode, next);
@@ -262,6 +266,11 @@ export class Vnodes implements VnodeStore {
     return this.#vnode.size.get(vnode);
   }
 
+  /** Bytes of a page of a vnode. */
+  pageSizeOf(vnode: VnodeIndex): number {
+    return this.#region.geometry.pageSize << this.#vnode.pageShift.get(vnode);
+  }
+
   /** Path or name of a vnode that somebody has open. */
   nameOf(vnode: VnodeIndex): string {
     return this.#table.path(vnode);
@@ -271,7 +280,13 @@ export class Vnodes implements VnodeStore {
   stat(vnode: VnodeIndex): VnodeStat {
     this.#requireOpen(vnode, 'vnodes.stat');
     const generation = this.#vnode.generation.get(vnode);
-    return { vnode, generation, path: this.#table.path(vnode), size: this.size(vnode) };
+    return {
+      vnode,
+      generation,
+      path: this.#table.path(vnode),
+      size: this.size(vnode),
+      pageSize: this.pageSizeOf(vnode),
+    };
   }
 
   /** Drops the pages of every vnode that nobody has open, written back if they must be; returns how many are left. */
@@ -369,11 +384,11 @@ export class Vnodes implements VnodeStore {
     }
   }
 
-  #intern(facts: FileFacts, path: Uint8Array, writable: boolean): VnodeIndex {
+  #intern(facts: FileFacts, path: Uint8Array, writable: boolean, pageShift: number | null): VnodeIndex {
     if (facts.size > PAGES_MAX * this.#region.geometry.pageSize) {
       fail('ENOTSUP', 'vnodes.open', { size: facts.size }, `a file has at most ${PAGES_MAX} pages`);
     }
-    const row = { ...facts, kind: VNODE_KIND.file, detail: 0, joins: false };
+    const row = { ...facts, kind: VNODE_KIND.file, detail: 0, joins: false, pageShift };
     return this.#table.intern(row, path, this.#pages, this, writable);
   }
 

@@ -113,7 +113,7 @@ export class CachedMappings {
     const whole = Math.ceil((offset + length) / this.pageSize) - first;
     const count = Math.min(whole, PAGES_MAX, segments - 1);
     if (count === 0 && fetch) failMisuse('cachedMappings.map', { offset, length }, 'there is no page to fetch');
-    const source = this.#store.commonOf?.(vnode) ?? vnode;
+    const source = this.#source('cachedMappings.map', vnode);
     const mapping = new CachedMapping(this, this.#banks, count);
     if (!this.#tryMap(mapping, source, first, access, fetch, 0)) this.#mapShort(mapping, source, first, access, fetch);
     return mapping;
@@ -135,7 +135,7 @@ export class CachedMappings {
     const pages = Math.ceil(length / this.pageSize);
     // The length is rounded up by itself, so that a range may end one page too early.
     const end = pages === 0 ? -1 : Math.ceil(offset / this.pageSize) + pages;
-    const source = this.#store.commonOf?.(vnode) ?? vnode;
+    const source = this.#source('cachedMappings.sync', vnode);
     return { length: pages * this.pageSize, flags: put, ...this.pages.putPages(source, first, end, put) };
   }
 
@@ -317,6 +317,13 @@ export class CachedMappings {
     }
     mapping.count = 0;
     mapping.created = 0;
+  }
+
+  /** The vnode whose pages stand for one. Throws `ENOTSUP` for pages of several frames, which the source does not know. */
+  #source(call: string, vnode: VnodeIndex): VnodeIndex {
+    const source = this.#store.commonOf?.(vnode) ?? vnode;
+    if (this.#thread.region.tables.vnode.pageShift.get(source) === 0) return source;
+    return fail('ENOTSUP', call, { vnode }, 'cached mappings have pages of one frame; map it with vm.mappings');
   }
 
   #range(call: string, offset: number, length: number): number {

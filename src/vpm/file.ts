@@ -16,7 +16,7 @@ import type { Readable, Writable } from 'node:stream';
 import { fail, requireInteger } from '../base/errors.ts';
 import type { VnodeIndex } from '../page/page-hash.ts';
 import type { Banks } from '../phys/banks.ts';
-import { type OpenOptions, planOpen } from '../vnode/open-options.ts';
+import type { OpenOptions } from '../vnode/open-options.ts';
 import type { VnodeStat, Vnodes } from '../vnode/vnodes.ts';
 import {
   type AsyncOptions,
@@ -340,5 +340,5 @@ export class File {
 /** Opens a regular file. Throws `ENOENT`, `EEXIST`, `EACCES`, `EINVAL` when it is not a regular file, `EIO`, `ENOMEM`. */
 export function openFile(rooms: FileRooms, path: string, options: OpenOptions = {}): File {
   const vnode = rooms.vnodes.open(path, options);
-  return new File(rooms, vnode, planOpen(options, 'open').writable);
+  return new File(rooms, vnode, options.mode === 'rw');
 }

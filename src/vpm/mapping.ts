@@ -20,24 +20,40 @@ export class Mapping {
   readonly #pieces: Float64Array;
   readonly #count: number;
   readonly #writable: boolean;
+  readonly #firstFrame: number;
+  readonly #pageFrames: number;
   #released = false;
 
-  /** For `PageMappings.map`: pieces as `mapInto` wrote them. */
-  constructor(mappings: PageMappings, pieces: Float64Array, count: number, writable: boolean) {
+  /** For `PageMappings.map`: pieces as `mapInto` wrote them; the first frame's index in the vnode, and frames of a page. */
+  constructor(
+    mappings: PageMappings,
+    pieces: Float64Array,
+    count: number,
+    writable: boolean,
+    firstFrame: number,
+    pageFrames: number,
+  ) {
+    this.#firstFrame = firstFrame;
+    this.#pageFrames = pageFrames;
     this.#mappings = mappings;
     this.#pieces = pieces;
     this.#count = count;
     this.#writable = writable;
   }
 
-  /** One piece per page, in order. */
+  /** One piece per page, in order: also for a page of several frames, which lie side by side. */
   get pieces(): readonly MappedPiece[] {
     this.#requireLive('mapping.pieces');
-    return Array.from({ length: this.#count }, (_, piece) => ({
-      bank: this.#pieces[3 * piece] as number,
-      offset: this.#pieces[3 * piece + 1] as number,
-      length: this.#pieces[3 * piece + 2] as number,
-    }));
+    const pieces: MappedPiece[] = [];
+    for (let frame = 0; frame < this.#count; ) {
+      const bank = this.#pieces[3 * frame] as number;
+      const offset = this.#pieces[3 * frame + 1] as number;
+      let length = 0;
+      do length += this.#pieces[3 * frame++ + 2] as number;
+      while (frame < this.#count && (this.#firstFrame + frame) % this.#pageFrames !== 0);
+      pieces.push({ bank, offset, length });
+    }
+    return pieces;
   }
 
   /** Views of the pieces, for `fs.writev` and the like. They must not be used after the release, nor written to unless the mapping is for it. */

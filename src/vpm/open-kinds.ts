@@ -4,7 +4,7 @@ import { failMisuse, rejectUnknownOptions, requireInteger } from '../base/errors
 import type { Callbacks } from '../sync/callbacks.ts';
 import { IO_OPERATION, IO_ROLE } from '../vnode/io-requests.ts';
 import type { ProviderOptions, VnodeProvider } from '../vnode/provider.ts';
-import { VNODE_KIND } from '../vnode/vnode-table.ts';
+import { VNODE_KIND } from '../vnode/vnode-kinds.ts';
 import { File, type FileRooms } from './file.ts';
 
 const NO_STAMP = new Int32Array(4);
@@ -20,7 +20,7 @@ export interface KindRooms extends FileRooms {
  */
 export function openMemory(rooms: KindRooms, name: string): File {
   if (typeof name !== 'string' || name === '') failMisuse('openMemory', { name }, 'a name is a text that is not empty');
-  const facts = { kind: VNODE_KIND.memory, size: 0, stamp: NO_STAMP, detail: 0, joins: true };
+  const facts = { kind: VNODE_KIND.memory, size: 0, stamp: NO_STAMP, detail: 0, joins: true, pageShift: null };
   return new File(rooms, rooms.vnodes.openNamed(`memory ${name}`, facts, true), true);
 }
 
@@ -51,7 +51,7 @@ export function openProvided(rooms: KindRooms, options: ProviderOptions): File {
   const size = requireInteger('openProvided', 'size', options.size ?? provider.size(name), 0, Number.MAX_SAFE_INTEGER);
   const writable = mode === 'rw';
   if (writable && provider.putPage === undefined) failMisuse('openProvided', { mode }, 'the provider has no putPage');
-  const facts = { kind: VNODE_KIND.user, size, stamp: NO_STAMP, detail, joins: true };
+  const facts = { kind: VNODE_KIND.user, size, stamp: NO_STAMP, detail, joins: true, pageShift: null };
   return new File(rooms, rooms.vnodes.openNamed(`user#${detail} ${name}`, facts, writable), writable);
 }
 
@@ -70,6 +70,6 @@ function lookQuestion(text: string) {
 
 function fileOfAnswer(rooms: KindRooms, href: string, answer: Int32Array): File {
   const size = (answer[0] as number) * 2 ** 30 + (answer[1] as number);
-  const facts = { kind: VNODE_KIND.remote, size, stamp: answer.slice(2, 6), detail: 0, joins: false };
+  const facts = { kind: VNODE_KIND.remote, size, stamp: answer.slice(2, 6), detail: 0, joins: false, pageShift: null };
   return new File(rooms, rooms.vnodes.openNamed(href, facts, false), false);
 }

@@ -84,7 +84,7 @@ export class PageMappings {
   }
 
   /**
-   * Maps up to 32 pages of an open vnode. Throws `EFAULT` when the range is not inside the file, `EDQUOT`, `ENOMEM` when
+   * Maps up to 32 frames of pages of an open vnode, as many pages if they have one frame. Throws `EFAULT` when the range is not inside the file, `EDQUOT`, `ENOMEM` when
    * pinned pages leave no frame, `EIO`, and `EACCES` for `'write'` when this thread has the vnode open for reading only.
    */
   map(vnode: VnodeIndex, offset: number, length: number, access: MapAccess = 'read'): Mapping {
@@ -93,11 +93,12 @@ export class PageMappings {
     const pieces = new Float64Array(PIECE_LANES * this.#pageCount('map', vnode, offset, length));
     const count = this.mapInto(vnode, offset, length, pieces);
     if (access === 'write') this.markPieces(pieces, count);
-    return new Mapping(this, pieces, count, access === 'write');
+    const pageFrames = this.#vnodes.pageSizeOf(vnode) / this.#pageSize;
+    return new Mapping(this, pieces, count, access === 'write', Math.floor(offset / this.#pageSize), pageFrames);
   }
 
   /**
-   * Maps like `map`, without allocating: writes bank, byte offset and bytes of each piece into `pieces` and returns their
+   * Maps like `map`, without allocating: writes bank, byte offset and bytes in each frame into `pieces` and returns their
    * number, which `unmapFrom` needs.
    */
   mapInto(vnode: VnodeIndex, offset: number, length: number, pieces: Float64Array): number {

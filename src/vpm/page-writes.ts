@@ -88,8 +88,12 @@ class NewBytes implements PageSource {
       const page = index + lane - this.#index;
       const frame = frames[at + lane] as number;
       const from = this.#banks.offsetOf(frame);
-      const isWhole = (page > 0 || this.#inPage === 0) && (page + 1) * pageSize - this.#inPage <= this.#length;
+      // Frames of a large page around the bytes that are written hold zeros.
+      const isOutside = page < 0 || page * pageSize - this.#inPage >= this.#length;
+      const isWhole =
+        !isOutside && (page > 0 || this.#inPage === 0) && (page + 1) * pageSize - this.#inPage <= this.#length;
       if (!isWhole) (this.#banks.views[this.#banks.bankOf(frame)] as Uint8Array).fill(0, from, from + pageSize);
+      if (isOutside) continue;
       this.copy(page, frame);
       this.#made |= 1 << page;
     }
@@ -171,17 +175,17 @@ export class PageWrites {
     const index = Math.floor(offset / pageSize);
     const inPage = offset - index * pageSize;
     const size = this.#vnodes.size(vnode);
-    // 2.
-    const wholePages = inPage === 0 ? Math.min(FETCH_PAGES_MAX, Math.floor(left / pageSize)) : 0;
-    const count = Math.max(1, wholePages);
-    const length = Math.min(left, count * pageSize - inPage);
-    const coversAll = inPage === 0 && offset + length >= Math.min((index + 1) * pageSize, size);
+    // 2. A page of the vnode may have several frames, which come together.
+    const bytesOfPage = this.#vnodes.pageSizeOf(vnode);
+    const start = offset - (offset % bytesOfPage);
+    const atStart = offset === start;
+    const whole = atStart ? Math.min(FETCH_PAGES_MAX * pageSize, left - (left % bytesOfPage)) : 0;
+    const length = whole > 0 ? whole : Math.min(left, start + bytesOfPage - offset);
+    const count = Math.ceil((inPage + length) / pageSize);
+    const coversAll = atStart && offset + length >= Math.min(start + bytesOfPage, size);
     this.#new.begin(from, at, length, index, inPage);
-    if (wholePages > 0 || coversAll || index * pageSize >= size) {
-      pages.create(vnode, index, count, lanes, 0, this.#vnodes, this.#new);
-    } else {
-      pages.fetch(vnode, index, 1, lanes, 0, this.#vnodes, true);
-    }
+    if (whole > 0 || coversAll || start >= size) pages.create(vnode, index, count, lanes, 0, this.#vnodes, this.#new);
+    else pages.fetch(vnode, index, count, lanes, 0, this.#vnodes, true);
     if (VERIFY) faultPoint(this.#thread, 'vpm.write.filled');
     // 3.
     for (let page = 0; page < count; page++) {

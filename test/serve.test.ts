@@ -10,7 +10,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { Prng } from '../src/base/index.ts';
-import { pathOf, rangeOf } from '../src/cli/serve-request.ts';
+import { rangesOf } from '../src/cli/serve-ranges.ts';
+import { pathOf } from '../src/cli/serve-request.ts';
 import { matches, pattern } from './support/scratch.ts';
 import { testSeed } from './support/seed.ts';
 
@@ -40,6 +41,32 @@ function ask(path: string, headers: Record<string, string> = {}, method = 'GET')
     sent.on('error', reject);
     sent.end();
   });
+}
+
+/** What is wrong with a text of metrics: each has help and type once, before its samples, and no sample comes twice. */
+function metricProblems(text: string): string[] {
+  const problems: string[] = text.endsWith('\n') ? [] : ['no line feed at the end'];
+  const types = new Map<string, string>();
+  const seen = new Set<string>();
+  for (const line of text.split('\n').slice(0, -1)) {
+    const [, kind, name, rest] = /^# (HELP|TYPE) ([a-z_:][a-z0-9_:]*) (.+)$/.exec(line) ?? [];
+    const [, metric, labels = ''] =
+      /^([a-z_:][a-z0-9_:]*)(\{[a-zA-Z_]\w*="[^"\\]*"(?:,[a-zA-Z_]\w*="[^"\\]*")*\})? \d+(?:\.\d+)?(?:e[+-]?\d+)?$/.exec(
+        line,
+      ) ?? [];
+    if (kind === 'TYPE') {
+      if (types.has(name as string) || !/^(counter|gauge)$/.test(rest as string)) problems.push(line);
+      types.set(name as string, rest as string);
+    } else if (metric !== undefined) {
+      const type = types.get(metric);
+      if (type === undefined || (type === 'counter') !== metric.endsWith('_total')) problems.push(line);
+      if (seen.has(metric + labels)) problems.push(`twice: ${line}`);
+      seen.add(metric + labels);
+    } else if (kind === undefined) {
+      problems.push(line);
+    }
+  }
+  return problems;
 }
 
 beforeAll(async () => {
@@ -105,6 +132,46 @@ describe('serve', () => {
     expect((await ask('/inside.txt')).bytes.toString()).toBe('hello, world\n');
   });
 
+  it('sends several ranges in parts, and all of the file where they are no readers need', async () => {
+    const { headers, status, bytes } = await ask('/hello.txt', { range: 'bytes=0-1, 4-4 ,-3,,99-' });
+    const boundary = /^multipart\/byteranges; boundary=([\w-]+)$/.exec(headers['content-type'] as string)?.[1];
+    const part = (range: string, text: string) =>
+      `\r\n--${boundary}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Range: bytes ${range}/13\r\n\r\n${text}`;
+    const expected = `${part('0-1', 'he')}${part('4-4', 'o')}${part('10-12', 'ld\n')}\r\n--${boundary}--\r\n`;
+    expect([status, bytes.toString()]).toEqual([206, expected]);
+    expect(headers['content-length']).toBe(String(expected.length));
+    expect(headers['content-range']).toBe(undefined);
+    // One that is left is an answer with one range.
+    const one = await ask('/hello.txt', { range: 'bytes=99-,0-4' });
+    expect([one.status, one.bytes.toString(), one.headers['content-range']]).toEqual([206, 'hello', 'bytes 0-4/13']);
+    for (const range of ['bytes=0-8,2-9', 'bytes=0-1,x', `bytes=${'0-0,'.repeat(40)}`, 'bytes=', 'bytes=,']) {
+      const whole = await ask('/hello.txt', { range });
+      expect([range, whole.status, whole.bytes.length]).toEqual([range, 200, 13]);
+    }
+    expect((await ask('/hello.txt', { range: 'bytes=13-,99-100,-0' })).status).toBe(416);
+    expect((await ask('/empty', { range: 'bytes=-5' })).status).toBe(416);
+    const far = await ask('/big.mp4', { range: 'bytes=100-400099,5000000-8999999' });
+    const ends = [far.bytes.indexOf('\r\n\r\n') + 4, far.bytes.indexOf('/9000000\r\n\r\n', 400_100) + 12] as const;
+    expect(matches(far.bytes.subarray(ends[0], ends[0] + 400_000), 1, 100)).toBe(true);
+    expect(matches(far.bytes.subarray(ends[1], ends[1] + 4_000_000), 1, 5_000_000)).toBe(true);
+  });
+
+  it('leads to folders with a slash, and takes whole addresses from proxies', async () => {
+    const answer = await ask('/sub?x=1');
+    expect([answer.status, answer.headers.location]).toEqual([301, '/sub/']);
+    expect((await ask('//example.org/%2e/sub')).status).toBe(404);
+    expect((await ask('/hello.txt/')).status).toBe(404);
+    expect((await ask(`http://127.0.0.1:${port}/hello.txt?x=/`)).bytes.toString()).toBe('hello, world\n');
+    expect((await ask('/out')).status).toBe(403);
+  });
+
+  it('shows numbers in the text format of Prometheus', async () => {
+    const { headers, bytes } = await ask('/-/metrics');
+    expect(headers['content-type']).toBe('text/plain; version=0.0.4; charset=utf-8');
+    expect(metricProblems(bytes.toString())).toEqual([]);
+    expect(metricProblems('# TYPE a_total counter\na_total 1\na_total 1\n')).not.toEqual([]);
+  });
+
   it('refuses what leads out of the folder, and what is not there', async () => {
     for (const [path, status] of [
       ['/../secret.txt', 403],
@@ -125,8 +192,8 @@ describe('serve', () => {
     }
     expect((await ask('/hello.txt', {}, 'POST')).status).toBe(405);
     expect(pathOf('/a//b/./c?x=/..')).toEqual(['a', 'b', 'c']);
-    expect(rangeOf('bytes=5-2', 10)).toBe('ignore');
-    expect(rangeOf('bytes=-0', 10)).toBe(null);
+    expect(rangesOf('bytes=5-2', 10)).toBe('ignore');
+    expect(rangesOf('bytes=-0', 10)).toBe(null);
   });
 
   it('answers many clients at once, right in every byte, nine times the memory', async () => {

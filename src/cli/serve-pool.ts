@@ -6,8 +6,10 @@
  *
  *               open -> opened -> pin -> pinned -> the socket takes the bytes out of the banks -> unpin -> pin ... -> close
  *
- *             Pins that would leave too few pages for others wait, in order, until some are given back.
- * INVARIANTS  I1 pages on their way are at most the budget.  I2 an answer has at most one range pinned.
+ *             Pins that would leave too few pages for others wait, in order, until some are given back; but not for long:
+ *             clients that take nothing must not stop the others. Who has waited gets copies of a few pages.
+ * INVARIANTS  I1 pages on their way are at most the budget, and those of one copy.
+ *             I2 an answer has at most one range pinned.
  * LOCKING     None here: everything happens on the main thread.
  * COSTS       Two messages for up to 128 KiB.
  * FAILURE     When a worker ends, its answers fail, and another worker is started.
@@ -22,6 +24,15 @@ import type { ServedFile, ServeReply, ServeRequest } from './serve-messages.ts';
 /** Most pages of one range. */
 const PIN_PAGES_MAX = 32;
 
+/** Pages of a copy. */
+const COPY_PAGES_MAX = 8;
+
+/** How long an answer waits for pages that others have pinned. */
+const PATIENCE_MS = 100;
+
+/** Pause before another worker is started when one could not be. */
+const RESTART_MS = 1000;
+
 /** An error of a worker, with the code of what went wrong. */
 export class ServeError extends Error {
   readonly code: string;
@@ -33,8 +44,10 @@ export class ServeError extends Error {
 }
 
 interface Member {
-  worker: Worker;
+  readonly worker: Worker;
   answers: number;
+  /** It answers nothing any more. */
+  hasEnded: boolean;
 }
 
 /** One answer that is on its way. */
@@ -43,6 +56,8 @@ export class Answer {
   readonly #member: Member;
   readonly #id: number;
   #pinned = 0;
+  /** It has waited in vain, and does not wait again until pages can be had. */
+  #hasWaited = false;
   #closed = false;
 
   /** For `ServePool.open`. */
@@ -52,24 +67,47 @@ export class Answer {
     this.#id = id;
   }
 
-  /** Pins bytes from `offset` on, at most up to `end`; views of them, which are good until `unpin`. */
+  /**
+   * Bytes from `offset` on, at most up to `end`: views of pinned pages, which are good until `unpin`, or copies. Throws what
+   * the worker met.
+   */
   async pin(offset: number, end: number): Promise<Uint8Array[]> {
-    const { pageSize } = this.#pool.vm.banks;
-    const first = Math.floor(offset / pageSize);
-    const length = Math.min(end - offset, (first + PIN_PAGES_MAX) * pageSize - offset);
-    const pages = Math.floor((offset + length - 1) / pageSize) - first + 1;
-    await this.#pool.reserve(pages);
+    const pages = this.#pagesOf(offset, end, PIN_PAGES_MAX);
+    if (!(await this.#pool.reserve(pages, this.#hasWaited ? 0 : PATIENCE_MS))) {
+      this.#hasWaited = true;
+      return this.#pool.inTurn(() => this.#copy(offset, end));
+    }
+    this.#hasWaited = false;
     this.#pinned = pages;
+    return this.#views(offset, end, PIN_PAGES_MAX);
+  }
+
+  async #copy(offset: number, end: number): Promise<Uint8Array[]> {
+    try {
+      return (await this.#views(offset, end, COPY_PAGES_MAX)).map((view) => Uint8Array.from(view));
+    } finally {
+      this.#pool.tell(this.#member, { kind: 'unpin', id: this.#id });
+    }
+  }
+
+  async #views(offset: number, end: number, pagesMax: number): Promise<Uint8Array[]> {
+    const { pageSize, views } = this.#pool.vm.banks;
+    const first = Math.floor(offset / pageSize);
+    const length = Math.min(end, (first + pagesMax) * pageSize) - offset;
     const { pieces } = (await this.#pool.ask(this.#member, { kind: 'pin', id: this.#id, offset, length })) as {
       pieces: Float64Array;
     };
-    const { views } = this.#pool.vm.banks;
     const found: Uint8Array[] = [];
     for (let at = 0; at < pieces.length; at += 3) {
       const [bank, from, bytes] = pieces.subarray(at, at + 3) as unknown as [number, number, number];
       found.push((views[bank] as Uint8Array).subarray(from, from + bytes));
     }
     return found;
+  }
+
+  #pagesOf(offset: number, end: number, pagesMax: number): number {
+    const { pageSize } = this.#pool.vm.banks;
+    return Math.min(pagesMax, Math.floor((end - 1) / pageSize) - Math.floor(offset / pageSize) + 1);
   }
 
   /** The bytes that were pinned last are sent. */
@@ -99,7 +137,9 @@ export class ServePool {
     number,
     { member: Member; resolve: (reply: ServeReply) => void; reject: (e: Error) => void }
   >();
-  readonly #waiting: { pages: number; resolve: () => void }[] = [];
+  readonly #waiting: { pages: number; resolve: (pinned: boolean) => void }[] = [];
+  /** The copy that was begun last. */
+  #lastCopy: Promise<unknown> = Promise.resolve();
   #budget: number;
   #nextId = 1;
   #ending = false;
@@ -140,6 +180,7 @@ export class ServePool {
 
   /** Sends a request that is answered. */
   ask(member: Member, request: ServeRequest): Promise<ServeReply> {
+    if (member.hasEnded) return Promise.reject(new ServeError('EIO', 'the worker ended'));
     return new Promise((resolve, reject) => {
       this.#asked.set(request.id, { member, resolve, reject });
       member.worker.postMessage(request);
@@ -151,13 +192,28 @@ export class ServePool {
     member.worker.postMessage(request);
   }
 
-  /** Waits until so many pages may be pinned. */
-  async reserve(pages: number): Promise<void> {
+  /** Waits until so many pages may be pinned; false when others keep theirs too long. */
+  reserve(pages: number, patienceMs: number): Promise<boolean> {
     if (this.#waiting.length === 0 && this.#budget >= pages) {
       this.#budget -= pages;
-      return;
+      return Promise.resolve(true);
     }
-    await new Promise<void>((resolve) => this.#waiting.push({ pages, resolve }));
+    if (patienceMs === 0) return Promise.resolve(false);
+    return new Promise((resolve) => {
+      const timer = setTimeout(() => {
+        this.#waiting.splice(this.#waiting.indexOf(waiter), 1);
+        resolve(false);
+        this.giveBack(0);
+      }, patienceMs);
+      const waiter = {
+        pages,
+        resolve: (pinned: boolean) => {
+          clearTimeout(timer);
+          resolve(pinned);
+        },
+      };
+      this.#waiting.push(waiter);
+    });
   }
 
   /** Pages are pinned no longer. */
@@ -166,8 +222,15 @@ export class ServePool {
     for (let next = this.#waiting[0]; next !== undefined && next.pages <= this.#budget; next = this.#waiting[0]) {
       this.#waiting.shift();
       this.#budget -= next.pages;
-      next.resolve();
+      next.resolve(true);
     }
+  }
+
+  /** One after another. */
+  inTurn<Result>(action: () => Promise<Result>): Promise<Result> {
+    const result = this.#lastCopy.then(action);
+    this.#lastCopy = result.catch(() => undefined);
+    return result;
   }
 
   /** Ends the workers. */
@@ -177,8 +240,8 @@ export class ServePool {
   }
 
   #add(): Promise<void> {
-    const member: Member = { worker: this.vm.spawn(this.#url), answers: 0 };
     return new Promise((resolve, reject) => {
+      const member: Member = { worker: this.vm.spawn(this.#url), answers: 0, hasEnded: false };
       member.worker.on('message', (reply: ServeReply) => {
         if (reply.kind === 'ready') {
           this.#members.push(member);
@@ -201,6 +264,7 @@ export class ServePool {
   }
 
   #lose(member: Member): void {
+    member.hasEnded = true;
     const at = this.#members.indexOf(member);
     if (at >= 0) this.#members.splice(at, 1);
     for (const [id, asked] of this.#asked) {
@@ -210,6 +274,13 @@ export class ServePool {
     }
     if (this.#ending || at < 0) return;
     this.restarts++;
-    this.#add().catch(() => undefined);
+    this.#replace();
+  }
+
+  /** Starts a worker in place of one that ended; when that fails too, a little later again. */
+  #replace(): void {
+    this.#add().catch(() => {
+      if (!this.#ending) setTimeout(() => this.#replace(), RESTART_MS).unref();
+    });
   }
 }

@@ -2,10 +2,17 @@
 
 import type { IncomingHttpHeaders } from 'node:http';
 import type { ServedFile } from './serve-messages.ts';
+import { type ByteRange, rangesOf } from './serve-ranges.ts';
 
-/** The segments of a request's path, decoded; or the status that refuses it. */
-export function pathOf(url: string): string[] | 400 | 403 {
-  const raw = url.split(/[?#]/, 1)[0] as string;
+/** A request's target without host, query and fragment; proxies may send all of an address. */
+export function targetOf(url: string): string {
+  const target = url.replace(/^https?:\/\/[^/?#]*/i, '').split(/[?#]/, 1)[0] as string;
+  return target === '' ? '/' : target;
+}
+
+/** The segments of a target's path, decoded; or the status that refuses it. */
+export function pathOf(target: string): string[] | 400 | 403 {
+  const raw = target.split(/[?#]/, 1)[0] as string;
   if (!raw.startsWith('/')) return 400;
   const segments: string[] = [];
   for (const part of raw.split('/')) {
@@ -23,59 +30,37 @@ export function pathOf(url: string): string[] | 400 | 403 {
   return segments;
 }
 
-/** Bytes `from` to `end - 1`. */
-export interface ByteRange {
-  readonly from: number;
-  readonly end: number;
-}
-
-/** What to answer: a status, and the bytes for 200 and 206. */
+/** What to answer: a status, and the bytes: of more than one range only for 206. */
 export interface Verdict {
   readonly status: 200 | 206 | 304 | 412 | 416;
-  readonly range: ByteRange;
+  readonly ranges: readonly ByteRange[];
 }
 
 /** Weighs conditions and range in the order of RFC 9110, section 13.2.2. */
 export function judge(method: string, headers: IncomingHttpHeaders, file: ServedFile): Verdict {
-  const all = { from: 0, end: file.size };
+  const all = [{ from: 0, end: file.size }];
   const isSafe = method === 'GET' || method === 'HEAD';
   const match = headers['if-match'];
   const unmodifiedSince = seconds(headers['if-unmodified-since']);
   const modified = Math.floor(file.modified / 1000);
   if (match !== undefined) {
-    if (!lists(match, file.tag, false)) return { status: 412, range: all };
+    if (!lists(match, file.tag, false)) return { status: 412, ranges: all };
   } else if (unmodifiedSince !== null && modified > unmodifiedSince) {
-    return { status: 412, range: all };
+    return { status: 412, ranges: all };
   }
   const noneMatch = headers['if-none-match'];
   const modifiedSince = seconds(headers['if-modified-since']);
   if (noneMatch !== undefined) {
-    if (lists(noneMatch, file.tag, true)) return { status: isSafe ? 304 : 412, range: all };
+    if (lists(noneMatch, file.tag, true)) return { status: isSafe ? 304 : 412, ranges: all };
   } else if (modifiedSince !== null && modified <= modifiedSince) {
-    return { status: 304, range: all };
+    return { status: 304, ranges: all };
   }
   if (headers.range === undefined || method !== 'GET' || !rangeHolds(headers['if-range'], file)) {
-    return { status: 200, range: all };
+    return { status: 200, ranges: all };
   }
-  const range = rangeOf(headers.range, file.size);
-  if (range === 'ignore') return { status: 200, range: all };
-  if (range === null) return { status: 416, range: all };
-  return { status: 206, range };
-}
-
-/** One range of a `Range` header; null when no byte of it exists, `'ignore'` for what is not one range of bytes. */
-export function rangeOf(header: string, size: number): ByteRange | null | 'ignore' {
-  const parts = /^bytes=\s*(\d*)-(\d*)\s*$/.exec(header);
-  if (parts === null || (parts[1] === '' && parts[2] === '')) return 'ignore';
-  if (parts[1] === '') {
-    const count = Number(parts[2]);
-    return count === 0 || size === 0 ? null : { from: Math.max(0, size - count), end: size };
-  }
-  const from = Number(parts[1]);
-  const last = parts[2] === '' ? size - 1 : Number(parts[2]);
-  if (parts[2] !== '' && last < from) return 'ignore';
-  if (from >= size) return null;
-  return { from, end: Math.min(size, last + 1) };
+  const ranges = rangesOf(headers.range, file.size);
+  if (ranges === 'ignore') return { status: 200, ranges: all };
+  return ranges === null ? { status: 416, ranges: all } : { status: 206, ranges };
 }
 
 function rangeHolds(ifRange: string | string[] | undefined, file: ServedFile): boolean {

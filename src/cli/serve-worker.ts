@@ -46,6 +46,8 @@ if (parentPort !== null) {
     if (served === undefined) return;
     if (request.kind === 'pin') {
       served.mapping = served.file.map(request.offset, request.length);
+      // All bytes of an answer are of the version that its tag names.
+      if (served.file.isChanged()) throw Object.assign(new Error('the file was changed'), { code: 'ESTALE' });
       const pieces = new Float64Array(
         served.mapping.pieces.flatMap(({ bank, offset, length }) => [bank, offset, length]),
       );

@@ -1,7 +1,14 @@
 /** `pagewright serve`: files over HTTP, out of one page cache that all workers share. */
 
+import { randomUUID } from 'node:crypto';
 import { realpath, stat } from 'node:fs/promises';
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import {
+  createServer,
+  type IncomingMessage,
+  type OutgoingHttpHeaders,
+  type Server,
+  type ServerResponse,
+} from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { availableParallelism } from 'node:os';
 import { join, sep } from 'node:path';
@@ -11,7 +18,8 @@ import type { ServeArguments } from './arguments.ts';
 import type { ServedFile } from './serve-messages.ts';
 import { metricsText, type ServeCounts } from './serve-metrics.ts';
 import { type Answer, type ServeError, ServePool } from './serve-pool.ts';
-import { judge, pathOf, typeOf, type Verdict } from './serve-request.ts';
+import { type BodyPart, type ByteRange, contentRange, multipartOf } from './serve-ranges.ts';
+import { judge, pathOf, targetOf, typeOf, type Verdict } from './serve-request.ts';
 import { EXIT, firstLine, UsageError } from './usage.ts';
 
 /** Slots beside the workers'. */
@@ -19,6 +27,9 @@ const OTHER_SLOTS = 8;
 
 /** A client that takes nothing for so long is let go. */
 const STALL_MS = 30_000;
+
+/** Attempts to find a file that stays the same until its first bytes are sent. */
+const ATTEMPTS = 5;
 
 const METRICS = '/-/metrics';
 
@@ -36,6 +47,11 @@ export class FileServer {
     this.#vm = vm;
     this.#pool = pool;
     this.server = createServer((request, response) => void this.#answer(request, response));
+  }
+
+  /** The text of `/-/metrics`. */
+  metrics(): string {
+    return metricsText(this.#vm, this.#counts, this.#pool.size, this.#pool.restarts);
   }
 
   async #answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -62,41 +78,64 @@ export class FileServer {
       response.setHeader('allow', 'GET, HEAD');
       return refuse(response, 405);
     }
-    if (url === METRICS) {
-      const text = metricsText(this.#vm, this.#counts, this.#pool.size, this.#pool.restarts);
+    const target = targetOf(url);
+    if (target === METRICS) {
       response.writeHead(200, { 'content-type': 'text/plain; version=0.0.4; charset=utf-8' });
-      response.end(method === 'HEAD' ? undefined : text);
+      response.end(method === 'HEAD' ? undefined : this.metrics());
       return;
     }
-    const segments = pathOf(url);
+    const segments = pathOf(target);
     if (typeof segments === 'number') return refuse(response, segments);
-    const path = await this.#resolve(segments);
-    if (typeof path === 'number') return refuse(response, path);
+    const found = await this.#resolve(segments, target.endsWith('/'));
+    if (typeof found === 'number') return refuse(response, found);
+    if (found.isFolder) {
+      // Links on a page count from its folder: its address must end in a slash.
+      response.setHeader('location', `/${segments.map((segment) => `${encodeURIComponent(segment)}/`).join('')}`);
+      return refuse(response, 301);
+    }
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#serveFile(request, response, found.path);
+      } catch (error) {
+        // The file was changed before the first byte of it was sent.
+        if ((error as ServeError).code !== 'ESTALE' || response.headersSent || attempt === ATTEMPTS) throw error;
+      }
+    }
+  }
+
+  async #serveFile(
+    { method = 'GET', headers }: IncomingMessage,
+    response: ServerResponse,
+    path: string,
+  ): Promise<void> {
     const { answer, file } = await this.#pool.open(path);
     try {
-      const verdict = judge(method, request.headers, file);
-      writeHead(response, path, file, verdict);
-      if (method === 'GET' && (verdict.status === 200 || verdict.status === 206)) {
-        await this.#send(response, answer, verdict);
-      }
-      response.end();
+      const plan = planOf(path, file, judge(method, headers, file));
+      if (method === 'HEAD') response.writeHead(plan.status, plan.headers);
+      else await this.#send(response, answer, plan);
+      response.end(method === 'HEAD' ? undefined : plan.suffix);
     } finally {
       answer.close();
     }
   }
 
   /** The real path of a regular file under the root, or a status. What links lead out of the root is not there. */
-  async #resolve(segments: readonly string[]): Promise<string | 403 | 404> {
+  async #resolve(
+    segments: readonly string[],
+    endsInSlash: boolean,
+  ): Promise<{ path: string; isFolder: boolean } | 403 | 404> {
     let path: string;
     try {
       path = await realpath(join(this.#root, ...segments));
       if (!this.#isInside(path)) return 403;
-      if ((await stat(path)).isDirectory()) path = await realpath(join(path, 'index.html'));
+      const isFolder = (await stat(path)).isDirectory();
+      if (isFolder !== endsInSlash) return isFolder ? { path, isFolder } : 404;
+      if (isFolder) path = await realpath(join(path, 'index.html'));
     } catch {
       return 404;
     }
     if (!this.#isInside(path)) return 403;
-    return path;
+    return { path, isFolder: false };
   }
 
   #isInside(path: string): boolean {
@@ -104,26 +143,43 @@ export class FileServer {
     return path === this.#root || path.startsWith(folder);
   }
 
-  /** Sends a range out of the banks; each piece stays pinned until the socket has taken it. */
-  async #send(response: ServerResponse, answer: Answer, { range }: Verdict): Promise<void> {
-    for (let at = range.from; at < range.end; ) {
-      const views = await answer.pin(at, range.end);
-      const last = views.at(-1) as Uint8Array;
-      response.cork();
-      for (const view of views) if (view !== last && !response.destroyed) response.write(view);
-      // Writes are taken in order: when the last one is, all are.
-      const taken = written(response, last);
-      response.uncork();
-      try {
-        await taken;
-      } finally {
-        answer.unpin();
+  /**
+   * Sends ranges out of the banks; each piece stays pinned until the socket has taken it. The head goes out when the first
+   * pages are there.
+   */
+  async #send(response: ServerResponse, answer: Answer, { status, headers, parts }: Plan): Promise<void> {
+    for (const { prefix, range } of parts) {
+      let before = prefix;
+      for (let at = range.from; at < range.end; before = '') {
+        const views = await answer.pin(at, range.end);
+        if (!response.headersSent) response.writeHead(status, headers);
+        const last = views.at(-1) as Uint8Array;
+        response.cork();
+        if (before !== '') response.write(before);
+        for (const view of views) if (view !== last && !response.destroyed) response.write(view);
+        // Writes are taken in order: when the last one is, all are.
+        const taken = written(response, last);
+        response.uncork();
+        try {
+          await taken;
+        } finally {
+          answer.unpin();
+        }
+        const bytes = views.reduce((sum, view) => sum + view.length, 0);
+        this.#counts.bytes += bytes;
+        at += bytes;
       }
-      const bytes = views.reduce((sum, view) => sum + view.length, 0);
-      this.#counts.bytes += bytes;
-      at += bytes;
     }
+    if (!response.headersSent) response.writeHead(status, headers);
   }
+}
+
+/** What an answer consists of. */
+interface Plan {
+  readonly status: number;
+  readonly headers: OutgoingHttpHeaders;
+  readonly parts: readonly BodyPart[];
+  readonly suffix: string | undefined;
 }
 
 function written(response: ServerResponse, view: Uint8Array): Promise<void> {
@@ -143,17 +199,27 @@ function written(response: ServerResponse, view: Uint8Array): Promise<void> {
   });
 }
 
-function writeHead(response: ServerResponse, path: string, file: ServedFile, { status, range }: Verdict): void {
-  const length = status === 200 || status === 206 ? range.end - range.from : 0;
-  response.writeHead(status, {
+function planOf(path: string, file: ServedFile, { status, ranges }: Verdict): Plan {
+  const headers: OutgoingHttpHeaders = {
     etag: file.tag,
     'last-modified': new Date(file.modified).toUTCString(),
     'accept-ranges': 'bytes',
-    ...(status === 304 ? {} : { 'content-type': typeOf(path), 'content-length': length }),
-    ...(status === 206 ? { 'content-range': `bytes ${range.from}-${range.end - 1}/${file.size}` } : {}),
-    ...(status === 416 ? { 'content-range': `bytes */${file.size}` } : {}),
     'x-content-type-options': 'nosniff',
-  });
+  };
+  const type = typeOf(path);
+  if (ranges.length > 1) {
+    const { length, parts, suffix, type: whole } = multipartOf(ranges, file.size, type, randomUUID());
+    return { status, headers: { ...headers, 'content-type': whole, 'content-length': length }, parts, suffix };
+  }
+  const range = ranges[0] as ByteRange;
+  const hasBody = status === 200 || status === 206;
+  if (status !== 304) {
+    headers['content-type'] = type;
+    headers['content-length'] = hasBody ? range.end - range.from : 0;
+  }
+  if (status === 206) headers['content-range'] = contentRange(range, file.size);
+  if (status === 416) headers['content-range'] = `bytes */${file.size}`;
+  return { status, headers, parts: hasBody ? [{ prefix: '', range }] : [], suffix: undefined };
 }
 
 function refuse(response: ServerResponse, status: number): void {
@@ -165,7 +231,7 @@ function refuse(response: ServerResponse, status: number): void {
 function statusOf({ code }: ServeError): number {
   if (code === 'ENOENT' || code === 'EINVAL') return 404;
   if (code === 'EACCES') return 403;
-  return code === 'ENOMEM' || code === 'EBUSY' ? 503 : 500;
+  return code === 'ENOMEM' || code === 'EBUSY' || code === 'ESTALE' ? 503 : 500;
 }
 
 /** Serves until the process ends; rejects when it cannot begin. */

@@ -40,6 +40,10 @@ export const magazineSlotTable = table('magazineSlot', 'slots', 'columns', {
   hits: f64('W', 'allocations from the loaded magazine', { lanes: 'quantumCaches', padded: true }),
   misses: f64('W', 'allocations that went to the depot', { lanes: 'quantumCaches' }),
   freeMisses: f64('W', 'frees that went to the depot', { lanes: 'quantumCaches' }),
+  parked: i32('L', 'magazine + 1 that was loaded when others emptied it, until the slot looks', {
+    lanes: 'quantumCaches',
+  }),
+  parkedLeft: i32('L', 'objects of it that are not back in slabs', { lanes: 'quantumCaches' }),
 });
 
 /** One row per magazine. */

@@ -18,5 +18,6 @@ export * from './rwlock-class.ts';
 export * from './seam.ts';
 export * from './sleep.ts';
 export * from './slots.ts';
+export * from './stores.ts';
 export * from './takeover.ts';
 export * from './thread.ts';

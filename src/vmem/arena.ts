@@ -22,7 +22,7 @@ import { rehashTo } from './allocation-hash.ts';
 import { type Allocation, freeAllocationsOf, listAllocations } from './allocations.ts';
 import type { ArenaCore } from './arena-core.ts';
 import { failAddress, requireAddress, requireAttachment, requireFunction, requireOptions } from './arguments.ts';
-import { allocateCachedInTurn, drainCaches, isWaitedFor } from './cached-turn.ts';
+import { allocateCachedInTurn, drainAllCaches, drainCaches, isWaitedFor } from './cached-turn.ts';
 import { checkArena } from './check.ts';
 import { failExhausted, NO_TAGS } from './exhausted.ts';
 import { type ConstraintOptions, type Constraints, checkConstraints } from './fit.ts';
@@ -107,7 +107,8 @@ export class Arena {
     const rounded = roundSize(core, 'arena.alloc', size);
     const code = strategyCode('arena.alloc', strategy, core.strategy);
     const address = allocate(core, rounded, code, null, NO_IMPORTER);
-    return address >= 0 || caches === null ? address : allocateDrained(core, rounded, code, null);
+    if (address >= 0 || caches === null) return address;
+    return allocateDrained(core, rounded, code, null, strategy === undefined && rounded <= caches.maxUnits);
   }
 
   /** Like `tryAlloc`, but throws `ENOMEM`, or `EDQUOT` at the limit of the arena or of the owner. */
@@ -138,8 +139,6 @@ export class Arena {
    * Allocates like `tryAlloc` or, with constraints, `tryXalloc`; blocks the thread while there is no space. Free it with
    * `free`, or with `xfree` when there were constraints. Requests of one size class are served in the order in which they
    * came. Throws `ETIMEDOUT`, `ECANCELED`, `ENOMEM` when too many wait, `ESTALE` when the arena is destroyed meanwhile.
-   * What another thread has cached (quantum caches) comes back when it next allocates or frees a cached size of the arena,
-   * calls `drain`, or detaches: a request that needs that space waits until then.
    */
   allocWait(size: number, options: AllocWaitOptions = {}): number {
     return allocateWait(this.#request('arena.allocWait', size, options, ['timeoutMs', 'cancel']), options);
@@ -179,7 +178,7 @@ export class Arena {
 
   /**
    * Puts what this thread and the depots of the quantum caches hold but nobody uses back into the arena. Done by itself when
-   * an allocation would fail otherwise, and when a thread detaches.
+   * a thread detaches. What other threads have cached as well comes back before an allocation fails, and with `trim`.
    */
   drain(): void {
     const core = this.#core;
@@ -200,7 +199,8 @@ export class Arena {
 
   /** Gives back what the arena keeps for later: cached objects, an idle imported span, boundary tags. */
   trim(): void {
-    this.drain();
+    if (!this.#core.current) this.#core.failStale();
+    drainAllCaches(this.#core);
     releaseIdle(this.#core);
     this.#core.enter();
     trimReserve(this.#core, TAGS_PER_OPERATION);
@@ -405,7 +405,7 @@ export class Arena {
         }
         const found = allocate(core, rounded, strategy, constraints, NO_IMPORTER, waiter);
         if (found >= 0 || caches === null) return found;
-        drainCaches(core);
+        drainAllCaches(core);
         return allocate(core, rounded, strategy, constraints, NO_IMPORTER, waiter);
       },
       press: () => core.cores.press(core, rounded),
@@ -416,8 +416,16 @@ export class Arena {
   }
 }
 
-/** Tries once more after the caches gave back what they can spare. */
-function allocateDrained(core: ArenaCore, size: number, strategy: number, constraints: Constraints | null): number {
-  drainCaches(core);
+/** Tries once more after the caches of all threads gave back what nobody uses; `cached`: an object will do. */
+function allocateDrained(
+  core: ArenaCore,
+  size: number,
+  strategy: number,
+  constraints: Constraints | null,
+  cached = false,
+): number {
+  drainAllCaches(core);
+  const object = cached ? (core.caches?.takeFromSlabs(size) ?? -1) : -1;
+  if (object >= 0) return object;
   return allocate(core, size, strategy, constraints, NO_IMPORTER);
 }

@@ -13,6 +13,7 @@ import { type ArenaOptions, planArena } from './arena-options.ts';
 import { failAddress, requireFunction, requireOptions } from './arguments.ts';
 import { type ArenaIndex, STATE_READY } from './kinds.ts';
 import { createArena, enterRegistry, exitRegistry, findArena } from './lifecycle.ts';
+import { releaseParked } from './quantum-caches.ts';
 import { listRecordings, type RecordingReport } from './recorder.ts';
 import { recoverArenas } from './recover.ts';
 import { checkQueue, recoverQueue } from './space-queue.ts';
@@ -104,6 +105,7 @@ export class Arenas {
   leave(): void {
     const { thread } = this.#cores;
     this.drain();
+    releaseParked(thread, thread.slot);
     abandonImports(this.#cores, thread.slot);
     recoverQueue(thread, thread.slot);
   }

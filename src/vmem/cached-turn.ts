@@ -1,9 +1,9 @@
 /**
  * Cached sizes while requests wait for space in their arena.
  *
- * A magazine is one thread's own: what it keeps, a waiter cannot have, and what it serves, no queue sees. So while somebody
- * waits, objects are taken from slabs one by one, magazines are emptied, and requests that do not wait are counted as those
- * of plain sizes are (space-queue.ts I3).
+ * What magazines serve, no queue sees. So while somebody waits, objects are taken from slabs one by one, magazines are
+ * emptied, those of other threads by the waiter, and requests that do not wait are counted as those of plain sizes are
+ * (space-queue.ts I3).
  */
 
 import { allocate, NO_IMPORTER } from './allocate.ts';
@@ -29,7 +29,7 @@ export function allocateCachedInTurn(
   waiter: boolean,
 ): number {
   const refused = !waiter && mustYield(core, size);
-  const emptied = caches.drain();
+  const emptied = waiter ? caches.drainAll() : caches.drain();
   let address = -1;
   if (refused) {
     core.enter();
@@ -42,6 +42,11 @@ export function allocateCachedInTurn(
   }
   if (emptied) announceSpace(core);
   return address;
+}
+
+/** Puts what all threads have cached back, and tells who waits. Called without a lock. */
+export function drainAllCaches(core: ArenaCore): void {
+  if (core.caches?.drainAll() === true) announceSpace(core);
 }
 
 /** Puts what this thread and the depots have cached back, and tells who waits. Called without a lock. */

@@ -280,6 +280,7 @@ function reclaimBelow(core: ArenaCore): boolean {
     if (arena.importArena.get(row) !== core.row + 1 || arena.state.get(row) !== STATE_READY) continue;
     const importer = core.cores.at(row);
     reclaimed = reclaimBelow(importer) || reclaimed;
+    reclaimed = importer.caches?.drainAll() || reclaimed;
     if (arenaState.idleHead.get(row) !== 0) reclaimed = releaseIdle(importer) || reclaimed;
   }
   return reclaimed;

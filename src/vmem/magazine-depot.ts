@@ -5,7 +5,7 @@
  * STRUCTURE   full: magazine -> magazine ...      empty: magazine -> magazine ...      beside them the slabs
  *             A slot's pair (loaded, previous) means that a thread that allocates and frees around a boundary swaps its two
  *             magazines instead of coming here each time.
- * INVARIANTS  I1 a magazine is in one place: a slot's loaded or previous, one of the depot's lists, or the pool.
+ * INVARIANTS  I1 a magazine is in one place: a slot's loaded, previous or parked, one of the depot's lists, or the pool.
  *             I2 magazines on the full list are not empty, those on the empty list are.
  * LOCKING     All methods but `enter` are called under the cache's lock, with nothing logged before.
  * COSTS       A handful of journaled stores per magazine. Filling from slabs logs a few words an object.
@@ -16,10 +16,11 @@
 
 import { MAGAZINE_LANES, OBJECT_POSITION_MASK, OBJECT_SLAB_SHIFT } from '../layout/quantum-tables.ts';
 import type { BoundTables } from '../layout/region.ts';
+import { compareExchange, load, store } from '../sync/atomics.ts';
 import { Mutex } from '../sync/mutex.ts';
 import { RANK } from '../sync/ranks.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
-import { beingFreedBy, OBJECT_STATE, type SlabStore } from './slab-store.ts';
+import { beingFreedBy, cachedIn, OBJECT_STATE, type SlabStore } from './slab-store.ts';
 
 /** Full magazines that the depot keeps before it sends objects back to their slabs. */
 const FULL_KEPT = 8;
@@ -130,7 +131,7 @@ export class MagazineDepot {
     const rounds = this.#caches.rounds.get(row);
     let count = this.#magazines.count.get(magazine);
     while (count < rounds) {
-      const object = this.#store.takeObject(row, OBJECT_STATE.cached);
+      const object = this.#store.takeObject(row, cachedIn(magazine));
       if (object < 0) break;
       this.#magazines.objects.putAt(magazine, count, object); // above the count: nobody reads it
       count++;
@@ -139,8 +140,80 @@ export class MagazineDepot {
     return true;
   }
 
+  /** True when a slot or the depot has a magazine. A look. */
+  mayHaveMagazines(): boolean {
+    if (this.#caches.fullHead.get(this.#row) !== 0) return true;
+    const { loaded, previous, rowCount } = this.#slots;
+    for (let slot = 0; slot < rowCount; slot++) {
+      if (loaded.at(slot, this.#row) !== 0 || previous.at(slot, this.#row) !== 0) return true;
+    }
+    return false;
+  }
+
+  /**
+   * Empties both magazines of another slot, whose thread goes on meanwhile; quantum-cache.ts I4. False when it has none, or
+   * is freeing something. Empty magazines stay in the depot: the caller drains it next.
+   */
+  takeFrom(slot: SlotIndex): boolean {
+    const { words, journal } = this.#thread;
+    const row = this.#row;
+    this.emptyParked(slot);
+    const previous = this.#slots.previous.at(slot, row) - 1;
+    if (previous >= 0) {
+      this.#empty(previous);
+      journal.setAt(this.#slots.previous, slot, row, 0);
+      this.#pushEmpty(previous);
+      this.#thread.commit();
+    }
+    const loadedAddress = this.#slots.loaded.address(slot, row);
+    const loaded = load(words, loadedAddress);
+    if (loaded === 0) return previous >= 0;
+    journal.log1(loadedAddress);
+    store(words, loadedAddress, 0);
+    if (load(words, this.#slots.pending.address(slot, row)) !== 0) {
+      store(words, loadedAddress, loaded);
+      this.#thread.commit();
+      return previous >= 0;
+    }
+    journal.setAt(this.#slots.parked, slot, row, loaded);
+    journal.setAt(this.#slots.parkedLeft, slot, row, this.#magazines.count.get(loaded - 1));
+    this.#thread.commit();
+    this.emptyParked(slot);
+    return true;
+  }
+
+  /** Puts what is left in the parked magazine of a slot into slabs; its thread may be allocating one of the objects. */
+  emptyParked(slot: SlotIndex): void {
+    const { words, journal } = this.#thread;
+    const { parked, parkedLeft } = this.#slots;
+    const row = this.#row;
+    const magazine = parked.at(slot, row) - 1;
+    for (let left = parkedLeft.at(slot, row); left > 0; left--) {
+      const object = this.#magazines.objects.at(magazine, left - 1);
+      const address = this.#slabs.object.address(object >> OBJECT_SLAB_SHIFT, object & OBJECT_POSITION_MASK);
+      const expected = cachedIn(magazine);
+      const state = compareExchange(words, address, expected, OBJECT_STATE.taken);
+      // A thread that ended here before may have taken it. What a user got stays with the user.
+      if (state === expected || state === OBJECT_STATE.taken) this.#store.putObject(row, object);
+      journal.setAt(parkedLeft, slot, row, left - 1);
+      this.#thread.commit();
+    }
+  }
+
+  /** Makes the parked magazine of a slot an empty one of the depot: of this slot, or of one whose thread has ended. */
+  settleParked(slot: SlotIndex): void {
+    const magazine = this.#slots.parked.at(slot, this.#row) - 1;
+    if (magazine < 0) return;
+    this.emptyParked(slot);
+    this.#thread.journal.set(this.#magazines.count, magazine, 0);
+    this.#thread.journal.setAt(this.#slots.parked, slot, this.#row, 0);
+    this.#pushEmpty(magazine);
+    this.#thread.commit();
+  }
+
   /** Empties both magazines of a slot into slabs, this slot's or a dead one's, and takes the magazines away. */
   drainSlot(slot: SlotIndex): void {
+    this.settleParked(slot);
     for (const column of [this.#slots.loaded, this.#slots.previous]) {
       const magazine = column.at(slot, this.#row) - 1;
       if (magazine < 0) continue;

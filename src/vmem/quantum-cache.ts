@@ -11,20 +11,27 @@
  *
  *             Allocating pops from the loaded magazine, freeing pushes onto it. When that fails the previous magazine takes
  *             its place, then one of the depot's, then the slabs fill or take.
- * INVARIANTS  I1 an object is in exactly one place: its slab (state -1), one magazine (state 0), or with a user (state
- *                its attachment), except during I2 and I3.
+ *             A thread that needs what others have cached empties their magazines too: the previous one like one of the
+ *             depot; the loaded one is parked first, which means that its slot has none, and that nobody uses it again
+ *             before its slot has come by the lock or its thread has ended.
+ * INVARIANTS  I1 an object is in exactly one place: its slab (state -1), one magazine (whose number its state has), or with
+ *                a user (state its attachment), except during I2 to I4.
  *             I2 allocating stores the owner, then lowers the count: an object of a dead slot's magazine is cached,
  *                whatever its state; one above the count is the user's.
  *             I3 freeing names the object in `pending`, then its state becomes -2 - slot, then the magazine has it, then its
- *                state becomes 0 and the name is taken back: after a dead slot's magazines went to slabs, a pending
- *                object in that state is in no other place and goes to its slab too.
- * LOCKING     Magazines that a slot has loaded are its own (W). A magazine changes hands only through the depot, under the
- *             cache's lock. An object's state is changed by compare-and-swap when it is freed, because two threads may free
- *             the same object by mistake: one of them is told.
- * COSTS       A pair is one compare-and-swap and about 26 plain loads and stores. Slow paths: one lock per magazine.
+ *                state names the magazine and the name is taken back: after a dead slot's magazines went to slabs, a
+ *                pending object in that state is in no other place and goes to its slab too.
+ *             I4 parking: under the lock, the slot's loaded magazine becomes none; if the slot then has no pending object,
+ *                what it frees from here on finds none, and what it is allocating right now is decided by the
+ *                compare-and-swap of the object's state: from this magazine to the user, or to `taken` by who empties it.
+ * LOCKING     Magazines that a slot has loaded are its own (W), but for I4. A magazine changes hands only through the depot,
+ *             under the cache's lock. An object's state is changed by compare-and-swap when it is freed, because two threads
+ *             may free the same object by mistake: one of them is told.
+ * COSTS       A pair is two compare-and-swaps and about 25 plain loads and stores. Slow paths: one lock per magazine.
  * FAILURE     -1 when neither magazines, slabs nor the arena have an object. Double frees throw `EINVAL`.
  * REJECTED    A stack shared by all threads (Treiber): one contended word for everybody, and ABA. A mutex per slot: its
- *             pair of read-modify-writes costs more than the pair of operations it would guard.
+ *             pair of read-modify-writes costs more than the pair of operations it would guard. Asking the owner of a magazine
+ *             to empty it: it may be idle for ever.
  * REFERENCES  Bonwick and Adams 2001, sections 3.1 to 3.4. test/explore/quantum.test.ts runs these paths under every
  *             schedule, with a death at every step.
  */
@@ -33,12 +40,13 @@ import { assert } from '../base/assert.ts';
 import { fail } from '../base/errors.ts';
 import { MAGAZINE_LANES, OBJECT_POSITION_MASK, OBJECT_SLAB_SHIFT } from '../layout/quantum-tables.ts';
 import type { BoundTables } from '../layout/region.ts';
-import { compareExchange } from '../sync/atomics.ts';
+import { compareExchange, load, store } from '../sync/atomics.ts';
 import { Mutex } from '../sync/mutex.ts';
 import { RANK } from '../sync/ranks.ts';
+import { STORES_IN_ORDER } from '../sync/stores.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
 import { MagazineDepot } from './magazine-depot.ts';
-import { beingFreedBy, OBJECT_STATE, type SlabStore } from './slab-store.ts';
+import { beingFreedBy, cachedIn, type SlabStore } from './slab-store.ts';
 
 /** Where slabs come from and go to: an arena. What is in flight is recorded so that a death loses nothing. */
 export interface SlabSource {
@@ -77,6 +85,8 @@ export class QuantumCache {
   /** This slot's lanes: element `row` is this cache's. */
   readonly #loaded: Int32Array;
   readonly #pending: Int32Array;
+  readonly #loadedAddress: number;
+  readonly #pendingAddress: number;
   readonly #hits: Float64Array;
   readonly #misses: Float64Array;
   readonly #freeMisses: Float64Array;
@@ -112,6 +122,8 @@ export class QuantumCache {
     this.#tables = tables;
     this.#loaded = magazineSlot.loaded.view.subarray(thread.slot * magazineSlot.loaded.stride);
     this.#pending = magazineSlot.pending.view.subarray(thread.slot * magazineSlot.pending.stride);
+    this.#loadedAddress = magazineSlot.loaded.address(thread.slot, row);
+    this.#pendingAddress = magazineSlot.pending.address(thread.slot, row);
     this.#hits = magazineSlot.hits.view.subarray(thread.slot * magazineSlot.hits.stride);
     this.#misses = magazineSlot.misses.view.subarray(thread.slot * magazineSlot.misses.stride);
     this.#freeMisses = magazineSlot.freeMisses.view.subarray(thread.slot * magazineSlot.freeMisses.stride);
@@ -135,8 +147,11 @@ export class QuantumCache {
     const count = this.#counts[magazine] as number;
     if (count === 0) return this.#allocSlow();
     const object = this.#objects[magazine + count - 1] as number;
-    // I2: the owner first, then the count.
-    this.#states[object] = this.#tag;
+    // I2: the owner first, then the count. I4: unless another thread has taken the object meanwhile.
+    const expected = cachedIn(loaded);
+    if (compareExchange(this.#words, this.#statesAddress + object, expected, this.#tag) !== expected) {
+      return this.#allocSlow();
+    }
     this.#counts[magazine] = count - 1;
     this.#tally(this.#hits, 1);
     return (this.#bases[object >> OBJECT_SLAB_SHIFT] as number) + (object & OBJECT_POSITION_MASK) * this.objectSize;
@@ -152,18 +167,20 @@ export class QuantumCache {
     if (position * this.objectSize !== offset || position >= this.#slabObjects) this.#failUnaligned(address);
     const object = (slab << OBJECT_SLAB_SHIFT) + position;
     const state = this.#states[object] as number;
-    if (state <= OBJECT_STATE.cached) this.#failDoubleFree(address);
+    if (state <= 0) this.#failDoubleFree(address);
     // I3: name the object, change its state, store it, take the name back.
-    this.#pending[this.row] = object + 1;
+    this.#name(object + 1);
     if (compareExchange(this.#words, this.#statesAddress + object, state, this.#freeing) !== state) {
-      this.#pending[this.row] = 0;
+      this.#name(0);
       this.#failDoubleFree(address);
     }
-    const loaded = (this.#loaded[this.row] as number) - 1;
+    // I4: behind the compare-and-swap, so that either the name is seen or this is.
+    const named = STORES_IN_ORDER ? (this.#loaded[this.row] as number) : load(this.#words, this.#loadedAddress);
+    const loaded = named - 1;
     const magazine = loaded * this.#magazineStride;
     const count = loaded < 0 ? MAGAZINE_LANES : (this.#counts[magazine] as number);
     if (count >= (this.#rounds[this.row] as number)) this.#freeSlow(object);
-    else this.#push(magazine, count, object);
+    else this.#push(loaded, count, object);
     return true;
   }
 
@@ -203,12 +220,31 @@ export class QuantumCache {
   }
 
   /**
-   * Stops caching, if no user has an object and no other slot has a magazine or is freeing. Null when it did, else why not.
+   * Puts back what all slots have cached, but for those that are freeing something at the moment. True when there was
+   * something.
+   */
+  drainAll(): boolean {
+    const { slot: slots } = this.#tables;
+    if (!this.#depot.mayHaveMagazines() && this.#tables.quantumCache.idleSlabs.get(this.row) === 0) return false;
+    this.#lock.enter();
+    let emptied = this.#depot.mayHaveMagazines();
+    this.#depot.drainSlot(this.#thread.slot);
+    for (let slot = 0; slot < slots.rowCount; slot++) {
+      if (slot !== this.#thread.slot) emptied = this.#depot.takeFrom(slot) || emptied;
+    }
+    this.#depot.drainDepot();
+    this.#lock.exit();
+    this.#returnIdleSlabs(0);
+    return emptied;
+  }
+
+  /**
+   * Stops caching, if no user has an object and no slot is freeing one. Null when it did, else why not.
    * From here on no slot can load a magazine, so that nobody is on the paths without a lock.
    */
   close(): string | null {
     const { quantumCache, magazineSlot, slot: slots } = this.#tables;
-    this.drain();
+    this.drainAll();
     this.#lock.enter();
     let why = this.#store.inUse(this.row) ? 'it has live allocations of cached sizes' : null;
     // After the states: a slot that is freeing has named the object before it changed its state.
@@ -216,7 +252,7 @@ export class QuantumCache {
       const { loaded, previous, pending } = magazineSlot;
       const idle =
         loaded.at(slot, this.row) === 0 && previous.at(slot, this.row) === 0 && pending.at(slot, this.row) === 0;
-      if (!idle) why = `the thread in slot ${slot} has cached objects of it; it must call drain() or detach first`;
+      if (!idle) why = `the thread in slot ${slot} is using it`;
     }
     if (why === null) this.#thread.journal.set(quantumCache.closed, this.row, 1);
     this.#lock.exit();
@@ -238,8 +274,16 @@ export class QuantumCache {
     this.#lock.enter();
     this.#depot.drainSlot(dead);
     this.#depot.settlePending(dead);
+    // What it was emptying of others.
+    for (let slot = 0; slot < this.#tables.slot.rowCount; slot++) this.#depot.emptyParked(slot);
     this.#lock.exit();
     this.#returnIdleSlabs(IDLE_SLABS_KEPT);
+  }
+
+  /** Names the object that this slot takes back, plus one; 0 none. What was stored before is seen before. */
+  #name(named: number): void {
+    if (STORES_IN_ORDER) this.#pending[this.row] = named;
+    else store(this.#words, this.#pendingAddress, named);
   }
 
   /** False once the arena is being destroyed, or its row serves another one. Under the lock. */
@@ -257,15 +301,16 @@ export class QuantumCache {
     counts[this.row] = (counts[this.row] as number) + amount;
   }
 
-  /** I3, from the magazine on; `magazine` is the place of its row in the columns. */
+  /** I3, from the magazine on. */
   #push(magazine: number, count: number, object: number): void {
-    this.#objects[magazine + count] = object;
-    this.#counts[magazine] = count + 1;
-    this.#states[object] = OBJECT_STATE.cached;
-    this.#pending[this.row] = 0;
+    const at = magazine * this.#magazineStride;
+    this.#objects[at + count] = object;
+    this.#counts[at] = count + 1;
+    this.#states[object] = cachedIn(magazine);
+    this.#name(0);
   }
 
-  /** Rare: the loaded magazine is empty or missing. */
+  /** Rare: the loaded magazine is empty, missing or parked. */
   #allocSlow(): number {
     this.#tally(this.#misses, 1);
     for (;;) {
@@ -274,6 +319,7 @@ export class QuantumCache {
         this.#lock.exit();
         return -1;
       }
+      this.#depot.settleParked(this.#thread.slot);
       const filled = this.#depot.loadFull() || this.#depot.fillFromSlabs();
       // Without a magazine to fill, an object is taken straight from its slab.
       const object = filled ? -1 : this.#store.takeObject(this.row, this.#tag);
@@ -292,10 +338,12 @@ export class QuantumCache {
   #freeSlow(object: number): void {
     this.#tally(this.#freeMisses, 1);
     this.#depot.enter(this.#lock);
+    this.#depot.settleParked(this.#thread.slot);
     if (this.#depot.loadEmpty()) {
+      // Read under the lock: I4 takes it away for a moment, but not for good while the object is pending.
+      const magazine = (this.#loaded[this.row] as number) - 1;
       this.#lock.exit();
-      const magazine = ((this.#loaded[this.row] as number) - 1) * this.#magazineStride;
-      this.#push(magazine, this.#counts[magazine] as number, object);
+      this.#push(magazine, this.#counts[magazine * this.#magazineStride] as number, object);
     } else {
       this.#depot.settlePending(this.#thread.slot);
       this.#lock.exit();

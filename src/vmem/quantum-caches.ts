@@ -22,9 +22,12 @@ import { ceilPowerOfTwo, fail } from '../base/index.ts';
 import { MAGAZINE_LANES } from '../layout/quantum-tables.ts';
 import type { Region } from '../layout/region.ts';
 import { compareExchange, load, store } from '../sync/atomics.ts';
+import { Mutex } from '../sync/mutex.ts';
+import { RANK } from '../sync/ranks.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
+import { MagazineDepot } from './magazine-depot.ts';
 import { QuantumCache, type SlabSource } from './quantum-cache.ts';
-import { OBJECT_STATE, SlabStore } from './slab-store.ts';
+import { cachedIn, isCached, OBJECT_STATE, SlabStore } from './slab-store.ts';
 
 /** Sizes above this many quanta are never cached. */
 export const CACHED_QUANTA_MAX = 64;
@@ -125,6 +128,18 @@ export function removeQuantumCaches(region: Region, arena: number): void {
   }
 }
 
+/** Gives back magazines of a slot, whose thread leaves or has ended, that were parked when their arena was destroyed. */
+export function releaseParked(thread: Thread, slot: SlotIndex): void {
+  const { quantumCache: caches, magazineSlot } = thread.region.tables;
+  for (let row = 0; row < caches.rowCount; row++) {
+    if (magazineSlot.parked.at(slot, row) === 0) continue;
+    const lock = new Mutex(thread, caches.lock.address(row), RANK.quantumCache);
+    lock.enter();
+    new MagazineDepot(thread, row, new SlabStore(thread)).drainSlot(slot);
+    lock.exit();
+  }
+}
+
 /** Claims a row by writing the arena into it, so that whoever dismantles the arena finds the row. */
 function claimRow(region: Region, arena: number): number {
   const { quantumCache: caches } = region.tables;
@@ -199,6 +214,13 @@ export class QuantumCaches {
   drain(): boolean {
     let emptied = false;
     for (const cache of this.#caches) emptied = cache.drain() || emptied;
+    return emptied;
+  }
+
+  /** The same for what all threads have cached. */
+  drainAll(): boolean {
+    let emptied = false;
+    for (const cache of this.#caches) emptied = cache.drainAll() || emptied;
     return emptied;
   }
 
@@ -291,8 +313,10 @@ export class QuantumCaches {
         const state = slabs.object.at(slab, position);
         seen++;
         if (state === OBJECT_STATE.inSlab) free++;
-        if ((state === OBJECT_STATE.cached) !== cached.has(object)) say(`I1 object ${object} in state ${state}`);
-        if (state < OBJECT_STATE.inSlab) say(`I3 object ${object} is being freed by nobody`);
+        const magazine = cached.get(object);
+        if (magazine === undefined ? isCached(state) : state !== cachedIn(magazine)) {
+          say(`I1 object ${object} in state ${state}`);
+        } else if (state < OBJECT_STATE.inSlab && !isCached(state)) say(`I3 object ${object} is being freed by nobody`);
       }
       if (free !== slabs.free.get(slab))
         say(`slab-store I1 slab ${slab} counts ${slabs.free.get(slab)} of ${free} free`);
@@ -308,8 +332,8 @@ export class QuantumCaches {
     return this.#bySize[(Math.ceil(size * this.#inverseQuantum) | 0) - 1] as QuantumCache;
   }
 
-  /** Objects in magazines of the depot and of all slots. */
-  #cachedObjects(row: number, problems: string[]): Set<number> {
+  /** Objects in magazines of the depot and of all slots, and the magazine that each is in. */
+  #cachedObjects(row: number, problems: string[]): Map<number, number> {
     const { quantumCache: rows, magazine, magazineSlot, slot } = this.#region.tables;
     const magazines: number[] = [];
     for (let at = rows.fullHead.get(row); at !== 0; at = magazine.next.get(at - 1)) magazines.push(at - 1);
@@ -318,13 +342,17 @@ export class QuantumCaches {
         if (column.at(owner, row) !== 0) magazines.push(column.at(owner, row) - 1);
       }
     }
-    const objects = new Set<number>();
+    const objects = new Map<number, number>();
     for (const at of magazines) {
       for (let i = 0; i < magazine.count.get(at); i++) {
         const object = magazine.objects.at(at, i);
         if (objects.has(object)) problems.push(`vmem/quantum-cache ${row}: I1 object ${object} is cached twice`);
-        objects.add(object);
+        objects.set(object, at);
       }
+    }
+    for (let owner = 0; owner < slot.rowCount; owner++) {
+      if (magazineSlot.parkedLeft.at(owner, row) === 0) continue;
+      problems.push(`vmem/quantum-cache ${row}: I4 a parked magazine of slot ${owner} is not empty`);
     }
     if (new Set(magazines).size !== magazines.length) {
       problems.push(`vmem/quantum-cache ${row}: magazine-depot I1 a magazine is in two places`);

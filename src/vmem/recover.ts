@@ -11,6 +11,7 @@ import { redeemPledge, type SlotIndex } from '../sync/index.ts';
 import type { ArenaCores } from './arena-cores.ts';
 import { STATE_CREATING, STATE_DESTROYING, STATE_READY } from './kinds.ts';
 import { dismantle } from './lifecycle.ts';
+import { releaseParked } from './quantum-caches.ts';
 import { recoverRecordings } from './recorder.ts';
 import { recoverQueue } from './space-queue.ts';
 import { abandonImports } from './span-service.ts';
@@ -35,4 +36,5 @@ export function recoverArenas(cores: ArenaCores, dead: SlotIndex): void {
     const halfway = state === STATE_CREATING || state === STATE_DESTROYING;
     if (halfway && arena.actor.get(row) === dead + 1) dismantle(cores, row);
   }
+  releaseParked(cores.thread, dead);
 }

@@ -8,8 +8,8 @@
  *               address -> (cache, base) -> hash bucket -> chain of slab rows -> object states
  *               slab    |object 0|object 1| ... |object n-1|rest|
  *
- *             An object's number is slab * MAGAZINE_LANES + position. Its state says who has it: -1 the slab, 0 a magazine,
- *             above 0 the attachment that allocated it, below -1 the slot that is freeing it (-2 - slot).
+ *             An object's number is slab * MAGAZINE_LANES + position. Its state says who has it: -1 the slab, above 0 the
+ *             attachment that allocated it, -2 - slot the slot that is freeing it, -1024 - magazine the magazine.
  * INVARIANTS  I1 `free` of a slab counts its objects in state -1.   I2 a slab is on its cache's list of partial slabs iff
  *             free > 0.   I3 a slab in use is in the chain of its bucket; one that is not in use is in the pool.
  * LOCKING     Slab columns are guarded by the lock of their cache; the hash and the pool by the pool's lock, inside it.
@@ -28,8 +28,21 @@ import { Mutex } from '../sync/mutex.ts';
 import { RANK } from '../sync/ranks.ts';
 import type { Thread } from '../sync/thread.ts';
 
-/** States of an object that name no owner. */
-export const OBJECT_STATE = { inSlab: -1, cached: 0 } as const;
+/** States of an object that name nobody. `taken`: out of the magazine that another thread empties, not yet in its slab. */
+export const OBJECT_STATE = { inSlab: -1, taken: -0x80000000 } as const;
+
+/** Minus the state of an object in magazine 0; what slots that take objects back say is above it. */
+const CACHED_FIRST = 1024;
+
+/** State of an object in a magazine: another one for each, so that a look at the state is a look at the place. */
+export function cachedIn(magazine: number): number {
+  return -CACHED_FIRST - magazine;
+}
+
+/** True for the state of an object in some magazine. */
+export function isCached(state: number): boolean {
+  return state <= -CACHED_FIRST && state !== OBJECT_STATE.taken;
+}
 
 /** State of an object that a slot is taking back from a user. */
 export function beingFreedBy(slot: number): number {
@@ -91,7 +104,7 @@ export class SlabStore {
       if (slabs.cache.get(slab) !== cache + 1) continue;
       for (let position = 0; position < objects; position++) {
         const state = slabs.object.at(slab, position);
-        if (state !== OBJECT_STATE.inSlab && state !== OBJECT_STATE.cached) return true;
+        if (state !== OBJECT_STATE.inSlab && !isCached(state)) return true;
       }
     }
     return false;

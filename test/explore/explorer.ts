@@ -29,6 +29,8 @@ export interface Bounds {
   readonly preemptions?: number;
   /** Let finite deadlines pass at any step. */
   readonly passTime?: boolean;
+  /** Let others run in front of plain stores too: for protocols that do without atomic operations in places. */
+  readonly plainStores?: boolean;
   /** Tell states apart by all that a thread ever observed: checks that merging by local state loses nothing. */
   readonly wholeHistories?: boolean;
   /** Stop as unfinished after so many states. */
@@ -216,7 +218,7 @@ export class Explorer {
     const monitor = this.#scenario.threads;
     const steps: string[] = [];
     const writing = last >= 0 && threads[last]?.status === STATUS.ready && threads[last]?.op?.kind === OP.write;
-    if (writing) return this.#mayDie(state, last) ? [`k${last}`, `${last}`] : [`${last}`];
+    if (writing && !this.#bounds.plainStores) return this.#mayDie(state, last) ? [`k${last}`, `${last}`] : [`${last}`];
     const canGoOn = last >= 0 && isRunnable(threads[last] as ThreadState);
     for (let thread = 0; thread <= monitor; thread++) {
       const { status, op } = threads[thread] as ThreadState;
@@ -351,8 +353,8 @@ export class Explorer {
     setRun(run);
     try {
       let { done, value } = program.next(input);
-      // A plain store is a stop only where the thread may die.
-      const mortal = this.#deathsLeft > 0 && this.#scenario.mortal.includes(thread);
+      // A plain store is a stop only where the thread may die, or others may see it.
+      const mortal = this.#bounds.plainStores || (this.#deathsLeft > 0 && this.#scenario.mortal.includes(thread));
       while (!done && (value as Op).kind === OP.write && (!mortal || this.#isPrivate(value as Op))) {
         const { view, address, a } = value as Op;
         view[address] = a;

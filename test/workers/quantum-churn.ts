@@ -56,6 +56,8 @@ while (load(stop, 0) === 0) {
       if (other !== 0) give(other - 1);
     }
   }
+  // Takes what the other workers have cached from under their hands.
+  if (random.chance(0.002)) arena.trim();
   operations++;
 }
 for (const id of live) give(id);

@@ -146,3 +146,17 @@ describe('cookies in a system', () => {
     expectSound();
   });
 });
+
+describe('metadata', () => {
+  it('are reported by table, and stay within what is said of them', () => {
+    vm = boot({ memory: '1 GiB', slots: 32, services: 'manual' });
+    const { bytes, perFrame, tables } = vm.statistics().metadata;
+    const sum = Object.values(tables).reduce((total, size) => total + size, 0);
+    expect(sum).toBeLessThanOrEqual(bytes);
+    // Tables begin at multiples of 128 bytes.
+    expect(bytes - sum).toBeLessThan(4096 + 128 * Object.keys(tables).length);
+    expect(perFrame).toBe(bytes / 2 ** 18);
+    expect(perFrame).toBeLessThan(110);
+    expect(tables.page).toBe(32 * 2 ** 18);
+  });
+});

@@ -110,7 +110,7 @@ export const anonMapTable = table('anonMap', 'anonMaps', 'records', {
 });
 
 /** Nodes of anon maps; a node of level 0 is a chunk of anons. Anon maps share nodes. */
-export const anonNodeTable = table('anonNode', 'anonNodes', 'records', {
+export const anonNodeTable = table('anonNode', 'anonNodes', 'columns', {
   entries: i32('L', 'nodes of the level below, or anons; + 1', { lanes: ANON_FANOUT }),
   refs: i32('L', 'nodes and anon maps that point here'),
   level: i32('L', '0: its entries are anons'),

@@ -1,7 +1,7 @@
 /**
  * Boot options: what a user chooses, and the geometry that follows from it.
  *
- * Every capacity has a default that grows with the memory, so that metadata stay below 1.5 % of it from 1 GiB up.
+ * Every capacity has a default that grows with the memory: `statistics().metadata` says what they come to, and for what.
  */
 
 import {
@@ -47,17 +47,17 @@ export interface BootOptions {
   readonly pmem?: PmemOptions;
   /** Threads that can be attached at a time, the system's own included: 4 to 64. Default 32. */
   readonly slots?: number;
-  /** Arenas that can exist at a time, the system's own and one for each address space included. Default 64 more than those. */
+  /** Arenas that can exist at a time, the system's own and one for each address space included. Default 32 more than those. */
   readonly arenas?: number;
   /** Boundary tags: about one per allocation and one per free block of all arenas. Default: one per 8 frames. */
   readonly tags?: number;
-  /** Files that can be known at a time. Default: one per 16 frames. */
+  /** Files that can be known at a time, open or not. Default: one per 32 frames. */
   readonly vnodes?: number;
   /** Address spaces that can exist at a time. Default 64. */
   readonly addressSpaces?: number;
-  /** Segments of all address spaces. Default: one per 64 frames, at least 1024. */
+  /** Segments of all address spaces. Default: one per 128 frames, at least 1024. */
   readonly segments?: number;
-  /** Pages of anonymous memory that can exist at a time, those in swap included. Default: twice as many as frames. */
+  /** Pages of anonymous memory that can exist at a time, those in swap included: more with swap. Default: as many as frames. */
   readonly anonymousPages?: number;
   /** Owners that can exist at a time. Default 16. */
   readonly owners?: number;
@@ -74,7 +74,7 @@ export interface BootOptions {
   readonly mappings?: MappingOptions;
   /** Limits of the default owner. Default: none. */
   readonly limits?: OwnerLimits;
-  /** Operations that recordings of arenas can hold between two drains, all four together: 64 bytes each. Default 16384. */
+  /** Operations that recordings of arenas can hold between two drains, all four together: 64 bytes each. Default 8192. */
   readonly recordEntries?: number;
   /** Polls of a held mutex before its waiter sleeps. Default 100. */
   readonly spinLimit?: number;
@@ -110,9 +110,9 @@ export interface PmemOptions {
   readonly reserveLimit?: number;
   /** Wholly free large pages that the pool keeps. Default 2. */
   readonly keepLarge?: number;
-  /** Cookies that can exist at a time. Default: one per 64 frames, 256 to 65536. */
+  /** Cookies that can exist at a time. Default: one per 128 frames, 256 to 65536. */
   readonly cookies?: number;
-  /** Runs that all cookies together can consist of. Default: one per 16 frames, at least 1024. */
+  /** Runs that all cookies together can consist of. Default: one per 32 frames, at least 1024. */
   readonly runs?: number;
   /** `'seed'`: exactly as `pmem.c`, with its queue and its accounting. */
   readonly compat?: 'seed';
@@ -191,17 +191,18 @@ export function planBoot(options: BootOptions): BootPlan {
   const slots = attached % 32 === 0 ? attached - 1 : attached;
   const frames = memoryMaxBytes / pageSize;
   const tags = integer('tags', Math.max(8192, Math.ceil(frames / 8)), 256, 2 ** 27);
-  const vnodes = integer('vnodes', Math.min(65536, Math.max(256, Math.ceil(frames / 16))), 1, 2 ** 22);
+  const vnodes = integer('vnodes', Math.min(65536, Math.max(256, Math.ceil(frames / 32))), 1, 2 ** 22);
   const addressSpaces = integer('addressSpaces', 64, 1, 16384);
-  const segments = integer('segments', Math.max(1024, Math.ceil(frames / 64)), 16, 2 ** 22);
-  const anonymousPages = integer('anonymousPages', 2 * frames, 16, 2 ** 30);
+  const segments = integer('segments', Math.max(1024, Math.ceil(frames / 128)), 16, 2 ** 22);
+  const anonymousPages = integer('anonymousPages', frames, 16, 2 ** 30);
   const slabs = Math.max(512, Math.ceil(tags / 32));
   const slotLanes = Math.ceil(slots / 32);
-  const pathBytes = Math.max(65536, vnodes * 128);
+  const pathBytes = Math.max(65536, vnodes * 96);
   const physical = planPhysical(options.physical ?? {});
   const pmem = planPmem(options.pmem ?? {}, frames);
   const policies = Object.keys(REPLACEMENT) as ReplacementName[];
   const replacement = REPLACEMENT[oneOf('replacement', options.replacement ?? 'clock', policies)];
+  const pagelock = planPagelock(options.pagelock ?? {}, frames);
   const mappings = planMappings(options.mappings ?? {}, frames, pageSize, slots);
   const geometry: Geometry = {
     slots,
@@ -212,7 +213,7 @@ export function planBoot(options: BootOptions): BootPlan {
     owners: integer('owners', 16, 1, 4096),
     callbacks: integer('callbacks', 64, 1, 4096),
     // Each address space has one for its room.
-    arenas: integer('arenas', 64 + addressSpaces, 4, 65536),
+    arenas: integer('arenas', 32 + addressSpaces, 4, 65536),
     tags,
     tagBuckets: 2 * ceilPowerOfTwo(tags),
     frames,
@@ -227,7 +228,7 @@ export function planBoot(options: BootOptions): BootPlan {
     quantumCaches: 256,
     spaceWaiters: 4 * slots,
     recordings: RECORDINGS,
-    recordEntries: integer('recordEntries', 16384, 64, 2 ** 24),
+    recordEntries: integer('recordEntries', 8192, 64, 2 ** 24),
     frameWaiters: 4 * slots,
     frameCacheFrames: physical.slotFrames,
     frameCacheLanes: Math.max(1, physical.slotFrames),
@@ -238,7 +239,7 @@ export function planBoot(options: BootOptions): BootPlan {
     physSegments: 64,
     ...physical.geometry,
     ...physGeometry(frames, physical.frameOrder !== FRAME_ORDER.lowest),
-    ...pagelockGeometry(frames, pageSize, options.pagelock ?? {}),
+    ...pagelockGeometry(frames, pageSize, pagelock),
     ...pmem.geometry,
     ...pmemGeometry(frames, pmem.plan.largeFrames),
     deviceMaps: 256,
@@ -260,11 +261,18 @@ export function planBoot(options: BootOptions): BootPlan {
     marks: { ...defaultMarks(memoryBytes / pageSize), ...physical.marks },
     pmem: pmem.plan,
     limits: options.limits ?? {},
-    pagelock: options.pagelock ?? {},
+    pagelock,
     replacement,
     mappingState: mappings.state,
     services,
   };
+}
+
+/** Buckets that follow from how many ranges there can be: the original takes four times as many, and replays do. */
+function planPagelock(options: PagelockOptions, frames: number): PagelockOptions {
+  if (options.compat === 'seed') return options;
+  const window = Math.max(1024, ceilPowerOfTwo(Math.ceil((options.memoryPages ?? frames) / 16)));
+  return { ...options, windowBuckets: options.windowBuckets || window, wiredBuckets: options.wiredBuckets || 1024 };
 }
 
 /** Capacities of the pagelock cache: its hash tables as it sizes them, and a range per 32 pages. */
@@ -287,9 +295,9 @@ function spaceGeometry(frames: number, addressSpaces: number, segments: number, 
     addressSpaces,
     segments,
     anonMaps: segments,
-    anonNodes: Math.ceil(anons / ANON_FANOUT) + 4 * segments,
+    anonNodes: Math.ceil(anons / ANON_FANOUT) + 2 * segments,
     anons,
-    shadowLists: Math.max(1024, Math.ceil(frames / 32)),
+    shadowLists: Math.max(1024, Math.ceil(frames / 64)),
     swapWords: Math.ceil(anons / 32),
   };
 }
@@ -365,8 +373,8 @@ function planPmem(options: PmemOptions, frames: number) {
   requireInteger('boot: pmem', 'reserveLimit', reserveLimit, 0, Number.MAX_SAFE_INTEGER);
   requireInteger('boot: pmem', 'keepLarge', keepLarge, 0, FRAMES_MAX);
   if (compat !== undefined) oneOf('pmem.compat', compat, ['seed']);
-  const cookies = options.cookies ?? Math.min(65536, Math.max(256, Math.ceil(frames / 64)));
-  const runs = options.runs ?? Math.max(1024, Math.ceil(frames / 16));
+  const cookies = options.cookies ?? Math.min(65536, Math.max(256, Math.ceil(frames / 128)));
+  const runs = options.runs ?? Math.max(1024, Math.ceil(frames / 32));
   return {
     geometry: {
       pmemCookies: requireInteger('boot: pmem', 'cookies', cookies, 1, 2 ** 24),

@@ -1,5 +1,6 @@
 /** What `VirtualMemory.statistics` reports. */
 
+import { type Geometry, layoutOf } from '../layout/index.ts';
 import { type PageCounter, pageStatistics } from '../page/index.ts';
 import type { FrameCounts } from '../phys/index.ts';
 import type { CacheStatistics } from '../seg/index.ts';
@@ -20,6 +21,27 @@ export interface SystemStatistics {
   readonly pagelock: CacheStatistics;
   /** The rounds of the pagedaemon. */
   readonly pagedaemon: PagedaemonStatistics;
+  /** What the tables behind everything come to. */
+  readonly metadata: MetadataReport;
+}
+
+/** Bytes set aside for metadata; the operating system gives those that are never used no memory. */
+export interface MetadataReport {
+  readonly bytes: number;
+  /** Bytes for each frame of the memory that can be online. */
+  readonly perFrame: number;
+  /** Bytes by table, the largest first. */
+  readonly tables: Readonly<Record<string, number>>;
+}
+
+function metadataOf(geometry: Geometry): MetadataReport {
+  const { places, sizeBytes } = layoutOf(geometry);
+  const sizes = Object.values(places).map(({ name, startBytes, endBytes }): [string, number] => [
+    name,
+    endBytes - startBytes,
+  ]);
+  sizes.sort((a, b) => b[1] - a[1]);
+  return { bytes: sizeBytes, perFrame: sizeBytes / geometry.frames, tables: Object.fromEntries(sizes) };
 }
 
 /** Reads the numbers. */
@@ -32,5 +54,6 @@ export function readSystem(vm: VirtualMemory): SystemStatistics {
     pages: pageStatistics(region),
     pagelock: vm.pagelock.statistics(),
     pagedaemon: vm.pagedaemon.statistics(),
+    metadata: metadataOf(region.geometry),
   };
 }

@@ -123,6 +123,7 @@ describe('frames that move under several workers', () => {
       'phys.list.waiting',
       'pmem.move.claimed',
       'pmem.move.copied',
+      'pmem.move.giving',
       'pmem.move.done',
       'page.relocate.copied',
       'page.relocate.moved',

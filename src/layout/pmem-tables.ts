@@ -50,6 +50,7 @@ export const pmemCookieTable = table('pmemCookie', 'pmemCookies', 'columns', {
   maker: i32('L', 'attachment of the thread that made it'),
   mover: i32('L', 'callback + 1 that lets its frames move, 0: they are locked'),
   moving: i32('L', 'slot + 1 that moves a frame of it'),
+  contiguous: i32('L', '1: its frames lie side by side, and move together'),
 });
 
 /** One row per run of frames in a chain. */
@@ -89,6 +90,8 @@ export const pmemSlotTable = table('pmemSlot', 'slots', 'columns', {
   moveIndex: i32('L', 'which of its frames'),
   moveFrom: i32('L', 'the frame'),
   moveTo: i32('L', 'frame + 1 that it moves to, 0 none yet'),
+  moveCount: i32('L', 'frames from both on that move together'),
+  moveAsked: i32('L', 'which of them was asked for'),
 });
 
 /** One row per device map. */

@@ -88,6 +88,12 @@ export class PageLists {
     this.#core.stamp(first, count, movable ? FRAME_USE.movable : FRAME_USE.list);
   }
 
+  /** Under the frames' lock, with nothing logged: first of `count` adjacent free frames, which stay free, or -1. */
+  findFree(count: number): FrameIndex {
+    const high = this.#thread.region.geometry.frames;
+    return this.#search.oneRun({ count, low: 0, high, alignment: 1, boundary: 0, segments: 1, wait: null });
+  }
+
   /** Frames in lists. */
   get outstanding(): number {
     return this.#core.countOf(FRAME_USE.list);

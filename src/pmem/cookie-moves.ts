@@ -8,22 +8,37 @@
  *
  *               slot's row   none -1-> claimed(cookie, index, from) -2-> to -5-> moved -6-> none
  *
+ *             A contiguous cookie goes as a whole, to a run of free frames; 2 and 5 then take several commits:
+ *
+ *               from   |movable|movable|movable|     5 listGiving with the slot's mark, then free, but for the one asked for
+ *               to     |free|free|free|              2 movable with the slot's mark
+ *
  * INVARIANTS  I1 a cookie is claimed by one slot at most, whose row says so, and is not freed meanwhile.
  *             I2 at every commit exactly one frame stands in the cookie's chain at the index.
+ *             I3 of the frames that a slot's row names, those at `to` with its mark are the cookie's or go back when it dies
+ *                before 5, and those at `from` of use listGiving with its mark are the cookie's again before 5 and go back
+ *                after it.
  * LOCKING     The pmem lock, and the frames' lock in it, in which all of a step is logged: both commit together. The mover is
  *             asked and told without locks.
- * COSTS       A walk over the runs of movable cookies, a copy of the frame, what the mover does.
+ * COSTS       A walk over the runs of movable cookies, a copy of the frames, what the mover does.
  * FAILURE     False: no movable cookie has the frame, its mover refuses or is not known in this thread, or no frame or row is
- *             left. A death before 5 leaves the frame in place, later it has moved; either way the mover is told by whoever
+ *             left; of a contiguous cookie, no run. A death before 5 leaves the frame in place, later it has moved; either way the mover is told by whoever
  *             recovers, if it is known there.
- * REJECTED    Contiguous cookies that move: all of their frames would have to move at once. A word for each frame that names
+ * REJECTED    A word for each frame that names
  *             its cookie: 4 bytes a frame for memory that may never see pmem.
  * REFERENCES  pmem.c, comment on the right solution; illumos page_relocate; Linux movable_operations.
  */
 
 import { VERIFY } from '../base/verify.ts';
 import type { BoundTables } from '../layout/region.ts';
-import { type Banks, FRAME_USE, type FrameIndex, type FrameReclaimer, type PageLists } from '../phys/index.ts';
+import {
+  type Banks,
+  FRAME_USE,
+  type FrameIndex,
+  type FrameReclaimer,
+  type PageLists,
+  SLOT_SHIFT,
+} from '../phys/index.ts';
 import type { Callbacks } from '../sync/callbacks.ts';
 import { faultPoint } from '../sync/fault.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
@@ -87,10 +102,10 @@ export class CookieMoves implements FrameReclaimer {
     try {
       if (willing) {
         // 4.
-        this.#banks.copyFrame(frame, move.to);
+        for (let at = 0; at < move.frames; at++) this.#banks.copyFrame(move.from + at, move.to + at);
         if (VERIFY) faultPoint(this.#thread, 'pmem.move.copied');
         // 5.
-        moved = this.#replace(move, use);
+        moved = move.frames === 1 ? this.#replace(move, use) : this.#replaceAll(move, frame, use);
       }
     } finally {
       if (!moved) this.#undo(slot);
@@ -108,6 +123,7 @@ export class CookieMoves implements FrameReclaimer {
     if (stage === MOVE_STAGE.none) return;
     const move = this.#moveOf(dead);
     const mover = this.#moverOf(move.cookie.cookie);
+    if (move.frames > 1) this.#recoverRun(move, stage, dead);
     if (stage === MOVE_STAGE.claimed) this.#undo(dead);
     try {
       mover?.after(move, stage === MOVE_STAGE.moved);
@@ -119,25 +135,47 @@ export class CookieMoves implements FrameReclaimer {
 
   #claim(frame: FrameIndex): boolean {
     const { core, reserve } = this.#lists.frames;
-    const { journal, slot } = this.#thread;
     this.#work.mutex.enter();
     const standing = this.#find(frame);
     let to = -1;
-    if (standing !== null && this.#work.chains.hasSpare(2)) {
+    if (standing !== null) {
+      const together = this.#cookies.contiguous.get(standing.cookie) === 1;
       core.mutex.enter();
-      to = core.free > reserve ? core.takeNext(FRAME_USE.movable) : -1;
-      if (to >= 0) {
-        journal.set(this.#cookies.moving, standing.cookie, slot + 1);
-        journal.set(this.#slot.moveCookie, slot, standing.cookie);
-        journal.set(this.#slot.moveIndex, slot, standing.index);
-        journal.set(this.#slot.moveFrom, slot, frame);
-        journal.set(this.#slot.moveTo, slot, to + 1);
-        journal.set(this.#slot.moveStage, slot, MOVE_STAGE.claimed);
+      if (together) {
+        to = this.#claimRun(standing, frame);
+      } else if (this.#work.chains.hasSpare(2)) {
+        to = core.free > reserve ? core.takeNext(FRAME_USE.movable) : -1;
+        if (to >= 0) this.#note(standing.cookie, standing.index, frame, to, 1, frame);
       }
       core.mutex.exit();
     }
     this.#work.mutex.exit();
     return to >= 0;
+  }
+
+  /** Under both locks, with nothing logged: steps 1 and 2 for a whole run; its new first frame, or -1. */
+  #claimRun({ cookie, row }: Standing, asked: FrameIndex): FrameIndex {
+    const { core, reserve } = this.#lists.frames;
+    const { first, count } = this.#work.chains.run(row);
+    const to = core.free - count < reserve ? -1 : this.#lists.findFree(count);
+    // Whoever moves frames together has nothing from a run that goes up.
+    if (to < 0 || (core.lowestFirst && to > first)) return -1;
+    this.#note(cookie, 0, first, to, count, asked);
+    this.#thread.commit();
+    core.takeRun(to, count, FRAME_USE.movable);
+    return to;
+  }
+
+  #note(cookie: CookieIndex, index: number, from: FrameIndex, to: FrameIndex, count: number, asked: FrameIndex): void {
+    const { journal, slot } = this.#thread;
+    journal.set(this.#cookies.moving, cookie, slot + 1);
+    journal.set(this.#slot.moveCookie, slot, cookie);
+    journal.set(this.#slot.moveIndex, slot, index);
+    journal.set(this.#slot.moveFrom, slot, from);
+    journal.set(this.#slot.moveTo, slot, to + 1);
+    journal.set(this.#slot.moveCount, slot, count);
+    journal.set(this.#slot.moveAsked, slot, asked);
+    journal.set(this.#slot.moveStage, slot, MOVE_STAGE.claimed);
   }
 
   #replace({ cookie, from, to }: CookieMove, use: number): boolean {
@@ -157,13 +195,56 @@ export class CookieMoves implements FrameReclaimer {
     return fits;
   }
 
-  /** The frame that was taken goes back, and the claim ends. */
+  /** Step 5 for all frames of a cookie that lie side by side. */
+  #replaceAll({ cookie, from, to, frames }: CookieMove, asked: FrameIndex, use: number): boolean {
+    const { core } = this.#lists.frames;
+    const { chains } = this.#work;
+    this.#work.mutex.enter();
+    core.mutex.enter();
+    core.stamp(from, frames, FRAME_USE.listGiving);
+    chains.shift(chains.headOf(this.#work.chainOf(cookie.cookie)), to);
+    core.convert(asked, use);
+    this.#thread.journal.set(this.#slot.moveStage, this.#thread.slot, MOVE_STAGE.moved);
+    this.#thread.commit();
+    if (VERIFY) faultPoint(this.#thread, 'pmem.move.giving');
+    core.giveRun(from, asked - from, FRAME_USE.listGiving);
+    core.giveRun(asked + 1, from + frames - asked - 1, FRAME_USE.listGiving);
+    core.mutex.exit();
+    this.#work.mutex.exit();
+    return true;
+  }
+
+  /** I3, for a slot that died. What is left then is what `#undo` or `#end` expects. */
+  #recoverRun({ from, to, frames }: CookieMove, stage: number, dead: SlotIndex): void {
+    const { core } = this.#lists.frames;
+    const mark = (dead + 1) << SLOT_SHIFT;
+    const claimed = stage === MOVE_STAGE.claimed;
+    core.mutex.enter();
+    for (let at = 0; at < frames; at++) {
+      const leaves = claimed ? to + at : from + at;
+      if (core.wordOf(leaves) === (mark | (claimed ? FRAME_USE.movable : FRAME_USE.listGiving))) {
+        if (core.source.has(leaves)) core.restamp(leaves, FRAME_USE.free);
+        else core.give(leaves);
+        this.#thread.commit();
+      }
+      if (claimed && core.wordOf(from + at) === (mark | FRAME_USE.listGiving)) {
+        core.restamp(from + at, mark | FRAME_USE.movable);
+      }
+    }
+    core.mutex.exit();
+  }
+
+  /** The frames that were taken go back, and the claim ends. */
   #undo(slot: SlotIndex): void {
     const { core } = this.#lists.frames;
     const { journal } = this.#thread;
+    const to = this.#slot.moveTo.get(slot) - 1;
+    const count = this.#slot.moveCount.get(slot);
     this.#work.mutex.enter();
     core.mutex.enter();
-    core.give(this.#slot.moveTo.get(slot) - 1);
+    // Those of a dead slot's run have gone back already.
+    if (count === 1) core.give(to);
+    else if (slot === this.#thread.slot) core.giveRun(to, count, FRAME_USE.movable);
     journal.set(this.#slot.moveTo, slot, 0);
     journal.set(this.#slot.moveStage, slot, MOVE_STAGE.none);
     journal.set(this.#cookies.moving, this.#slot.moveCookie.get(slot), 0);
@@ -181,7 +262,7 @@ export class CookieMoves implements FrameReclaimer {
   }
 
   #moveOf(slot: SlotIndex): CookieMove {
-    const { moveCookie, moveIndex, moveFrom, moveTo } = this.#slot;
+    const { moveCookie, moveIndex, moveFrom, moveTo, moveCount } = this.#slot;
     const cookie = moveCookie.get(slot);
     const { generation, frames } = this.#cookies;
     return {
@@ -189,6 +270,7 @@ export class CookieMoves implements FrameReclaimer {
       index: moveIndex.get(slot),
       from: moveFrom.get(slot),
       to: moveTo.get(slot) - 1,
+      frames: moveCount.get(slot),
     };
   }
 

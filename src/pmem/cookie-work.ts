@@ -87,7 +87,7 @@ export class CookieWork {
   }
 
   /** 1. Claims a row, which this slot's row names; -1 when there is none. */
-  claim(frames: number, mover = 0): CookieIndex {
+  claim(frames: number, mover = 0, contiguous = false): CookieIndex {
     for (let number = 0; number < 3; number++) if (this.#faults?.tableRow(number) === false) return -1;
     const { journal, slot } = this.#thread;
     const { cookieFree, cookieFresh, cookieCount } = this.#row;
@@ -105,6 +105,7 @@ export class CookieWork {
       journal.set(this.#cookies.owner, row, ownerOf(this.#thread));
       journal.set(this.#cookies.maker, row, this.#thread.attachment);
       journal.set(this.#cookies.mover, row, mover);
+      journal.set(this.#cookies.contiguous, row, contiguous ? 1 : 0);
       journal.set(this.#cookies.head, row, 0);
       journal.set(this.#cookies.tail, row, 0);
       journal.set(cookieCount, 0, cookieCount.get(0) + 1);

@@ -49,6 +49,8 @@ export interface CookieMove {
   readonly index: number;
   readonly from: number;
   readonly to: number;
+  /** Frames from `from` on that move to those from `to` on: one, or all of a contiguous cookie. */
+  readonly frames: number;
 }
 
 /**
@@ -56,8 +58,8 @@ export interface CookieMove {
  * registered name; runs with no lock held.
  */
 export interface CookieMover {
-  /** Stops all use of the frame `from`, in every thread, until `after`; false: it cannot be moved now. Must not wait long. */
+  /** Stops all use of the frames that move, in every thread, until `after`; false: it cannot be moved now. Must not wait long. */
   before(move: CookieMove): boolean;
-  /** The bytes are in `to` now, or, when not `moved`, still in `from`. Also called for a thread that died in between. */
+  /** The bytes are at `to` now, or, when not `moved`, still at `from`. Also called for a thread that died in between. */
   after(move: CookieMove, moved: boolean): void;
 }

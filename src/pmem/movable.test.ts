@@ -103,10 +103,48 @@ describe('movable cookies', () => {
     expect(stranger.tryTakeRun(50)).toBe(-1);
     expect(unknowing.lastReport.failure).toBeNull();
     expectSound(s);
-    const asked = { size: PAGE, contiguous: true, movable: MOVER };
-    expect(() => s.pmem.alloc(asked)).toThrow(/EINVAL.*not contiguous for long/);
     s.pmem.free(cookie);
     expect(s.frames.counts().free).toBe(64);
+  });
+
+  it('move as a whole when they are contiguous, to where a run is free', () => {
+    const s = setUp();
+    const spacer = s.lists.alloc({ size: 8 * PAGE });
+    const cookie = s.pmem.alloc({ size: 12 * PAGE, contiguous: true, movable: MOVER });
+    sign(s.banks, s.pmem, cookie);
+    expect(s.pmem.runs(cookie)).toEqual([{ first: 8, count: 12 }]);
+    s.lists.free(spacer);
+    const list = s.lists.allocWait({ size: 16 * PAGE, high: 16 * PAGE - 1 }, { timeoutMs: 100 });
+    expect(list.runs).toEqual([{ first: 0, count: 16 }]);
+    expect(s.pmem.runs(cookie)).toEqual([{ first: 20, count: 12 }]);
+    expectSigned(s.banks, s.pmem, cookie);
+    expect(s.pmem.view(cookie)).toMatchObject({ bank: 0, offset: 20 * PAGE });
+    expect(s.moves).toMatchObject([
+      { index: 0, from: 8, to: 20, frames: 12 },
+      { index: 0, from: 8, to: 20, frames: 12, ended: true },
+    ]);
+    // What it left and nobody asked for is free.
+    expect(s.frames.counts().free).toBe(64 - 28);
+    expectSound(s);
+    s.lists.free(list);
+    expect(s.frames.compact()).toMatchObject({ longestAfter: 52 });
+    expect(s.pmem.runs(cookie)).toEqual([{ first: 0, count: 12 }]);
+    expectSigned(s.banks, s.pmem, cookie);
+    // Refused, or without a run to go to, it stays.
+    s.side.willing = false;
+    expect(() => s.frames.offline(0, 4, { timeoutMs: 0 })).toThrow(/EBUSY/);
+    s.side.willing = true;
+    const rest = s.lists.alloc({ size: 44 * PAGE });
+    expect(() => s.frames.offline(0, 4, { timeoutMs: 0 })).toThrow(/EBUSY/);
+    expectSigned(s.banks, s.pmem, cookie);
+    s.lists.free(rest);
+    s.frames.offline(0, 4);
+    expect(s.pmem.runs(cookie)[0]?.first).toBeGreaterThanOrEqual(4);
+    expectSigned(s.banks, s.pmem, cookie);
+    s.frames.online(0, 4);
+    s.pmem.free(cookie);
+    expect(s.frames.takeRun(64)).toBe(0);
+    expectSound(s);
   });
 
   it('are freed by the maker, or for a thread that has ended', () => {
@@ -134,7 +172,11 @@ describe('movable cookies', () => {
       s.side.willing = random.chance(0.8);
       const choice = random.below(5);
       if (choice <= 1) {
-        const cookie = s.pmem.tryAlloc({ size: random.between(1, 12) * PAGE, movable: MOVER });
+        const cookie = s.pmem.tryAlloc({
+          size: random.between(1, 12) * PAGE,
+          contiguous: random.chance(0.4),
+          movable: MOVER,
+        });
         if (cookie !== null) {
           sign(s.banks, s.pmem, cookie);
           cookies.push(cookie);
@@ -165,39 +207,45 @@ describe('movable cookies', () => {
     expectSound(s);
   });
 
-  it('are whole when the thread that moves them, makes them or frees them dies at any step', () => {
-    const s = setUp(32);
-    const cookie = s.pmem.alloc({ size: 5 * PAGE, movable: MOVER });
-    sign(s.banks, s.pmem, cookie);
-    const victim = attach(s.region, testThread(s.region), s.banks);
-    const recoverers = [
-      (_self: unknown, dead: number) => s.pmem.recover(dead),
-      (_self: unknown, dead: number) => s.frames.recover(dead),
-    ];
-    const plan = { region: s.region, self: s.thread, victim: victim.thread, recoverers };
-    let steps = dieAtEveryStep({
-      ...plan,
-      operation: () => void victim.lists.allocWait({ size: 24 * PAGE, high: 24 * PAGE - 1 }, { timeoutMs: 0 }),
-      verify: () => {
-        expectSound(s);
-        expect(s.region.tables.pmemCookie.moving.get(cookie.cookie)).toBe(0);
-        expect(s.pmem.getPfns(cookie, 0, 5)).toHaveLength(5);
-        const uses = Array.from({ length: 32 }, (_, frame) => s.frames.useOf(frame));
-        expect(uses.filter((use) => use === FRAME_USE.movable)).toHaveLength(5);
-        for (const frame of s.pmem.getPfns(cookie, 0, 5)) expect(uses[frame]).toBe(FRAME_USE.movable);
-      },
-    });
-    steps += dieAtEveryStep({
-      ...plan,
-      operation: () => victim.pmem.free(victim.pmem.alloc({ size: 4 * PAGE, movable: MOVER })),
-      verify: () => {
-        expectSound(s);
-        for (const { cookie: row } of s.pmem.cookies())
-          if (row !== cookie.cookie) s.pmem.freeOf(victim.thread.attachment);
-        expect(s.frames.counts().free).toBe(27);
-      },
-    });
-    console.log(`${steps} steps`);
-    expect(steps).toBeGreaterThan(150);
-  });
+  it.each([false, true])(
+    'are whole when the thread that moves them, makes them or frees them dies at any step, contiguous %s',
+    (contiguous) => {
+      const s = setUp(32);
+      const spacer = contiguous ? s.lists.alloc({ size: 2 * PAGE }) : null;
+      const cookie = s.pmem.alloc({ size: 5 * PAGE, contiguous, movable: MOVER });
+      if (spacer !== null) s.lists.free(spacer);
+      sign(s.banks, s.pmem, cookie);
+      const victim = attach(s.region, testThread(s.region), s.banks);
+      const recoverers = [
+        (_self: unknown, dead: number) => s.pmem.recover(dead),
+        (_self: unknown, dead: number) => s.frames.recover(dead),
+      ];
+      const plan = { region: s.region, self: s.thread, victim: victim.thread, recoverers };
+      let steps = dieAtEveryStep({
+        ...plan,
+        operation: () => void victim.lists.allocWait({ size: 24 * PAGE, high: 24 * PAGE - 1 }, { timeoutMs: 0 }),
+        verify: () => {
+          expectSound(s);
+          expect(s.region.tables.pmemCookie.moving.get(cookie.cookie)).toBe(0);
+          expect(s.pmem.getPfns(cookie, 0, 5)).toHaveLength(5);
+          const uses = Array.from({ length: 32 }, (_, frame) => s.frames.useOf(frame));
+          expect(uses.filter((use) => use === FRAME_USE.movable)).toHaveLength(5);
+          for (const frame of s.pmem.getPfns(cookie, 0, 5)) expect(uses[frame]).toBe(FRAME_USE.movable);
+          if (contiguous) expect(s.pmem.runs(cookie)).toHaveLength(1);
+        },
+      });
+      steps += dieAtEveryStep({
+        ...plan,
+        operation: () => victim.pmem.free(victim.pmem.alloc({ size: 4 * PAGE, contiguous, movable: MOVER })),
+        verify: () => {
+          expectSound(s);
+          for (const { cookie: row } of s.pmem.cookies())
+            if (row !== cookie.cookie) s.pmem.freeOf(victim.thread.attachment);
+          expect(s.frames.counts().free).toBe(27);
+        },
+      });
+      console.log(`${steps} steps`);
+      expect(steps).toBeGreaterThan(150);
+    },
+  );
 });

@@ -45,7 +45,7 @@ export interface PmemRequest {
   readonly contiguous?: boolean;
   /**
    * Lets its frames move when they are in somebody's way, instead of locking them: see `CookieMover`. They are not charged
-   * as locked, and come from no large page. Not for contiguous cookies. Default: they stay where they are.
+   * as locked, and come from no large page. A contiguous cookie moves as a whole. Default: they stay where they are.
    */
   readonly movable?: CallbackReference;
 }
@@ -123,9 +123,6 @@ export class Pmem {
   tryAlloc(request: PmemRequest): Cookie | null {
     const { size, wait = false, contiguous = false, movable } = request;
     rejectUnknownOptions('pmem.alloc', request, ['size', 'wait', 'contiguous', 'movable']);
-    if (contiguous && movable !== undefined) {
-      failMisuse('pmem.alloc', { contiguous }, 'a cookie whose frames move is not contiguous for long');
-    }
     requireInteger('pmem.alloc', 'size', size, 0, Number.MAX_SAFE_INTEGER);
     const frames = Math.ceil(size / this.#pageSize);
     const report = newReport();
@@ -134,7 +131,7 @@ export class Pmem {
     if (frames === 0 || frames >= Math.floor(this.#thread.region.geometry.frames / 2)) report.failure = 'args';
     if (report.failure !== null) return null;
     const work = this.#work;
-    const row = work.claim(frames, movable === undefined ? 0 : this.#callbacks.intern(movable) + 1);
+    const row = work.claim(frames, movable === undefined ? 0 : this.#callbacks.intern(movable) + 1, contiguous);
     if (row < 0) report.failure = 'tables';
     if (row < 0) return null;
     try {

@@ -173,6 +173,11 @@ export class RunChains {
     if (behind > 0) this.#insertAfter(place, at, this.#take(), frame + direction, direction * behind);
   }
 
+  /** The frames of a run lie somewhere else now. */
+  shift(row: number, first: FrameIndex): void {
+    this.#thread.journal.set(this.#runs.first, row, first);
+  }
+
   /** Removes a run from its chain. */
   remove(place: ChainPlace, row: number): void {
     const { journal } = this.#thread;

@@ -123,6 +123,7 @@ export const FAULT_POINTS = [
   'phys.removal.cancelling',
   'pmem.move.claimed',
   'pmem.move.copied',
+  'pmem.move.giving',
   'pmem.move.done',
   'vnode.io.serving',
   'seg.space.changed',

@@ -70,7 +70,11 @@ function look(frame: number, sign: number, what: string): void {
 }
 
 function takeCookie(): void {
-  const cookie = vm.pmem.tryAlloc({ size: random.between(1, 12) * page, movable: { export: 'test.mover' } });
+  const cookie = vm.pmem.tryAlloc({
+    size: random.between(1, 12) * page,
+    contiguous: random.chance(0.3),
+    movable: { export: 'test.mover' },
+  });
   if (cookie === null) return;
   const sign = nextSign++;
   cookies.push({ cookie, sign });

@@ -166,6 +166,11 @@ export const spaceSlotTable = table('spaceSlot', 'slots', 'columns', {
   clearTo: i32('L', 'page behind them'),
   unsettled: i32('L', 'space + 1 that the slot is making or taking apart'),
   locking: i32('W', '1 while the slot locks or unlocks pages for shadow lists'),
+  segmentOwner: i32(
+    'L',
+    'owner + 1 in the pagelock cache of a segment that the slot has given up, or is about to give one',
+  ),
+  mapOwner: i32('L', 'owner + 1 in the pagelock cache of an anon map whose last name the slot has given up'),
 });
 
 /** Where anonymous pages go when memory is short: one row. */

@@ -22,7 +22,6 @@ import type { RwLock } from '../sync/index.ts';
 import type { Arena } from '../vmem/index.ts';
 import { type MapOptions, type MapPlan, planMap } from './map-options.ts';
 import { MapSetUp } from './map-set-up.ts';
-import type { CacheOwner } from './pagelock-kinds.ts';
 import type { SegmentDriver } from './segment-driver.ts';
 import { SpaceAccess } from './space-access.ts';
 import { SpaceAdvice } from './space-advice.ts';
@@ -93,7 +92,7 @@ export class AddressSpace {
   map(options: MapOptions): number {
     const { core, room } = this.parts;
     const plan = planMap(options, core.pageSize);
-    const arena = room.open(this.space);
+    const arena = room.open(this.space, this.id.generation);
     const setUp = new MapSetUp(this.parts, this.space, plan);
     if (plan.address >= 0 && plan.replace)
       this.cut('as.map', arena, plan.address, plan.address + plan.size, plan.timeoutMs);
@@ -108,15 +107,13 @@ export class AddressSpace {
       } catch (error) {
         arena.xfree(address - plan.guard, plan.size + 2 * plan.guard);
         throw error;
-      } finally {
-        room.end();
       }
       return address;
     } catch (error) {
-      room.end();
       setUp.discard();
       throw error;
     } finally {
+      room.end();
       this.lock.exitExclusive();
     }
   }
@@ -124,7 +121,7 @@ export class AddressSpace {
   /** Unmaps all that lies in a range; what is not mapped is skipped. Throws `EBUSY` or `ETIMEDOUT` while a part is pinned. */
   unmap(address: number, size: number, { timeoutMs = 0 }: PinWait = {}): void {
     const [start, end] = this.pageRange('as.unmap', address, size);
-    this.cut('as.unmap', this.parts.room.open(this.space), start, end, timeoutMs);
+    this.cut('as.unmap', this.parts.room.open(this.space, this.id.generation), start, end, timeoutMs);
   }
 
   /** Changes what a range may be used for. Throws `EFAULT` for a gap, `EINVAL` above `maxProtection`, `EBUSY` for pins. */
@@ -295,7 +292,7 @@ export class AddressSpace {
    */
   allocSegment(base: number, size: number, isStatic = false): SegmentIndex {
     const { room, segments } = this.parts;
-    const arena = room.open(this.space);
+    const arena = room.open(this.space, this.id.generation);
     this.lock.enterExclusive();
     try {
       this.access.requireLive();
@@ -327,14 +324,13 @@ export class AddressSpace {
   /** Steps of an unmapping. */
   private cut(call: string, arena: Arena, start: number, end: number, timeoutMs: number): void {
     const told: UserPart[] = [];
-    const owners: CacheOwner[] = [];
     this.changes.begin(call, start, end, timeoutMs);
     try {
-      this.changes.cutRange(arena, start, end, told, owners);
+      this.changes.cutRange(arena, start, end, told);
     } finally {
       this.changes.end();
     }
-    this.changes.finish(owners);
+    this.changes.finish();
     this.tell(told);
   }
 

@@ -78,20 +78,30 @@ export class AnonMaps {
     return map;
   }
 
-  /** Journaled: one reference less; the last one frees the row and leaves its nodes dying. Returns what is left. */
+  /**
+   * Journaled: one reference less. With the last one the row is free and its nodes are dying, unless shadow lists still lock
+   * pages: then that comes with the last of them. Returns what is left.
+   */
   release(map: AnonMapIndex): number {
-    const { maps, mapPool, thread } = this.core;
+    const { maps, thread } = this.core;
     const left = maps.refs.get(map) - 1;
     assert(left >= 0, 'seg/anon-maps: a map is released once for each reference');
     thread.journal.set(maps.refs, map, left);
     if (left > 0) return left;
-    assert(maps.softLocks.get(map) === 0, 'seg/anon-maps: a map lives until its shadow lists are given back');
-    const root = maps.root.get(map);
-    if (root !== 0) this.releaseNode(root - 1);
-    thread.journal.set(maps.root, map, 0);
-    thread.journal.set(maps.state, map, ANON_MAP_STATE.free);
-    mapPool.give(map);
+    if (maps.softLocks.get(map) === 0) this.free(map);
+    else thread.journal.set(maps.state, map, ANON_MAP_STATE.dying);
     return 0;
+  }
+
+  /** Journaled: a shadow list less. True when the map goes with it. */
+  unlocked(map: AnonMapIndex): boolean {
+    const { maps, thread } = this.core;
+    const left = maps.softLocks.get(map) - 1;
+    assert(left >= 0, 'seg/shadow-lists I3: a map counts its lists');
+    thread.journal.set(maps.softLocks, map, left);
+    if (left > 0 || maps.state.get(map) !== ANON_MAP_STATE.dying) return false;
+    this.free(map);
+    return true;
   }
 
   /** The anon at a page, or -1. Sets `exclusive`. */
@@ -210,6 +220,15 @@ export class AnonMaps {
     }
     nodePool.give(node);
     return true;
+  }
+
+  private free(map: AnonMapIndex): void {
+    const { maps, mapPool, thread } = this.core;
+    const root = maps.root.get(map);
+    if (root !== 0) this.releaseNode(root - 1);
+    thread.journal.set(maps.root, map, 0);
+    thread.journal.set(maps.state, map, ANON_MAP_STATE.free);
+    mapPool.give(map);
   }
 
   private releaseNode(node: AnonNodeIndex): void {

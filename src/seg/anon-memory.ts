@@ -136,16 +136,21 @@ export class AnonMemory {
 
   /** Takes what is at pages `[from, to)` of a map away. The space that shows them, if only one does, is held exclusively. */
   clear(map: AnonMapIndex, from: number, to: number): void {
+    if (!this.clearIfPossible(map, from, to)) this.core.failFull('advise', 'anonNodes');
+  }
+
+  /** Like `clear`; false when it ends early for lack of nodes. */
+  clearIfPossible(map: AnonMapIndex, from: number, to: number): boolean {
     const { core, maps } = this;
     for (let page = from; page < to; ) {
+      if (!maps.canStore()) this.reap();
       core.lock.enter();
-      if (!maps.canStore()) {
-        core.lock.exit();
-        core.failFull('unmap', 'anonNodes');
-      }
-      page = maps.clearSome(map, page, to);
+      const possible = maps.canStore();
+      if (possible) page = maps.clearSome(map, page, to);
       core.lock.exit();
+      if (!possible) return false;
     }
+    return true;
   }
 
   /** Frees what has no references any more, but for what others are about to hold. Called without locks of the spaces. */

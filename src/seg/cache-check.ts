@@ -136,6 +136,8 @@ function checkOwners(findings: Findings): void {
     if (owners.claims.get(owner) !== claimed) {
       problems.push(`seg/pagelock-core I4: owner ${owner} claims ${owners.claims.get(owner)}, has ${claimed}`);
     }
+    if (owners.state.get(owner) < 0 && claimed === 0)
+      problems.push(`seg/cache-owners I3: owner ${owner} is retired without claims`);
     let count = 0;
     let previous = 0;
     for (let link = owners.head.get(owner); link !== 0 && count <= entries.rowCount; count++) {

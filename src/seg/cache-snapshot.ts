@@ -94,6 +94,8 @@ export interface CacheStatistics {
   /** Sums over all slots, by the names of `PAGELOCK_COUNTER`. */
   readonly counters: Readonly<Record<keyof typeof PAGELOCK_COUNTER, number>>;
   readonly entries: number;
+  /** Owners of ranges: segments and anon maps that were ever pinned. */
+  readonly owners: number;
   readonly lockedPages: number;
   readonly windowPages: number;
   /** Null without a limit. */
@@ -114,8 +116,11 @@ export function cacheStatistics(core: PagelockCore): CacheStatistics {
     for (let slot = 0; slot < slots.rowCount; slot++) sum += slots.counters.at(slot, lane);
     counters[name as keyof typeof PAGELOCK_COUNTER] = sum;
   }
+  let owners = 0;
+  for (let owner = 0; owner < control.ownerFresh.get(0); owner++) if (core.owners.state.get(owner) !== 0) owners++;
   return {
     counters,
+    owners,
     entries: control.entryCount.get(0),
     lockedPages: control.lockedPages.get(0),
     windowPages: control.windowPages.get(0),

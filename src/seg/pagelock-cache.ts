@@ -36,7 +36,7 @@ import {
   waitAsync,
 } from '../sync/index.ts';
 import { checkPagelock } from './cache-check.ts';
-import { createCacheOwner, destroyCacheOwner, requireOwner } from './cache-owners.ts';
+import { createCacheOwner, destroyCacheOwner, requireOwner, retireCacheOwner } from './cache-owners.ts';
 import { CacheReaper } from './cache-reaper.ts';
 import { recoverPagelock } from './cache-recovery.ts';
 import { type CacheSnapshot, type CacheStatistics, cacheStatistics, snapshotCache } from './cache-snapshot.ts';
@@ -95,16 +95,28 @@ export class PagelockCache {
     this.#inversePageSize = this.#core.inversePageSize;
   }
 
-  /** A row for a segment or an anon map. Throws `ENOMEM` when none is left, `ENOENT` when the driver cannot be loaded. */
-  createOwner(options: CacheOwnerOptions): CacheOwner {
+  /**
+   * A row for a segment or an anon map. `note` is called with it inside the transaction, for journaled stores. Throws `ENOMEM` when none is left, `ENOENT` when the driver cannot be
+   * loaded.
+   */
+  createOwner(options: CacheOwnerOptions, note?: (owner: CacheOwner) => void): CacheOwner {
     const driver = this.#callbacks.intern(options.driver);
     const { join } = this.#callbacks.resolve<CacheDriver>(driver);
-    return createCacheOwner(this.#core, driver, join !== undefined && !this.#seedRules, options.tag ?? 0);
+    return createCacheOwner(this.#core, driver, join !== undefined && !this.#seedRules, options.tag ?? 0, note);
   }
 
   /** Gives a row back. Throws `EBUSY` while ranges of the owner are cached, pinned or being reclaimed. */
   destroyOwner(owner: CacheOwner): void {
     destroyCacheOwner(this.#core, owner);
+  }
+
+  /**
+   * Drops the ranges of an owner for whom nobody inserts any more, and gives the row back with its last claim: at once, or when
+   * a thread that is reclaiming one of them has done so. `note`: as for `createOwner`.
+   */
+  retireOwner(owner: CacheOwner, note: () => void): void {
+    this.purge(owner);
+    retireCacheOwner(this.#core, owner, note);
   }
 
   /**

@@ -21,10 +21,11 @@
 import { assert } from '../base/assert.ts';
 import { VERIFY } from '../base/verify.ts';
 import { add, type Callbacks, faultPoint, load, notify, type SlotIndex } from '../sync/index.ts';
+import { freeCacheOwner } from './cache-owners.ts';
 import type { PagelockCore } from './pagelock-core.ts';
 import { type CacheDriver, ENTRY_FLAG, type EntryIndex, PAGELOCK_COUNTER } from './pagelock-kinds.ts';
 
-/** Entries that one transaction uncharges: it logs at most nine words for each. */
+/** Entries that one transaction uncharges: it logs at most a dozen words for each. */
 const SETTLE_BATCH = 64;
 
 /** Runs reclaims for one thread. */
@@ -231,7 +232,9 @@ export class Reclaimer {
     thread.journal.log3(entries.owner.address(entry), entries.chainNext.address(entry), owners.claims.address(owner));
     entries.owner.put(entry, 0);
     entries.chainNext.put(entry, pooled);
-    owners.claims.put(owner, owners.claims.get(owner) - 1);
+    const claims = owners.claims.get(owner) - 1;
+    owners.claims.put(owner, claims);
+    if (claims === 0 && owners.state.get(owner) < 0) freeCacheOwner(this.#core, owner);
   }
 
   /** A disable may wait for pages to leave. */

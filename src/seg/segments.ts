@@ -27,8 +27,8 @@ import type { DeviceMaps } from '../pmem/index.ts';
 import { faultPoint, undoJournal } from '../sync/index.ts';
 import type { Vnodes } from '../vnode/index.ts';
 import type { AnonMemory } from './anon-memory.ts';
+import type { MapRelease } from './map-release.ts';
 import { SegmentTree } from './segment-tree.ts';
-import type { ShadowLists } from './shadow-lists.ts';
 import type { SpaceCore } from './space-core.ts';
 import {
   ANON_MAP_FLAG,
@@ -52,15 +52,15 @@ export class Segments {
   readonly tree: SegmentTree;
   private readonly core: SpaceCore;
   private readonly anon: AnonMemory;
-  private readonly shadows: ShadowLists;
+  private readonly release: MapRelease;
   private readonly vnodes: Vnodes;
   private readonly deviceMaps: DeviceMaps;
 
-  constructor(core: SpaceCore, anon: AnonMemory, shadows: ShadowLists, vnodes: Vnodes, deviceMaps: DeviceMaps) {
+  constructor(core: SpaceCore, anon: AnonMemory, release: MapRelease, vnodes: Vnodes, deviceMaps: DeviceMaps) {
     this.core = core;
     this.tree = new SegmentTree(core.thread);
     this.anon = anon;
-    this.shadows = shadows;
+    this.release = release;
     this.vnodes = vnodes;
     this.deviceMaps = deviceMaps;
   }
@@ -112,25 +112,23 @@ export class Segments {
   /** Gives a segment up, with or without a driver: what it keeps goes back. */
   free(segment: SegmentIndex): void {
     const { core } = this;
-    const { segments, segmentPool, maps } = core;
+    const { segments, segmentPool } = core;
     const space = segments.space.get(segment) - 1;
     const vnode = segments.vnode.get(segment) - 1;
     const deviceMap = segments.deviceMap.get(segment) - 1;
     const map = segments.map.get(segment) - 1;
     const isOwnMap = (segments.flags.get(segment) & SEGMENT_FLAG.ownDeviceMap) !== 0;
-    if (map >= 0 && maps.refs.get(map) === 1) this.shadows.unwire(map);
     core.lock.enter();
     this.tree.remove(space, segment);
     this.count(space, -1, -segments.size.get(segment));
     core.unreserve(core.spaces.owner.get(space), segments.reserved.get(segment));
     core.thread.journal.set(segments.space, segment, 0);
-    if (map >= 0) {
-      const reserved = maps.reserved.get(map);
-      const owner = maps.owner.get(map);
-      if (this.anon.maps.release(map) === 0) core.unreserve(owner, reserved);
-    }
+    this.release.noteSegment(segment);
+    if (map >= 0) this.release.release(map);
     segmentPool.give(segment);
+    if (VERIFY) faultPoint(core.thread, 'seg.space.freed');
     core.lock.exit();
+    this.release.finish();
     this.letGo(vnode, isOwnMap ? deviceMap : -1);
   }
 
@@ -301,7 +299,8 @@ export class Segments {
     const { slots } = this.core;
     const map = slots.clearMap.get(slot) - 1;
     if (map < 0) return;
-    this.anon.clear(map, slots.clearFrom.get(slot), slots.clearTo.get(slot));
+    // Nobody sees the pages any more: when there are no nodes to cut them out, they stay until the map goes.
+    this.anon.clearIfPossible(map, slots.clearFrom.get(slot), slots.clearTo.get(slot));
     slots.clearMap.put(slot, 0);
   }
 

@@ -33,7 +33,7 @@ import { ALL_WAITERS, and, faultPoint, LOCK_OWNER, load, notify, or, type SlotIn
 import type { AnonMemory } from './anon-memory.ts';
 import type { CacheDriver, CacheOwner } from './pagelock-kinds.ts';
 import type { SpaceCore } from './space-core.ts';
-import { ANON_MAP_FLAG, type AnonMapIndex, SHADOW_STATE, type ShadowIndex } from './space-kinds.ts';
+import { type AnonMapIndex, SHADOW_STATE, type ShadowIndex } from './space-kinds.ts';
 
 /** What a list locks: pages of an anon map or of a vnode, or of a segment whose frames never move. */
 export interface ShadowTarget {
@@ -113,10 +113,11 @@ export class ShadowLists implements CacheDriver {
   }
 
   /** Says who has a list whose pages are all locked: this slot, or the cache. */
-  settle(list: ShadowIndex, state: number): void {
+  settle(list: ShadowIndex, state: number, number: number = this.numberOf(list)): void {
     const { core } = this;
     core.lock.enter();
-    core.thread.journal.set(core.shadows.state, list, state);
+    const isThere = this.numberOf(list) === number && core.shadows.state.get(list) !== SHADOW_STATE.free;
+    if (isThere) core.thread.journal.set(core.shadows.state, list, state);
     core.lock.exit();
   }
 
@@ -129,11 +130,14 @@ export class ShadowLists implements CacheDriver {
     return -1;
   }
 
-  /** Unlocks the pages of a map that is about to go, if it is wired. */
-  unwire(map: AnonMapIndex): void {
-    if ((this.core.maps.flags.get(map) & ANON_MAP_FLAG.wired) === 0) return;
+  /** Journaled, under the lock: the list of a wired map that goes becomes this slot's own, to be unlocked. -1: there is none. */
+  seize(map: AnonMapIndex): ShadowIndex {
+    const { shadows, thread } = this.core;
     const list = this.wiredOf(map);
-    if (list >= 0) this.unlock(list);
+    if (list < 0) return -1;
+    thread.journal.set(shadows.state, list, SHADOW_STATE.held);
+    thread.journal.set(shadows.slot, list, thread.tag);
+    return list;
   }
 
   /** The number by which the pagelock cache knows a list. */
@@ -155,7 +159,7 @@ export class ShadowLists implements CacheDriver {
   /** Unlocks what is locked of a list and frees it. May be called again after a death in the middle. */
   unlock(list: ShadowIndex): void {
     const { core, counts } = this;
-    const { shadows, shadowPool, maps, slots, thread } = core;
+    const { shadows, shadowPool, slots, thread } = core;
     const { journal } = thread;
     slots.locking.put(thread.slot, 1);
     const map = shadows.map.get(list) - 1;
@@ -178,10 +182,11 @@ export class ShadowLists implements CacheDriver {
     slots.locking.put(thread.slot, 0);
     core.lock.enter();
     journal.set(shadows.state, list, SHADOW_STATE.free);
-    if (map >= 0) journal.set(maps.softLocks, map, maps.softLocks.get(map) - 1);
+    const freed = map >= 0 && this.anon.maps.unlocked(map);
     shadowPool.give(list);
     core.drained.broadcast();
     core.lock.exit();
+    if (freed) this.anon.reap();
   }
 
   reclaim(_owner: CacheOwner, _address: number, _length: number, shadow: number): boolean {
@@ -190,7 +195,8 @@ export class ShadowLists implements CacheDriver {
     const generation = (shadow - list) / shadows.rowCount;
     // It may have been given back before the thread died that did it.
     if (shadows.generation.get(list) !== generation || shadows.state.get(list) === SHADOW_STATE.free) return false;
-    if (shadows.state.get(list) === SHADOW_STATE.wired) return false;
+    // The list of a wired map goes with the map.
+    if (shadows.cacheOwner.get(list) === 0) return false;
     this.unlock(list);
     return false;
   }
@@ -236,8 +242,10 @@ export class ShadowLists implements CacheDriver {
       const state = shadows.state.get(list);
       if (shadows.slot.get(list) !== dead + 1) continue;
       if (state !== SHADOW_STATE.building && state !== SHADOW_STATE.held) continue;
-      if (isCached(this.numberOf(list))) this.settle(list, SHADOW_STATE.cached);
-      else this.unlock(list);
+      // Who reclaims it meanwhile frees the row.
+      const number = this.numberOf(list);
+      if (isCached(number)) this.settle(list, SHADOW_STATE.cached, number);
+      else if (this.numberOf(list) === number && shadows.state.get(list) === state) this.unlock(list);
     }
   }
 

@@ -19,7 +19,7 @@ import { fail, parseSize, rejectUnknownOptions } from '../base/index.ts';
 import type { Pages } from '../page/index.ts';
 import { ownerOf, type SlotIndex, undoJournal } from '../sync/index.ts';
 import type { AnonMemory } from './anon-memory.ts';
-import type { PagelockCache } from './pagelock-cache.ts';
+import type { MapRelease } from './map-release.ts';
 import type { ShadowLists } from './shadow-lists.ts';
 import { SharedMemory, type SharedMemoryId } from './shared-memory.ts';
 import type { SpaceCore } from './space-core.ts';
@@ -39,14 +39,14 @@ export class SharedMemories {
   private readonly anon: AnonMemory;
   private readonly shadows: ShadowLists;
   private readonly pages: Pages;
-  private readonly pagelock: PagelockCache;
+  private readonly maps: MapRelease;
 
-  constructor(core: SpaceCore, anon: AnonMemory, shadows: ShadowLists, pages: Pages, pagelock: PagelockCache) {
+  constructor(core: SpaceCore, anon: AnonMemory, shadows: ShadowLists, pages: Pages, maps: MapRelease) {
     this.core = core;
     this.anon = anon;
     this.shadows = shadows;
     this.pages = pages;
-    this.pagelock = pagelock;
+    this.maps = maps;
   }
 
   /** New shared memory. Throws `ENOMEM`. */
@@ -152,24 +152,17 @@ export class SharedMemories {
     if ((maps.flags.get(map) & (ANON_MAP_FLAG.named | ANON_MAP_FLAG.released)) !== ANON_MAP_FLAG.named) {
       fail('ESTALE', 'sharedMemory.release', { map }, 'it was released already');
     }
-    const owner = maps.cacheOwner.get(map) - 1;
-    const isLast = maps.refs.get(map) === 1;
-    if (isLast && owner >= 0) this.pagelock.purge(owner);
     this.drop(map, () => thread.journal.set(maps.flags, map, maps.flags.get(map) | ANON_MAP_FLAG.released));
-    if (isLast && owner >= 0) this.pagelock.destroyOwner(owner);
   }
 
   /** One reference less, with what else belongs to the transaction. */
   private drop(map: AnonMapIndex, also: () => void): void {
-    const { core, anon, shadows } = this;
-    const { maps } = core;
-    if (maps.refs.get(map) === 1) shadows.unwire(map);
+    const { core, anon, maps } = this;
     core.lock.enter();
     also();
-    const reserved = maps.reserved.get(map);
-    const owner = maps.owner.get(map);
-    if (anon.maps.release(map) === 0) core.unreserve(owner, reserved);
+    maps.release(map);
     core.lock.exit();
+    maps.finish();
     anon.reap();
   }
 

@@ -125,7 +125,7 @@ export class SpaceChanges {
   }
 
   /** Step 6 of unmapping: cuts every segment in the range, and gives room back. Appends what drivers must be told. */
-  cutRange(arena: Arena, start: number, end: number, told: UserPart[], owners: CacheOwner[]): void {
+  cutRange(arena: Arena, start: number, end: number, told: UserPart[]): void {
     const { segments, room, core } = this.parts;
     const rows = core.segments;
     room.begin(this.space, arena);
@@ -135,7 +135,6 @@ export class SpaceChanges {
       const from = Math.max(start, rows.base.get(segment));
       const to = Math.min(end, rows.base.get(segment) + rows.size.get(segment));
       this.noteUser(segment, from, to, told);
-      this.noteOwner(segment, from, to, owners);
       const roomStart = rows.roomStart.get(segment);
       const roomEnd = rows.roomEnd.get(segment);
       const hasRoom = (rows.flags.get(segment) & SEGMENT_FLAG.noRoom) === 0;
@@ -205,18 +204,18 @@ export class SpaceChanges {
   isolate(at: number, end: number): SegmentIndex {
     const { core, segments } = this.parts;
     const rows = core.segments;
-    const whole = segments.tree.find(this.space, at);
-    let segment = whole;
-    if (rows.base.get(segment) < at) segment = segments.split(segment, at);
+    let segment = segments.tree.find(this.space, at);
+    const begins = rows.base.get(segment) < at;
     const isLonger = rows.base.get(segment) + rows.size.get(segment) > end;
+    // Before: a split that fails, or a death behind the first one, leaves rooms that the arena does not know.
+    if (begins || isLonger) this.parts.room.forget(this.space);
+    if (begins) segment = segments.split(segment, at);
     if (isLonger) segments.split(segment, end);
-    if (segment !== whole || isLonger) this.parts.room.forget(this.space);
     return segment;
   }
 
-  /** Frees the cache's rows of segments and maps that are gone, and the pages that nobody has any more. Step 8. */
-  finish(owners: readonly CacheOwner[]): void {
-    for (const owner of owners) this.parts.pagelock.destroyOwner(owner);
+  /** Frees the pages that nobody has any more. Step 8. */
+  finish(): void {
     this.parts.anon.reap();
   }
 
@@ -314,16 +313,6 @@ export class SpaceChanges {
       data: segments.backing.get(segment),
     };
     told.push({ view, callback: segments.callback.get(segment) - 1, offset: from - base, length: to - from });
-  }
-
-  /** Remembers the cache's row of a segment that goes as a whole, and of its map if that goes with it. */
-  private noteOwner(segment: SegmentIndex, from: number, to: number, owners: CacheOwner[]): void {
-    const { segments, maps } = this.parts.core;
-    if (to - from !== segments.size.get(segment)) return;
-    if (segments.cacheOwner.get(segment) !== 0) owners.push(segments.cacheOwner.get(segment) - 1);
-    const map = segments.map.get(segment) - 1;
-    if (map < 0 || maps.refs.get(map) > 1 || maps.cacheOwner.get(map) === 0) return;
-    owners.push(maps.cacheOwner.get(map) - 1);
   }
 
   /** Waits until something was unlocked; false when the time is over. */

@@ -37,7 +37,15 @@ export function checkSpaces(parts: SpaceParts): CheckReport {
   }
   for (let slot = 0; slot < thread.region.geometry.slots; slot++) {
     if (sections.isInside(slot)) problems.push(`seg/write-sections: slot ${slot} is in a section`);
-    for (const column of [slots.making, slots.dropping, slots.clearMap, slots.unsettled, slots.makingMap]) {
+    for (const column of [
+      slots.making,
+      slots.dropping,
+      slots.clearMap,
+      slots.unsettled,
+      slots.makingMap,
+      slots.segmentOwner,
+      slots.mapOwner,
+    ]) {
       if (column.get(slot) !== 0) problems.push(`seg/spaces I2: slot ${slot} has ${column.label} ${column.get(slot)}`);
     }
   }
@@ -64,7 +72,8 @@ function checkMaps(core: SpaceCore, segments: ReadonlySet<number>, problems: str
   let reserved = 0;
   let used = 0;
   for (let map = 0; map < mapPool.walkEnd; map++) {
-    if (maps.state.get(map) !== ANON_MAP_STATE.live) continue;
+    if (maps.state.get(map) === ANON_MAP_STATE.free) continue;
+    if (maps.state.get(map) === ANON_MAP_STATE.dying) problems.push(`seg/map-release: map ${map} is still dying`);
     used++;
     reserved += maps.reserved.get(map);
     const extra = maps.refs.get(map) - (mapRefs.get(map) ?? 0);

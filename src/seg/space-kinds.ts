@@ -83,7 +83,12 @@ export const ANON_MAP_FLAG = {
 } as const;
 
 /** States of an anon map. */
-export const ANON_MAP_STATE = { free: 0, live: 1 } as const;
+export const ANON_MAP_STATE = {
+  free: 0,
+  live: 1,
+  /** Nobody names it any more; it goes with its last shadow list. */
+  dying: 2,
+} as const;
 
 /** States of a shadow list. */
 export const SHADOW_STATE = {

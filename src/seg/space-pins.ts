@@ -188,20 +188,24 @@ export class SpacePins {
   private pinPart(at: number, end: number, write: boolean, parts: PinPart[], frames: FrameIndex[]): number {
     const { core, lock } = this;
     const { segments } = core;
-    this.ensureOwner(at);
-    lock.enterShared();
-    try {
-      this.access.requireLive();
-      const segment = this.tree.find(this.space, at);
-      if (segment < 0) fail('EFAULT', 'pin', { address: at }, 'nothing is mapped at this address');
-      const until = Math.min(end, segments.base.get(segment) + segments.size.get(segment));
-      const request = { segment, start: at, end: until, write };
-      this.requireAccess(request);
-      const isWired = segments.driver.get(segment) === SEGMENT_DRIVER.wired;
-      parts.push(isWired ? this.pinWired(request, frames) : this.lockPart(request, frames));
-      return until;
-    } finally {
-      lock.exitShared();
+    for (;;) {
+      this.ensureOwner(at);
+      lock.enterShared();
+      try {
+        this.access.requireLive();
+        const segment = this.tree.find(this.space, at);
+        if (segment < 0) fail('EFAULT', 'pin', { address: at }, 'nothing is mapped at this address');
+        // Something else may have been mapped there meanwhile.
+        if (this.ownerOf(segment, this.mapOf(segment)) < 0) continue;
+        const until = Math.min(end, segments.base.get(segment) + segments.size.get(segment));
+        const request = { segment, start: at, end: until, write };
+        this.requireAccess(request);
+        const isWired = segments.driver.get(segment) === SEGMENT_DRIVER.wired;
+        parts.push(isWired ? this.pinWired(request, frames) : this.lockPart(request, frames));
+        return until;
+      } finally {
+        lock.exitShared();
+      }
     }
   }
 
@@ -218,7 +222,12 @@ export class SpacePins {
     // 2.
     const hit = rooms.pagelock.lookup(owner, first * pageSize, pages * pageSize, flags);
     if (hit >= 0) {
-      this.addFrames(request, map, frames);
+      try {
+        this.addFrames(request, map, frames);
+      } catch (error) {
+        rooms.pagelock.release(hit);
+        throw error;
+      }
       return { cachePin: hit, list: -1 };
     }
     // 3.
@@ -228,12 +237,12 @@ export class SpacePins {
     try {
       for (let page = 0; page < pages; page++) this.lockOne(list, request, page);
       this.addFrames(request, map, frames);
+      if (VERIFY) faultPoint(core.thread, 'seg.pin.locked');
+      return this.offer(list, owner, first * pageSize, pages * pageSize, flags, this.isWritable(segment, write));
     } catch (error) {
       shadows.unlock(list);
       throw error;
     }
-    if (VERIFY) faultPoint(core.thread, 'seg.pin.locked');
-    return this.offer(list, owner, first * pageSize, pages * pageSize, flags, this.isWritable(segment, write));
   }
 
   /** A part of a wired map: its pages are locked for as long as it lives, by the one list that all its ranges name. */
@@ -350,7 +359,11 @@ export class SpacePins {
       lock.exitShared();
     }
     if (known) return;
-    const owner = rooms.pagelock.createOwner({ driver: { export: SHADOW_DRIVER } });
+    const { slots, thread } = core;
+    const { journal, slot } = thread;
+    const owner = rooms.pagelock.createOwner({ driver: { export: SHADOW_DRIVER } }, (row) =>
+      journal.set(slots.segmentOwner, slot, row + 1),
+    );
     let stored = false;
     lock.enterShared();
     const found = this.tree.find(this.space, address);
@@ -358,14 +371,15 @@ export class SpacePins {
       const map = this.mapOf(segment);
       core.lock.enter();
       if (this.ownerOf(segment, map) < 0) {
-        if (map >= 0) core.thread.journal.set(core.maps.cacheOwner, map, owner + 1);
-        else core.thread.journal.set(core.segments.cacheOwner, segment, owner + 1);
+        if (map >= 0) journal.set(core.maps.cacheOwner, map, owner + 1);
+        else journal.set(core.segments.cacheOwner, segment, owner + 1);
+        journal.set(slots.segmentOwner, slot, 0);
         stored = true;
       }
       core.lock.exit();
     }
     lock.exitShared();
-    if (!stored) rooms.pagelock.destroyOwner(owner);
+    if (!stored) rooms.pagelock.retireOwner(owner, () => journal.set(slots.segmentOwner, slot, 0));
   }
 
   private ownerOf(segment: SegmentIndex, map: number): CacheOwner {

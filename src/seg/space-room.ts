@@ -49,21 +49,27 @@ export class SpaceRoom {
     this.arenas = arenas;
   }
 
-  /** The arena of a space, made if there is none. Called without locks. */
-  open(space: SpaceIndex): Arena {
-    const name = this.nameOf(space);
-    const { pageSize } = this.core;
-    try {
-      return this.arenas.open(name);
-    } catch (error) {
-      if ((error as VmError).code !== 'ENOENT') throw error;
-    }
-    try {
-      return this.arenas.create(name, { quantum: pageSize });
-    } catch (error) {
-      // Another thread was faster.
-      if ((error as VmError).code !== 'EEXIST') throw error;
-      return this.arenas.open(name);
+  /** The arena of a live space, made if there is none. Called without locks. Throws `ESTALE`. */
+  open(space: SpaceIndex, generation: number): Arena {
+    const name = nameOf(space, generation);
+    for (;;) {
+      try {
+        return this.arenas.open(name);
+      } catch (error) {
+        if ((error as VmError).code !== 'ENOENT') throw error;
+      }
+      if (!this.core.isLive(space, generation)) {
+        fail('ESTALE', 'addressSpace', { space, generation }, 'the address space was destroyed');
+      }
+      try {
+        const arena = this.arenas.create(name, { quantum: this.core.pageSize });
+        if (this.core.isLive(space, generation)) return arena;
+        // It was taken apart between the two looks, and may not have seen the arena.
+        this.drop(name);
+      } catch (error) {
+        // Another thread was faster.
+        if ((error as VmError).code !== 'EEXIST') throw error;
+      }
     }
   }
 
@@ -128,11 +134,29 @@ export class SpaceRoom {
 
   /** Ends the arena of a space that is going. Called without locks, when no segment is left. */
   destroy(space: SpaceIndex): void {
-    const name = this.nameOf(space);
-    if (!this.arenas.has(name)) return;
-    const arena = this.arenas.open(name);
-    arena.xfreeAll();
-    arena.destroy();
+    this.drop(nameOf(space, this.core.spaces.generation.get(space)));
+  }
+
+  /** Ends arenas that a thread has made for spaces that were gone, and died. */
+  sweep(): void {
+    const { generation, rowCount } = this.core.spaces;
+    for (const { name } of this.arenas.list()) {
+      const [, space, made] = NAME.exec(name) ?? [];
+      if (space === undefined || Number(space) >= rowCount) continue;
+      if (generation.get(Number(space)) !== Number(made)) this.drop(name);
+    }
+  }
+
+  private drop(name: string): void {
+    try {
+      if (!this.arenas.has(name)) return;
+      const arena = this.arenas.open(name);
+      arena.xfreeAll();
+      arena.destroy();
+    } catch (error) {
+      // Another thread was faster.
+      if (!['ENOENT', 'ESTALE'].includes((error as VmError).code)) throw error;
+    }
   }
 
   /** Throws the error for room that cannot be had. */
@@ -165,8 +189,10 @@ export class SpaceRoom {
     }
     return slots.changing.get(thread.slot) === space + 1;
   }
+}
 
-  private nameOf(space: SpaceIndex): string {
-    return `space ${space}.${this.core.spaces.generation.get(space)}`;
-  }
+const NAME = /^space (\d+)\.(\d+)$/;
+
+function nameOf(space: SpaceIndex, generation: number): string {
+  return `space ${space}.${generation}`;
 }

@@ -29,6 +29,7 @@ import { AddressSpace, type AddressSpaceId } from './address-space.ts';
 import { AnonMemory } from './anon-memory.ts';
 import { AnonStore } from './anon-store.ts';
 import { Faults } from './faults.ts';
+import { MapRelease } from './map-release.ts';
 import type { PagelockCache } from './pagelock-cache.ts';
 import { Segments } from './segments.ts';
 import { ShadowLists } from './shadow-lists.ts';
@@ -109,6 +110,7 @@ export class Spaces {
   readonly swap: SwapFile;
   private readonly parts: SpaceParts;
   private readonly cursors = new Set<SpaceCursor>();
+  private readonly release: MapRelease;
 
   constructor(rooms: SpaceRooms) {
     const { thread, banks, pages, vnodes, deviceMaps } = rooms;
@@ -119,13 +121,14 @@ export class Spaces {
     vnodes.setStore(VNODE_KIND.anon, store);
     const anon = new AnonMemory(core, pages, banks, vnodes, core.control.anonVnode.get(0) - 1, sections, this.swap);
     const shadows = new ShadowLists(core, anon);
-    const segments = new Segments(core, anon, shadows, vnodes, deviceMaps);
+    this.release = new MapRelease(core, anon, shadows, rooms.pagelock);
+    const segments = new Segments(core, anon, this.release, vnodes, deviceMaps);
     const room = new SpaceRoom(core, segments.tree, rooms.arenas);
     const changeParts = { core, segments, sections, shadows, room, anon, pagelock: rooms.pagelock };
     const faults = new Faults(core, segments.tree, anon, rooms);
     const fork = new SpaceFork(changeParts, rooms);
     this.parts = { ...changeParts, faults, fork, charge: new LockedCharge(thread), rooms, spaces: this };
-    this.shared = new SharedMemories(core, anon, shadows, pages, rooms.pagelock);
+    this.shared = new SharedMemories(core, anon, shadows, pages, this.release);
     rooms.callbacks.register(SHADOW_DRIVER, shadows);
     rooms.pmem.setUnload(() => this.unloadDevices());
   }
@@ -212,15 +215,9 @@ export class Spaces {
 
   /** Frees the segments and the row of a space that this slot, or a dead one, has unsettled. */
   takeApart(space: SpaceIndex, slot: SlotIndex = this.parts.core.thread.slot): void {
-    const { core, segments, room, anon, pagelock } = this.parts;
-    const { spaces, spacePool, slots, thread, maps } = core;
-    for (const segment of segments.tree.list(space)) {
-      const map = core.segments.map.get(segment) - 1;
-      const owners = [core.segments.cacheOwner.get(segment) - 1];
-      if (map >= 0 && maps.refs.get(map) === 1) owners.push(maps.cacheOwner.get(map) - 1);
-      segments.free(segment);
-      for (const owner of owners) if (owner >= 0) pagelock.destroyOwner(owner);
-    }
+    const { core, segments, room, anon } = this.parts;
+    const { spaces, spacePool, slots, thread } = core;
+    for (const segment of segments.tree.list(space)) segments.free(segment);
     room.destroy(space);
     core.lock.enter();
     thread.journal.set(spaces.state, space, SPACE_STATE.free);
@@ -249,8 +246,12 @@ export class Spaces {
       core.lock.exit();
     }
     this.shared.recover(dead);
+    this.release.retire(dead);
     const unsettled = slots.unsettled.get(dead) - 1;
-    if (unsettled >= 0) this.takeApart(unsettled, dead);
+    if (unsettled >= 0) {
+      this.takeApart(unsettled, dead);
+      segments.closeUnnamed();
+    }
     if (slots.changing.get(dead) !== 0) {
       // Whoever changes that space next makes its arena anew.
       const space = slots.changing.get(dead) - 1;
@@ -260,6 +261,7 @@ export class Spaces {
       slots.changing.put(dead, 0);
       segments.closeUnnamed();
     }
+    this.parts.room.sweep();
     anon.reap();
   }
 

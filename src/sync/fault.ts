@@ -139,6 +139,7 @@ export const FAULT_POINTS = [
   'seg.pin.locked',
   'seg.pin.cached',
   'seg.swap.writing',
+  'seg.space.freed',
 ] as const;
 
 /** Name of one fault point. */

@@ -23,7 +23,7 @@ type DerivedKey = Extract<GeometryKey, 'frameWords' | 'frameGroups' | 'pathCells
 
 /** One row per frame: what it is used for. */
 export const frameTable = table('frame', 'frames', 'columns', {
-  use: i32('L', 'FRAME_USE in bits 0-7, slot + 1 of the thread that took the frame in bits 8-15'),
+  use: i32('L', 'FRAME_USE in bits 0-7; of the thread that took the frame slot + 1 in 8-15, generation in 16-30'),
 });
 
 /** Map of free frames: bit b of word w stands for frame 32 w + b. */

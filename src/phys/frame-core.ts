@@ -9,7 +9,7 @@
  *               source                           ^
  *               counts absent 2, free 1, page 3, run 1, runRest 2, list 1
  *
- *             The use also names the slot that took the frame.
+ *             The use also names the slot that took the frame, and in which of its generations.
  * INVARIANTS  I1 a frame is in the source iff its use is free.  I2 each count is the number of frames with that use.
  * LOCKING     One mutex (RANK.frames), innermost but for counters.
  * COSTS       A frame: one lock pair and about five journaled stores. A run: one store a frame for its use, which is not
@@ -27,13 +27,28 @@ import { FRAME_ORDER } from '../layout/phys-tables.ts';
 import type { BoundTables } from '../layout/region.ts';
 import { Mutex } from '../sync/mutex.ts';
 import { RANK } from '../sync/ranks.ts';
-import type { SlotIndex, Thread } from '../sync/thread.ts';
+import {
+  type Attachment,
+  generationOfAttachment,
+  type SlotIndex,
+  slotOfAttachment,
+  type Thread,
+} from '../sync/thread.ts';
 import type { FrameIndex } from './banks.ts';
 import { FrameLists } from './frame-lists.ts';
 import { FrameMap } from './frame-map.ts';
 import { FrameQueue } from './frame-queue.ts';
+import { type FrameRun, RunBuilder } from './frame-runs.ts';
 import type { FrameSource } from './frame-source.ts';
-import { countLane, FRAME_USE, SLOT_SHIFT, USE_MASK } from './frame-uses.ts';
+import {
+  countLane,
+  FRAME_USE,
+  GENERATION_MASK,
+  GENERATION_SHIFT,
+  SLOT_SHIFT,
+  SLOT_USE_MASK,
+  USE_MASK,
+} from './frame-uses.ts';
 import { PhysSegments } from './phys-segments.ts';
 
 /** Frames of a run that are written one by one. */
@@ -49,6 +64,12 @@ export interface FrameCounts {
   readonly run: number;
   /** Frames in page lists. */
   readonly list: number;
+}
+
+/** What a frame's word says of who took it. */
+function markOf(taker: Attachment): number {
+  const generation = generationOfAttachment(taker) & GENERATION_MASK;
+  return ((slotOfAttachment(taker) + 1) << SLOT_SHIFT) | (generation << GENERATION_SHIFT);
 }
 
 /** Uses, source and counts as one thread sees them. */
@@ -79,7 +100,7 @@ export class FrameCore {
     this.queue = new FrameQueue(thread);
     this.#use = tables.frame.use;
     this.#counts = tables.framePool.counts;
-    this.#mark = thread.tag << SLOT_SHIFT;
+    this.#mark = markOf(thread.attachment);
   }
 
   /** What a frame is used for: a value of `FRAME_USE`. */
@@ -89,12 +110,21 @@ export class FrameCore {
 
   /** The slot that took a frame, or -1. */
   takerOf(frame: FrameIndex): SlotIndex {
-    return (this.#use.get(frame) >>> SLOT_SHIFT) - 1;
+    return ((this.#use.get(frame) & SLOT_USE_MASK) >>> SLOT_SHIFT) - 1;
   }
 
-  /** Use and taker of a frame in one word. */
+  /** Use and slot of a frame in one word. */
   wordOf(frame: FrameIndex): number {
-    return this.#use.get(frame);
+    return this.#use.get(frame) & SLOT_USE_MASK;
+  }
+
+  /** Frames of a use that a thread took, all it took and not what its slot took in other generations; as runs. */
+  takenBy(taker: Attachment, use: number): FrameRun[] {
+    const { view } = this.#use;
+    const word = markOf(taker) | use;
+    const runs = new RunBuilder();
+    for (let frame = 0; frame < view.length; frame++) if (view[frame] === word) runs.push(frame, 1);
+    return [...runs.build().runs];
   }
 
   /** Frames that are free; a look without the lock is a hint. */
@@ -236,9 +266,10 @@ export class FrameCore {
     return -1;
   }
 
-  /** Under the lock, in recovery: a frame that is free loses the use that a dead slot had written over it. */
+  /** Under the lock, in recovery: the use that a dead slot wrote over a frame becomes another one of the same slot, or free. */
   restamp(frame: FrameIndex, marked: number): void {
-    this.#use.put(frame, marked);
+    const generation = marked === FRAME_USE.free ? 0 : this.#use.get(frame) & ~SLOT_USE_MASK;
+    this.#use.put(frame, generation | marked);
   }
 
   /** Compares uses, counts, source and segments. For quiet points. */

@@ -29,6 +29,13 @@ export const USE_MASK = 0xff;
 /** Where the slot that took the frame is noted: slot + 1. */
 export const SLOT_SHIFT = 8;
 
+/** The bits of a frame's word that say its use and the slot that took it. */
+export const SLOT_USE_MASK = 0xffff;
+
+/** Where the slot's generation is noted, of which there is room for these bits. */
+export const GENERATION_SHIFT = 16;
+export const GENERATION_MASK = 0x7fff;
+
 /** The lane in which frames of a use are counted. */
 export function countLane(use: number): number {
   return use === FRAME_USE.spare ? FRAME_USE.page : Math.min(use, FRAME_USE.list);

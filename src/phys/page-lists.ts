@@ -22,11 +22,11 @@
 import type { CheckReport } from '../base/check.ts';
 import { fail, failMisuse, rejectUnknownOptions } from '../base/errors.ts';
 import type { AsyncWaitOptions } from '../sync/mutex-async.ts';
-import type { SlotIndex, Thread } from '../sync/thread.ts';
+import { type Attachment, isAttached, type SlotIndex, type Thread } from '../sync/thread.ts';
 import type { FrameIndex } from './banks.ts';
 import { FitSearch } from './fit-search.ts';
 import type { FrameCore } from './frame-core.ts';
-import { type PageList, singleRun } from './frame-runs.ts';
+import { type FrameRun, type PageList, RunBuilder, singleRun } from './frame-runs.ts';
 import { type FrameSnapshot, takeSnapshot } from './frame-snapshot.ts';
 import { FRAME_USE } from './frame-uses.ts';
 import { type FrameDemand, type FrameWaitOptions, waitForFrames, waitForFramesAsync } from './frame-waiting.ts';
@@ -52,6 +52,7 @@ export class PageLists {
   readonly #search: FitSearch;
   readonly #assembly: RunAssembly;
   readonly #seed: SeedPageLists | null;
+  readonly #claims: (() => readonly FrameRun[])[] = [];
   #pressure: PageListPressure | null = null;
 
   constructor(frames: Frames, options: PageListOptions = {}) {
@@ -170,6 +171,35 @@ export class PageLists {
     }
   }
 
+  /** Who has frames of lists written down elsewhere: they are not found by who took them. Called without frames' locks. */
+  onClaim(claimed: () => readonly FrameRun[]): void {
+    this.#claims.push(claimed);
+  }
+
+  /** What a thread took, alone or in lists, and nobody gave back, as one list. Looks at every frame. */
+  listOf(taker: Attachment): PageList {
+    const claimed = this.#claims.flatMap((claim) => claim());
+    this.#core.mutex.enter();
+    const list = this.#listOf(taker, claimed);
+    this.#core.mutex.exit();
+    return list;
+  }
+
+  /** Frees what a thread that has ended took. Throws `EBUSY` while it is attached. Returns frames. */
+  freeOf(taker: Attachment): number {
+    if (isAttached(this.#thread.region, taker)) fail('EBUSY', 'pageList.freeOf', { taker }, 'the thread is attached');
+    // Claims first: what they leave out was not in any list of a thread that has ended, or is free by now.
+    const claimed = this.#claims.flatMap((claim) => claim());
+    this.#core.mutex.enter();
+    try {
+      const list = this.#listOf(taker, claimed);
+      if (list.frameCount > 0) this.#hand.give(list);
+      return list.frameCount;
+    } finally {
+      this.#core.mutex.exit();
+    }
+  }
+
   /** Takes a single frame, in the order of the page source; -1 when there is none above the reserves. */
   tryTakeFrame(): FrameIndex {
     const { watermarks, reserve } = this.#frames;
@@ -207,6 +237,16 @@ export class PageLists {
   /** Checks uses, counts, source and segments. For quiet points. */
   check(): CheckReport {
     return this.#core.check();
+  }
+
+  #listOf(taker: Attachment, claimed: readonly FrameRun[]): PageList {
+    const left = new RunBuilder();
+    const others = new Set<FrameIndex>();
+    for (const { first, count } of claimed) for (let at = 0; at < count; at++) others.add(first + at);
+    for (const { first, count } of this.#core.takenBy(taker, FRAME_USE.list)) {
+      for (let frame = first; frame < first + count; frame++) if (!others.has(frame)) left.push(frame, 1);
+    }
+    return left.build();
   }
 
   #alloc(given: PageListRequest, held: boolean): PageList | null {

@@ -257,7 +257,7 @@ export class CookieWork {
 
   /** Frames that pmem has from the page lists in a dead slot's hands are not yet its own: they leave the chain. */
   #dropHeld(row: CookieIndex, dead: SlotIndex): void {
-    const { frame } = this.#thread.region.tables;
+    const { core } = this.#lists.frames;
     const chain = this.chainOf(row);
     const held = this.#lists.heldBy(dead);
     const use = held.stage === LIST_STAGE.taking ? FRAME_USE.listTaking : FRAME_USE.list;
@@ -265,7 +265,7 @@ export class CookieWork {
     this.mutex.enter();
     for (let run = this.chains.tailOf(chain); run >= 0; run = this.chains.tailOf(chain)) {
       const { low, count } = this.#lastPiece(run);
-      const inHand = low >= held.first && low < held.first + held.count && frame.use.get(low) === word;
+      const inHand = low >= held.first && low < held.first + held.count && core.wordOf(low) === word;
       if (!inHand || this.large.has(low)) break;
       this.chains.cutBack(chain, run, count);
       if (!this.seed) this.#unreserve(count);

@@ -4,7 +4,7 @@ import { testRegion, testThread } from '../../test/support/region.ts';
 import { Prng } from '../base/index.ts';
 import type { Geometry, Region } from '../layout/index.ts';
 import { Banks, Frames, PageLists } from '../phys/index.ts';
-import { createOwner, ownerUsage, type Thread } from '../sync/index.ts';
+import { createOwner, ownerUsage, releaseSlot, type Thread } from '../sync/index.ts';
 import { CACHING, DEVICE_MAP_FLAG, DeviceMaps } from './device-maps.ts';
 import type { Cookie } from './kinds.ts';
 import { Pmem } from './pmem.ts';
@@ -366,5 +366,24 @@ describe('device maps', () => {
       const late = maps.create({ protection: 1, originalMaxProtection: 3 });
       expect(maps.setup(late, request)).toBe(false);
     }
+  });
+});
+
+describe('cookies among page lists', () => {
+  it('are not taken for lists that their maker left behind', () => {
+    const { region, lists, pmem, frames } = setUp();
+    const gone = testThread(region);
+    const theirs = attachTo(region, gone);
+    const large = theirs.pmem.alloc({ size: 40 * PAGE });
+    const small = theirs.pmem.alloc({ size: 9 * PAGE, contiguous: true });
+    theirs.lists.alloc({ size: 11 * PAGE });
+    expect(lists.listOf(gone.attachment).frameCount).toBe(11);
+    releaseSlot(gone);
+    expect(lists.freeOf(gone.attachment)).toBe(11);
+    expect(pmem.cookies()).toEqual([large, small]);
+    expect([...frames.check().problems, ...pmem.check().problems]).toEqual([]);
+    expect(pmem.freeOf(gone.attachment)).toBe(2);
+    expect(frames.counts().free).toBe(512);
+    expect(frames.takeRun(512)).toBe(0);
   });
 });

@@ -94,6 +94,7 @@ export class Pmem {
     this.#row = tables.pmemPool;
     this.#cookies = tables.pmemCookie;
     this.#pageSize = geometry.pageSize;
+    lists.onClaim(() => this.#claimed());
   }
 
   /** What this thread's last call did. */
@@ -341,6 +342,22 @@ export class Pmem {
     }
     if (this.#lists.outstanding < seen.size) problems.push('pmem/cookie-work I1: more frames than are in lists');
     return { structure: 'pmem', checked, problems };
+  }
+
+  /** Everything that pmem has from the page lists. */
+  #claimed(): FrameRun[] {
+    const { mutex, large, chains } = this.#work;
+    const runs: FrameRun[] = [];
+    mutex.enter();
+    for (const [first] of large.snapshot()) runs.push({ first, count: large.size });
+    for (let row: CookieIndex = 0; row < this.#row.cookieFresh.get(0); row++) {
+      if (this.#cookies.state.get(row) === COOKIE_STATE.free) continue;
+      for (const { first, count } of chains.list(this.#work.chainOf(row))) {
+        runs.push({ first: count > 0 ? first : first + count + 1, count: Math.abs(count) });
+      }
+    }
+    mutex.exit();
+    return runs;
   }
 
   /** Enters the lock when no frame of the cookie is on its way to another place. */

@@ -40,6 +40,11 @@ export function slotOfAttachment(attachment: Attachment): SlotIndex {
   return (attachment & ATTACHMENT_SLOT) - 1;
 }
 
+/** Which of its slot's generations an attachment is. */
+export function generationOfAttachment(attachment: Attachment): number {
+  return Math.floor(attachment / (ATTACHMENT_SLOT + 1));
+}
+
 /** True while the thread is attached, or is being cleaned up after. */
 export function isAttached(region: Region, attachment: Attachment): boolean {
   const { slot: slots } = region.tables;

@@ -54,7 +54,7 @@ async function liveThrough(state: { left: number }, victim: Thread, run: () => P
   const step = () => {
     if (state.left-- <= 0) throw new Death();
   };
-  const names = ['log1', 'log2', 'log3', 'log7Marking', 'log8', 'logRange'] as const;
+  const names = ['log1', 'log2', 'log3', 'log7Marking', 'log8', 'log7MarkingAnd8', 'logRange'] as const;
   const journal = victim.journal as unknown as Record<string, unknown>;
   for (const name of names) {
     const original = Journal.prototype[name] as (...values: number[]) => void;

@@ -49,6 +49,24 @@ describe('journal', () => {
     expect(head.get(6)).toBe(0);
   });
 
+  it('logs a marked range and a record at once, at the start of a section and behind other entries', () => {
+    const { region, thread, journal, head } = world();
+    const { words } = region;
+    const record = (head.address(16) + 7) & -8;
+    const marked = record - 8;
+    for (const ahead of [false, true]) {
+      for (let word = 0; word < 16; word++) words[marked + word] = 100 + word;
+      if (ahead) journal.set(head, 1, 1);
+      const before = journal.length;
+      journal.log7MarkingAnd8(marked, record);
+      expect(journal.length - before).toBe(19);
+      for (let word = 0; word < 16; word++) if (word !== 7) words[marked + word] = -1;
+      expect(undoJournal(region, thread.slot)).toBe(ahead ? 3 : 2);
+      const wanted = Array.from({ length: 16 }, (_, word) => (word === 5 ? 1 : 100 + word));
+      expect(Array.from(words.subarray(marked, record + 8))).toEqual(wanted);
+    }
+  });
+
   it('brings back the bits of doubles that are no numbers', () => {
     const { region, thread, journal, doubles } = world();
     const bits = () => [region.words[doubles.base * 2 + 16], region.words[doubles.base * 2 + 17]];

@@ -74,6 +74,16 @@ export function mutexTryEnter(thread: Thread, address: WordAddress, rank: number
 
 /** Gives the lock back and commits what was journaled under it. */
 export function mutexExit(thread: Thread, address: WordAddress): void {
+  if (!thread.commitNewest(address, HELD_EXCLUSIVE)) {
+    mutexExitSlow(thread, address);
+    return;
+  }
+  mutexRelease(thread, address);
+  thread.dropNewest();
+}
+
+/** The same for a lock that is not the last one taken. */
+function mutexExitSlow(thread: Thread, address: WordAddress): void {
   const record = thread.heldRecord(address, HELD_EXCLUSIVE);
   if (record < 0) failNotHeld(thread, address);
   thread.commitHeld(record);

@@ -74,8 +74,24 @@ export const HELD_KIND = {
   shared: 2,
 } as const;
 
+const LANE_COUNT = 0;
+const LANE_FIRST = 1;
+const LANE_ADDRESS = 0;
+const LANE_KIND = 1;
+const LANE_MARK = 2;
+const LANE_DETAIL = 3;
+const LANE_SIZE = 4;
+
 /** Lanes of a slot's held-lock records: a count, then records of four lanes. The kind's lane holds the rank as well. */
-export const HELD_LANE = { count: 0, first: 1, address: 0, kind: 1, mark: 2, detail: 3, size: 4 } as const;
+export const HELD_LANE = {
+  count: LANE_COUNT,
+  first: LANE_FIRST,
+  address: LANE_ADDRESS,
+  kind: LANE_KIND,
+  mark: LANE_MARK,
+  detail: LANE_DETAIL,
+  size: LANE_SIZE,
+} as const;
 
 /** Bits of a record's kind; the rank lies above them. */
 export const HELD_KIND_MASK = 3;
@@ -141,30 +157,30 @@ export class Thread {
 
   /** Locks that this slot holds or is about to take. */
   get heldCount(): number {
-    return this.held[HELD_LANE.count] as number;
+    return this.held[LANE_COUNT] as number;
   }
 
   /** Writes the record of a lock that is about to be taken; `waits` says whether the caller may sleep for it. */
   pushHeld(address: WordAddress, kind: number, rank: number, waits: boolean): void {
     if (this.isEnded) this.failEnded();
     const { held } = this;
-    const depth = held[HELD_LANE.count] as number;
-    const lane = HELD_LANE.first + depth * HELD_LANE.size;
+    const depth = held[LANE_COUNT] as number;
+    const lane = LANE_FIRST + depth * LANE_SIZE;
     if (lane === held.length) this.failTooDeep(address);
     if (VERIFY && waits) this.checkRank(address, rank, depth);
-    held[lane + HELD_LANE.address] = address;
-    held[lane + HELD_LANE.kind] = kind | (rank << RANK_SHIFT);
-    held[lane + HELD_LANE.mark] = this.journal.length;
-    held[lane + HELD_LANE.detail] = 0;
-    held[HELD_LANE.count] = depth + 1;
+    held[lane + LANE_ADDRESS] = address;
+    held[lane + LANE_KIND] = kind | (rank << RANK_SHIFT);
+    held[lane + LANE_MARK] = this.journal.length;
+    held[lane + LANE_DETAIL] = 0;
+    held[LANE_COUNT] = depth + 1;
   }
 
   /** Index of the record of a lock, newest first, or -1 when the slot does not hold it in this way. */
   heldRecord(address: WordAddress, kind: number): number {
     const { held } = this;
-    for (let record = (held[HELD_LANE.count] as number) - 1; record >= 0; record--) {
-      const lane = HELD_LANE.first + record * HELD_LANE.size;
-      if (held[lane] === address && ((held[lane + HELD_LANE.kind] as number) & HELD_KIND_MASK) === kind) return record;
+    for (let record = (held[LANE_COUNT] as number) - 1; record >= 0; record--) {
+      const lane = LANE_FIRST + record * LANE_SIZE;
+      if (held[lane] === address && ((held[lane + LANE_KIND] as number) & HELD_KIND_MASK) === kind) return record;
     }
     return -1;
   }
@@ -178,23 +194,44 @@ export class Thread {
 
   /** The detail of a record: a condition's address + 1 for a mutex, the nesting of a shared hold. */
   heldDetail(record: number): number {
-    return this.held[HELD_LANE.first + record * HELD_LANE.size + HELD_LANE.detail] as number;
+    return this.held[LANE_FIRST + record * LANE_SIZE + LANE_DETAIL] as number;
   }
 
   /** Changes the detail of a record. */
   setHeldDetail(record: number, detail: number): void {
-    this.held[HELD_LANE.first + record * HELD_LANE.size + HELD_LANE.detail] = detail;
+    this.held[LANE_FIRST + record * LANE_SIZE + LANE_DETAIL] = detail;
   }
 
   /** Commits what was journaled since the record's lock was taken. */
   commitHeld(record: number): void {
-    const mark = this.held[HELD_LANE.first + record * HELD_LANE.size + HELD_LANE.mark] as number;
+    const mark = this.held[LANE_FIRST + record * LANE_SIZE + LANE_MARK] as number;
     const { journal } = this;
     if (journal.length === mark) return;
     if (VERIFY && mark !== 0) this.failCommitOver(record, mark);
     journal.commit(mark);
     // Locks taken later and given back later must not keep a mark beyond the journal's end.
     if (record < this.heldCount - 1) this.lowerMarks(record + 1, mark);
+  }
+
+  /**
+   * Commits what was journaled since the newest record's lock was taken; false, with nothing done, when that is another lock.
+   * Nearly every exit is that of the lock taken last, and needs neither a search nor a look at other marks.
+   */
+  commitNewest(address: WordAddress, kind: number): boolean {
+    const { held, journal } = this;
+    const count = held[LANE_COUNT] as number;
+    if (count === 0) return false;
+    const lane = count * LANE_SIZE + (LANE_FIRST - LANE_SIZE);
+    if (held[lane] !== address || ((held[lane + LANE_KIND] as number) & HELD_KIND_MASK) !== kind) return false;
+    const mark = held[lane + LANE_MARK] as number;
+    if (VERIFY && mark !== 0 && journal.length !== mark) this.failCommitOver(count - 1, mark);
+    journal.commit(mark);
+    return true;
+  }
+
+  /** Removes the newest record after its lock was given back. */
+  dropNewest(): void {
+    this.held[LANE_COUNT] = (this.held[LANE_COUNT] as number) - 1;
   }
 
   /** Makes everything journaled so far final, in the middle of a critical section. The structure must be consistent. */
@@ -206,14 +243,14 @@ export class Thread {
   /** Removes a record after its lock was given back. */
   dropHeld(record: number): void {
     const { held } = this;
-    const last = (held[HELD_LANE.count] as number) - 1;
+    const last = (held[LANE_COUNT] as number) - 1;
     if (record !== last) {
       // Copying down leaves a record twice for a moment, never missing: the count still covers the last one.
       // Threads are terminated at calls and loops, not inside the copy.
-      const lane = HELD_LANE.first + record * HELD_LANE.size;
-      held.copyWithin(lane, lane + HELD_LANE.size, HELD_LANE.first + (last + 1) * HELD_LANE.size);
+      const lane = LANE_FIRST + record * LANE_SIZE;
+      held.copyWithin(lane, lane + LANE_SIZE, LANE_FIRST + (last + 1) * LANE_SIZE);
     }
-    held[HELD_LANE.count] = last;
+    held[LANE_COUNT] = last;
   }
 
   /** Publishes the word that this slot is about to sleep on. */
@@ -255,7 +292,7 @@ export class Thread {
 
   private lowerMarks(fromRecord: number, mark: number): void {
     for (let record = fromRecord; record < this.heldCount; record++) {
-      this.held[HELD_LANE.first + record * HELD_LANE.size + HELD_LANE.mark] = mark;
+      this.held[LANE_FIRST + record * LANE_SIZE + LANE_MARK] = mark;
     }
   }
 
@@ -264,15 +301,15 @@ export class Thread {
   }
 
   private failTooDeep(address: WordAddress): never {
-    const room = (this.held.length - HELD_LANE.first) / HELD_LANE.size;
+    const room = (this.held.length - LANE_FIRST) / LANE_SIZE;
     fail('EINVAL', 'enter', { lock: address, slot: this.slot }, `a slot holds at most ${room} locks at a time`);
   }
 
   private checkRank(address: WordAddress, rank: number, depth: number): void {
     for (let record = 0; record < depth; record++) {
-      const lane = HELD_LANE.first + record * HELD_LANE.size;
-      const heldRank = (this.held[lane + HELD_LANE.kind] as number) >> RANK_SHIFT;
-      const heldAddress = this.held[lane + HELD_LANE.address] as number;
+      const lane = LANE_FIRST + record * LANE_SIZE;
+      const heldRank = (this.held[lane + LANE_KIND] as number) >> RANK_SHIFT;
+      const heldAddress = this.held[lane + LANE_ADDRESS] as number;
       const nextPage = rank === RANK.page && heldRank === rank && heldAddress < address;
       const user = rank === RANK.user && heldRank === rank;
       if (heldRank >= rank && !nextPage && !user && heldAddress !== address) {

@@ -51,7 +51,7 @@ import { findSegment } from './search.ts';
 import { moveCursor, nextPlace } from './search-trees.ts';
 import { segmentInsertBefore } from './segment-list.ts';
 import { mustYield } from './space-queue.ts';
-import { freshTag, saveHeader, saveTag } from './spans.ts';
+import { freshTag, saveHeaderAndTag } from './spans.ts';
 import { RESERVE_MAX, refillReserve, TAGS_PER_OPERATION, trimReserve } from './tag-pool.ts';
 import { recordImport } from './transfer.ts';
 
@@ -132,8 +132,8 @@ function carve(
   importer: ArenaIndex,
 ): number {
   const { words, doubles, base, baseDouble } = core;
-  const startAt = (segment << TAG_DOUBLE_SHIFT) + TAG_START;
-  const sizeAt = (segment << TAG_DOUBLE_SHIFT) + TAG_SIZE;
+  const startAt = (segment << TAG_DOUBLE_SHIFT) | TAG_START;
+  const sizeAt = (segment << TAG_DOUBLE_SHIFT) | TAG_SIZE;
   const start = doubles[startAt] as number;
   const segmentSize = doubles[sizeAt] as number;
   let address = start;
@@ -143,10 +143,9 @@ function carve(
   const rear = segmentSize - front - size;
   assert(front >= 0 && rear >= 0, 'vmem/allocate: the chosen segment holds the request');
   if ((words[base + ARENA_SPARE_COUNT] as number) < (front > 0 ? 1 : 0) + (rear > 0 ? 1 : 0)) return -1;
-  saveHeader(core);
+  saveHeaderAndTag(core, segment);
   if (words[base + ARENA_IDLE_HEAD] !== 0) leaveIdle(core, segment);
   freeListRemove(core, segment);
-  saveTag(core, segment);
   if (front > 0) {
     const frontTag = freshTag(core, start, front, KIND_FREE);
     doubles[startAt] = address;
@@ -163,10 +162,10 @@ function carve(
     freeListInsert(core, segment);
     segmentInsertBefore(core, busy, segment);
   } else {
-    words[(segment << TAG_SHIFT) + TAG_KIND_AT] = KIND_BUSY;
+    words[(segment << TAG_SHIFT) | TAG_KIND_AT] = KIND_BUSY;
   }
   if (core.charges) noteCharge(core, busy, importer === NO_IMPORTER);
-  words[(busy << TAG_SHIFT) + TAG_OWNER] = importer === NO_IMPORTER ? core.thread.attachment : -1 - importer;
+  words[(busy << TAG_SHIFT) | TAG_OWNER] = importer === NO_IMPORTER ? core.thread.attachment : -1 - importer;
   hashInsert(core, busy);
   const busyTags = (words[base + ARENA_BUSY_TAGS] as number) + 1;
   words[base + ARENA_BUSY_TAGS] = busyTags;

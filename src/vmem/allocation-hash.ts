@@ -52,13 +52,16 @@ const SHRINK_RATIO = 8;
 
 const TWO_MINUS_32 = 2 ** -32;
 
-/** Spreads an address over 32 bits. */
+/** Spreads an address over 32 bits: one round, since every operation that allocates or frees waits for it. */
 export function hashOf(core: ArenaCore, address: number): number {
   const quanta = address * core.inverseQuantum;
-  let hash = (quanta | 0) ^ Math.imul((quanta * TWO_MINUS_32) | 0, 0x9e3779b1);
+  let hash = quanta <= 0x7fffffff ? quanta | 0 : foldLarge(quanta);
   hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
-  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
-  return hash ^ (hash >>> 16);
+  return hash ^ (hash >>> 15);
+}
+
+function foldLarge(quanta: number): number {
+  return (quanta | 0) ^ Math.imul((quanta * TWO_MINUS_32) | 0, 0x9e3779b1);
 }
 
 /** Word address of the bucket that a new tag with this hash goes to. */
@@ -78,10 +81,10 @@ function bucketFor(core: ArenaCore, hash: number): number {
 /** Puts a busy tag, fresh or logged, into its chain. */
 export function hashInsert(core: ArenaCore, tag: TagIndex): void {
   const { words } = core;
-  const start = core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_START] as number;
+  const start = core.doubles[(tag << TAG_DOUBLE_SHIFT) | TAG_START] as number;
   const bucketAt = bucketFor(core, hashOf(core, start));
   core.journal.log1(bucketAt);
-  words[(tag << TAG_SHIFT) + TAG_LINK_NEXT] = words[bucketAt] as number;
+  words[(tag << TAG_SHIFT) | TAG_LINK_NEXT] = words[bucketAt] as number;
   words[bucketAt] = tag;
 }
 
@@ -101,18 +104,10 @@ function searchChain(core: ArenaCore, bucketAt: number, address: number): number
   const { words, doubles } = core;
   let at = bucketAt;
   for (let tag = words[at] as number; tag !== 0; tag = words[at] as number) {
-    if (doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_START] === address) return at;
-    at = (tag << TAG_SHIFT) + TAG_LINK_NEXT;
+    if (doubles[(tag << TAG_DOUBLE_SHIFT) | TAG_START] === address) return at;
+    at = (tag << TAG_SHIFT) | TAG_LINK_NEXT;
   }
   return -1;
-}
-
-/** Takes the tag that the word at `at` points to out of its chain. */
-export function hashRemove(core: ArenaCore, at: number): void {
-  const { words } = core;
-  const tag = words[at] as number;
-  core.journal.log1(at);
-  words[at] = words[(tag << TAG_SHIFT) + TAG_LINK_NEXT] as number;
 }
 
 /** True when `maintainHash` has something to do. */
@@ -223,8 +218,8 @@ function moveTags(core: ArenaCore): void {
   for (let looked = 0; looked < MOVE_BUCKETS && next < oldCount; looked++) {
     while (words[oldBase + next] !== 0 && moved < MOVE_TAGS) {
       const tag = words[oldBase + next] as number;
-      const linkAt = (tag << TAG_SHIFT) + TAG_LINK_NEXT;
-      const start = core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_START] as number;
+      const linkAt = (tag << TAG_SHIFT) | TAG_LINK_NEXT;
+      const start = core.doubles[(tag << TAG_DOUBLE_SHIFT) | TAG_START] as number;
       const bucketAt = newBase + (hashOf(core, start) & mask);
       journal.log3(oldBase + next, linkAt, bucketAt);
       words[oldBase + next] = words[linkAt] as number;

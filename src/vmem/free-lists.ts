@@ -78,20 +78,20 @@ function mapWord(base: number, order: number): number {
 /** Puts a free tag at the head of its bin, with a stamp. */
 export function freeListInsert(core: ArenaCore, tag: TagIndex): void {
   const { words, journal, base } = core;
-  const bin = binOf(core, core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number);
+  const bin = binOf(core, core.doubles[(tag << TAG_DOUBLE_SHIFT) | TAG_SIZE] as number);
   const record = tag << TAG_SHIFT;
   const headAt = base + ARENA_FREE_HEAD + bin;
   const head = words[headAt] as number;
   const order = bin >>> BIN_SHIFT;
-  words[record + TAG_LINK_PREVIOUS] = 0;
-  words[record + TAG_LINK_NEXT] = head;
-  words[record + TAG_STAMP] = words[base + ARENA_STAMP_NEXT]!++;
+  words[record | TAG_LINK_PREVIOUS] = 0;
+  words[record | TAG_LINK_NEXT] = head;
+  words[record | TAG_STAMP] = words[base + ARENA_STAMP_NEXT]!++;
   if (head === 0) {
     journal.log1(headAt);
     words[base + ARENA_BIN_MAP + order]! |= 1 << (bin & BIN_MASK);
     words[mapWord(base, order)]! |= 1 << (order & 31);
   } else {
-    const backAt = (head << TAG_SHIFT) + TAG_LINK_PREVIOUS;
+    const backAt = (head << TAG_SHIFT) | TAG_LINK_PREVIOUS;
     assert(words[backAt] === 0, 'vmem/free-lists I4: the head has no predecessor');
     journal.log2(headAt, backAt);
     words[backAt] = tag;
@@ -106,12 +106,12 @@ export function freeListRemove(core: ArenaCore, tag: TagIndex): void {
   const { words, journal, base } = core;
   if (words[core.indexAt + INDEX_TREES] !== 0) indexRemove(core, tag);
   const record = tag << TAG_SHIFT;
-  const previous = words[record + TAG_LINK_PREVIOUS] as number;
-  const next = words[record + TAG_LINK_NEXT] as number;
-  const backAt = (next << TAG_SHIFT) + TAG_LINK_PREVIOUS;
+  const previous = words[record | TAG_LINK_PREVIOUS] as number;
+  const next = words[record | TAG_LINK_NEXT] as number;
+  const backAt = (next << TAG_SHIFT) | TAG_LINK_PREVIOUS;
   assert(next === 0 || words[backAt] === tag, 'vmem/free-lists I4: the successor points back');
   if (previous !== 0) {
-    const forwardAt = (previous << TAG_SHIFT) + TAG_LINK_NEXT;
+    const forwardAt = (previous << TAG_SHIFT) | TAG_LINK_NEXT;
     assert(words[forwardAt] === tag, 'vmem/free-lists I4: the predecessor points here');
     if (next === 0) {
       journal.log1(forwardAt);
@@ -122,7 +122,7 @@ export function freeListRemove(core: ArenaCore, tag: TagIndex): void {
     words[forwardAt] = next;
     return;
   }
-  const bin = binOf(core, core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number);
+  const bin = binOf(core, core.doubles[(tag << TAG_DOUBLE_SHIFT) | TAG_SIZE] as number);
   const order = bin >>> BIN_SHIFT;
   const newestAt = base + ARENA_NEWEST + order;
   if (words[newestAt] === tag) words[newestAt] = 0;
@@ -198,8 +198,8 @@ function newestOfBins(core: ArenaCore, order: number): TagIndex {
   let newest = words[headsAt + lowestBit(bins)] as number;
   for (bins &= bins - 1; bins !== 0; bins &= bins - 1) {
     const tag = words[headsAt + lowestBit(bins)] as number;
-    const stamp = words[(tag << TAG_SHIFT) + TAG_STAMP] as number;
-    if (isNewer(stamp, words[(newest << TAG_SHIFT) + TAG_STAMP] as number)) newest = tag;
+    const stamp = words[(tag << TAG_SHIFT) | TAG_STAMP] as number;
+    if (isNewer(stamp, words[(newest << TAG_SHIFT) | TAG_STAMP] as number)) newest = tag;
   }
   return newest;
 }
@@ -212,9 +212,9 @@ export function listClass(core: ArenaCore, order: number): TagIndex[] {
   for (let bin = 0; bin <= BIN_MASK; bin++) {
     for (let tag = words[first + bin] as number; tag !== 0; ) {
       tags.push(tag);
-      tag = words[(tag << TAG_SHIFT) + TAG_LINK_NEXT] as number;
+      tag = words[(tag << TAG_SHIFT) | TAG_LINK_NEXT] as number;
     }
   }
-  const stampOf = (tag: TagIndex) => words[(tag << TAG_SHIFT) + TAG_STAMP] as number;
+  const stampOf = (tag: TagIndex) => words[(tag << TAG_SHIFT) | TAG_STAMP] as number;
   return tags.sort((a, b) => (stampOf(b) - stampOf(a)) | 0);
 }

@@ -52,8 +52,8 @@ export function findAllocation(core: ArenaCore, call: string, address: number, s
   const at = hashFind(core, address);
   if (at < 0) failNotAllocated(core, call, address, size);
   const tag = core.words[at] as number;
-  if ((core.words[(tag << TAG_SHIFT) + TAG_OWNER] as number) < 0) failNotUsers(core, call, tag, size);
-  if (core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] !== rounded) failWrongSize(core, call, tag, size);
+  if ((core.words[(tag << TAG_SHIFT) | TAG_OWNER] as number) < 0) failNotUsers(core, call, tag, size);
+  if (core.doubles[(tag << TAG_DOUBLE_SHIFT) | TAG_SIZE] !== rounded) failWrongSize(core, call, tag, size);
   return at;
 }
 
@@ -67,7 +67,7 @@ function failNotAllocated(core: ArenaCore, call: string, address: number, size: 
 /** What an importer or the quantum caches took is not the user's to free: live allocations are made from it. */
 function failNotUsers(core: ArenaCore, call: string, tag: TagIndex, size: number): never {
   const { start: address } = describeTag(core, tag);
-  const importer = -1 - (core.words[(tag << TAG_SHIFT) + TAG_OWNER] as number);
+  const importer = -1 - (core.words[(tag << TAG_SHIFT) | TAG_OWNER] as number);
   core.exit();
   const values = { arena: core.name, address, size };
   failIfCached(core, call, values);

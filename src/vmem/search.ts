@@ -121,15 +121,15 @@ function newestFitting(
     const bin = 31 - Math.clz32(bins);
     bins &= ~(1 << bin);
     let tag = words[headsAt + bin] as number;
-    if (constraints === null && (doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number) < size) {
+    if (constraints === null && (doubles[(tag << TAG_DOUBLE_SHIFT) | TAG_SIZE] as number) < size) {
       tag = newestLarge(core, (order << BIN_SHIFT) + bin, tag, size);
     }
-    for (; tag !== 0; tag = words[(tag << TAG_SHIFT) + TAG_LINK_NEXT] as number) {
-      const stamp = words[(tag << TAG_SHIFT) + TAG_STAMP] as number;
+    for (; tag !== 0; tag = words[(tag << TAG_SHIFT) | TAG_LINK_NEXT] as number) {
+      const stamp = words[(tag << TAG_SHIFT) | TAG_STAMP] as number;
       looked++;
       if (newest !== 0 && !isNewer(stamp, newestStamp)) break;
       if (constraints !== null) {
-        if ((doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number) < size) continue;
+        if ((doubles[(tag << TAG_DOUBLE_SHIFT) | TAG_SIZE] as number) < size) continue;
         if (!fits(core, tag, size, constraints)) continue;
       }
       newest = tag;
@@ -151,8 +151,8 @@ function newestLarge(core: ArenaCore, bin: number, head: TagIndex, size: number)
   }
   let tag = head;
   let steps = 0;
-  while (tag !== 0 && (doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number) < size) {
-    tag = words[(tag << TAG_SHIFT) + TAG_LINK_NEXT] as number;
+  while (tag !== 0 && (doubles[(tag << TAG_DOUBLE_SHIFT) | TAG_SIZE] as number) < size) {
+    tag = words[(tag << TAG_SHIFT) | TAG_LINK_NEXT] as number;
     steps++;
   }
   core.looked += steps;
@@ -161,8 +161,8 @@ function newestLarge(core: ArenaCore, bin: number, head: TagIndex, size: number)
 }
 
 function fits(core: ArenaCore, tag: TagIndex, size: number, constraints: Constraints): boolean {
-  const start = core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_START] as number;
-  const segmentSize = core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number;
+  const start = core.doubles[(tag << TAG_DOUBLE_SHIFT) | TAG_START] as number;
+  const segmentSize = core.doubles[(tag << TAG_DOUBLE_SHIFT) | TAG_SIZE] as number;
   return fitSegment(start, segmentSize, size, constraints) >= 0;
 }
 

@@ -32,15 +32,15 @@ export function segmentInsertAfter(core: ArenaCore, tag: TagIndex, previous: Tag
   const { words, journal, base } = core;
   const record = tag << TAG_SHIFT;
   const before = previous === 0 ? (words[base + ARENA_SEGMENT_TAIL] as number) : previous;
-  const forwardAt = (before << TAG_SHIFT) + TAG_SEGMENT_NEXT;
+  const forwardAt = (before << TAG_SHIFT) | TAG_SEGMENT_NEXT;
   const after = before === 0 ? 0 : (words[forwardAt] as number);
-  words[record + TAG_SEGMENT_PREVIOUS] = before;
-  words[record + TAG_SEGMENT_NEXT] = after;
+  words[record | TAG_SEGMENT_PREVIOUS] = before;
+  words[record | TAG_SEGMENT_NEXT] = after;
   if (after === 0) {
     journal.log1(base + ARENA_SEGMENT_TAIL);
     words[base + ARENA_SEGMENT_TAIL] = tag;
   } else {
-    const backAt = (after << TAG_SHIFT) + TAG_SEGMENT_PREVIOUS;
+    const backAt = (after << TAG_SHIFT) | TAG_SEGMENT_PREVIOUS;
     assert(words[backAt] === before, 'vmem/segment-list I2: the successor points back');
     journal.log1(backAt);
     words[backAt] = tag;
@@ -58,25 +58,35 @@ export function segmentInsertAfter(core: ArenaCore, tag: TagIndex, previous: Tag
 export function segmentInsertBefore(core: ArenaCore, tag: TagIndex, next: TagIndex): void {
   const { words, journal } = core;
   const record = tag << TAG_SHIFT;
-  const backAt = (next << TAG_SHIFT) + TAG_SEGMENT_PREVIOUS;
+  const backAt = (next << TAG_SHIFT) | TAG_SEGMENT_PREVIOUS;
   const previous = words[backAt] as number;
-  const forwardAt = (previous << TAG_SHIFT) + TAG_SEGMENT_NEXT;
+  const forwardAt = (previous << TAG_SHIFT) | TAG_SEGMENT_NEXT;
   assert(previous !== 0 && words[forwardAt] === next, 'vmem/segment-list I2: the predecessor points here');
   journal.log2(backAt, forwardAt);
-  words[record + TAG_SEGMENT_PREVIOUS] = previous;
-  words[record + TAG_SEGMENT_NEXT] = next;
+  words[record | TAG_SEGMENT_PREVIOUS] = previous;
+  words[record | TAG_SEGMENT_NEXT] = next;
   words[forwardAt] = tag;
   words[backAt] = tag;
+}
+
+/** Takes off the list whatever lies between two tags; 0 for `next` is the end. The links of what lay there stay. */
+export function segmentJoin(core: ArenaCore, previous: TagIndex, next: TagIndex): void {
+  const { words, journal, base } = core;
+  const forwardAt = (previous << TAG_SHIFT) | TAG_SEGMENT_NEXT;
+  const backAt = next === 0 ? base + ARENA_SEGMENT_TAIL : (next << TAG_SHIFT) | TAG_SEGMENT_PREVIOUS;
+  journal.log2(forwardAt, backAt);
+  words[forwardAt] = next;
+  words[backAt] = previous;
 }
 
 /** Takes a tag off the list. Its own links are left as they are. */
 export function segmentRemove(core: ArenaCore, tag: TagIndex): void {
   const { words, journal, base } = core;
   const record = tag << TAG_SHIFT;
-  const previous = words[record + TAG_SEGMENT_PREVIOUS] as number;
-  const next = words[record + TAG_SEGMENT_NEXT] as number;
-  const forwardAt = (previous << TAG_SHIFT) + TAG_SEGMENT_NEXT;
-  const backAt = (next << TAG_SHIFT) + TAG_SEGMENT_PREVIOUS;
+  const previous = words[record | TAG_SEGMENT_PREVIOUS] as number;
+  const next = words[record | TAG_SEGMENT_NEXT] as number;
+  const forwardAt = (previous << TAG_SHIFT) | TAG_SEGMENT_NEXT;
+  const backAt = (next << TAG_SHIFT) | TAG_SEGMENT_PREVIOUS;
   assert(previous === 0 || words[forwardAt] === tag, 'vmem/segment-list I2: the predecessor points here');
   assert(next === 0 || words[backAt] === tag, 'vmem/segment-list I2: the successor points back');
   if (previous === 0) {

@@ -39,6 +39,11 @@ export function saveHeader(core: ArenaCore): void {
   core.journal.log7Marking(core.base + ARENA_HEADER);
 }
 
+/** `saveHeader` and `saveTag` at once. */
+export function saveHeaderAndTag(core: ArenaCore, tag: TagIndex): void {
+  core.journal.log7MarkingAnd8(core.base + ARENA_HEADER, tag << TAG_SHIFT);
+}
+
 /** Logs the fields of a tag that its functions change: all up to `stamp`; the links of the segment list are logged there. */
 export function saveTag(core: ArenaCore, tag: TagIndex): void {
   core.journal.log8(tag << TAG_SHIFT);
@@ -62,8 +67,8 @@ export function requireRange(core: ArenaCore, call: string, start: number, size:
 export function requireNoOverlap(core: ArenaCore, call: string, start: number, size: number): void {
   const other = spanOverlap(core, start, size);
   if (other === 0) return;
-  const spanStart = core.doubles[(other << TAG_DOUBLE_SHIFT) + TAG_START];
-  const spanSize = core.doubles[(other << TAG_DOUBLE_SHIFT) + TAG_SIZE];
+  const spanStart = core.doubles[(other << TAG_DOUBLE_SHIFT) | TAG_START];
+  const spanSize = core.doubles[(other << TAG_DOUBLE_SHIFT) | TAG_SIZE];
   core.exit();
   fail('EINVAL', call, { arena: core.name, start, size }, `overlaps the span ${spanStart}, size ${spanSize}`);
 }
@@ -91,8 +96,8 @@ export function insertSpan(core: ArenaCore, start: number, size: number, kind: n
 export function removeSpan(core: ArenaCore, span: TagIndex, segment: TagIndex): void {
   const { words, doubles, base, baseDouble } = core;
   saveSpanTotals(core);
-  const start = doubles[(span << TAG_DOUBLE_SHIFT) + TAG_START] as number;
-  const size = doubles[(span << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number;
+  const start = doubles[(span << TAG_DOUBLE_SHIFT) | TAG_START] as number;
+  const size = doubles[(span << TAG_DOUBLE_SHIFT) | TAG_SIZE] as number;
   if (words[core.recordingAt] !== 0) recordSpan(core, 'remove', start, size);
   doubles[baseDouble + ARENA_SIZE_TOTAL]! -= size;
   words[base + ARENA_SPAN_COUNT]!--;
@@ -108,10 +113,10 @@ export function removeSpan(core: ArenaCore, span: TagIndex, segment: TagIndex): 
 export function freshTag(core: ArenaCore, start: number, size: number, kind: number): TagIndex {
   const { words, doubles } = core;
   const tag = takeSpare(core);
-  doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_START] = start;
-  doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] = size;
-  words[(tag << TAG_SHIFT) + TAG_KIND_AT] = kind;
-  words[(tag << TAG_SHIFT) + TAG_ARENA] = core.row + 1;
+  doubles[(tag << TAG_DOUBLE_SHIFT) | TAG_START] = start;
+  doubles[(tag << TAG_DOUBLE_SHIFT) | TAG_SIZE] = size;
+  words[(tag << TAG_SHIFT) | TAG_KIND_AT] = kind;
+  words[(tag << TAG_SHIFT) | TAG_ARENA] = core.row + 1;
   return tag;
 }
 
@@ -128,8 +133,8 @@ export function removeStaticSpan(core: ArenaCore, start: number): void {
   const span = spanContaining(core, start);
   const found =
     span !== 0 &&
-    doubles[(span << TAG_DOUBLE_SHIFT) + TAG_START] === start &&
-    words[(span << TAG_SHIFT) + TAG_KIND_AT] === KIND_SPAN_STATIC;
+    doubles[(span << TAG_DOUBLE_SHIFT) | TAG_START] === start &&
+    words[(span << TAG_SHIFT) | TAG_KIND_AT] === KIND_SPAN_STATIC;
   let whole = found && isWhole(core, span);
   if (found && !whole && core.quarantines) {
     // What is left of a static span stays: nothing of it goes to a source meanwhile.
@@ -143,7 +148,7 @@ export function removeStaticSpan(core: ArenaCore, start: number): void {
     if (!found) failMisuse('arena.remove', values, 'no span that `add` or `create` brought starts at this address');
     fail('EBUSY', 'arena.remove', values, 'the span has live allocations');
   }
-  const segment = words[(span << TAG_SHIFT) + TAG_SEGMENT_NEXT] as number;
+  const segment = words[(span << TAG_SHIFT) | TAG_SEGMENT_NEXT] as number;
   saveHeader(core);
   freeListRemove(core, segment);
   saveTag(core, segment);
@@ -156,7 +161,7 @@ export function removeStaticSpan(core: ArenaCore, start: number): void {
 /** True when all of a span is one free segment. */
 function isWhole(core: ArenaCore, span: TagIndex): boolean {
   const { words, doubles } = core;
-  const segment = words[(span << TAG_SHIFT) + TAG_SEGMENT_NEXT] as number;
-  if (words[(segment << TAG_SHIFT) + TAG_KIND_AT] !== KIND_FREE) return false;
-  return doubles[(segment << TAG_DOUBLE_SHIFT) + TAG_SIZE] === doubles[(span << TAG_DOUBLE_SHIFT) + TAG_SIZE];
+  const segment = words[(span << TAG_SHIFT) | TAG_SEGMENT_NEXT] as number;
+  if (words[(segment << TAG_SHIFT) | TAG_KIND_AT] !== KIND_FREE) return false;
+  return doubles[(segment << TAG_DOUBLE_SHIFT) | TAG_SIZE] === doubles[(span << TAG_DOUBLE_SHIFT) | TAG_SIZE];
 }

@@ -60,7 +60,7 @@ export function takeSpare(core: ArenaCore): TagIndex {
   const { words, base } = core;
   const tag = words[base + ARENA_SPARE_HEAD] as number;
   assert(tag !== 0, 'vmem/tag-pool I2: the reserve holds as many tags as it says');
-  words[base + ARENA_SPARE_HEAD] = words[(tag << TAG_SHIFT) + TAG_SPARE_NEXT] as number;
+  words[base + ARENA_SPARE_HEAD] = words[(tag << TAG_SHIFT) | TAG_SPARE_NEXT] as number;
   words[base + ARENA_SPARE_COUNT]!--;
   return tag;
 }
@@ -69,9 +69,9 @@ export function takeSpare(core: ArenaCore): TagIndex {
 export function putSpare(core: ArenaCore, tag: TagIndex): void {
   const { words, base } = core;
   const record = tag << TAG_SHIFT;
-  core.journal.log2(record + TAG_SPARE_NEXT, record + TAG_KIND_AT);
-  words[record + TAG_SPARE_NEXT] = words[base + ARENA_SPARE_HEAD] as number;
-  words[record + TAG_KIND_AT] = KIND_NONE;
+  core.journal.log2(record | TAG_SPARE_NEXT, record | TAG_KIND_AT);
+  words[record | TAG_SPARE_NEXT] = words[base + ARENA_SPARE_HEAD] as number;
+  words[record | TAG_KIND_AT] = KIND_NONE;
   words[base + ARENA_SPARE_HEAD] = tag;
   words[base + ARENA_SPARE_COUNT]!++;
 }
@@ -99,8 +99,8 @@ function takeReturned(core: ArenaCore): number {
   const moved = Math.min(REFILL, tagPool.count.get(0));
   const first = tagPool.head.get(0);
   let last = first;
-  for (let step = 1; step < moved; step++) last = words[(last << TAG_SHIFT) + TAG_SPARE_NEXT] as number;
-  const lastNextAt = (last << TAG_SHIFT) + TAG_SPARE_NEXT;
+  for (let step = 1; step < moved; step++) last = words[(last << TAG_SHIFT) | TAG_SPARE_NEXT] as number;
+  const lastNextAt = (last << TAG_SHIFT) | TAG_SPARE_NEXT;
   const rest = words[lastNextAt] as number;
   journal.log3(lastNextAt, base + ARENA_SPARE_HEAD, base + ARENA_SPARE_COUNT);
   journal.set(tagPool.head, 0, rest);
@@ -123,7 +123,7 @@ function takeFresh(core: ArenaCore): number {
   let head = words[base + ARENA_SPARE_HEAD] as number;
   for (let row = fresh + moved - 1; row >= fresh; row--) {
     const tag = tagOfRow(tables, row);
-    words[(tag << TAG_SHIFT) + TAG_SPARE_NEXT] = head;
+    words[(tag << TAG_SHIFT) | TAG_SPARE_NEXT] = head;
     head = tag;
   }
   words[base + ARENA_SPARE_HEAD] = head;
@@ -143,8 +143,8 @@ export function trimReserve(core: ArenaCore, kept = RESERVE_KEPT): void {
     const moved = Math.min(REFILL, spareCount - kept);
     const first = words[base + ARENA_SPARE_HEAD] as number;
     let last = first;
-    for (let step = 1; step < moved; step++) last = words[(last << TAG_SHIFT) + TAG_SPARE_NEXT] as number;
-    const lastNextAt = (last << TAG_SHIFT) + TAG_SPARE_NEXT;
+    for (let step = 1; step < moved; step++) last = words[(last << TAG_SHIFT) | TAG_SPARE_NEXT] as number;
+    const lastNextAt = (last << TAG_SHIFT) | TAG_SPARE_NEXT;
     journal.log3(lastNextAt, base + ARENA_SPARE_HEAD, base + ARENA_SPARE_COUNT);
     words[base + ARENA_SPARE_HEAD] = words[lastNextAt] as number;
     words[base + ARENA_SPARE_COUNT] = spareCount - moved;

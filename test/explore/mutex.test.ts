@@ -116,8 +116,8 @@ describe('seeded bugs in mutex and takeover', () => {
 
   it('finds a record that is dropped before its lock is free', () => {
     const make = seeded('src/sync/mutex.ts', [
-      '  mutexRelease(thread, address);\n  thread.dropHeld(record);',
-      '  thread.dropHeld(record);\n  mutexRelease(thread, address);',
+      '  mutexRelease(thread, address);\n  thread.dropNewest();',
+      '  thread.dropNewest();\n  mutexRelease(thread, address);',
     ]);
     const options = { threads: 2, sections: 1, mortal: [0, 1] };
     expose('record dropped early', make(options), { deaths: 1 }, /sleep for ever|still held/);

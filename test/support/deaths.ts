@@ -33,6 +33,7 @@ export function dieAtEveryStep(plan: DeathPlan): number {
   const log2 = journal.log2.bind(journal);
   const log3 = journal.log3.bind(journal);
   const log8 = journal.log8.bind(journal);
+  const log7MarkingAnd8 = journal.log7MarkingAnd8.bind(journal);
   const logRange = journal.logRange.bind(journal);
   for (let stop = 0; ; stop++) {
     bytes.set(before);
@@ -57,6 +58,10 @@ export function dieAtEveryStep(plan: DeathPlan): number {
       count();
       log8(address);
     };
+    journal.log7MarkingAnd8 = (marked, record) => {
+      count();
+      log7MarkingAnd8(marked, record);
+    };
     journal.logRange = (address, words) => {
       count();
       logRange(address, words);
@@ -70,6 +75,7 @@ export function dieAtEveryStep(plan: DeathPlan): number {
       journal.log2 = log2;
       journal.log3 = log3;
       journal.log8 = log8;
+      journal.log7MarkingAnd8 = log7MarkingAnd8;
       journal.logRange = logRange;
     }
     if (stopped === null) {

@@ -19,7 +19,7 @@ function step(): void {
 
 /** Runs something that dies after so many steps; true when it lived to its end. */
 export function liveFor(steps: number, victim: Thread, run: () => void): boolean {
-  const names = ['log1', 'log2', 'log3', 'log7Marking', 'log8', 'logRange'] as const;
+  const names = ['log1', 'log2', 'log3', 'log7Marking', 'log8', 'log7MarkingAnd8', 'logRange'] as const;
   const originals = names.map((name) => Journal.prototype[name]);
   const journal = victim.journal as unknown as Record<string, unknown>;
   for (const [index, name] of names.entries()) {

@@ -153,7 +153,7 @@ export class Journal {
   }
 
   /**
-   * `log7Marking(marked)` and `log8(record)` for a record whose address is a multiple of 8. At the start of a section the
+   * `log7Marking(marked)` and `log8(record)`. At the start of a section the
    * entries have fixed places, which needs fewer instructions: 392 instead of 417 ns for a pair of alloc and free.
    */
   log7MarkingAnd8(marked: number, record: number): void {
@@ -163,23 +163,25 @@ export class Journal {
       this.log8(record);
       return;
     }
-    log[1] = words[marked] as number;
-    log[2] = words[marked + 1] as number;
-    log[3] = words[marked + 2] as number;
-    log[4] = words[marked + 3] as number;
-    log[5] = words[marked + 4] as number;
+    let at = marked;
+    log[1] = words[at++] as number;
+    log[2] = words[at++] as number;
+    log[3] = words[at++] as number;
+    log[4] = words[at++] as number;
+    log[5] = words[at++] as number;
     log[6] = 1;
-    log[7] = words[marked + 6] as number;
+    log[7] = words[++at] as number;
     log[8] = marked;
     log[9] = -7;
-    log[10] = words[record] as number;
-    log[11] = words[record | 1] as number;
-    log[12] = words[record | 2] as number;
-    log[13] = words[record | 3] as number;
-    log[14] = words[record | 4] as number;
-    log[15] = words[record | 5] as number;
-    log[16] = words[record | 6] as number;
-    log[17] = words[record | 7] as number;
+    at = record;
+    log[10] = words[at++] as number;
+    log[11] = words[at++] as number;
+    log[12] = words[at++] as number;
+    log[13] = words[at++] as number;
+    log[14] = words[at++] as number;
+    log[15] = words[at++] as number;
+    log[16] = words[at++] as number;
+    log[17] = words[at] as number;
     log[18] = record;
     log[19] = -8;
     log[LENGTH] = 19;

@@ -80,6 +80,7 @@ export const pageClockTable = table('pageClock', 1, 'columns', {
   hand: i32('A', 'frames that the hand has passed, modulo 2^32', { padded: true }),
   shortage: i32('A', 'mutex of the one thread that may keep pages while it waits for more', { padded: true }),
   moves: i32('A', 'identities that have moved from frame to frame, modulo 2^32', { padded: true }),
+  modifiedMax: i32('c', 'frames that may be modified before writers write back, 0 no limit'),
 });
 
 /** What each slot did with pages. */
@@ -113,6 +114,7 @@ export const vnodeTable = table('vnode', 'vnodes', 'columns', {
   pagePeak: f64('L', 'largest size since the row was taken: no page lies beyond it'),
   written: i32('A', '1 when we have written to the file since its stamp was taken'),
   pageShift: i32('L', 'a page of the vnode has 1 << pageShift frames'),
+  modifiedMax: i32('A', 'frames that may be modified before writers write back, 0 no limit'),
 });
 
 /** Buckets of the vnode hash. */

@@ -48,6 +48,8 @@ export const PAGE_COUNTER = {
   aheadPages: 20,
   /** Bytes that went from a store straight to a reader. */
   directBytes: 21,
+  /** Pages written back by writers that had come to a limit of modified pages. */
+  behindPages: 22,
 } as const;
 
 /** Name of a counter. */

@@ -110,12 +110,13 @@ export class PageWriter {
       if (vnode < 0 || vnode === first) return 0;
       if (first < 0) first = vnode;
       this.#rotor = vnode;
-      const written = this.#oldestOf(vnode, max, store);
+      const written = this.oldestOf(vnode, max, store);
       if (written > 0) return written;
     }
   }
 
-  #oldestOf(vnode: VnodeIndex, max: number, store: PageStore): number {
+  /** Like `someOldest`, of one vnode. Returns the frames written. */
+  oldestOf(vnode: VnodeIndex, max: number, store: PageStore): number {
     const indices = this.#dirty.oldest(vnode, max).sort((a, b) => a - b);
     const lanes = new Int32Array(WRITE_PAGES_MAX);
     let written = 0;

@@ -215,6 +215,11 @@ export class Pages implements FrameReclaimer {
     return this.#writer.someOldest(max, store);
   }
 
+  /** Like `writeOldest`, of one vnode only. */
+  writeOldestOf(vnode: VnodeIndex, max: number, store: PageStore): number {
+    return this.#writer.oldestOf(vnode, max, store);
+  }
+
   /** Modified pages that this thread has written back so far. */
   get writtenHere(): number {
     return this.#counters[PAGE_COUNTER.writtenPages] as number;

@@ -42,6 +42,7 @@ export function boot(options: BootOptions): VirtualMemory {
   region.tables.physSegments.bigFirst.put(0, plan.bigFirst ? 1 : 0);
   createPagelock(region, plan.pagelock);
   region.tables.policy.kind.put(0, plan.replacement);
+  region.tables.pageClock.modifiedMax.put(0, plan.modifiedMax);
   createMappingCache(region, plan.mappingState);
   const { pmemPool } = region.tables;
   pmemPool.largeFrames.put(0, plan.pmem.largeFrames);

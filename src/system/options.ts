@@ -72,6 +72,11 @@ export interface BootOptions {
   readonly replacement?: ReplacementName;
   /** How files are mapped: `{ compat: 'seed' }` adds `vm.cachedMappings`. */
   readonly mappings?: MappingOptions;
+  /**
+   * Bytes of all files that may be modified in memory: who writes beyond that writes pages back first. 0 for no limit.
+   * Default: half of `memory`.
+   */
+  readonly dirtyLimit?: number | string;
   /** Limits of the default owner. Default: none. */
   readonly limits?: OwnerLimits;
   /** Operations that recordings of arenas can hold between two drains, all four together: 64 bytes each. Default 8192. */
@@ -130,6 +135,8 @@ export interface BootPlan {
   readonly marks: FrameMarks;
   readonly pmem: PmemPlan;
   readonly limits: OwnerLimits;
+  /** Frames of files that may be modified; 0 for no limit. */
+  readonly modifiedMax: number;
   readonly pagelock: PagelockOptions;
   /** A value of `REPLACEMENT`. */
   readonly replacement: number;
@@ -160,6 +167,7 @@ const KNOWN_OPTIONS: readonly (keyof BootOptions)[] = [
   'pagelock',
   'replacement',
   'mappings',
+  'dirtyLimit',
   'limits',
   'recordEntries',
   'spinLimit',
@@ -261,6 +269,7 @@ export function planBoot(options: BootOptions): BootPlan {
     marks: { ...defaultMarks(memoryBytes / pageSize), ...physical.marks },
     pmem: pmem.plan,
     limits: options.limits ?? {},
+    modifiedMax: Math.ceil(parseSize(options.dirtyLimit ?? memoryBytes / 2, 'boot: dirtyLimit') / pageSize),
     pagelock,
     replacement,
     mappingState: mappings.state,

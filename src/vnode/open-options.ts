@@ -24,6 +24,11 @@ export interface OpenOptions extends PageHookOptions {
    * who asks for another size than it has is refused with `EINVAL`. Default: what it has, or else the system's.
    */
   readonly pageSize?: number;
+  /**
+   * Bytes of the file that may be modified in memory: who writes beyond that writes the oldest ones back first. Holds for all
+   * openers; the last one who gives it decides. 0 for no limit but the system's. Default: what it was.
+   */
+  readonly dirtyLimit?: number;
 }
 
 /** Checked options. */
@@ -34,9 +39,21 @@ export interface OpenPlan extends OpenFlags {
   readonly tied: PageHookOptions | null;
   /** See `VnodeFacts`. */
   readonly pageShift: number | null;
+  /** Frames; null: as it was. */
+  readonly modifiedMax: number | null;
 }
 
-const KNOWN = ['mode', 'create', 'exclusive', 'truncate', 'permissions', 'hooks', 'lsnOffset', 'pageSize'] as const;
+const KNOWN = [
+  'mode',
+  'create',
+  'exclusive',
+  'truncate',
+  'permissions',
+  'hooks',
+  'lsnOffset',
+  'pageSize',
+  'dirtyLimit',
+] as const;
 
 /** Most bytes of a page. */
 export const PAGE_BYTES_MAX = 65_536;
@@ -63,6 +80,8 @@ export function planOpen(options: OpenOptions, call: string, systemPageSize: num
   const writable = mode === 'rw';
   if (!writable && (create || truncate)) failMisuse(call, { mode, create, truncate }, "they need mode 'rw'");
   if (exclusive && !create) failMisuse(call, { exclusive, create }, 'exclusive needs create');
+  const { dirtyLimit } = options;
+  if (dirtyLimit !== undefined) requireInteger(call, 'dirtyLimit', dirtyLimit, 0, Number.MAX_SAFE_INTEGER);
   let flags = writable ? constants.O_RDWR : constants.O_RDONLY;
   if (create) flags |= constants.O_CREAT;
   if (exclusive) flags |= constants.O_EXCL;
@@ -73,5 +92,6 @@ export function planOpen(options: OpenOptions, call: string, systemPageSize: num
     truncate,
     tied,
     pageShift: pageShiftOf(call, options.pageSize, systemPageSize),
+    modifiedMax: dirtyLimit === undefined ? null : Math.min(2 ** 30, Math.ceil(dirtyLimit / systemPageSize)),
   };
 }

@@ -137,6 +137,16 @@ export class VnodeTable {
     this.#mutex.exit();
   }
 
+  /** Gives a row what openers have chosen for an older one of the same file, and not for it: hooks, the place of the LSN, limits. */
+  inherit(row: VnodeIndex, from: VnodeIndex): void {
+    const { journal } = this.#thread;
+    this.#mutex.enter();
+    for (const column of [this.#vnode.detail, this.#vnode.lsnOffset, this.#vnode.modifiedMax]) {
+      if (column.get(row) === 0) journal.set(column, row, column.get(from));
+    }
+    this.#mutex.exit();
+  }
+
   /** Runs under the lock, for what else is stored in rows. */
   locked(action: () => void): void {
     this.#mutex.enter();
@@ -271,6 +281,7 @@ export class VnodeTable {
     journal.setDouble(vnode.lsnDurable, row, 0);
     journal.set(vnode.written, row, 0);
     journal.set(vnode.pageShift, row, facts.pageShift ?? 0);
+    journal.set(vnode.modifiedMax, row, 0);
     for (let lane = 0; lane < 4; lane++) {
       journal.setAt(vnode.identity, row, lane, facts.identity[lane] as number);
       journal.setAt(vnode.stamp, row, lane, facts.stamp[lane] as number);

@@ -128,7 +128,7 @@ export class Vnodes implements VnodeStore {
     }
     this.#count(vnode, plan.writable);
     this.#descriptors.keep(vnode, file.descriptor, plan.writable);
-    if (plan.tied !== null || plan.truncate) this.#finishOpen(vnode, plan);
+    if (plan.tied !== null || plan.truncate || plan.modifiedMax !== null) this.#finishOpen(vnode, plan);
     return vnode;
   }
 
@@ -242,6 +242,7 @@ export class Vnodes implements VnodeStore {
     const path = new TextEncoder().encode(this.#table.path(vnode));
     const next = this.#intern(facts, path, writable, this.#vnode.pageShift.get(vnode));
     if (next === vnode) return vnode;
+    this.#table.inherit(next, vnode);
     this.#count(next, writable);
     if (opens.all === 1) this.#descriptors.move(vnode, next);
     this.close(vnode, writable);
@@ -336,8 +337,9 @@ export class Vnodes implements VnodeStore {
   }
 
   /** The rest of an open; when it fails, the vnode is closed again. */
-  #finishOpen(vnode: VnodeIndex, { tied, truncate, writable }: OpenPlan): void {
+  #finishOpen(vnode: VnodeIndex, { tied, truncate, writable, modifiedMax }: OpenPlan): void {
     try {
+      if (modifiedMax !== null) this.#vnode.modifiedMax.put(vnode, modifiedMax);
       if (tied !== null) this.#table.locked(() => this.hooked.tie(vnode, tied));
       if (truncate) this.sizes.truncate(vnode, 0);
     } catch (error) {

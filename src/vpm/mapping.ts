@@ -1,6 +1,7 @@
 /** A mapping: pages of a vnode that stay where they are until it is released. */
 
 import { fail } from '../base/errors.ts';
+import type { VnodeIndex } from '../page/page-hash.ts';
 import { joinPieces } from './mapping-io.ts';
 import type { PageMappings } from './page-mappings.ts';
 
@@ -14,43 +15,43 @@ export interface MappedPiece {
   readonly length: number;
 }
 
+/** What a mapping is a mapping of. */
+export interface MappedRange {
+  readonly vnode: VnodeIndex;
+  /** Index of the first frame in the vnode. */
+  readonly firstFrame: number;
+  /** Frames of a page of the vnode. */
+  readonly pageFrames: number;
+  readonly writable: boolean;
+}
+
 /** What `map` returns. Release it soon: its pages cannot be evicted, and they count against the owner's limit. */
 export class Mapping {
   readonly #mappings: PageMappings;
   readonly #pieces: Float64Array;
   readonly #count: number;
-  readonly #writable: boolean;
-  readonly #firstFrame: number;
-  readonly #pageFrames: number;
+  readonly #range: MappedRange;
   #released = false;
 
-  /** For `PageMappings.map`: pieces as `mapInto` wrote them; the first frame's index in the vnode, and frames of a page. */
-  constructor(
-    mappings: PageMappings,
-    pieces: Float64Array,
-    count: number,
-    writable: boolean,
-    firstFrame: number,
-    pageFrames: number,
-  ) {
-    this.#firstFrame = firstFrame;
-    this.#pageFrames = pageFrames;
+  /** For `PageMappings.map`: pieces as `mapInto` wrote them. */
+  constructor(mappings: PageMappings, pieces: Float64Array, count: number, range: MappedRange) {
+    this.#range = range;
     this.#mappings = mappings;
     this.#pieces = pieces;
     this.#count = count;
-    this.#writable = writable;
   }
 
   /** One piece per page, in order: also for a page of several frames, which lie side by side. */
   get pieces(): readonly MappedPiece[] {
     this.#requireLive('mapping.pieces');
+    const { firstFrame, pageFrames } = this.#range;
     const pieces: MappedPiece[] = [];
     for (let frame = 0; frame < this.#count; ) {
       const bank = this.#pieces[3 * frame] as number;
       const offset = this.#pieces[3 * frame + 1] as number;
       let length = 0;
       do length += this.#pieces[3 * frame++ + 2] as number;
-      while (frame < this.#count && (this.#firstFrame + frame) % this.#pageFrames !== 0);
+      while (frame < this.#count && (firstFrame + frame) % pageFrames !== 0);
       pieces.push({ bank, offset, length });
     }
     return pieces;
@@ -68,7 +69,8 @@ export class Mapping {
    */
   modified(): void {
     this.#requireLive('mapping.modified');
-    if (!this.#writable) fail('EACCES', 'mapping.modified', { pieces: this.#count }, 'the mapping is for reading');
+    if (!this.#range.writable)
+      fail('EACCES', 'mapping.modified', { pieces: this.#count }, 'the mapping is for reading');
     this.#mappings.markPieces(this.#pieces, this.#count);
   }
 
@@ -81,9 +83,11 @@ export class Mapping {
   /** Lets the pages go. Throws `ESTALE` the second time. */
   release(): void {
     this.#requireLive('mapping.release');
-    if (this.#writable) this.#mappings.markPieces(this.#pieces, this.#count);
+    const { writable, vnode } = this.#range;
+    if (writable) this.#mappings.markPieces(this.#pieces, this.#count);
     this.#released = true;
     this.#mappings.unmapFrom(this.#pieces, this.#count);
+    if (writable) this.#mappings.writes.behind.after(vnode, this.#count);
   }
 
   /** Lets the pages go unless that was done before. */

@@ -94,7 +94,8 @@ export class PageMappings {
     const count = this.mapInto(vnode, offset, length, pieces);
     if (access === 'write') this.markPieces(pieces, count);
     const pageFrames = this.#vnodes.pageSizeOf(vnode) / this.#pageSize;
-    return new Mapping(this, pieces, count, access === 'write', Math.floor(offset / this.#pageSize), pageFrames);
+    const firstFrame = Math.floor(offset / this.#pageSize);
+    return new Mapping(this, pieces, count, { vnode, firstFrame, pageFrames, writable: access === 'write' });
   }
 
   /**

@@ -9,6 +9,7 @@
  *               they are not in memory the new bytes are what they are filled with
  *             3 mark what was there already, copy into it
  *             4 the size grows   5 mark again: from here on a write-back sees the new size   6 release
+ *             7 too many pages are modified: write some back (write-behind.ts)
  *
  * INVARIANTS  I1 a page that is created is valid only with its new bytes in it, and modified from the start.
  *             I2 bytes behind the size are marked as modified after the size covers them.
@@ -28,6 +29,7 @@ import type { Banks } from '../phys/banks.ts';
 import { faultPoint } from '../sync/fault.ts';
 import type { Thread } from '../sync/thread.ts';
 import type { Vnodes } from '../vnode/vnodes.ts';
+import { WriteBehind } from './write-behind.ts';
 
 /** Most pages of a vnode: page indices are 32-bit. */
 const PAGES_MAX = 0x7fffffff;
@@ -109,6 +111,8 @@ export class PageWrites {
   readonly #pageSize: number;
   readonly #lanes = new Int32Array(FETCH_PAGES_MAX);
   readonly #new: NewBytes;
+  /** Keeps the limits of modified pages. */
+  readonly behind: WriteBehind;
 
   constructor(thread: Thread, banks: Banks, pages: Pages, vnodes: Vnodes) {
     this.#thread = thread;
@@ -116,6 +120,7 @@ export class PageWrites {
     this.#vnodes = vnodes;
     this.#pageSize = thread.region.geometry.pageSize;
     this.#new = new NewBytes(banks);
+    this.behind = new WriteBehind(thread, pages, vnodes);
   }
 
   /** Writes at an offset; returns the bytes written, fewer than `length` when an error came after some were. */
@@ -200,6 +205,7 @@ export class PageWrites {
       pages.setModified(lanes[page] as number);
       pages.release(lanes[page] as number);
     }
+    this.behind.after(vnode, count);
     return length;
   }
 

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest';
 import { Prng } from '../src/base/index.ts';
 import { createOwner, ownerUsage } from '../src/sync/index.ts';
 import { TREE_SIZE } from '../src/vmem/free-index.ts';
-import { type Arena, Arenas, type ConstraintOptions } from '../src/vmem/index.ts';
+import { type Arena, Arenas, type ConstraintOptions, type SpaceShortage } from '../src/vmem/index.ts';
 import { ArenaModel, type ModelRequest, type ModelStrategy, plainRequest } from './models/arena-model.ts';
 import { testRegion } from './support/region.ts';
 import { testSeed } from './support/seed.ts';
@@ -94,7 +94,7 @@ function removeOne(random: Prng, { arena, model }: Pair): void {
   const span = random.pick(spans);
   const free = () => model.segments[model.segments.indexOf(span) + 1] as { kind: string; size: number };
   const whole = () => free().kind === 'free' && free().size === span.size;
-  if (!whole()) model.releaseQuarantine();
+  if (!whole() && !model.hasBusy(span)) model.releaseQuarantine();
   if (whole()) {
     arena.remove(span.start);
     model.remove(span);
@@ -186,24 +186,30 @@ describe('arenas against the naive model', () => {
   });
 
   it.each([
-    ['no quarantine, quantum 1', 1, 0],
-    ['no quarantine, quantum 16', 16, 0],
-    ['quarantine of 5 frees', 1, 5],
-    ['quarantine of 50 frees, quantum 64', 64, 50],
-  ])('resize, merge, limit, charge, reserve, remove: %s', (_title, quantum, frees) => {
-    const random = new Prng(seed, quantum + frees);
-    const { region, thread, callbacks } = testRegion();
+    ['no quarantine, quantum 1', 1, 0, 0],
+    ['no quarantine, quantum 16', 16, 0, 0],
+    ['quarantine of 5 frees', 1, 5, 0],
+    ['quarantine of 50 frees, quantum 64', 64, 50, 0],
+    ['quarantine of 60 ms', 1, 0, 60],
+    ['quarantine of 10 frees and 40 ms, quantum 16', 16, 10, 40],
+  ])('resize, merge, limit, charge, reserve, remove: %s', (_title, quantum, frees, ms) => {
+    const random = new Prng(seed, quantum + frees + ms);
+    const { region, thread, callbacks } = testRegion({}, true);
     createOwner(region, 'default');
-    const life = frees === 0 ? {} : { quarantine: { frees } };
+    const life = frees + ms === 0 ? {} : { quarantine: { frees, ms } };
     const limit = 1000 * quantum;
     const arena = new Arenas(thread, callbacks).create('fuzz', { quantum, limit, charge: true, ...life });
     const model = new ArenaModel(quantum);
     model.quarantineFrees = frees;
+    model.quarantineMs = ms;
     const pair: Pair = { arena, model, strategies: STRATEGIES };
     const total = () => model.segments.reduce((sum, tag) => sum + (tag.kind === 'static' ? tag.size : 0), 0);
     for (let step = 0; step < 4000; step++) {
       const what = random.below(100);
       const busy = model.busy();
+      const passed = random.below(4);
+      thread.clock.advance(passed);
+      model.now += passed;
       if (model.segments.length === 0 || what < 3) {
         // Pieces of a grid, so that many touch.
         const start = 50 * quantum * random.below(30);
@@ -242,7 +248,57 @@ describe('arenas against the naive model', () => {
     expect(ownerUsage(region)[0]?.resources.arenaBytes.used).toBe(0);
   });
 
-  it('imports: plain, large, rounded, three levels, small sources', () => {
+  it('reclaim callbacks: told once below the threshold, each time before a failure', () => {
+    const random = new Prng(seed, 8);
+    const { thread, callbacks } = testRegion();
+    const model = new ArenaModel(4);
+    const [size, at] = [4096, 1000];
+    const told: boolean[] = [];
+    const reclaimer = ({ failing, room }: SpaceShortage) => {
+      told.push(failing);
+      expect(room).toBe(arena.size('free'));
+      // Half of the times it frees something.
+      const busy = model.busy();
+      if (busy.length === 0 || random.chance(0.5)) return;
+      const { start, size: length } = random.pick(busy);
+      arena.free(start, length);
+      model.free(start);
+    };
+    callbacks.register('reclaim', reclaimer);
+    const options = { size, quantum: 4, reclaim: { callback: { export: 'reclaim' }, at } };
+    const arena = new Arenas(thread, callbacks).create('low', options);
+    model.add(0, size);
+    let low = false;
+    let calls = 0;
+    for (let step = 0; step < 4000; step++) {
+      const busy = model.busy();
+      if (busy.length > 0 && random.chance(0.48)) {
+        const { start, size: length } = random.pick(busy);
+        arena.free(start, length);
+        model.free(start);
+        continue;
+      }
+      const request = randomRequest(random, { arena, model, strategies: STRATEGIES }, 0, size);
+      const expected = model.alloc(request);
+      const room = size - model.busy().reduce((sum, tag) => sum + tag.size, 0);
+      const before = told.length;
+      const got = arena.tryXalloc(request.size, optionsOf(request));
+      if (expected >= 0) {
+        expect([got, ...told.slice(before)]).toEqual(room <= at && !low ? [expected, false] : [expected]);
+        low = room <= at;
+      } else {
+        // The callback came between two tries.
+        expect([got, ...told.slice(before)]).toEqual([model.alloc(request), true]);
+      }
+      calls += told.length - before;
+      if (step % 100 === 0) sameState({ arena, model });
+    }
+    expect(calls).toBeGreaterThan(100);
+    expect(new Set(told)).toEqual(new Set([true, false]));
+    endOracle({ arena, model, strategies: STRATEGIES });
+  });
+
+  it('imports: plain, large, rounded, limited, three levels, small sources', () => {
     const random = new Prng(seed, 77);
     const { thread, callbacks } = testRegion();
     const arenas = new Arenas(thread, callbacks);
@@ -252,11 +308,13 @@ describe('arenas against the naive model', () => {
       strategies: STRATEGIES,
     };
     heap.model.add(65536, 40960);
-    const child = (name: string, source: Pair, quantum: number, large: boolean, roundTo: number): Pair => ({
-      arena: arenas.create(name, { quantum, compat: 'seed', import: { from: source.arena, large, roundTo } }),
-      model: new ArenaModel(quantum, source.model, large, roundTo),
-      strategies: STRATEGIES,
-    });
+    const child = (name: string, source: Pair, quantum: number, large: boolean, roundTo: number, limit = 0): Pair => {
+      const model = new ArenaModel(quantum, source.model, large, roundTo);
+      if (limit !== 0) model.limit = limit;
+      const limits = limit === 0 ? {} : { limit };
+      const options = { quantum, compat: 'seed', import: { from: source.arena, large, roundTo }, ...limits } as const;
+      return { arena: arenas.create(name, options), model, strategies: STRATEGIES };
+    };
     const middle = child('middle', heap, 32, false, 0);
     const pairs = [
       heap,
@@ -265,6 +323,8 @@ describe('arenas against the naive model', () => {
       child('large', heap, 8, true, 0),
       child('rounded', heap, 32, false, 640),
       child('both', heap, 4, true, 1024),
+      child('limited', heap, 16, false, 0, 3200),
+      child('limited, large, rounded', heap, 16, true, 512, 8192),
       child('leaf', middle, 4, false, 0),
     ];
     const heapOwn: { start: number; size: number }[] = [];

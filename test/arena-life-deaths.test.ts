@@ -41,6 +41,7 @@ const OPERATIONS: readonly (readonly [string, (arena: Arena) => unknown, atomic:
   ['grow into a part of what follows', (arena) => arena.tryResize(40, 10, 20), true],
   ['grow into all of it', (arena) => arena.tryResize(40, 10, 50), true],
   ['shrink beside an allocation', (arena) => arena.tryResize(120, 30, 10), true],
+  ['split', (arena) => arena.split(120, 30, 10), true],
   ['merge two spans', (arena) => arena.mergeSpans(200), true],
   ['merge three spans', (arena) => arena.mergeSpans(), false],
   ['free into quarantine', (arena) => arena.free(0, 10), true],

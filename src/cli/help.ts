@@ -83,7 +83,10 @@ Goes on until Ctrl-C (exit code 130); exit code 2 when it cannot begin.
 export const REPLAY_HELP = `Usage: pagewright replay FILE... [options]
 
 Replays recorded traces (.jsonl or .jsonl.gz) against a fresh system and compares every recorded result. The kind of a
-trace is taken from its first line. Runs in the checked build, in which locks, ranks and invariants are asserted.
+trace is taken from its first line: recordings of the originals and of live arenas (vmem, pglist, pmem, vpm, pcache),
+allocations of real programs (heap: run on an arena, with time, peak and fragmentation), and accesses of real programs
+to files (file: run through the page cache). Runs in the checked build, in which locks, ranks and invariants are
+asserted.
 
 Prints one line for each file; on a mismatch also the line, what was expected, what came, and a dump.
 

@@ -90,6 +90,7 @@ export const FAULT_POINTS = [
   'page.write.finished',
   'page.create.filled',
   'vmem.resize.changed',
+  'vmem.split.linked',
   'vmem.merge.linked',
   'vmem.quarantine.entered',
   'vmem.charge.pledged',

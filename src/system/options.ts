@@ -59,6 +59,8 @@ export interface BootOptions {
   readonly segments?: number;
   /** Pages of anonymous memory that can exist at a time, those in swap included: more with swap. Default: as many as frames. */
   readonly anonymousPages?: number;
+  /** Quantum caches of all arenas, one for each group of cached sizes: 11 words a slot each. Default 256. */
+  readonly quantumCaches?: number;
   /** Owners that can exist at a time. Default 16. */
   readonly owners?: number;
   /** Callbacks that can be known at a time. Default 64. */
@@ -163,6 +165,7 @@ const KNOWN_OPTIONS: readonly (keyof BootOptions)[] = [
   'segments',
   'anonymousPages',
   'owners',
+  'quantumCaches',
   'callbacks',
   'pagelock',
   'replacement',
@@ -233,7 +236,7 @@ export function planBoot(options: BootOptions): BootPlan {
     vnodes: vnodes + 1,
     vnodeBuckets: ceilPowerOfTwo(vnodes),
     pathBytes,
-    quantumCaches: 256,
+    quantumCaches: integer('quantumCaches', 256, 1, 4096),
     spaceWaiters: 4 * slots,
     recordings: RECORDINGS,
     recordEntries: integer('recordEntries', 8192, 64, 2 ** 24),

@@ -190,6 +190,37 @@ describe('quarantine', () => {
     ids.destroy();
   });
 
+  it('is let go early only for a request that succeeds then', () => {
+    const { arenas } = makeArenas();
+    const ids = arenas.create('ids', { size: 10, quarantine: { frees: 100 } });
+    const all = Array.from({ length: 10 }, () => ids.alloc(1));
+    const free = (...which: number[]) => {
+      for (const at of which) ids.free(all[at] as number, 1);
+    };
+    free(0, 1, 2, 4, 5);
+    expect(ids.tryAlloc(11)).toBe(-1);
+    expect(ids.tryAlloc(4)).toBe(-1);
+    expect(ids.tryXalloc(2, { align: 8 })).toBe(0);
+    expect(ids.stats().quarantined).toBe(0);
+    free(3);
+    expect(ids.tryResize(0, 2, 6)).toBe(true);
+    expect(ids.stats().quarantined).toBe(0);
+    free(6, 8);
+    expect(ids.tryResize(0, 6, 8)).toBe(false);
+    expect(() => ids.remove(0)).toThrow(/EBUSY/);
+    expect(ids.tryXalloc(1, { align: 8, phase: 7 })).toBe(-1);
+    expect(ids.stats().quarantined).toBe(2);
+    expect(ids.tryXalloc(1, { align: 8 })).toBe(8);
+    // An importer lets go of spans that may come back larger, but not for what its source could never give.
+    const source = arenas.create('source', { base: 1000, size: 100 });
+    const child = arenas.create('child', { quarantine: { frees: 100 }, import: { from: source } });
+    child.free(child.alloc(60), 60);
+    expect(child.tryAlloc(101)).toBe(-1);
+    expect(child.stats().quarantined).toBe(1);
+    expect(child.alloc(100)).toBe(1000);
+    sound(arenas);
+  });
+
   it('holds imported spans back too, and gives them all back in the end', () => {
     const { arenas } = makeArenas();
     const source = arenas.create('source', { size: 400 });
@@ -340,5 +371,68 @@ describe('options of the life of an arena', () => {
     const { arenas } = makeArenas();
     expect(() => arenas.create('bad', options)).toThrow(pattern);
     expect(arenas.list()).toEqual([]);
+  });
+});
+
+describe('splitting an allocation', () => {
+  it('makes two of one, of the same thread and owner', () => {
+    const { arenas, region, thread } = makeArenas();
+    createOwner(region, 'default');
+    const a = arenas.create('a', { base: 16, size: 64, quantum: 4, charge: true });
+    const address = a.alloc(40);
+    expect(() => a.split(address, 40, 40)).toThrow(/EINVAL: arena.split\(.*less than size/);
+    expect(() => a.split(address, 40, 6)).toThrow(/EINVAL: arena.split\(.*whole quanta/);
+    expect(() => a.split(address, 36, 8)).toThrow(/EINVAL: arena.split\(.*the allocation has size 40/);
+    expect(() => a.split(address + 4, 36, 8)).toThrow(/EINVAL: arena.split/);
+    a.split(address, 39, 8);
+    expect(a.allocations().map(({ address: at, size, attachment }) => [at, size, attachment])).toEqual([
+      [16, 8, thread.attachment],
+      [24, 32, thread.attachment],
+    ]);
+    a.free(24, 32);
+    expect(segments(a)).toBe('static 16+64, busy 16+8, free 24+56');
+    expect(ownerUsage(region)[0]?.resources.arenaBytes.used).toBe(8);
+    a.free(16, 8);
+    expect(ownerUsage(region)[0]?.resources.arenaBytes.used).toBe(0);
+    sound(arenas);
+    expect(a.alloc(64)).toBe(16);
+  });
+});
+
+describe('limits that forbid a request', () => {
+  it('name themselves, at once where no wait could help', async () => {
+    const { arenas, region } = makeArenas();
+    createOwner(region, 'default', { arenaBytes: 50 });
+    const a = arenas.create('a', { size: 100, charge: true });
+    const first = a.alloc(20);
+    expect(a.tryResize(first, 20, 60)).toBe(false);
+    expect(() => a.resize(first, 20, 60)).toThrow(/EDQUOT: arena.resize\(.*used=20.*limit of arena bytes is 50/);
+    expect(() => a.resize(first, 20, 110)).toThrow(/EDQUOT: arena.resize/);
+    a.resize(first, 20, 40);
+    expect(() => a.allocWait(51)).toThrow(/EDQUOT: arena.allocWait\(.*limit of arena bytes is 50/);
+    await expect(a.allocAsync(51)).rejects.toThrow(/EDQUOT: arena.allocAsync/);
+    expect(() => a.allocWait(20, { timeoutMs: 1 })).toThrow(
+      /ETIMEDOUT.*; the owner "default" has 40 of its limit of 50/,
+    );
+    const limited = arenas.create('limited', { limit: 30, import: { from: arenas.create('source', { size: 100 }) } });
+    expect(() => limited.allocWait(31)).toThrow(/EDQUOT: arena.allocWait\(.*limit of all spans is 30/);
+    a.free(first, 40);
+    sound(arenas);
+  });
+
+  it('keep the imported spans of others from being freed at once', () => {
+    const { arenas } = makeArenas();
+    const source = arenas.create('source', { size: 100 });
+    const child = arenas.create('child', { import: { from: source } });
+    const own = source.alloc(10);
+    const theirs = child.alloc(10);
+    expect(() => source.xfreeAll()).toThrow(/EBUSY: arena.xfreeAll\(.*the arena "child" has imported spans of it/);
+    expect(source.size('allocated')).toBe(20);
+    child.free(theirs, 10);
+    child.trim();
+    source.xfreeAll();
+    expect(source.size('allocated')).toBe(0);
+    expect(() => source.free(own, 10)).toThrow(/EINVAL/);
+    sound(arenas);
   });
 });

@@ -23,6 +23,7 @@ import { type Allocation, freeAllocationsOf, listAllocations } from './allocatio
 import type { ArenaCore } from './arena-core.ts';
 import { failAddress, requireAddress, requireAttachment, requireFunction, requireOptions } from './arguments.ts';
 import { allocateCachedInTurn, drainAllCaches, drainCaches, isWaitedFor } from './cached-turn.ts';
+import { failIfNeverAllowed, quotaInTheWay } from './charges.ts';
 import { checkArena } from './check.ts';
 import { failExhausted, NO_TAGS } from './exhausted.ts';
 import { type ConstraintOptions, type Constraints, checkConstraints } from './fit.ts';
@@ -32,14 +33,16 @@ import { isOverLimit, releaseIdle } from './import.ts';
 import { type ArenaIndex, KIND_SPAN_STATIC, STRATEGY_NAME, type Strategy, strategyCode } from './kinds.ts';
 import { destroyArena } from './lifecycle.ts';
 import { mergeSpans } from './merge-spans.ts';
+import type { CachedObject } from './quantum-cache.ts';
 import { leaveQuarantine } from './quarantine.ts';
 import { ArenaRecording, type RecordOptions } from './recorder.ts';
-import { type ResizeOptions, resizeInPlace } from './resize.ts';
+import { failIfOwnerFull, type ResizeOptions, resizeInPlace } from './resize.ts';
 import { type ArenaSnapshot, describeTag, type Segment, showSnapshot, takeSnapshot } from './snapshot.ts';
 import { announceSpace } from './space-queue.ts';
 import { failIfImportFailed, importFailures, requestSpan } from './span-service.ts';
 import { spanContaining } from './span-tree.ts';
 import { insertSpan, removeStaticSpan, requireNoOverlap, requireRange } from './spans.ts';
+import { splitAllocation } from './split.ts';
 import { type ArenaStatistics, readStatistics } from './statistics.ts';
 import { refillReserve, TAGS_PER_OPERATION, trimReserve } from './tag-pool.ts';
 import {
@@ -55,6 +58,8 @@ export interface AddressReport extends Segment {
   readonly arena: string;
   /** Distance of the address from the segment's start. */
   readonly offset: number;
+  /** The object of a quantum cache that the address lies in; its attachment is 0 when nobody has it. */
+  readonly object?: CachedObject;
 }
 
 /** See the file's header. Made by `Arenas`; good until the arena is destroyed, `ESTALE` afterwards. */
@@ -188,7 +193,7 @@ export class Arena {
 
   /**
    * Frees every allocation, in the order of the segment list. Linear in the number of tags. Throws `EINVAL` for an arena
-   * with quantum caches, whose objects it could not tell apart.
+   * with quantum caches, whose objects it could not tell apart, `EBUSY` while another arena has spans of this one.
    */
   xfreeAll(): void {
     if (this.#core.caches !== null) {
@@ -257,11 +262,20 @@ export class Arena {
     return resizeInPlace(this.#core, address, size, newSize, options);
   }
 
-  /** Like `tryResize`, but throws `ENOMEM`. */
+  /** Like `tryResize`, but throws `ENOMEM`, or `EDQUOT` at the limit of the allocation's owner. */
   resize(address: number, size: number, newSize: number, options: ResizeOptions = {}): void {
     if (this.tryResize(address, size, newSize, options)) return;
+    failIfOwnerFull(this.#core, address, size, newSize);
     const values = { arena: this.#core.name, address, size, newSize };
     fail('ENOMEM', 'arena.resize', values, 'what follows it cannot be had');
+  }
+
+  /**
+   * Makes two allocations of one, which are freed by themselves: the first has `firstSize`, whole quanta. `size` is what it
+   * has. Throws `EINVAL` as `free` does, `ENOMEM` without a boundary tag.
+   */
+  split(address: number, size: number, firstSize: number): void {
+    splitAllocation(this.#core, address, size, firstSize);
   }
 
   /**
@@ -331,7 +345,7 @@ export class Arena {
     return showSnapshot(this.snapshot());
   }
 
-  /** The segment that an address lies in, or null. Linear in the segments of one span. */
+  /** The segment, and the cached object, that an address lies in, or null. Linear in the segments of one span. */
   whatis(address: number): AddressReport | null {
     const core = this.#core;
     requireAddress(core, 'arena.whatis', address);
@@ -347,7 +361,8 @@ export class Arena {
       }
     }
     core.exit();
-    return found;
+    const object = found === null ? null : (core.caches?.describe(address) ?? null);
+    return found === null || object === null ? found : { ...found, object };
   }
 
   /** Checks every invariant. */
@@ -411,6 +426,8 @@ export class Arena {
       press: () => core.cores.press(core, rounded),
       seek: (here) => requestSpan(core, rounded, constraints, here),
       failures: () => importFailures(core),
+      failIfNeverAllowed: () => failIfNeverAllowed(core, call, rounded),
+      limits: () => quotaInTheWay(core, rounded),
       failIfImportFailed: (noted) => failIfImportFailed(core, call, rounded, noted),
     };
   }

@@ -35,13 +35,28 @@ export function dropCharge(core: ArenaCore, tag: TagIndex): void {
   if (owner >= 0) pledgeBack(core.thread, owner, core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number);
 }
 
-/** Throws `EDQUOT` when the owner's limit is why a request of this size cannot be served. */
-export function failIfOverQuota(core: ArenaCore, call: string, size: number): void {
+/** Throws `EDQUOT` when an owner's limit, this thread's if none is given, is why so much cannot be had. */
+export function failIfOverQuota(core: ArenaCore, call: string, size: number, owner = ownerOf(core.thread)): void {
   const { region } = core.thread;
-  const owner = ownerOf(core.thread);
   const limit = ledgerLimit(region, owner);
   const { used } = ledgerUse(region, owner);
   if (used + Math.ceil(size * core.inverseQuantum) * core.quantum <= limit) return;
   const values = { arena: core.name, size, owner: region.tables.owner.name.text(owner), used };
   fail('EDQUOT', call, values, `the owner's limit of arena bytes is ${limit}`);
+}
+
+/** What limits keep a request of this size from being served at present, as the end of a sentence; '' for none. */
+export function quotaInTheWay(core: ArenaCore, size: number): string {
+  const { region } = core.thread;
+  const owner = ownerOf(core.thread);
+  if (!core.charges || ledgerUse(region, owner).used + size <= ledgerLimit(region, owner)) return '';
+  const name = JSON.stringify(region.tables.owner.name.text(owner));
+  return `; the owner ${name} has ${ledgerUse(region, owner).used} of its limit of ${ledgerLimit(region, owner)}`;
+}
+
+/** Throws `EDQUOT` when a limit, of the owner or of the arena, is below the size: then it can never be served. */
+export function failIfNeverAllowed(core: ArenaCore, call: string, size: number): void {
+  if (core.charges && size > ledgerLimit(core.thread.region, ownerOf(core.thread))) failIfOverQuota(core, call, size);
+  if (size <= core.limit) return;
+  fail('EDQUOT', call, { arena: core.name, size }, `the limit of all spans is ${core.limit}`);
 }

@@ -279,6 +279,8 @@ function reclaimBelow(core: ArenaCore): boolean {
   for (let row = 0; row < arena.rowCount; row++) {
     if (arena.importArena.get(row) !== core.row + 1 || arena.state.get(row) !== STATE_READY) continue;
     const importer = core.cores.at(row);
+    // The row may serve another arena by now.
+    if (importer.importArena !== core.row || !importer.current) continue;
     reclaimed = reclaimBelow(importer) || reclaimed;
     reclaimed = importer.caches?.drainAll() || reclaimed;
     if (arenaState.idleHead.get(row) !== 0) reclaimed = releaseIdle(importer) || reclaimed;

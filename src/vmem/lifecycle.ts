@@ -147,6 +147,8 @@ function claimRow(cores: ArenaCores, plan: ArenaPlan, sourceGeneration: number):
   const firstWord = arenaState.busyTags.address(row) - ARENA_BUSY_TAGS;
   thread.words.fill(0, firstWord, firstWord + arenaState.busyTags.stride);
   clearIndex(thread, row, plan.strategy);
+  // Whoever made a core of the row while it was free read old constants: that core is stale from here on.
+  thread.journal.set(arena.generation, row, arena.generation.get(row) + 1);
   thread.journal.set(arena.state, row, STATE_CREATING);
   thread.journal.set(arena.actor, row, thread.tag);
   return row;

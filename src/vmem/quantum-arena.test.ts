@@ -170,4 +170,17 @@ describe('an arena with quantum caches', () => {
     arena.free(kept, 5);
     endOracle(arenas, 'heap', 1 << 16);
   });
+
+  it('says of an address which object it lies in, and who has it', () => {
+    const { arenas, thread } = setUp();
+    const arena = arenas.create('ids', { base: 4096, size: 65536, quantum: 8, quantumCacheMax: 64 });
+    const address = arena.alloc(20);
+    const object = { address, size: 24, attachment: thread.attachment };
+    expect(arena.whatis(address + 23)).toMatchObject({ kind: 'busy', object });
+    arena.free(address, 20);
+    expect(arena.whatis(address + 23)?.object).toEqual({ ...object, attachment: 0 });
+    const large = arena.alloc(200);
+    expect(arena.whatis(large)).not.toHaveProperty('object');
+    expect(arenas.whatis(address)).toMatchObject([{ arena: 'ids', object: { address } }]);
+  });
 });

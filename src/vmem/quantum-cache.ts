@@ -60,6 +60,14 @@ export interface SlabSource {
   returnSlab(base: number, sizeUnits: number): void;
 }
 
+/** An object of a quantum cache. */
+export interface CachedObject {
+  readonly address: number;
+  readonly size: number;
+  /** The attachment that allocated it; 0 when nobody has it. */
+  readonly attachment: number;
+}
+
 /** Whole free slabs that a cache keeps, so that a flapping load does not take and return one each time. */
 const IDLE_SLABS_KEPT = 1;
 
@@ -191,6 +199,17 @@ export class QuantumCache {
     const position = (address - (this.#bases[slab] as number)) / this.objectSize;
     if (!Number.isInteger(position) || position >= this.#slabObjects) return false;
     return (this.#states[(slab << OBJECT_SLAB_SHIFT) + position] as number) > 0;
+  }
+
+  /** The object that an address lies in, or null when it lies in none. A look. */
+  describe(address: number): CachedObject | null {
+    const slab = this.#store.find(this.row, Math.floor(address * this.#slabInverse), this.#slabSize);
+    if (slab < 0) return null;
+    const position = Math.floor((address - (this.#bases[slab] as number)) / this.objectSize);
+    if (position >= this.#slabObjects) return null;
+    const object = (slab << OBJECT_SLAB_SHIFT) + position;
+    const state = this.#states[object] as number;
+    return { address: this.#addressOf(object), size: this.objectSize, attachment: Math.max(0, state) };
   }
 
   /** An object straight from a slab, or -1: no magazine is filled on the way. */

@@ -26,7 +26,7 @@ import { Mutex } from '../sync/mutex.ts';
 import { RANK } from '../sync/ranks.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
 import { MagazineDepot } from './magazine-depot.ts';
-import { QuantumCache, type SlabSource } from './quantum-cache.ts';
+import { type CachedObject, QuantumCache, type SlabSource } from './quantum-cache.ts';
 import { cachedIn, isCached, OBJECT_STATE, SlabStore } from './slab-store.ts';
 
 /** Sizes above this many quanta are never cached. */
@@ -201,6 +201,15 @@ export class QuantumCaches {
   /** Size of the object at an address, if a user has one there, or -1. */
   sizeOf(address: number): number {
     return this.#caches.find((cache) => cache.isAllocated(address))?.objectSize ?? -1;
+  }
+
+  /** The object that an address lies in, or null. */
+  describe(address: number): CachedObject | null {
+    for (const cache of this.#caches) {
+      const object = cache.describe(address);
+      if (object !== null) return object;
+    }
+    return null;
   }
 
   /** Whether an object of the first size may be used for the second: null when the address is no object of a cache. */

@@ -9,7 +9,7 @@
  *
  *             A tag leaves at the head when so many were freed behind it and so much time has passed as the arena asks for.
  *             It is then joined with its neighbours and listed as any freed segment. Each free lets up to two go; a request
- *             that finds nothing lets all go that may, and before it fails all of them.
+ *             that finds nothing lets all go that may, and before it fails all of them if it succeeds then.
  * INVARIANTS  I1 the list holds the tags of kind quarantined, and no others; count and size are theirs.   I2 stamps ascend.
  * LOCKING     The arena's lock; stores are logged.
  * COSTS       An arena without quarantine: one test of a constant. With: three tags a free, and those of the ones that leave.

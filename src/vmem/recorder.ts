@@ -92,7 +92,7 @@ export class ArenaRecording {
       this.#read();
       const missed = rows.missed.get(this.#recording);
       if (missed === 0) this.#text += stateLine(core);
-      else this.#text += line({ op: 'missed', arena: core.name, operations: missed });
+      else this.#text += line({ op: 'missed', arena: core.name, operations: missed, reason: RING_FULL });
       core.journal.set(life.recording, core.row, 0);
       core.exit();
     } finally {
@@ -122,6 +122,8 @@ export class ArenaRecording {
 }
 
 const CALL = 'arena.record';
+
+const RING_FULL = 'the ring was full: read it more often, or boot with more `recordEntries`';
 
 function line(value: Readonly<Record<string, unknown>>): string {
   return `${JSON.stringify(value)}\n`;
@@ -202,6 +204,8 @@ function entryLine(core: ArenaCore, recording: number, number: number): string {
       return line({ op: 'remove', arena, addr, thread });
     case RECORD_KIND.resize:
       return line({ op: 'resize', arena, addr, size, to: entries.first.get(row), thread });
+    case RECORD_KIND.split:
+      return line({ op: 'split', arena, addr, size, to: entries.first.get(row), thread });
     case RECORD_KIND.merge:
       return line({ op: 'merge', arena, addr, thread });
     default:

@@ -9,7 +9,8 @@
  *               | read already ... | read -> ............ <- written | room ... |
  *
  *             What is written are the changes of the tag layer: a span that is imported is an `add`, one that goes back a
- *             `remove`, a range that leaves quarantine a `free`, a slab of a quantum cache an `xalloc`; an allocation bears
+ *             `remove`, a range that leaves quarantine a `free`, one that goes there because its allocation shrinks the
+ *             part of a `split`, a slab of a quantum cache an `xalloc`; an allocation bears
  *             the strategy that found it. So a replay needs neither sources, clocks nor threads.
  * INVARIANTS  I1 an entry is there if and only if its operation happened.   I2 written - read never exceeds the ring.
  *             I3 a closed recording has every operation up to where it was closed, and none after.
@@ -38,6 +39,8 @@ export const RECORD_KIND = {
   remove: 6,
   resize: 7,
   merge: 8,
+  /** One allocation becomes two. */
+  split: 9,
 } as const;
 
 /** Entries that one recording can hold. */
@@ -62,8 +65,8 @@ function roomFor(core: ArenaCore, entries: number): number {
   return -1;
 }
 
-/** Ends the recording at this operation, which cannot be written down, and counts it. */
-export function closeRecording(core: ArenaCore): void {
+/** Ends the recording at this operation, for which there is no room, and counts it. */
+function closeRecording(core: ArenaCore): void {
   const { recording: rows } = core.tables;
   const recording = (core.words[core.recordingAt] as number) - 1;
   core.journal.set(rows.closed, recording, 1);
@@ -143,6 +146,11 @@ export function recordSpan(core: ArenaCore, kind: 'add' | 'remove', start: numbe
 /** An allocation that changed its size in place. */
 export function recordResize(core: ArenaCore, address: number, size: number, newSize: number): void {
   append(core, RECORD_KIND.resize, address, size, newSize);
+}
+
+/** An allocation that became two, the first of `first`. */
+export function recordSplit(core: ArenaCore, address: number, size: number, first: number): void {
+  append(core, RECORD_KIND.split, address, size, first);
 }
 
 /** A span that was merged with the one in front of it. */

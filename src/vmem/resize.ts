@@ -42,12 +42,13 @@ import { faultPoint, pledgeBack, redeemPledge, settlePledge, tryPledge } from '.
 import { careForArena } from './allocate.ts';
 import type { ArenaCore } from './arena-core.ts';
 import { requireAddress, requireOptions } from './arguments.ts';
-import { chargedOwner } from './charges.ts';
+import { chargedOwner, failIfOverQuota } from './charges.ts';
 import { findAllocation, roundSize } from './free.ts';
 import { freeListInsert, freeListRemove } from './free-lists.ts';
-import { COUNT_REFUSALS, COUNT_RESIZES, KIND_FREE, KIND_QUARANTINED, type TagIndex } from './kinds.ts';
+import { COUNT_REFUSALS, COUNT_RESIZES, KIND_FREE, type TagIndex } from './kinds.ts';
 import { leaveQuarantine, quarantineTag } from './quarantine.ts';
-import { closeRecording, recordResize } from './recording.ts';
+import { extentFrom } from './quarantine-yield.ts';
+import { recordResize, recordSplit } from './recording.ts';
 import { segmentInsertAfter, segmentRemove } from './segment-list.ts';
 import { announceSpace } from './space-queue.ts';
 import { freshTag, saveHeader, saveTag } from './spans.ts';
@@ -84,7 +85,7 @@ export function resizeInPlace(
   careForArena(core);
   let at = findAllocation(core, CALL, address, size, before);
   let tag = core.words[at] as number;
-  if (after > before && core.quarantines && followerKind(core, tag) === KIND_QUARANTINED) {
+  if (after > before && core.quarantines && onlyQuarantineHolds(core, tag, after - before)) {
     leaveQuarantine(core, true);
     at = findAllocation(core, CALL, address, size, before);
     tag = core.words[at] as number;
@@ -100,9 +101,9 @@ export function resizeInPlace(
   if (done && after !== before) {
     core.words[core.base + ARENA_CHANGES]!++;
     core.count(COUNT_RESIZES);
-    if (core.words[core.recordingAt] !== 0) {
-      if (after < before && core.quarantines) closeRecording(core);
-      else recordResize(core, address, before, after);
+    // What goes into quarantine was recorded as the part of a split.
+    if (core.words[core.recordingAt] !== 0 && (after > before || !core.quarantines)) {
+      recordResize(core, address, before, after);
     }
     if (VERIFY) faultPoint(core.thread, 'vmem.resize.changed');
   }
@@ -124,9 +125,31 @@ function mayReach(address: number, size: number, options: ResizeOptions): boolea
   return last <= max && (nocross === 0 || !crosses(address, last, nocross));
 }
 
+function follower(core: ArenaCore, tag: TagIndex): TagIndex {
+  return core.words[(tag << TAG_SHIFT) + TAG_SEGMENT_NEXT] as number;
+}
+
+/** True when an allocation can grow without the quarantine but not with it. */
+function onlyQuarantineHolds(core: ArenaCore, tag: TagIndex, more: number): boolean {
+  const next = follower(core, tag);
+  const free =
+    followerKind(core, tag) === KIND_FREE ? (core.doubles[(next << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number) : 0;
+  return free < more && extentFrom(core, next) >= more;
+}
+
 function followerKind(core: ArenaCore, tag: TagIndex): number {
-  const next = core.words[(tag << TAG_SHIFT) + TAG_SEGMENT_NEXT] as number;
+  const next = follower(core, tag);
   return next === 0 ? 0 : (core.words[(next << TAG_SHIFT) + TAG_KIND_AT] as number);
+}
+
+/** Throws `EDQUOT` when the limit of the allocation's owner is why it cannot grow. A look, after it could not. */
+export function failIfOwnerFull(core: ArenaCore, address: number, size: number, newSize: number): void {
+  if (!core.charges || newSize <= size) return;
+  core.enter();
+  const at = findAllocation(core, CALL, address, size, roundSize(core, CALL, size));
+  const owner = chargedOwner(core, core.words[at] as number);
+  core.exit();
+  if (owner >= 0) failIfOverQuota(core, CALL, roundSize(core, CALL, newSize) - roundSize(core, CALL, size), owner);
 }
 
 /** Takes `more` from the free segment behind an allocation. */
@@ -181,7 +204,11 @@ function shrink(core: ArenaCore, tag: TagIndex, less: number): boolean {
   const end = (doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_START] as number) + (doubles[sizeAt] as number);
   const rest = freshTag(core, end, less, KIND_FREE);
   segmentInsertAfter(core, rest, tag);
-  if (core.quarantines) return quarantineTag(core, rest);
+  if (core.quarantines) {
+    const kept = doubles[sizeAt] as number;
+    if (words[core.recordingAt] !== 0) recordSplit(core, end - kept, kept + less, kept);
+    return quarantineTag(core, rest);
+  }
   freeListInsert(core, rest);
   return false;
 }

@@ -52,6 +52,10 @@ export interface SpaceRequest {
   seek(here: boolean): void;
   /** Imports that failed so far. */
   failures(): number;
+  /** Throws `EDQUOT` when a limit forbids the request for ever. */
+  failIfNeverAllowed(): void;
+  /** Limits that are in the way at present, for the message of a time-out. */
+  limits(): string;
   /** Throws `EIO` when an import failed since `noted` was read. */
   failIfImportFailed(noted: number): void;
 }
@@ -129,6 +133,7 @@ function requireToken(call: string, cancel: unknown): void {
 function tryFirst(request: SpaceRequest): number {
   const address = request.attempt(false);
   if (address >= 0) return address;
+  request.failIfNeverAllowed();
   if (request.constrained && (request.core.flags & FLAG_COMPAT_SEED) !== 0) {
     fail(
       'ENOMEM',
@@ -170,5 +175,5 @@ function tryInTurn(request: SpaceRequest, row: WaiterIndex, failures: number, he
 function failTimedOut(request: SpaceRequest, timeoutMs: number): never {
   const { core, call, size } = request;
   const values = { arena: core.name, size, timeoutMs };
-  return fail('ETIMEDOUT', call, values, 'no segment became free that can hold it');
+  return fail('ETIMEDOUT', call, values, `no segment became free that can hold it${request.limits()}`);
 }

@@ -38,6 +38,13 @@ export class ArenaModel {
   readonly segments: ModelTag[] = [];
   /** Later frees that a freed range waits for; 0 none. */
   quarantineFrees = 0;
+  /** Milliseconds that a freed range waits for; 0 none. */
+  quarantineMs = 0;
+  /** The time. */
+  now = 0;
+  readonly #freedAt = new Map<ModelTag, number>();
+  /** Most that all spans may be. */
+  limit = Number.POSITIVE_INFINITY;
   /** Freed ranges that wait, in the order of their frees. */
   readonly quarantined: ModelTag[] = [];
   /** Lists of free tags, newest first. */
@@ -81,13 +88,14 @@ export class ArenaModel {
         return this.#carve(found, start, rounded.size);
       }
       if (strategy === 'instant') strategy = 'best';
-      if (!this.#import(rounded) && this.releaseQuarantine() === 0) return -1;
+      if (this.#releaseDue(Number.POSITIVE_INFINITY) > 0 || this.#import(rounded)) continue;
+      if (!this.#quarantineServes(rounded) || this.releaseQuarantine() === 0) return -1;
     }
   }
 
   free(start: number): void {
     const tag = this.segments.find((candidate) => candidate.kind === 'busy' && candidate.start === start) as ModelTag;
-    if (this.quarantineFrees === 0) this.#settle(tag);
+    if (!this.#quarantines) this.#settle(tag);
     else this.#quarantine(tag);
   }
 
@@ -101,9 +109,58 @@ export class ArenaModel {
   #quarantine(tag: ModelTag): void {
     tag.kind = 'quarantined';
     this.quarantined.push(tag);
-    for (let left = 2; left > 0 && this.quarantined.length > this.quarantineFrees; left--) {
-      this.#settle(this.quarantined.shift() as ModelTag);
+    this.#freedAt.set(tag, this.now);
+    this.#releaseDue(2);
+  }
+
+  get #quarantines(): boolean {
+    return this.quarantineFrees !== 0 || this.quarantineMs !== 0;
+  }
+
+  /** Lets up to so many go that were freed long enough ago, the first ones first. */
+  #releaseDue(most: number): number {
+    let count = 0;
+    for (; count < most; count++) {
+      const [head] = this.quarantined;
+      if (head === undefined || this.quarantined.length <= this.quarantineFrees) break;
+      if (this.now - (this.#freedAt.get(head) as number) < this.quarantineMs) break;
+      this.quarantined.shift();
+      this.#settle(head);
     }
+    return count;
+  }
+
+  /** True when what is free or waits, side by side, has a place for a request. */
+  #quarantineServes(request: ModelRequest): boolean {
+    const extent: ModelTag = { kind: 'free', start: -1, size: 0 };
+    let waits = false;
+    for (const tag of [...this.segments, { kind: 'static', start: 0, size: 0 } as const]) {
+      if (tag.kind === 'free' || tag.kind === 'quarantined') {
+        if (extent.size === 0) extent.start = tag.start;
+        extent.size += tag.size;
+        waits ||= tag.kind === 'quarantined';
+        continue;
+      }
+      if (waits && extent.size >= request.size && ArenaModel.fit(extent, request) >= 0) return true;
+      extent.size = 0;
+      waits = false;
+    }
+    return false;
+  }
+
+  /** Size of what is free or waits behind an allocation. */
+  #idleBehind(tag: ModelTag): number {
+    let size = 0;
+    for (const next of this.segments.slice(this.segments.indexOf(tag) + 1)) {
+      if (next.kind !== 'free' && next.kind !== 'quarantined') break;
+      size += next.size;
+    }
+    return size;
+  }
+
+  /** True while a span has allocations. */
+  hasBusy(span: ModelTag): boolean {
+    return this.#idleBehind(span) !== span.size;
   }
 
   /** In place; false when what follows is not free or too small. */
@@ -111,15 +168,17 @@ export class ArenaModel {
     const tag = this.segments.find((candidate) => candidate.kind === 'busy' && candidate.start === start) as ModelTag;
     const more = this.round(newSize) - tag.size;
     if (more === 0) return true;
-    if (more > 0 && this.segments[this.segments.indexOf(tag) + 1]?.kind === 'quarantined') this.releaseQuarantine();
+    const behind = this.segments[this.segments.indexOf(tag) + 1];
+    const room = behind?.kind === 'free' ? behind.size : 0;
+    if (more > room && this.#idleBehind(tag) >= more) this.releaseQuarantine();
     const index = this.segments.indexOf(tag);
     const next = this.segments[index + 1];
     if (more > 0 && (next?.kind !== 'free' || next.size < more)) return false;
     tag.size += more;
-    if (more < 0 && (next?.kind !== 'free' || this.quarantineFrees !== 0)) {
+    if (more < 0 && (next?.kind !== 'free' || this.#quarantines)) {
       const rest: ModelTag = { kind: 'free', start: tag.start + tag.size, size: -more };
       this.segments.splice(index + 1, 0, rest);
-      if (this.quarantineFrees !== 0) this.#quarantine(rest);
+      if (this.#quarantines) this.#quarantine(rest);
       else this.#list(rest.size).unshift(rest);
       return true;
     }
@@ -312,6 +371,8 @@ export class ArenaModel {
     if (request.align !== this.quantum || request.phase !== 0 || request.nocross !== 0) return false;
     let wanted = this.large ? request.size * 16 : request.size;
     if (this.roundTo !== 0) wanted = Math.ceil(wanted / this.roundTo) * this.roundTo;
+    const spans = this.segments.filter(({ kind }) => kind === 'static' || kind === 'span');
+    if (spans.reduce((sum, { size }) => sum + size, wanted) > this.limit) return false;
     // The sources of the model's importers choose instantly when exact or next fit is asked for.
     const best = this.roundTo === 0 && request.strategy === 'best';
     const start = this.source.alloc(plainRequest(wanted, best ? 'best' : 'instant'));

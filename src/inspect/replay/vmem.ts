@@ -20,10 +20,12 @@ interface VmemLine {
   readonly nocross: number;
   readonly min: number;
   readonly max: number | null;
-  /** New size of a `resize`. */
+  /** New size of a `resize`, size of the first part of a `split`. */
   readonly to: number;
   /** How many a `missed` stands for. */
   readonly operations: number;
+  /** Why a recording ended early. */
+  readonly reason?: string;
   readonly inuse: number;
   readonly busytags: number;
   readonly segs: readonly (readonly [string, number, number])[];
@@ -42,6 +44,7 @@ const OPERATIONS: readonly string[] = [
   'rehash',
   'remove',
   'resize',
+  'split',
   'merge',
   'missed',
   'state',
@@ -57,6 +60,7 @@ export const vmemReplayer: Replayer = {
 class VmemReplay implements Replay {
   readonly #vm = boot({ memory: '1 MiB', tags: 2 ** 18, services: 'manual', clock: 'virtual' });
   #missed = 0;
+  #reason = '';
   readonly #byName = new Map<string, Arena>();
 
   step(value: unknown): Difference | null {
@@ -95,10 +99,14 @@ class VmemReplay implements Replay {
         return null;
       case 'resize':
         return compare(true, arena.tryResize(line.addr ?? -1, line.size, line.to));
+      case 'split':
+        arena.split(line.addr ?? -1, line.size, line.to);
+        return null;
       case 'merge':
         return compare(1, arena.mergeSpans(line.addr ?? -1));
       case 'missed':
         this.#missed += line.operations;
+        if (line.reason !== undefined) this.#reason = `; ${line.reason}`;
         return null;
       default:
         return compareState(line, arena.snapshot()) ?? checkSound(arena);
@@ -106,7 +114,9 @@ class VmemReplay implements Replay {
   }
 
   summary(): string {
-    return this.#missed === 0 ? '' : `the recording ended early: ${this.#missed} operations are not in it`;
+    return this.#missed === 0
+      ? ''
+      : `the recording ended early: ${this.#missed} operations are not in it${this.#reason}`;
   }
 
   dump(): string {

@@ -134,6 +134,12 @@ class Request implements SpaceRequest {
   }
 
   failIfImportFailed(): void {}
+
+  failIfNeverAllowed(): void {}
+
+  limits(): string {
+    return '';
+  }
 }
 
 /** See the file's header. */

@@ -35,6 +35,16 @@ export interface PeerResult {
   readonly ns: number | null;
 }
 
+/** What a figure shall reach. */
+export type Goal = { readonly atMost: number } | { readonly atLeast: number };
+
+/** Whether a figure reaches its goal, and how people read that. */
+function judge(value: number, goal: Goal, unit: string): { met: boolean; text: string } {
+  const [limit, met, sign] =
+    'atMost' in goal ? [goal.atMost, value <= goal.atMost, '<='] : [goal.atLeast, value >= goal.atLeast, '>='];
+  return { met, text: `   goal ${sign} ${limit}${unit}: ${met ? 'met' : 'missed'}` };
+}
+
 /** One line of `--json`. */
 export interface BenchLine {
   readonly bench: string;
@@ -44,6 +54,9 @@ export interface BenchLine {
   readonly peerNs: number | null;
   /** peerNs / ns: how many times faster than the peer. */
   readonly ratio: number | null;
+  /** What `ns` shall reach, and whether it does: only in cases that have a goal. */
+  readonly goal?: Goal;
+  readonly met?: boolean;
 }
 
 /** Does `count` operations and returns a checksum, so that no operation can be left out by the compiler. */
@@ -70,16 +83,21 @@ export class Harness {
   }
 
   /** Prints a case: one line for each peer, or one line without. */
-  report(name: string, ns: number, peers: readonly PeerResult[] = []): void {
-    if (peers.length === 0) this.#print({ name, ns, peer: null, peerNs: null });
-    for (const { peer, ns: peerNs } of peers) this.#print({ name, ns, peer, peerNs });
+  report(name: string, ns: number, peers: readonly PeerResult[] = [], goal?: Goal): void {
+    if (peers.length === 0) this.#print({ name, ns, peer: null, peerNs: null, goal });
+    for (const { peer, ns: peerNs } of peers) this.#print({ name, ns, peer, peerNs, goal });
   }
 
   /** Prints something other than a time: a count, or a ratio between two cases of this bench. */
-  reportValue(name: string, value: number, unit: string): void {
+  reportValue(name: string, value: number, unit: string, goal?: Goal): void {
     const rounded = round(value);
-    if (this.options.json) console.log(JSON.stringify({ bench: this.#bench, case: name, value: rounded, unit }));
-    else console.log(`${name.padEnd(52)} ${String(rounded).padStart(9)} ${unit}`);
+    const judged = goal === undefined ? null : judge(value, goal, '');
+    if (this.options.json) {
+      const line = { bench: this.#bench, case: name, value: rounded, unit };
+      console.log(JSON.stringify(judged === null ? line : { ...line, goal, met: judged.met }));
+    } else {
+      console.log(`${name.padEnd(52)} ${String(rounded).padStart(9)} ${unit}${judged?.text ?? ''}`);
+    }
   }
 
   /** A remark for people; not printed with `--json`. */
@@ -87,9 +105,16 @@ export class Harness {
     if (!this.options.json) console.log(text);
   }
 
-  #print(result: { name: string; ns: number; peer: string | null; peerNs: number | null }): void {
-    const { name, peer, peerNs } = result;
+  #print(result: {
+    name: string;
+    ns: number;
+    peer: string | null;
+    peerNs: number | null;
+    goal: Goal | undefined;
+  }): void {
+    const { name, peer, peerNs, goal } = result;
     const ns = round(result.ns);
+    const judged = goal === undefined ? null : judge(result.ns, goal, ' ns');
     const line: BenchLine = {
       bench: this.#bench,
       case: name,
@@ -97,6 +122,7 @@ export class Harness {
       peer,
       peerNs: peerNs === null ? null : round(peerNs),
       ratio: peerNs === null ? null : round(peerNs / result.ns),
+      ...(goal === undefined || judged === null ? {} : { goal, met: judged.met }),
     };
     if (this.options.json) {
       console.log(JSON.stringify(line));
@@ -106,7 +132,7 @@ export class Harness {
       peer === null
         ? ''
         : `${peer.padEnd(16)} ${peerNs === null ? 'out of time' : `${showNs(peerNs)}   ${line.ratio}x`}`;
-    console.log(`${name.padEnd(52)} ${showNs(ns)}   ${against}`.trimEnd());
+    console.log(`${`${name.padEnd(52)} ${showNs(ns)}   ${against}`.trimEnd()}${judged?.text ?? ''}`);
   }
 }
 
@@ -166,10 +192,16 @@ function timed(operations: Operations, count: number): number {
 
 const HELP = `npm run bench -- NAME... [options]
 
-Runs benches. Each prints its cases with the time of one operation, beside named peers in the same run.
+Runs benches. Each prints its cases with the time of one operation, beside named peers in the same run, and the goal
+where there is one: met or missed on this machine, as busy as it is now. Trust ratios within one run more than figures.
+
+  npm run bench -- vmem --filter 'instant, 1 to 64'   pairs of alloc and free, 10^2 to 10^6 live; two workers on one arena
+  npm run bench -- vmem --filter scaling              two workers against one, and that against a loop of arithmetic
+  npm run bench -- vmem --json > before.jsonl         to compare with another build
 
 Options
-  --json          one object a line: bench, case, ns, peer, peerNs, ratio (peerNs / ns); or bench, case, value, unit
+  --json          one object a line: bench, case, ns, peer, peerNs, ratio (peerNs / ns); or bench, case, value, unit;
+                  goal and met where there is a goal
   --seed N        seed of all workloads (default 1)
   --filter TEXT   only cases whose name contains TEXT
   --peer-ms N     milliseconds that a peer has for one case; null beyond (default 2000)

@@ -13,6 +13,7 @@ import { Worker } from 'node:worker_threads';
 import { shutDown } from 'pagewright';
 import { type Bench, type Harness, median, type PeerResult } from './harness.ts';
 import type { CaseData, CaseResult } from './vmem-case.ts';
+import { goalOf } from './vmem-goals.ts';
 import { HEAP_TRACES, type HeapData } from './vmem-heap.ts';
 import { bootFor, requireSound, type Shape } from './vmem-shape.ts';
 import type { StoryData } from './vmem-stories.ts';
@@ -80,7 +81,7 @@ async function oneWorker(
     if (result.checksum !== null && result.checksum !== checksum) throw new Error(`${name}: ${peer} did other work`);
     results.push({ peer, ns: result.ns });
   }
-  harness.report(name, ns as number, results);
+  harness.report(name, ns as number, results, goalOf(name));
   harness.note(`  checksum of the requests ${checksum}`);
   return own;
 }
@@ -93,7 +94,7 @@ function compare(
   other: number | undefined,
 ): void {
   if (result?.ns == null || other === undefined) return;
-  harness.reportValue(name, result.ns / other, 'times');
+  harness.reportValue(name, result.ns / other, 'times', goalOf(name));
 }
 
 /** All numbers of live blocks for each kind, and how the other strategies compare with instant fit. */
@@ -116,7 +117,8 @@ async function throughCaches(harness: Harness): Promise<void> {
   for (const kind of CACHED) {
     const result = await oneWorker(harness, `${kind.name}, 1000 live`, kind, 1000);
     if (result?.tagOperations == null) continue;
-    harness.reportValue(`${kind.name}, boundary tags`, result.tagOperations, 'operations per 1000 pairs');
+    const name = `${kind.name}, boundary tags`;
+    harness.reportValue(name, result.tagOperations, 'operations per 1000 pairs', goalOf(name));
   }
 }
 
@@ -175,7 +177,8 @@ async function scaling(harness: Harness): Promise<void> {
     harness.reportValue(`${name}, two workers against one`, one / two, 'times as much done');
     if (shape === null) plain = one / two;
     else if (plain !== undefined) {
-      harness.reportValue(`${name}, against the arithmetic loop`, one / two / plain, 'of its scaling');
+      const against = `${name}, against the arithmetic loop`;
+      harness.reportValue(against, one / two / plain, 'of its scaling', goalOf(against));
     }
   }
 }
@@ -204,7 +207,8 @@ async function stories(harness: Harness): Promise<void> {
     const peers: PeerResult[] = [];
     for (const { name: peer } of PEERS) peers.push({ peer, ns: await told('burst', peer) });
     harness.report(burst, ns, peers);
-    harness.reportValue(`${burst}: all of them`, ns / 10, 'ms');
+    const all = `${burst}: all of them`;
+    harness.reportValue(all, ns / 10, 'ms', goalOf(all));
   }
   const refused = 'a request that none of 100000 fragments can serve, and a pair, each';
   if (harness.wants(refused)) harness.report(refused, (await told('refused', null)) as number);
@@ -232,6 +236,7 @@ async function run(harness: Harness): Promise<void> {
 /** The bench of room `vmem/`. */
 export const vmemBench: Bench = {
   name: 'vmem',
-  about: 'alloc and free pairs in an arena, 10^2 to 10^6 live, one and two workers; heap traces',
+  about:
+    'alloc and free pairs in an arena, 10^2 to 10^6 live, by every strategy, cached, beside fragments; heap traces; two workers',
   run,
 };

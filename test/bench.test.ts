@@ -57,7 +57,10 @@ describe('npm run bench', () => {
       .split('\n')
       .map((line) => JSON.parse(line));
     expect(lines).toHaveLength(3);
-    const { bench: name, case: what, value, unit } = lines[2];
+    const { bench: name, case: what, value, unit, goal, met } = lines[2];
+    expect([goal, met]).toEqual([{ atMost: 1 }, true]);
+    expect(lines[0].goal).toEqual({ atMost: 80 });
+    expect(lines[0].met).toBe(lines[0].ns <= 80);
     expect([name, what, unit]).toEqual([
       'vmem',
       'quantum cache, 64 quanta, boundary tags',

@@ -13,7 +13,8 @@
  *             I2 the spare is such a frame.
  * LOCKING     Waits for the page locks of free frames, which only passers-by hold for a moment, and in `gainOne` for those of
  *             others, each for a short time; never with a page held exclusively, and never for a page of its own.
- * COSTS       A lock pair for up to 32 free frames; an eviction about 300 ns.
+ * COSTS       A lock pair for up to 32 free frames; a lock pair for each run of pages that leave side by side, and one of the
+ *             replacement policy for all.
  * FAILURE     Fewer frames than were asked for.
  * REJECTED    Keeping free frames for each thread here: phys does that for all uses.
  * REFERENCES  illumos page_get_freelist, page_get_cachelist; BSD vm_page_alloc.
@@ -32,13 +33,16 @@ import type { PageHolds } from './page-holds.ts';
 import type { PageParts } from './page-parts.ts';
 import type { PageStore } from './page-store.ts';
 import { type PageWriter, WRITE_PAGES_MAX } from './page-writer.ts';
-import type { Replacement } from './replacement.ts';
+import { EVICT_PAGES_MAX, type Replacement } from './replacement.ts';
 
 /** How long `gainOne` waits for one pinned page before it tries the next. */
 const VICTIM_MS = 20;
 
 /** Pages that leave for a run of frames before windows are looked for. */
 const RUN_EVICTIONS = 2;
+
+/** How often pages that were about to leave may turn out to have to stay before a request does with what it has. */
+const REFUSALS_MAX = 64;
 
 /** Takes and gives back empty frames for one thread. */
 export class FrameSupply {
@@ -52,6 +56,7 @@ export class FrameSupply {
   readonly #cache: CacheList;
   readonly #large: LargePages;
   readonly #counters: Float64Array;
+  readonly #victims = new Int32Array(EVICT_PAGES_MAX);
   #spare: FrameIndex = -1;
 
   constructor(parts: PageParts, replacement: Replacement, writer: PageWriter) {
@@ -79,12 +84,7 @@ export class FrameSupply {
     // A passer-by that walked an old chain may have its bit in a free frame for a moment: wait for it.
     for (const end = taken + free; taken < end; taken++) this.#holds.exclusive(out[at + taken] as number);
     // 2.
-    for (; taken < count; taken++) {
-      const frame = this.#evict();
-      if (frame < 0) break;
-      out[at + taken] = frame;
-    }
-    return taken;
+    return taken < count ? taken + this.#evict(count - taken, out, at + taken) : taken;
   }
 
   /** Takes `count` empty frames that lie side by side in one bank; the first, or -1. */
@@ -93,9 +93,8 @@ export class FrameSupply {
     let first = this.#frames.tryTakeAdjacent(FRAME_USE.page, count, false);
     // 2.
     for (let tries = RUN_EVICTIONS; first < 0 && tries > 0; tries--) {
-      const frame = this.#evict();
-      if (frame < 0) break;
-      this.giveEmpty(frame);
+      if (this.#evict(1, this.#victims, 0) === 0) break;
+      this.giveEmpty(this.#victims[0] as number);
       first = this.#frames.tryTakeAdjacent(FRAME_USE.page, count, false);
     }
     // 3.
@@ -120,10 +119,11 @@ export class FrameSupply {
   /** Frees up to `max` frames by step 2; returns how many. */
   freeSome(max: number): number {
     let freed = 0;
-    for (; freed < max; freed++) {
-      const frame = this.#evict();
-      if (frame < 0) break;
-      this.giveEmpty(frame);
+    while (freed < max) {
+      const evicted = this.#evict(Math.min(max - freed, EVICT_PAGES_MAX), this.#victims, 0);
+      if (evicted === 0) break;
+      for (let lane = 0; lane < evicted; lane++) this.giveEmpty(this.#victims[lane] as number);
+      freed += evicted;
     }
     return freed;
   }
@@ -192,12 +192,29 @@ export class FrameSupply {
     return this.#large.holdsAny(frame) || (!this.#dirty.isClean(frame) && !this.#holds.isHeld(frame));
   }
 
-  /** Step 2: a frame whose page has left, held exclusively, or -1. */
-  #evict(): FrameIndex {
-    let frame = this.#cache.take();
-    if (frame < 0 || !this.#replacement.evictHeld(frame)) frame = this.#replacement.evictNext();
-    if (frame >= 0) this.#tally(PAGE_COUNTER.evictions, 1);
-    return frame;
+  /** Step 2: up to `count` frames whose pages have left, held exclusively; returns how many. */
+  #evict(count: number, out: Int32Array, at: number): number {
+    let evicted = 0;
+    for (let refusals = REFUSALS_MAX; evicted < count && refusals > 0; ) {
+      const claimed = this.#claimVictims(count - evicted, out, at + evicted);
+      if (claimed === 0) break;
+      const left = this.#replacement.evictClaimed(out, at + evicted, claimed);
+      if (left < claimed) refusals--;
+      evicted += left;
+    }
+    this.#tally(PAGE_COUNTER.evictions, evicted);
+    return evicted;
+  }
+
+  /** Pages that should leave, held exclusively: of the cache list, then those that the replacement policy lets go. */
+  #claimVictims(count: number, out: Int32Array, at: number): number {
+    let claimed = 0;
+    for (; claimed < count; claimed++) {
+      const frame = this.#cache.take();
+      if (frame < 0) break;
+      out[at + claimed] = frame;
+    }
+    return claimed < count ? claimed + this.#replacement.claim(count - claimed, out, at + claimed) : claimed;
   }
 
   #tally(lane: number, amount: number): void {

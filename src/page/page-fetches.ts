@@ -3,14 +3,16 @@
  *
  * PROBLEM     A page must be brought once although many ask for it, adjacent ones in one call of the store, and frames for
  *             them may have to be waited for.
- * STRUCTURE   See pages.ts for the steps of a fetch. When no frame can be had:
+ * STRUCTURE   See pages.ts for the steps of a fetch. Pages that are missing one after another are brought together: frames taken
+ *             or evicted at once, inserted in one section for each group of the hash, read with one call. The call may go on
+ *             behind the request with pages that will be asked for next; those are not held. When no frame can be had:
  *
  *               1 let go of everything   2 write modified pages back, start again   3 have others give back what they keep
  *               4 one thread at a time keeps what it has, and waits for pinned pages to be released, one after another
  *
  * INVARIANTS  Those of pages.ts.
  * LOCKING     As there; step 4 under the mutex of the shortage.
- * COSTS       A miss: a lock pair for up to 32 frames, one for each identity, and the store's.
+ * COSTS       A miss: a lock pair for up to 32 frames, one for each 16 identities side by side, and the store's.
  * FAILURE     What the source throws, with its pages empty again; `ENOMEM` after 10 seconds of step 4.
  * REJECTED    Keeping pages while waiting without the mutex: two threads that need most of the memory would block each other.
  * REFERENCES  illumos page_create_va; BSD vm_page_grab.
@@ -49,7 +51,9 @@ export interface FetchRequest {
   readonly vnode: VnodeIndex;
   readonly index: number;
   readonly count: number;
-  /** Frames go here, */
+  /** Pages behind them that come along if they are missing too, and are not held. */
+  readonly ahead: number;
+  /** Frames go here: there is room for those ahead, too, */
   readonly out: Int32Array;
   /** from this lane on. */
   readonly at: number;
@@ -116,7 +120,7 @@ export class PageFetches {
 
   /** Fetches from lane `at + done` on until all are held or no frame can be had; on an error all are released. */
   #fetchSome(request: FetchRequest, done: number): number {
-    const { vnode, index, count, out, at } = request;
+    const { vnode, index, count, ahead, out, at } = request;
     let held = done;
     try {
       while (held < count) {
@@ -136,12 +140,12 @@ export class PageFetches {
             continue;
           }
           // 3-4.
-          const claimed = this.#claim(vnode, index + held, count - held, out, at + held);
+          const claimed = this.#claim(vnode, index + held, count - held + ahead, out, at + held);
           if (claimed === 0) return held;
           if (claimed > 0) {
             // 5-6.
             this.#fill(request, held, claimed);
-            held += claimed;
+            held = Math.min(held + claimed, count);
             continue;
           }
           met = -1 - claimed;
@@ -163,19 +167,18 @@ export class PageFetches {
     let wanted = 1;
     while (wanted < max && this.#hash.find(vnode, index + wanted) < 0) wanted++;
     const taken = this.#supply.take(wanted, out, at);
-    for (let claimed = 0; claimed < taken; claimed++) {
-      const other = this.#hash.insert(out[at + claimed] as number, vnode, index + claimed);
-      if (other < 0) continue;
-      for (let unused = claimed; unused < taken; unused++) this.#supply.giveEmpty(out[at + unused] as number);
-      return claimed > 0 ? claimed : -1 - other;
-    }
-    if (VERIFY) faultPoint(this.#thread, 'page.fill.claimed');
-    return taken;
+    const claimed = this.#hash.insertSeveral(vnode, index, out, at, taken);
+    for (let unused = Math.max(claimed, 0); unused < taken; unused++)
+      this.#supply.giveEmpty(out[at + unused] as number);
+    if (VERIFY && claimed > 0) faultPoint(this.#thread, 'page.fill.claimed');
+    return claimed;
   }
 
-  /** Steps 5 and 6 for `count` pages from lane `at + done` on. */
-  #fill({ vnode, index, out, at, source, modified }: FetchRequest, done: number, count: number): void {
+  /** Steps 5 and 6 for `count` pages from lane `at + done` on; those behind the request are let go. */
+  #fill(request: FetchRequest, done: number, count: number): void {
+    const { vnode, index, out, at, source, modified } = request;
     const lane = at + done;
+    const kept = request.count - done;
     this.#replacement.inserted(vnode, index + done, out, lane, count);
     try {
       if (VERIFY && faultPoint(this.#thread, 'page.fill.reading')) {
@@ -199,8 +202,10 @@ export class PageFetches {
       }
       this.#page.state.put(frame, PAGE_STATE.valid);
       this.#page.referenced.put(frame, this.#replacement.firstMark);
-      this.#holds.downgrade(frame);
+      if (page < kept) this.#holds.downgrade(frame);
+      else this.#holds.releaseExclusive(frame);
     }
+    if (count > kept) this.#tally(PAGE_COUNTER.aheadPages, count - kept);
   }
 
   #zero(out: Int32Array, lane: number, count: number): number {

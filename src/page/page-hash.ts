@@ -3,8 +3,11 @@
  *
  * PROBLEM     Every read of a file starts here, in all threads at once; pages come and go all the time; a thread may die
  *             while it relinks a chain.
- * STRUCTURE   bucket head -> frame -> frame -> 0, threaded through the frames' own records. Bucket b belongs to stripe b
- *             modulo the number of stripes, and each stripe has a mutex.
+ * STRUCTURE   bucket head -> frame -> frame -> 0, threaded through the frames' own records. Sixteen pages that lie side by
+ *             side have sixteen buckets side by side, in one cache line, and one stripe, which has a mutex: whoever brings or
+ *             evicts a run of pages enters it once.
+ *
+ *               pages 0-15 of a vnode   -> buckets 16 g to 16 g + 15, turned by some bits of the hash  -> stripe g
  * INVARIANTS  I1 a frame is in a chain iff it has an identity, and then in the chain of that identity, once.
  *             I2 no two frames have the same identity.
  *             I3 an identity is given and taken only by a holder of the exclusive page lock.
@@ -12,7 +15,8 @@
  * LOCKING     Links, heads and identities are stored under the stripe's mutex, journaled. `find` reads them without:
  *             it may miss a page that is there, or return a frame that holds another page by now. Its caller takes a
  *             hold on the frame and compares the identity again, and on a miss looks again under the mutex.
- * COSTS       A look-up: one word of the bucket and half a cache line for each frame on the way.
+ * COSTS       A look-up: one word of the bucket and half a cache line for each frame on the way. A page that comes or
+ *             leaves: about five stores, and its share of a lock pair.
  * FAILURE     `find` gives up after a bounded number of steps, because a chain may be relinked under it.
  * REJECTED    Sequence locks (every insertion would disturb the readers of its stripe); open addressing (deletions move
  *             entries, which a reader without a lock would miss, and a death in the middle would lose).
@@ -54,6 +58,13 @@ export function hasBytes(state: number): boolean {
 /** Frames that `find` looks at before it gives up. */
 const FIND_STEPS_MAX = 64;
 
+/** Pages that lie side by side and share a stripe: two to this power. */
+const GROUP_SHIFT = 4;
+const GROUP_MASK = (1 << GROUP_SHIFT) - 1;
+
+/** Bits of the hash that turn the buckets of a group: without them the first pages of all groups would meet in few buckets. */
+const TURN_SHIFT = 20;
+
 /** The hash as one thread sees it. */
 export class PageHash {
   readonly #thread: Thread;
@@ -81,8 +92,9 @@ export class PageHash {
 
   /** The bucket of an identity. */
   bucketOf(vnode: VnodeIndex, index: number): number {
-    const mixed = Math.imul(index ^ Math.imul(vnode + 1, 0x9e3779b1), 0x85ebca6b);
-    return (mixed ^ (mixed >>> 15)) & this.#bucketMask;
+    const mixed = Math.imul((index >>> GROUP_SHIFT) ^ Math.imul(vnode + 1, 0x9e3779b1), 0x85ebca6b);
+    const group = mixed ^ (mixed >>> 15);
+    return ((group << GROUP_SHIFT) | ((index ^ (mixed >>> TURN_SHIFT)) & GROUP_MASK)) & this.#bucketMask;
   }
 
   /** A frame that holds or held the page, or -1 when none was met: see LOCKING. */
@@ -112,21 +124,35 @@ export class PageHash {
    */
   insert(frame: FrameIndex, vnode: VnodeIndex, index: number): FrameIndex {
     if (VERIFY) this.#assertExclusive(frame);
-    const page = this.#page;
-    assert(page.vnode.get(frame) === 0, 'page/page-hash I1: a frame that is inserted has no identity');
     const bucket = this.bucketOf(vnode, index);
     const stripe = this.#enter(bucket);
     const other = this.#search(bucket, vnode, index);
-    if (other < 0) {
-      const { journal } = this.#thread;
-      journal.set(page.vnode, frame, vnode + 1);
-      journal.set(page.index, frame, index);
-      journal.set(page.state, frame, PAGE_STATE.filling);
-      journal.set(page.next, frame, this.#heads.get(bucket));
-      journal.set(this.#heads, bucket, frame + 1);
-    }
+    if (other < 0) this.#enlist(frame, bucket, vnode, index);
     mutexExit(this.#thread, stripe);
     return other;
+  }
+
+  /**
+   * Gives the empty frames in lanes `at` to `at + count - 1` the identities from `index` on, in state filling, up to the first
+   * that another frame has: returns how many, or -1 - frame when another has the first. The caller holds all exclusively.
+   */
+  insertSeveral(vnode: VnodeIndex, index: number, frames: Int32Array, at: number, count: number): number {
+    let done = 0;
+    let other = -1;
+    while (done < count && other < 0) {
+      const stripe = this.#enter(this.bucketOf(vnode, index + done));
+      while (done < count) {
+        const bucket = this.bucketOf(vnode, index + done);
+        if (this.#stripeOf(bucket) !== stripe) break;
+        other = this.#search(bucket, vnode, index + done);
+        if (other >= 0) break;
+        if (VERIFY) this.#assertExclusive(frames[at + done] as number);
+        this.#enlist(frames[at + done] as number, bucket, vnode, index + done);
+        done++;
+      }
+      mutexExit(this.#thread, stripe);
+    }
+    return done === 0 && other >= 0 ? -1 - other : done;
   }
 
   /**
@@ -136,11 +162,26 @@ export class PageHash {
   remove(frame: FrameIndex): void {
     const page = this.#page;
     assert(page.modified.get(frame) === 0, 'page/page-hash I4: a modified page keeps its identity');
-    const bucket = this.bucketOf(page.vnode.get(frame) - 1, page.index.get(frame));
-    const stripe = this.#enter(bucket);
+    const stripe = this.#enter(this.#bucketOfFrame(frame));
     this.#unlink(frame);
     this.#empty(frame);
     mutexExit(this.#thread, stripe);
+  }
+
+  /** Takes the identities of several clean pages away, like `remove`; those that lie side by side in one section. */
+  removeSeveral(frames: Int32Array, at: number, count: number): void {
+    for (let done = 0; done < count; ) {
+      const stripe = this.#stripeOf(this.#bucketOfFrame(frames[at + done] as number));
+      mutexEnter(this.#thread, stripe, RANK.pageHash);
+      for (; done < count; done++) {
+        const frame = frames[at + done] as number;
+        if (this.#stripeOf(this.#bucketOfFrame(frame)) !== stripe) break;
+        assert(this.#page.modified.get(frame) === 0, 'page/page-hash I4: a modified page keeps its identity');
+        this.#unlink(frame);
+        this.#empty(frame);
+      }
+      mutexExit(this.#thread, stripe);
+    }
   }
 
   /** How often pages have moved from one frame to another. */
@@ -207,11 +248,25 @@ export class PageHash {
     return frames;
   }
 
+  /** Gives a frame without an identity one, under its stripe. */
+  #enlist(frame: FrameIndex, bucket: number, vnode: VnodeIndex, index: number): void {
+    const page = this.#page;
+    const heads = this.#heads;
+    assert(page.vnode.get(frame) === 0, 'page/page-hash I1: a frame that is inserted has no identity');
+    this.#thread.journal.log3(page.vnode.address(frame), page.state.address(frame), heads.address(bucket));
+    // Index and link of a frame without an identity mean nothing: they need not be undone.
+    page.index.put(frame, index);
+    page.next.put(frame, heads.get(bucket));
+    page.vnode.put(frame, vnode + 1);
+    page.state.put(frame, PAGE_STATE.filling);
+    heads.put(bucket, frame + 1);
+  }
+
   /** Takes a frame out of its chain. */
   #unlink(frame: FrameIndex): void {
     const page = this.#page;
     const { journal } = this.#thread;
-    const bucket = this.bucketOf(page.vnode.get(frame) - 1, page.index.get(frame));
+    const bucket = this.#bucketOfFrame(frame);
     const before = this.#before(bucket, frame);
     if (before < 0) journal.set(this.#heads, bucket, page.next.get(frame));
     else journal.set(page.next, before, page.next.get(frame));
@@ -220,8 +275,10 @@ export class PageHash {
   /** Takes the identity off a frame that is out of its chain: it is in this slot's hands. */
   #empty(frame: FrameIndex): void {
     const { journal } = this.#thread;
-    journal.set(this.#page.vnode, frame, 0);
-    journal.set(this.#page.state, frame, PAGE_STATE.inHand + this.#thread.tag);
+    const { vnode, state } = this.#page;
+    journal.log2(vnode.address(frame), state.address(frame));
+    vnode.put(frame, 0);
+    state.put(frame, PAGE_STATE.inHand + this.#thread.tag);
     // It may say that the page was written to: page-list.ts.
     if (this.#link.previous.get(frame) !== 0) journal.set(this.#link.previous, frame, 0);
   }
@@ -251,7 +308,11 @@ export class PageHash {
   }
 
   #stripeOf(bucket: number): WordAddress {
-    return this.#stripes.address(bucket & this.#stripeMask);
+    return this.#stripes.address((bucket >>> GROUP_SHIFT) & this.#stripeMask);
+  }
+
+  #bucketOfFrame(frame: FrameIndex): number {
+    return this.bucketOf(this.#page.vnode.get(frame) - 1, this.#page.index.get(frame));
   }
 
   #assertExclusive(frame: FrameIndex): void {

@@ -15,8 +15,9 @@
  *             I2 counts are the nodes of each kind; there are at most as many test nodes as frames.
  *             I3 every valid page is in the ring from before it is valid, or was relocated a moment ago.
  * LOCKING     One mutex. Hits set the page's mark and take nothing.
- * COSTS       64 bytes a frame for two nodes, up to 32 for names; two lock pairs for a page that leaves and one that comes.
- * FAILURE     -1 from `candidate` when the ring has no page.
+ * COSTS       64 bytes a frame for two nodes, up to 32 for names; two lock pairs for up to 32 pages that leave,
+ *             one for those that come.
+ * FAILURE     No candidates when the ring has no page.
  * REJECTED    Lists of hot and cold pages: order between them is what the hands compare.
  * REFERENCES  Jiang, Chen and Zhang, CLOCK-Pro, USENIX 2005.
  */
@@ -29,7 +30,7 @@ import type { Thread } from '../sync/thread.ts';
 import { NodeRing } from './node-ring.ts';
 import type { VnodeIndex } from './page-hash.ts';
 import type { ReplacementPolicy } from './replacement-policy.ts';
-import { fingerprint } from './replacement-s3fifo.ts';
+import { fingerprint, isAmong } from './replacement-s3fifo.ts';
 
 /** Kinds of nodes. */
 const HOT = 1;
@@ -86,28 +87,28 @@ export class ClockPro implements ReplacementPolicy {
     mutexExit(this.#thread, this.#lock);
   }
 
-  candidate(): FrameIndex {
+  candidates(out: Int32Array, max: number): number {
+    let chosen = 0;
     mutexEnter(this.#thread, this.#lock, RANK.replacement);
-    let chosen = -1;
-    for (let steps = 6 * this.#frames; chosen < 0 && steps > 0; steps--) {
-      if (this.#resident() === 0) break;
-      chosen = this.#runCold();
+    for (let steps = 6 * this.#frames; chosen < max && steps > 0; steps--) {
+      if (this.#resident() - chosen <= 0) break;
+      const frame = this.#runCold();
       this.#thread.commit();
-      while (this.#ring.count(HOT) > Math.max(0, this.#resident() - this.#target())) this.#runHot();
+      while (this.#ring.count(HOT) > Math.max(0, this.#resident() - chosen - this.#target())) this.#runHot();
+      if (frame < 0) continue;
+      if (isAmong(out, chosen, frame)) break;
+      out[chosen++] = frame;
     }
     mutexExit(this.#thread, this.#lock);
     return chosen;
   }
 
-  evicted(frame: FrameIndex, vnode: VnodeIndex, index: number): void {
+  evicted(frames: Int32Array, at: number, count: number, vnodes: Int32Array, indices: Int32Array): void {
     mutexEnter(this.#thread, this.#lock, RANK.replacement);
-    if (this.#ring.kindOf(frame) !== 0) {
-      const ghost = this.#takeGhost();
-      const { journal } = this.#thread;
-      journal.set(this.#node.vnode, ghost, vnode);
-      journal.set(this.#node.index, ghost, index);
-      journal.set(this.#names.key, this.#rowOf(vnode, index), ghost + 1);
-      this.#ring.replace(frame, ghost, TEST);
+    for (let page = 0; page < count; page++) {
+      const frame = frames[at + page] as number;
+      if (this.#ring.kindOf(frame) === 0) continue;
+      this.#leave(frame, vnodes[page] as number, indices[page] as number);
       this.#thread.commit();
       while (this.#ring.count(TEST) > Math.max(1, this.#resident())) this.#runTest();
     }
@@ -124,6 +125,16 @@ export class ClockPro implements ReplacementPolicy {
 
   problems(): string[] {
     return this.#ring.problems();
+  }
+
+  /** A test node takes the place of a page that leaves. */
+  #leave(frame: FrameIndex, vnode: VnodeIndex, index: number): void {
+    const ghost = this.#takeGhost();
+    const { journal } = this.#thread;
+    journal.set(this.#node.vnode, ghost, vnode);
+    journal.set(this.#node.index, ghost, index);
+    journal.set(this.#names.key, this.#rowOf(vnode, index), ghost + 1);
+    this.#ring.replace(frame, ghost, TEST);
   }
 
   /** One step of the cold hand: a page that should leave, or -1. */

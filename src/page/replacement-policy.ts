@@ -9,10 +9,13 @@ export interface ReplacementPolicy {
   readonly markMax: number;
   /** Pages `index` to `index + count - 1` are coming into the frames in lanes `at` to `at + count - 1`. */
   inserted(vnode: VnodeIndex, index: number, frames: Int32Array, at: number, count: number): void;
-  /** A frame whose page should leave; the policy has moved on and does not depend on whether it can. -1 without any. */
-  candidate(): FrameIndex;
-  /** The page in a frame was made to leave. */
-  evicted(frame: FrameIndex, vnode: VnodeIndex, index: number): void;
+  /**
+   * Up to `max` frames whose pages should leave, different ones, into `out` from lane 0 on; returns how many. The policy has
+   * moved on as if they left, and does not depend on whether they can.
+   */
+  candidates(out: Int32Array, max: number): number;
+  /** Pages were made to leave: their frames in the lanes from `at` on, what they were in the lanes of the other two from 0. */
+  evicted(frames: Int32Array, at: number, count: number, vnodes: Int32Array, indices: Int32Array): void;
   /** The page in one frame is in another one now. */
   relocated(from: FrameIndex, to: FrameIndex): void;
   /** Broken invariants. For quiet points. */

@@ -12,8 +12,8 @@
  *             The source moves a page at every hit; here hits only mark, and the page moves when its turn comes.
  * INVARIANTS  I1 every valid page is on a queue from before it is valid, or was relocated a moment ago.
  * LOCKING     One mutex. Hits take nothing.
- * COSTS       32 bytes a frame; two lock pairs for a page that leaves and one that comes.
- * FAILURE     -1 from `candidate` when no queue has a page.
+ * COSTS       32 bytes a frame; two lock pairs for up to 32 pages that leave, one for those that come.
+ * FAILURE     No candidates when no queue has a page.
  * REJECTED    A lock for each list: pages come and go in batches, and hits take none.
  * REFERENCES  illumos vm/vpm.c; vpm/mapping-entries.ts is the original.
  */
@@ -26,6 +26,7 @@ import type { Thread } from '../sync/thread.ts';
 import { NodeQueues } from './node-queues.ts';
 import type { VnodeIndex } from './page-hash.ts';
 import type { ReplacementPolicy } from './replacement-policy.ts';
+import { isAmong } from './replacement-s3fifo.ts';
 
 /** Percent of the frames whose pages are kept on lists. */
 const KEPT_PERCENT = 12;
@@ -69,18 +70,19 @@ export class QueueReplacement implements ReplacementPolicy {
     mutexExit(this.#thread, this.#lock);
   }
 
-  candidate(): FrameIndex {
+  candidates(out: Int32Array, max: number): number {
     mutexEnter(this.#thread, this.#lock, RANK.replacement);
-    let chosen = -1;
-    for (let steps = 4 * this.#page.rowCount; chosen < 0 && steps > 0; steps--) {
-      const frame = this.#queues.first(this.#clean);
+    let chosen = 0;
+    for (let steps = 4 * this.#page.rowCount; chosen < max && steps > 0; steps--) {
+      const frame = this.#queues.count(this.#clean) > chosen ? this.#queues.first(this.#clean) : -1;
       if (frame < 0) {
         if (!this.#release()) break;
         continue;
       }
+      if (isAmong(out, chosen, frame)) break;
       if (this.#page.referenced.get(frame) === 0) {
         this.#queues.push(this.#clean, frame);
-        chosen = frame;
+        out[chosen++] = frame;
       } else {
         this.#page.referenced.put(frame, 0);
         this.#keep(frame);
@@ -93,9 +95,13 @@ export class QueueReplacement implements ReplacementPolicy {
     return chosen;
   }
 
-  evicted(frame: FrameIndex): void {
+  evicted(frames: Int32Array, at: number, count: number): void {
     mutexEnter(this.#thread, this.#lock, RANK.replacement);
-    if (this.#queues.queueOf(frame) >= 0) this.#queues.remove(frame);
+    for (let lane = at; lane < at + count; lane++) {
+      const frame = frames[lane] as number;
+      if (this.#queues.queueOf(frame) >= 0) this.#queues.remove(frame);
+      this.#thread.commit();
+    }
     mutexExit(this.#thread, this.#lock);
   }
 

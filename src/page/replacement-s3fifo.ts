@@ -12,8 +12,9 @@
  * INVARIANTS  I1 every valid page is on a queue from before it is valid, or was relocated a moment ago.
  *             I2 a name counts while fewer pages than there are frames have left small since.
  * LOCKING     One mutex for queues and ghosts. Hits count in the page's mark, up to 3, and take nothing.
- * COSTS       32 bytes a frame for queues, up to 32 for ghosts; two lock pairs for a page that leaves and one that comes.
- * FAILURE     -1 from `candidate` when no queue has a page.
+ * COSTS       32 bytes a frame for queues, up to 32 for ghosts; two lock pairs for up to 32 pages that leave, one for those that
+ *             come.
+ * FAILURE     No candidates when no queue has a page.
  * REJECTED    A queue of ghosts: a table in which newer names overwrite older ones of the same place forgets a few early.
  * REFERENCES  Yang, Zhang, Qiu, Yue and Vigfusson, FIFO queues are all you need for cache eviction, SOSP 2023.
  */
@@ -66,26 +67,36 @@ export class S3Fifo implements ReplacementPolicy {
     mutexExit(this.#thread, this.#lock);
   }
 
-  candidate(): FrameIndex {
+  candidates(out: Int32Array, max: number): number {
+    let chosen = 0;
+    let ofSmall = 0;
     mutexEnter(this.#thread, this.#lock, RANK.replacement);
-    let chosen = -1;
     // Each page of main comes round at most markMax times before its mark is 0.
-    for (let steps = (this.markMax + 1) * this.#page.rowCount; chosen < 0 && steps > 0; steps--) {
-      const small = this.#queues.count(SMALL);
-      const main = this.#queues.count(MAIN);
-      if (small + main === 0) break;
-      chosen = main === 0 || small * SMALL_DIVISOR > small + main ? this.#fromSmall() : this.#fromMain();
+    for (let steps = (this.markMax + 1) * this.#page.rowCount; chosen < max && steps > 0; steps--) {
+      const small = this.#queues.count(SMALL) - ofSmall;
+      const main = this.#queues.count(MAIN) - (chosen - ofSmall);
+      if (small + main <= 0) break;
+      const isSmall = main <= 0 || small * SMALL_DIVISOR > small + main;
+      const frame = isSmall ? this.#fromSmall() : this.#fromMain();
       this.#thread.commit();
+      if (frame < 0) continue;
+      if (isAmong(out, chosen, frame)) break;
+      out[chosen++] = frame;
+      if (isSmall) ofSmall++;
     }
     mutexExit(this.#thread, this.#lock);
     return chosen;
   }
 
-  evicted(frame: FrameIndex, vnode: VnodeIndex, index: number): void {
+  evicted(frames: Int32Array, at: number, count: number, vnodes: Int32Array, indices: Int32Array): void {
     mutexEnter(this.#thread, this.#lock, RANK.replacement);
-    const queue = this.#queues.queueOf(frame);
-    if (queue >= 0) this.#queues.remove(frame);
-    if (queue === SMALL) this.#remember(vnode, index);
+    for (let page = 0; page < count; page++) {
+      const frame = frames[at + page] as number;
+      const queue = this.#queues.queueOf(frame);
+      if (queue >= 0) this.#queues.remove(frame);
+      if (queue === SMALL) this.#remember(vnodes[page] as number, indices[page] as number);
+      this.#thread.commit();
+    }
     mutexExit(this.#thread, this.#lock);
   }
 
@@ -141,6 +152,12 @@ export class S3Fifo implements ReplacementPolicy {
   #rowOf(key: number): number {
     return (Math.imul(key, 0x9e3779b1) >>> 7) & (this.#ghost.rowCount - 1);
   }
+}
+
+/** True when a frame is in one of the first `count` lanes. */
+export function isAmong(lanes: Int32Array, count: number, frame: FrameIndex): boolean {
+  for (let lane = 0; lane < count; lane++) if (lanes[lane] === frame) return true;
+  return false;
 }
 
 /** A number that stands for a page; never 0. */

@@ -30,6 +30,13 @@ function touch({ pages }: TestRooms, vnode: number, index: number): void {
   pages.release(out[0] as number);
 }
 
+/** Brings pages side by side, and some behind them that are not held. */
+function fetchRun({ pages }: TestRooms, vnode: number, index: number, count: number, ahead: number): void {
+  const out = new Int32Array(count + ahead);
+  const held = pages.fetch(vnode, index, count, out, 0, STORE, false, ahead);
+  for (let lane = 0; lane < held; lane++) pages.release(out[lane] as number);
+}
+
 function endAll(rooms: TestRooms): void {
   const { frames } = rooms.region.geometry;
   for (const vnode of [0, 1, 2]) expect(rooms.pages.invalidate(vnode, 0)).toBe(0);
@@ -52,7 +59,8 @@ describe.each(POLICIES)('replacement by %s', (policy) => {
       const vnode = random.below(3);
       if (kind < 12) touch(rooms, vnode, random.chance(0.5) ? random.below(12) : random.below(120));
       else if (kind < 15) {
-        const count = pages.fetch(vnode, random.below(100), random.between(1, 8), out, 0, STORE, false);
+        const ahead = random.below(12);
+        const count = pages.fetch(vnode, random.below(100), random.between(1, 8), out, 0, STORE, false, ahead);
         for (let lane = 0; lane < count; lane++) pages.release(out[lane] as number);
       } else if (kind < 17 && pins.length < 12) {
         pages.fetch(vnode, random.below(60), 1, out, 0, STORE, true);
@@ -105,6 +113,7 @@ describe.each(POLICIES)('replacement by %s', (policy) => {
         const fresh = attachRooms(rooms.region, victim.thread, rooms.banks);
         for (const page of [100, 101, 102, 5]) touch(fresh, 1, page);
         fresh.pages.invalidate(1, 101, 102);
+        fetchRun(fresh, 2, 14, 4, 3);
       },
       verify: (step) => {
         const problems = problemsOf(rooms);

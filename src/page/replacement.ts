@@ -10,11 +10,12 @@
  *
  *               1 skip frames without an identity, filling, modified, or held by anybody
  *               2 referenced: clear the mark and go on: a second chance
- *               3 lock it exclusively, if that can be had at once, and look at it again
- *               4 take its identity away: the frame is the caller's, exclusively held
+ *               3 lock it exclusively, if that can be had at once
+ *               4 when as many as are wanted are locked: look at each again, and take the identities away, side by side in
+ *                 one section: the frames are the caller's, exclusively held
  *
  *             Another policy may choose in place of steps 1 and 2: the one that the system was booted with names candidates,
- *             and the clock is asked only when none of those can leave.
+ *             and the clock is asked only for what those leave open.
  *
  *             Large pages are known by their heads; when one leaves, its other frames become free (large-pages.ts).
  *
@@ -51,8 +52,11 @@ const PAUSE_MS = 1;
 /** Frames that a thread walks between two moves of the shared hand. */
 const CHUNK_FRAMES = 32;
 
-/** Candidates of a policy that are tried before the clock is asked. */
+/** Candidates of a policy that are tried in vain before the clock is asked. */
 const CANDIDATES_MAX = 64;
+
+/** Most pages that are evicted at once. */
+export const EVICT_PAGES_MAX = 32;
 
 /** Replacement as one thread sees it. */
 export class Replacement {
@@ -69,6 +73,11 @@ export class Replacement {
   readonly #frames: number;
   readonly #large: LargePages;
   readonly #shapes: PageShapes;
+  readonly #named = new Int32Array(EVICT_PAGES_MAX);
+  readonly #vnodes = new Int32Array(EVICT_PAGES_MAX);
+  readonly #indices = new Int32Array(EVICT_PAGES_MAX);
+  readonly #divided = new Int32Array(EVICT_PAGES_MAX);
+  readonly #single = new Int32Array(1);
   #next = 0;
   #left = 0;
 
@@ -96,21 +105,48 @@ export class Replacement {
     this.#policy?.relocated(from, to);
   }
 
-  /** Evicts a page; its frame is then exclusively held and has no identity. -1 when no page can leave. */
-  evictNext(): FrameIndex {
-    const policy = this.#policy;
-    for (let tries = policy === null ? 0 : CANDIDATES_MAX; tries > 0; tries--) {
-      const frame = policy?.candidate() ?? -1;
-      if (frame < 0) break;
-      if (!this.#isUsedElsewhere(frame) && this.evict(frame)) return frame;
-    }
-    for (let steps = 2 * this.#frames + CHUNK_FRAMES; steps > 0; steps--) {
+  /**
+   * Steps 1 to 3: up to `count` pages (at most 32) that should leave, held exclusively, their frames in `out` from lane `at`
+   * on; returns how many.
+   */
+  claim(count: number, out: Int32Array, at: number): number {
+    let claimed = this.#policy === null ? 0 : this.#claimNamed(this.#policy, count, out, at);
+    for (let steps = 2 * this.#frames + CHUNK_FRAMES; claimed < count && steps > 0; steps--) {
       const frame = this.advance();
       if (!this.#mayLeave(frame) || this.#shapes.positionOf(frame) !== 0) continue;
       if (this.#page.referenced.get(frame) !== 0) this.#page.referenced.put(frame, 0);
-      else if (!this.#isUsedElsewhere(frame) && this.evict(frame)) return frame;
+      else if (!this.#isUsedElsewhere(frame) && this.#holds.tryExclusive(frame)) out[at + claimed++] = frame;
     }
-    return -1;
+    return claimed;
+  }
+
+  /** Step 4 for the frames in `count` lanes, which are held exclusively: those whose pages could leave come first; returns how many. */
+  evictClaimed(frames: Int32Array, at: number, count: number): number {
+    const page = this.#page;
+    let leaving = 0;
+    let large = 0;
+    for (let lane = at; lane < at + count; lane++) {
+      const frame = frames[lane] as number;
+      if (!this.#mayLeave(frame) || (VERIFY && faultPoint(this.#thread, 'page.evict.claimed'))) {
+        this.#holds.releaseExclusive(frame);
+      } else if (this.#shapes.framesAt(frame) > 1) {
+        this.#divided[large++] = frame;
+      } else {
+        this.#vnodes[leaving] = page.vnode.get(frame) - 1;
+        this.#indices[leaving] = page.index.get(frame);
+        frames[at + leaving++] = frame;
+      }
+    }
+    if (leaving > 0) {
+      this.#hash.removeSeveral(frames, at, leaving);
+      if (VERIFY) faultPoint(this.#thread, 'page.evict.unhashed');
+      this.#policy?.evicted(frames, at, leaving, this.#vnodes, this.#indices);
+    }
+    for (let lane = 0; lane < large; lane++) {
+      const frame = this.#divided[lane] as number;
+      if (this.#evictLarge(frame)) frames[at + leaving++] = frame;
+    }
+    return leaving;
   }
 
   /** Evicts the page of one certain frame, referenced or not; true when the frame is now exclusively held and empty. */
@@ -121,18 +157,8 @@ export class Replacement {
 
   /** Evicts the page of a frame that is held exclusively; gives the hold back when it cannot leave. */
   evictHeld(frame: FrameIndex): boolean {
-    if (!this.#mayLeave(frame) || (VERIFY && faultPoint(this.#thread, 'page.evict.claimed'))) {
-      this.#holds.releaseExclusive(frame);
-      return false;
-    }
-    const vnode = this.#page.vnode.get(frame) - 1;
-    const index = this.#page.index.get(frame);
-    const position = this.#shapes.positionOf(frame);
-    if (this.#shapes.framesAt(frame) === 1) this.#hash.remove(frame);
-    else if (!this.#large.evict(frame)) return false;
-    if (VERIFY) faultPoint(this.#thread, 'page.evict.unhashed');
-    this.#policy?.evicted(frame - position, vnode, index - position);
-    return true;
+    this.#single[0] = frame;
+    return this.evictClaimed(this.#single, 0, 1) === 1;
   }
 
   /** The next frame under the hand. */
@@ -157,6 +183,39 @@ export class Replacement {
   /** True when frames of a large page other than its head were used: the head counts as used then. */
   #isUsedElsewhere(frame: FrameIndex): boolean {
     return this.#shapes.framesAt(frame) > 1 && this.#large.gatherMarks(frame);
+  }
+
+  /** Evicts the large page of a frame that is held exclusively; its other frames become free. */
+  #evictLarge(frame: FrameIndex): boolean {
+    const position = this.#shapes.positionOf(frame);
+    const vnode = this.#page.vnode.get(frame) - 1;
+    const index = this.#page.index.get(frame);
+    if (!this.#large.evict(frame)) return false;
+    if (VERIFY) faultPoint(this.#thread, 'page.evict.unhashed');
+    this.#single[0] = frame - position;
+    this.#vnodes[0] = vnode;
+    this.#indices[0] = index - position;
+    this.#policy?.evicted(this.#single, 0, 1, this.#vnodes, this.#indices);
+    return true;
+  }
+
+  /** Pages that a policy names, held exclusively; returns how many. */
+  #claimNamed(policy: ReplacementPolicy, count: number, out: Int32Array, at: number): number {
+    const named = this.#named;
+    let claimed = 0;
+    for (let tries = CANDIDATES_MAX; claimed < count && tries > 0; ) {
+      const candidates = policy.candidates(named, count - claimed);
+      if (candidates === 0) break;
+      for (let lane = 0; lane < candidates; lane++) {
+        const frame = named[lane] as number;
+        if (this.#mayLeave(frame) && !this.#isUsedElsewhere(frame) && this.#holds.tryExclusive(frame)) {
+          out[at + claimed++] = frame;
+        } else {
+          tries--;
+        }
+      }
+    }
+    return claimed;
   }
 
   #mayLeave(frame: FrameIndex): boolean {

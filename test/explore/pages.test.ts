@@ -29,6 +29,17 @@ describe('page cache', () => {
     prove('pages, ax | bx', world({ programs: ['ax', 'bx'] }), { preemptions: LARGE ? 5 : 3 });
   });
 
+  it('brings and evicts pages side by side together, beside others that want them one by one', () => {
+    const preemptions = LARGE ? 3 : 2;
+    prove('pages, p | p', world({ programs: ['p', 'p'] }), { preemptions });
+    prove('pages, pq | bA', world({ programs: ['pq', 'bA'] }), { preemptions });
+    prove('pages, cdp | aB', world({ programs: ['cdp', 'aB'] }), { preemptions });
+    prove('pages, q | c0', world({ programs: ['q', 'c0'] }), { preemptions });
+    const bounds = { deaths: 1, preemptions: LARGE ? 1 : 0 };
+    prove('pages, cdp | b, a death', world({ programs: ['cdp', 'b'], mortal: BOTH }), bounds);
+    prove('pages, dq | 0, a death', world({ programs: ['dq', '0'], mortal: BOTH }), bounds);
+  });
+
   it('loses nothing when either thread dies at any step', () => {
     const bounds = { deaths: 1, preemptions: LARGE ? 2 : 1 };
     prove('pages, a | a, a death', world({ programs: ['a', 'a'], mortal: BOTH }), bounds);
@@ -145,7 +156,8 @@ describe('seeded bugs in the page cache', () => {
   });
 
   it('finds an insertion that does not look for the other one', () => {
-    const make = seeded('src/page/page-hash.ts', '    if (other < 0) {\n', '    if (other < 12345) {\n');
+    const look = '        other = this.#search(bucket, vnode, index + done);\n';
+    const make = seeded('src/page/page-hash.ts', look, '        other = -1;\n');
     expose('inserted twice', make({ programs: ['a', 'a'] }), { preemptions: 2 }, /I[12]|locked/);
   });
 

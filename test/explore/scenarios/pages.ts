@@ -52,7 +52,7 @@ export interface PagesOptions {
   /**
    * What each thread does, in order: `a` to `d` read page 0 to 3, `A` to `D` read it if that is a hit, `0` to `3` write it
    * (one thread for each page), `s` write back, `m` move a page to another frame, `r` put pages on the cache list, `x` drop
-   * the clean ones.
+   * the clean ones, `p` read pages 0 and 1 together, `q` read page 1 and bring page 2 along.
    */
   readonly programs: readonly string[];
   readonly mortal?: readonly number[];
@@ -162,7 +162,7 @@ export class PagesWorld implements Scenario, PageStore, FrameBytes {
     store(this.words, this.contents(ACKNOWLEDGED + index), version);
   }
 
-  /** What `s`, `m`, `r` and `x` do. */
+  /** What `s`, `m`, `p`, `q`, `r` and `x` do. */
   manage(pages: Pages, frames: Frames, letter: number, written: readonly number[]): void {
     if (letter === 115) {
       pages.writeBack(0, 0, 4, this);
@@ -176,10 +176,27 @@ export class PagesWorld implements Scenario, PageStore, FrameBytes {
         frames.give(frame, FRAME_USE.list);
         break;
       }
+    } else if (letter === 112) {
+      this.fetchRun(pages, 0, 2, 0);
+    } else if (letter === 113) {
+      this.fetchRun(pages, 1, 1, 1);
     } else if (letter === 114) {
       pages.retire(0, 0, 4);
     } else {
       pages.drop(0, 4);
+    }
+  }
+
+  /** Pages side by side in one fetch. */
+  fetchRun(pages: Pages, index: number, count: number, ahead: number): void {
+    const out = new Int32Array(2);
+    const held = pages.fetch(0, index, count, out, 0, this, false, ahead);
+    if (held < 1 || held > count) throw new Error(`${held} pages are held instead of ${count}`);
+    for (let lane = 0; lane < held; lane++) this.look(out[lane] as number, index + lane, 0);
+    load(this.words, this.contents(IDLE));
+    for (let lane = 0; lane < held; lane++) {
+      this.look(out[lane] as number, index + lane, 0);
+      pages.release(out[lane] as number);
     }
   }
 

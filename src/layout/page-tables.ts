@@ -161,6 +161,7 @@ export const pageDirtyTable = table('pageDirty', 'vnodes', 'columns', {
   head: i32('L', 'first frame, frame + 1'),
   tail: i32('L', 'last frame, frame + 1'),
   count: i32('L', 'pages on the list'),
+  changes: i32('L', 'times that the contents changed behind those who read past the pages, modulo 2^32'),
 });
 
 /** Locks of the lists of modified pages: vnode v is guarded by stripe v modulo the number of stripes. */

@@ -68,6 +68,7 @@ export class DirtyPages {
   readonly #link: BoundTables['pageLink'];
   readonly #stripes: BoundTables['pageDirtyStripe'];
   readonly #stripeMask: number;
+  readonly #changes: BoundTables['pageDirty']['changes'];
   readonly #list: PageList;
   readonly #shapes: PageShapes;
 
@@ -78,6 +79,7 @@ export class DirtyPages {
     this.#link = tables.pageLink;
     this.#stripes = tables.pageDirtyStripe;
     this.#stripeMask = geometry.pageStripes - 1;
+    this.#changes = tables.pageDirty.changes;
     this.#list = new PageList(thread, tables.pageDirty);
     this.#shapes = new PageShapes(thread);
   }
@@ -92,6 +94,18 @@ export class DirtyPages {
     let sum = 0;
     for (let stripe = 0; stripe <= this.#stripeMask; stripe++) sum += this.#stripes.count.get(stripe);
     return sum;
+  }
+
+  /** How often pages of a vnode have stopped being clean, or were given up: modulo 2^32, a look without the lock. */
+  changesOf(vnode: VnodeIndex): number {
+    return this.#changes.get(vnode);
+  }
+
+  /** Counts a change of a vnode that no page shows: a cut, or pages that were forgotten. */
+  noteChange(vnode: VnodeIndex): void {
+    const stripe = this.#enter(vnode);
+    this.#change(vnode);
+    mutexExit(this.#thread, stripe);
   }
 
   /** True when the page is neither modified nor being written back. */
@@ -223,6 +237,8 @@ export class DirtyPages {
 
   /** Puts a modified page that has got another vnode onto that one's list; under `enterBoth`, held exclusively. */
   rename(frame: FrameIndex, from: VnodeIndex, to: VnodeIndex): void {
+    this.#change(from);
+    this.#change(to);
     if (load(this.#thread.words, this.#page.modified.address(frame)) === 0 || from === to) return;
     this.#unlist(from, frame, PAGE_UNLINKED.plain);
     this.#enlist(to, frame);
@@ -309,6 +325,7 @@ export class DirtyPages {
       this.#thread.commit();
       if (VERIFY) faultPoint(this.#thread, 'page.modify.listed');
     }
+    this.#change(vnode);
     // Under the mutex nobody makes a word 0, and others only add to one that is not.
     or(words, address, MODIFIED.dirty);
     mutexExit(this.#thread, stripe);
@@ -343,6 +360,11 @@ export class DirtyPages {
     const row = vnode & this.#stripeMask;
     this.#list.remove(vnode, frame, left);
     this.#thread.journal.set(this.#stripes.count, row, this.#stripes.count.get(row) - 1);
+  }
+
+  /** Under the mutex. Not journaled: a death may leave it one too far, which does no harm. */
+  #change(vnode: VnodeIndex): void {
+    this.#changes.put(vnode, (this.#changes.get(vnode) + 1) | 0);
   }
 
   #wake(word: number, address: WordAddress): void {

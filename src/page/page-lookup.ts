@@ -73,6 +73,11 @@ export class PageLookup {
     return this.#hash.find(vnode, index) >= 0;
   }
 
+  /** Like `seems`, under the lock of the page's stripe: no page that is there is missed. */
+  isThere(vnode: VnodeIndex, index: number): boolean {
+    return this.#hash.findCertain(vnode, index) >= 0;
+  }
+
   /**
    * The frame of a page that is in memory, now held exclusively by this thread, which must not hold it shared; -1 when it is
    * not in memory, or `timeoutMs` ran out. Give it back with `holds.releaseExclusive`, or turn it into a shared hold with

@@ -127,6 +127,14 @@ export class Pages implements FrameReclaimer {
     return this.#dirty.countOf(vnode);
   }
 
+  /**
+   * How often pages of a vnode have stopped being clean, or were given up, modulo 2^32. What was read from the store while no
+   * page was modified is what the pages hold, or would hold, as long as this stays the same.
+   */
+  changesOf(vnode: VnodeIndex): number {
+    return this.#dirty.changesOf(vnode);
+  }
+
   /** True when a page that this thread holds is neither modified nor being written back. */
   isClean(frame: FrameIndex): boolean {
     return this.#dirty.isClean(frame);
@@ -150,6 +158,11 @@ export class Pages implements FrameReclaimer {
     return this.#lookup.seems(vnode, index);
   }
 
+  /** Like `seems`, under the lock of the page's stripe: no page that is there is missed. */
+  isThere(vnode: VnodeIndex, index: number): boolean {
+    return this.#lookup.isThere(vnode, index);
+  }
+
   /** Gives one hold of a page back. */
   release(frame: FrameIndex): void {
     this.holds.release(frame);
@@ -157,8 +170,10 @@ export class Pages implements FrameReclaimer {
 
   /**
    * Holds `count` pages (at most 32) from `index` on, bringing those that are missing; their frames go into `out` from
-   * lane `at`. With `whole` it waits until all can be held at once; else it may return fewer, at least one. Throws what
-   * the store throws, `ENOMEM` when pinned pages leave no frame for 10 seconds; then it holds none of them.
+   * lane `at`. With `whole` it waits until all can be held at once; else it may return fewer, at least one. Up to `ahead`
+   * pages behind them are brought with the last ones that are missing, and not held: `count + ahead` is 32 at most, and `out`
+   * has room for them. Throws what the store throws, `ENOMEM` when pinned pages leave no frame for 10 seconds; then it holds
+   * none of them.
    */
   fetch(
     vnode: VnodeIndex,
@@ -168,8 +183,9 @@ export class Pages implements FrameReclaimer {
     at: number,
     store: PageStore,
     whole: boolean,
+    ahead = 0,
   ): number {
-    return this.#fetches.run({ vnode, index, count, out, at, store, source: store, modified: false }, whole);
+    return this.#fetches.run({ vnode, index, count, ahead, out, at, store, source: store, modified: false }, whole);
   }
 
   /**
@@ -187,7 +203,10 @@ export class Pages implements FrameReclaimer {
     store: PageStore,
     source: PageSource | null,
   ): number {
-    return this.#fetches.run({ vnode, index, count, out, at, store, source, modified: source !== null }, true);
+    return this.#fetches.run(
+      { vnode, index, count, ahead: 0, out, at, store, source, modified: source !== null },
+      true,
+    );
   }
 
   /**
@@ -237,7 +256,9 @@ export class Pages implements FrameReclaimer {
 
   /** Drops the clean pages of a vnode below index `pageCount`; returns how many were in use or modified and stayed. */
   drop(vnode: VnodeIndex, pageCount: number): number {
-    return this.#drops.range(vnode, 0, pageCount, false);
+    const stayed = this.#drops.range(vnode, 0, pageCount, false);
+    this.#dirty.noteChange(vnode);
+    return stayed;
   }
 
   /**
@@ -245,7 +266,9 @@ export class Pages implements FrameReclaimer {
    * many were in use and stayed as they are.
    */
   invalidate(vnode: VnodeIndex, first: number, end: number = Number.POSITIVE_INFINITY): number {
-    return this.#drops.range(vnode, first, end, true);
+    const stayed = this.#drops.range(vnode, first, end, true);
+    this.#dirty.noteChange(vnode);
+    return stayed;
   }
 
   /**

@@ -28,7 +28,15 @@ import { type FaultPoint, faultPoint } from '../sync/fault.ts';
 import type { Thread } from '../sync/thread.ts';
 import type { FileDescriptors } from './file-descriptors.ts';
 import { type FileFacts, factsOf, systemError } from './file-facts.ts';
-import { copyFromFrames, framePieces, piecesBehind, readPieces, writePieces, zeroFrames } from './frame-io.ts';
+import {
+  copyFromFrames,
+  framePieces,
+  piecesBehind,
+  readOnce,
+  readPieces,
+  writePieces,
+  zeroFrames,
+} from './frame-io.ts';
 import type { HookedPages } from './page-hooks.ts';
 import { PathHeap } from './path-heap.ts';
 import type { VnodeStore } from './vnode-store.ts';
@@ -78,8 +86,13 @@ export class FileStore implements VnodeStore {
     return got;
   }
 
-  read(vnode: VnodeIndex, position: number, target: Uint8Array): number {
-    return this.#read(this.#descriptors.forReading(vnode), [target], position);
+  read(vnode: VnodeIndex, position: number, target: Uint8Array, at: number, length: number): number {
+    // What hooks make of bytes on their way is in pages only.
+    if (this.#vnode.detail.get(vnode) !== 0) return 0;
+    const descriptor = this.#descriptors.forReading(vnode);
+    if (VERIFY) return this.#read(descriptor, [target.subarray(at, at + length)], position);
+    const got = readOnce(descriptor, target, at, length, position);
+    return got === length ? got : this.#read(descriptor, [target.subarray(at, at + length)], position);
   }
 
   write(vnode: VnodeIndex, index: number, frames: Int32Array, at: number, count: number): void {

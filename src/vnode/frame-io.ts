@@ -24,6 +24,15 @@ export function framePieces(banks: Banks, frames: Int32Array, at: number, length
   return pieces;
 }
 
+/** One system call that reads into an array; returns the bytes that came, 0 also for an error. */
+export function readOnce(descriptor: number, target: Uint8Array, at: number, length: number, position: number): number {
+  try {
+    return readSync(descriptor, target, at, length, position);
+  } catch {
+    return 0;
+  }
+}
+
 /** One system call that reads into pieces; returns the bytes that came. */
 export function readPieces(descriptor: number, pieces: Uint8Array[], position: number): number {
   if (pieces.length !== 1) return readvSync(descriptor, pieces, position);

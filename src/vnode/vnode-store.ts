@@ -10,8 +10,8 @@ export interface VnodeStore extends PageStore {
   /** Cuts or lengthens what lies below the pages. Throws `EIO` and others; nothing is changed then. */
   truncate(vnode: VnodeIndex, size: number): void;
   /**
-   * Reads bytes from `position` on straight into an array, no further than the size; returns how many, fewer when the store
-   * has not got all of them. Throws what `fill` throws. Without it every read goes through pages.
+   * Reads `length` bytes from `position` on, none behind the size, straight into an array from `at` on; returns how many,
+   * fewer when the store has not got all of them. Throws what `fill` throws. Without it every read goes through pages.
    */
-  read?(vnode: VnodeIndex, position: number, target: Uint8Array): number;
+  read?(vnode: VnodeIndex, position: number, target: Uint8Array, at: number, length: number): number;
 }

@@ -305,8 +305,8 @@ export class Vnodes implements VnodeStore {
   }
 
   /** Reads straight from the store, past the pages; 0 when its kind cannot. See `VnodeStore.read`. */
-  readDirect(vnode: VnodeIndex, position: number, target: Uint8Array): number {
-    return this.#store(vnode).read?.(vnode, position, target) ?? 0;
+  readDirect(vnode: VnodeIndex, position: number, target: Uint8Array, at: number, length: number): number {
+    return this.#store(vnode).read?.(vnode, position, target, at, length) ?? 0;
   }
 
   write(vnode: VnodeIndex, index: number, frames: Int32Array, at: number, count: number): void {

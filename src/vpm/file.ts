@@ -45,7 +45,7 @@ export class File {
   readonly #rooms: FileRooms;
   readonly #writable: boolean;
   readonly #written = new Float64Array(1);
-  readonly #pattern: ReadPattern;
+  #pattern: ReadPattern;
   #vnode: VnodeIndex;
   #errorsSeen: number;
   #closed = false;
@@ -56,8 +56,7 @@ export class File {
     this.#vnode = vnode;
     this.#writable = writable;
     this.#errorsSeen = rooms.vnodes.errors.count(vnode);
-    const { pageSize, frameCount } = rooms.banks;
-    this.#pattern = new ReadPattern(pageSize, frameCount * pageSize);
+    this.#pattern = this.#newPattern();
   }
 
   /** Number of the vnode, for the calls of `vm.mappings`. */
@@ -261,6 +260,7 @@ export class File {
     const before = this.#vnode;
     const size = vnodes.size(before);
     this.#vnode = vnodes.revalidate(before, this.#writable);
+    this.#pattern = this.#newPattern();
     if (this.#vnode !== before) this.#errorsSeen = vnodes.errors.count(this.#vnode);
     return this.#vnode !== before || vnodes.size(before) !== size;
   }
@@ -310,6 +310,11 @@ export class File {
       if (!this.#closed) this.#errorsSeen = errors.count(this.#vnode);
     }
     if (before !== seen) throw errors.unseen(this.#vnode, call);
+  }
+
+  #newPattern(): ReadPattern {
+    const { pageSize, frameCount } = this.#rooms.banks;
+    return new ReadPattern(pageSize, frameCount * pageSize);
   }
 
   #clip(call: string, offset: number, length: number): number {

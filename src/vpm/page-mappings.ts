@@ -32,6 +32,7 @@ import type { Banks } from '../phys/banks.ts';
 import { faultPoint } from '../sync/fault.ts';
 import type { Thread } from '../sync/thread.ts';
 import type { Vnodes } from '../vnode/vnodes.ts';
+import { DirectReads } from './direct-reads.ts';
 import { LockedCharge } from './locked-charge.ts';
 import { Mapping } from './mapping.ts';
 import { PageWrites } from './page-writes.ts';
@@ -39,6 +40,9 @@ import type { ReadPattern } from './read-pattern.ts';
 
 /** Most pages of one mapping. */
 export const MAP_PAGES_MAX = FETCH_PAGES_MAX;
+
+/** For a copy that brings no pages. */
+const MEMORY_ONLY = -1;
 
 /** Numbers that `mapInto` writes for each page: bank, byte offset in the bank, bytes. */
 export const PIECE_LANES = 3;
@@ -61,8 +65,7 @@ export class PageMappings {
   readonly #pageSize: number;
   /** Frames of the request under way. */
   readonly #lanes = new Int32Array(FETCH_PAGES_MAX);
-  /** Pages that a miss of the copy under way brings beyond it. */
-  #ahead = 0;
+  readonly #direct: DirectReads;
   /** Writes through the pages of this thread. */
   readonly writes: PageWrites;
 
@@ -75,6 +78,7 @@ export class PageMappings {
     this.#vnode = thread.region.tables.vnode;
     this.#counters = countersOf(thread);
     this.#pageSize = thread.region.geometry.pageSize;
+    this.#direct = new DirectReads(thread, pages, vnodes);
     this.writes = new PageWrites(thread, banks, pages, vnodes);
   }
 
@@ -148,12 +152,12 @@ export class PageMappings {
    */
   copyOut(vnode: VnodeIndex, offset: number, length: number, target: CopyTarget, targetOffset = 0): void {
     this.#requireRange('copyOut', vnode, offset, length);
-    if (length > 0) this.#copy(vnode, offset, length, target, targetOffset, true);
+    this.copyUpTo(vnode, offset, length, target, targetOffset);
   }
 
   /**
    * Like `copyOut`, for as many of the bytes as lie inside the vnode at the time of the call; returns how many. The pattern
-   * of the reader says how many pages a miss brings, and whether any are made at all.
+   * of the reader says how many pages a miss brings, and whether any are made at all: see direct-reads.ts.
    */
   copyUpTo(
     vnode: VnodeIndex,
@@ -167,13 +171,19 @@ export class PageMappings {
     const size = this.#vnode.size.get(vnode);
     const length = Math.max(0, Math.min(max, size - offset));
     if (length === 0) return 0;
-    pattern?.note(offset, length);
-    if (pattern?.isScan(length, size) && this.#readDirect(vnode, offset, length, target, targetOffset)) return length;
-    this.#ahead = pattern?.ahead ?? 0;
-    try {
-      this.#copy(vnode, offset, length, target, targetOffset, true);
-    } finally {
-      this.#ahead = 0;
+    const banks = this.#banks;
+    const inBanks = typeof target === 'number';
+    const to = inBanks ? this.#bankRange(target + targetOffset, length) : target;
+    const at = inBanks ? banks.offsetOfAddress(target + targetOffset) : targetOffset;
+    if (at + length > to.length) this.#failTarget(length, at, to);
+    if (pattern === null) {
+      this.#copy(vnode, offset, length, to, at, 0);
+    } else {
+      pattern.note(offset, length);
+      const done = this.#direct.read(pattern, vnode, offset, length, to, at)
+        ? length
+        : this.#copyHead(pattern, vnode, offset, length, to, at);
+      if (done < length) this.#copy(vnode, offset + done, length - done, to, at + done, pattern.ahead);
     }
     return length;
   }
@@ -181,7 +191,13 @@ export class PageMappings {
   /** Like `copyOut`, but only from memory: false when a page is missing, and the target may then be half written. */
   tryCopyOut(vnode: VnodeIndex, offset: number, length: number, target: CopyTarget, targetOffset = 0): boolean {
     this.#requireRange('tryCopyOut', vnode, offset, length);
-    return length === 0 || this.#copy(vnode, offset, length, target, targetOffset, false);
+    if (length === 0) return true;
+    const banks = this.#banks;
+    const inBanks = typeof target === 'number';
+    const to = inBanks ? this.#bankRange(target + targetOffset, length) : target;
+    const at = inBanks ? banks.offsetOfAddress(target + targetOffset) : targetOffset;
+    if (at + length > to.length) this.#failTarget(length, at, to);
+    return this.#copy(vnode, offset, length, to, at, MEMORY_ONLY);
   }
 
   /** A view of a piece. Must not be written to, nor used after the release. */
@@ -202,19 +218,24 @@ export class PageMappings {
     this.#charge.settle();
   }
 
-  #copy(
+  /** A scan begins in the middle of a page that is in memory: the rest of that page, and what lies behind if it is not. */
+  #copyHead(
+    pattern: ReadPattern,
     vnode: VnodeIndex,
     offset: number,
     length: number,
-    target: CopyTarget,
-    targetOffset: number,
-    mayFetch: boolean,
-  ): boolean {
-    const banks = this.#banks;
-    const inBanks = typeof target === 'number';
-    const to = inBanks ? this.#bankRange(target + targetOffset, length) : target;
-    let at = inBanks ? banks.offsetOfAddress(target + targetOffset) : targetOffset;
-    if (at + length > to.length) failMisuse('copyOut', { length, targetOffset: at, room: to.length }, 'no room');
+    to: Uint8Array,
+    at: number,
+  ): number {
+    const head = this.#pageSize - (offset % this.#pageSize);
+    if (!pattern.isScanning || head === this.#pageSize || head >= length) return 0;
+    this.#copy(vnode, offset, head, to, at, 0);
+    return this.#direct.read(pattern, vnode, offset + head, length - head, to, at + head) ? length : head;
+  }
+
+  /** `ahead`: pages that a miss brings beyond the range, or `MEMORY_ONLY`. */
+  #copy(vnode: VnodeIndex, offset: number, length: number, to: Uint8Array, toAt: number, ahead: number): boolean {
+    let at = toAt;
     const last = Math.floor((offset + length - 1) / this.#pageSize);
     let index = Math.floor(offset / this.#pageSize);
     let inPage = offset - index * this.#pageSize;
@@ -223,8 +244,8 @@ export class PageMappings {
       const wanted = Math.min(last - index + 1, FETCH_PAGES_MAX);
       let count = this.#holdHits(vnode, index, wanted);
       if (count === 0) {
-        if (!mayFetch) return false;
-        count = this.#fetchAhead(vnode, index, wanted);
+        if (ahead === MEMORY_ONLY) return false;
+        count = this.#fetchAhead(vnode, index, wanted, ahead);
       }
       const bytes = Math.min(count * this.#pageSize - inPage, left);
       this.#copyHeld(count, inPage, bytes, to, at);
@@ -239,29 +260,10 @@ export class PageMappings {
   }
 
   /** Fetches up to `wanted` pages, and those that the reader is on its way to; the latter are not held. */
-  #fetchAhead(vnode: VnodeIndex, index: number, wanted: number): number {
+  #fetchAhead(vnode: VnodeIndex, index: number, wanted: number, most: number): number {
     const end = Math.ceil(this.#vnode.size.get(vnode) / this.#pageSize);
-    const ahead = Math.max(0, Math.min(this.#ahead, FETCH_PAGES_MAX - wanted, end - index - wanted));
-    const count = this.#fetch(vnode, index, wanted + ahead, false);
-    for (let page = wanted; page < count; page++) this.#pages.release(this.#lanes[page] as number);
-    if (count > wanted) this.#count(PAGE_COUNTER.aheadPages, count - wanted);
-    return Math.min(count, wanted);
-  }
-
-  /** Reads past the pages when none of the range is in memory; false when that did not bring all bytes. */
-  #readDirect(vnode: VnodeIndex, offset: number, length: number, target: CopyTarget, targetOffset: number): boolean {
-    const last = Math.floor((offset + length - 1) / this.#pageSize);
-    for (let index = Math.floor(offset / this.#pageSize); index <= last; index++) {
-      if (this.#pages.seems(vnode, index)) return false;
-    }
-    const inBanks = typeof target === 'number';
-    if (!inBanks && targetOffset + length > target.length) return false;
-    const bytes = inBanks
-      ? this.#banks.view(target + targetOffset, length)
-      : target.subarray(targetOffset, targetOffset + length);
-    if (this.#vnodes.readDirect(vnode, offset, bytes) < length) return false;
-    this.#count(PAGE_COUNTER.directBytes, length);
-    return true;
+    const ahead = Math.max(0, Math.min(most, FETCH_PAGES_MAX - wanted, end - index - wanted));
+    return this.#pages.fetch(vnode, index, wanted, this.#lanes, 0, this.#vnodes, false, ahead);
   }
 
   /** Holds pages from `index` on as long as they are there; returns how many. */
@@ -356,6 +358,10 @@ export class PageMappings {
   #bankRange(address: number, length: number): Uint8Array {
     this.#banks.view(address, length);
     return this.#banks.views[this.#banks.bankOfAddress(address)] as Uint8Array;
+  }
+
+  #failTarget(length: number, targetOffset: number, to: Uint8Array): never {
+    failMisuse('copyOut', { length, targetOffset, room: to.length }, 'no room');
   }
 
   #failRoom(room: number, count: number): never {

@@ -2,22 +2,27 @@
  * How one open file is being read: one after another, in strides, or anyhow.
  *
  * PROBLEM     A page that is missing costs a system call; whoever reads in order should pay for one in many pages. And whoever
- *             reads a file that is larger than the memory from end to end would only push out what others need.
+ *             reads a file from end to end only pushes out what others need, and pays for pages that nobody uses again.
  * STRUCTURE   Where the last read began and ended, how far apart the last two began, and a window that doubles while reads
  *             follow the pattern and is 0 when one does not:
  *
  *               |read|read|read|......ahead......|        a miss brings the request and the window in one call
  *               |read|....|read|....|read|.......|        strides up to 16 pages count as reading in order
  *
- *             A run is a scan once it is longer than an eighth of the memory, in a file larger than half of it: what is then
- *             missing goes straight to the reader, and no page is made of it.
+ *             A run without gaps is a scan once it is longer than 32 pages or an eighth of the memory: what is then missing
+ *             is read past the pages, see direct-reads.ts. Whoever comes back to what was read in that way gets pages of it
+ *             the second time. If they are gone by the third, or the file is larger than half of the memory, it was no use.
  * INVARIANTS  I1 the window never makes a request longer than one fetch.
  * LOCKING     None: it belongs to one open file of one thread.
  * COSTS       A few comparisons for each read.
- * FAILURE     None: a wrong guess brings pages that nobody asks for, at most as many as were read before.
- * REJECTED    Patterns kept with the vnode: readers in several threads would disturb each other.
- * REFERENCES  Linux mm/readahead.c; illumos ufs_getpage read-ahead by i_nextr.
+ * FAILURE     None: a wrong guess brings pages that nobody asks for, at most as many as were read before, or reads a file once
+ *             more than was needed.
+ * REJECTED    Patterns kept with the vnode: readers in several threads would disturb each other. Pages for whatever is read
+ *             for the first time: writing them costs as much as reading the file again.
+ * REFERENCES  Linux mm/readahead.c; illumos ufs_getpage read-ahead by i_nextr; PostgreSQL's ring buffers for scans.
  */
+
+import { ScanBuffer } from './scan-buffer.ts';
 
 /** Most pages that are brought ahead; with the request they fill one fetch. */
 const AHEAD_PAGES_MAX = 31;
@@ -28,56 +33,83 @@ const AHEAD_PAGES_FIRST = 4;
 /** Longest stride that counts, in pages. */
 const STRIDE_PAGES_MAX = 16;
 
-/** Shortest direct read, in pages: below, one call for many pages through the cache costs less. */
-const DIRECT_PAGES_MIN = 4;
+/** A run longer than so many pages, or than such a part of the memory, is a scan. */
+const SCAN_PAGES = 32;
+const SCAN_PART = 8;
 
-/** Part of the memory that a run must have passed, and part that the file must have, to be a scan. */
-const SCAN_RUN_PART = 8;
-const SCAN_FILE_PART = 2;
+/** The pass through a file that leaves its pages in memory: the second one. */
+const KEEPING_PASS = 1;
 
 /** The pattern of one open file. */
 export class ReadPattern {
+  /** What a scan has read past the pages. */
+  readonly buffer = new ScanBuffer();
   readonly #pageSize: number;
   readonly #memoryBytes: number;
+  readonly #scanBytes: number;
   #begin = -1;
   #end = -1;
   #stride = 0;
   #run = 0;
   #ahead = 0;
+  #scanning = false;
+  /** How far scans have come in this pass, and how often one began again below that. */
+  #passed = 0;
+  #passes = 0;
 
   constructor(pageSize: number, memoryBytes: number) {
     this.#pageSize = pageSize;
     this.#memoryBytes = memoryBytes;
+    this.#scanBytes = Math.min(SCAN_PAGES * pageSize, memoryBytes / SCAN_PART);
   }
 
   /** Pages that a miss should bring behind the request that was noted last. */
   get ahead(): number {
-    return this.#ahead;
+    // Else the next read would find some of its pages, and the scan would never get past them.
+    return this.#scanning ? 0 : this.#ahead;
+  }
+
+  /** True from when a scan was recognised until the run ends. */
+  get isScanning(): boolean {
+    return this.#scanning;
   }
 
   /** Notes a read. */
   note(offset: number, length: number): void {
     const stride = offset - this.#begin;
-    const follows = offset === this.#end;
-    const strides = stride > 0 && stride === this.#stride && stride <= STRIDE_PAGES_MAX * this.#pageSize;
-    if (follows || strides) {
+    if (offset === this.#end) {
       this.#run += stride;
-      this.#ahead = Math.min(AHEAD_PAGES_MAX, Math.max(AHEAD_PAGES_FIRST, 2 * this.#ahead));
-    } else if (offset !== this.#begin) {
+      this.#widen();
+    } else if (stride > 0 && stride === this.#stride && stride <= STRIDE_PAGES_MAX * this.#pageSize) {
       this.#run = 0;
-      this.#ahead = 0;
+      this.#widen();
+    } else if (offset !== this.#begin) {
+      this.#break(offset);
     }
     this.#stride = stride;
     this.#begin = offset;
     this.#end = offset + length;
   }
 
-  /** True when pages for the read that was noted last would push out others in vain. */
-  isScan(length: number, fileBytes: number): boolean {
-    return (
-      length >= DIRECT_PAGES_MIN * this.#pageSize &&
-      this.#run * SCAN_RUN_PART > this.#memoryBytes &&
-      fileBytes * SCAN_FILE_PART > this.#memoryBytes
-    );
+  /** True when what is missing of the read that was noted last should be read past the pages. */
+  scans(fileBytes: number): boolean {
+    if (this.#run <= this.#scanBytes) return false;
+    this.#passed = Math.max(this.#passed, this.#end);
+    this.#scanning = this.#passes !== KEEPING_PASS || 2 * fileBytes > this.#memoryBytes;
+    return this.#scanning;
+  }
+
+  #widen(): void {
+    this.#ahead = Math.min(AHEAD_PAGES_MAX, Math.max(AHEAD_PAGES_FIRST, 2 * this.#ahead));
+  }
+
+  #break(offset: number): void {
+    this.#run = 0;
+    this.#ahead = 0;
+    this.#scanning = false;
+    this.buffer.clear();
+    if (offset >= this.#passed) return;
+    this.#passes++;
+    this.#passed = 0;
   }
 }

@@ -88,7 +88,7 @@ describe('boot and attach', () => {
   });
 
   it('refuses a handle with parts missing, and claims no slot for it', () => {
-    const vm = boot({ memory: '1 MiB', slots: 3, services: 'manual', arenas: 4, tags: 256 });
+    const vm = boot({ memory: '1 MiB', slots: 3, services: 'manual', arenas: 68, tags: 256 });
     for (const memories of [[], undefined, [null], [{}]]) {
       for (let tries = 0; tries < 3; tries++) {
         expect(() => attach({ ...vm.handle(), memories })).toThrow(/EINVAL: attach: the handle holds/);
@@ -179,7 +179,7 @@ describe('boot and attach', () => {
   });
 
   it('attaches as often as there are slots, and says so when they are used up', () => {
-    const vm = boot({ memory: '1 MiB', slots: 3, services: 'manual', arenas: 4, tags: 256 });
+    const vm = boot({ memory: '1 MiB', slots: 3, services: 'manual', arenas: 68, tags: 256 });
     const second = attach(vm.handle());
     const third = attach(vm.handle());
     expect(() => attach(vm.handle())).toThrow(/ENOMEM: attach: all 3 slots are taken/);
@@ -192,6 +192,17 @@ describe('boot and attach', () => {
     mutex.enter();
     expect(() => second.detach()).toThrow(/EBUSY: detach.*locksHeld=1/);
     mutex.exit();
+    second.pages.holds.shared(3);
+    expect(() => second.detach()).toThrow(/EBUSY: detach.*pages=1.*frames=3/);
+    expect(second.pages.holds.tryUpgrade(3)).toBe(true);
+    expect(() => second.detach()).toThrow(/EBUSY: detach.*exclusivePages=1/);
+    second.pages.holds.releaseExclusive(3);
+    const as = second.addressSpace();
+    const at = as.map({ size: 8192 });
+    const pin = as.pin(at, 4096, 'write');
+    expect(() => second.detach()).toThrow(/EBUSY: detach.*pins=1/);
+    pin.release();
+    as.unmap(at, 8192);
     second.detach();
     expect(() => vm.spawn(counter)).toThrow(/ENOTSUP: spawn/);
     expect(() => vm.clock.advance(5)).toThrow(/ENOTSUP/);

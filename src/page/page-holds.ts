@@ -51,6 +51,7 @@ export class PageHolds {
   /** Shared holds of this thread by frame. */
   readonly #depth: Uint16Array;
   #pages = 0;
+  #exclusive = 0;
 
   constructor(thread: Thread) {
     this.#thread = thread;
@@ -62,6 +63,20 @@ export class PageHolds {
   /** Pages that this thread holds shared. */
   get pages(): number {
     return this.#pages;
+  }
+
+  /** Pages that this thread holds exclusively. */
+  get exclusivePages(): number {
+    return this.#exclusive;
+  }
+
+  /** The first frames, at most `count`, that this thread holds shared, for messages. */
+  held(count: number): FrameIndex[] {
+    const found: FrameIndex[] = [];
+    for (let frame = 0; frame < this.#depth.length && found.length < count; frame++) {
+      if (this.#depth[frame] !== 0) found.push(frame);
+    }
+    return found;
   }
 
   /** True while this thread holds the page shared. */
@@ -152,23 +167,29 @@ export class PageHolds {
 
   /** Takes the page exclusively if nobody holds it in any way. A look first keeps passers-by undisturbed. */
   tryExclusive(frame: FrameIndex): boolean {
-    return !this.isHeld(frame) && tryExclusiveHold(this.#thread, this.#lock.address(frame));
+    if (this.isHeld(frame) || !tryExclusiveHold(this.#thread, this.#lock.address(frame))) return false;
+    this.#exclusive++;
+    return true;
   }
 
   /** Takes the page exclusively, sleeping while others hold it; false when `timeoutMs` ran out. */
   exclusive(frame: FrameIndex, timeoutMs?: number): boolean {
-    return exclusiveHold(this.#thread, this.#lock.address(frame), timeoutMs);
+    if (!exclusiveHold(this.#thread, this.#lock.address(frame), timeoutMs)) return false;
+    this.#exclusive++;
+    return true;
   }
 
   /** Gives an exclusive hold back and wakes who waits for it. */
   releaseExclusive(frame: FrameIndex): void {
     if (VERIFY) this.#requireMine(frame, 'releaseExclusive');
+    this.#exclusive--;
     exclusiveRelease(this.#thread, this.#lock.address(frame));
   }
 
   /** Turns an exclusive hold into a shared one, without a moment in between. */
   downgrade(frame: FrameIndex): void {
     if (VERIFY) this.#requireMine(frame, 'downgrade');
+    this.#exclusive--;
     downgradeHold(this.#thread, this.#lock.address(frame));
     this.#depth[frame] = 1;
     this.#pages++;
@@ -185,6 +206,7 @@ export class PageHolds {
     if (!tryUpgradeHold(this.#thread, this.#lock.address(frame))) return false;
     this.#depth[frame] = 0;
     this.#pages--;
+    this.#exclusive++;
     return true;
   }
 

@@ -300,6 +300,11 @@ export class PagelockCache {
     store(thread.words, control.suspended.address(0), suspended ? 1 : 0);
   }
 
+  /** Pins that this thread has and has not released. Looks at every row that was ever used. */
+  pinsHeld(): number {
+    return this.#core.pins.pinsOf(this.#core.thread.slot).length;
+  }
+
   /**
    * Turns caching off and empties the cache; false when pinned ranges are left, which go with their last pins. Nests. Waits
    * at most `timeoutMs` for pins of other threads. The cache stays disabled until `enable`, also after false.

@@ -228,6 +228,16 @@ export class Spaces {
     anon.reap();
   }
 
+  /** Pins that this thread has and has not released. Looks at every row that was ever used. */
+  pinsHeld(): number {
+    const { pins, pinPool, thread } = this.parts.core;
+    let held = 0;
+    for (let row = 0; row < pinPool.walkEnd; row++) {
+      if (pins.space.get(row) !== 0 && pins.slot.get(row) === thread.slot) held++;
+    }
+    return held;
+  }
+
   /** Gives back what a dead slot had in hand. After the pagelock cache and the pages. */
   recover(dead: SlotIndex): void {
     const { core, sections, segments, shadows, anon, pagelock } = this.parts;

@@ -345,14 +345,24 @@ export class VirtualMemory {
     return poisonReason(this.region);
   }
 
+  #requireNothingHeld(): void {
+    const { slot } = this;
+    const pins = this.spaces.pinsHeld() || this.pagelock.pinsHeld();
+    if (pins !== 0) fail('EBUSY', 'detach', { slot, pins }, 'a thread releases its pins before it detaches');
+    const { pages, exclusivePages } = this.pages.holds;
+    if (pages === 0 && exclusivePages === 0) return;
+    const frames = this.pages.holds.held(8).join(' ');
+    fail('EBUSY', 'detach', { slot, pages, exclusivePages, frames }, 'a thread releases its pages before it detaches');
+  }
+
   /** Runs at `detach`, newest first: for descriptors and other private things. */
   onDetach(release: () => void): void {
     this.#onDetach.push(release);
   }
 
   /**
-   * Leaves the system: closes files, gives the slot back. Throws `EBUSY` while this thread holds locks or mappings; when
-   * modified pages could not be written back, it has left all the same, and throws that error.
+   * Leaves the system: closes files, gives the slot back. Throws `EBUSY` while this thread holds locks, mappings, pins or
+   * pages, and says which; when modified pages could not be written back, it has left all the same, and throws that error.
    */
   detach(): void {
     if (this.#detached) return;
@@ -364,6 +374,7 @@ export class VirtualMemory {
     if (poisonReason(this.region) === null) {
       this.mappings.close();
       this.spaces.releaseCursors();
+      this.#requireNothingHeld();
       this.arenas.leave();
       failure = this.#closeFiles();
     } else {

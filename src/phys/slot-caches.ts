@@ -19,13 +19,17 @@
  * COSTS       A lock pair that nobody contends, two or three logged words.
  * FAILURE     -1 and false: the caller goes to the source. A dead slot's stack and bit are emptied by its recovery; anybody
  *             may empty a stack before.
+ *             Off unless `slotFrames` is set: a thread by itself gains nothing (150 ns for a pair with and without, 173
+ *             against 144 ns in bursts of 64), and the page cache takes frames by the batch.
  * REJECTED    Stacks without a lock: a constrained search would have to ask each thread to empty its own, and wait for it.
  * REFERENCES  uvm_pgflcache.c; Bonwick and Adams 2001, magazines.
  */
 
+import { VERIFY } from '../base/verify.ts';
 import type { Int32Column } from '../layout/column.ts';
 import type { BoundTables } from '../layout/region.ts';
 import { and, load, or } from '../sync/atomics.ts';
+import { faultPoint } from '../sync/fault.ts';
 import { mutexEnter, mutexExit } from '../sync/mutex.ts';
 import { RANK } from '../sync/ranks.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
@@ -81,6 +85,7 @@ export class SlotCaches {
       journal.set(count, slot, top);
       this.#core.convertSpare(frame, FRAME_USE.page);
       this.#evacuation.count(FRAME_COUNTER.cacheTakes);
+      if (VERIFY) faultPoint(this.#thread, 'phys.cache.taken');
     }
     this.#exit(slot);
     return frame;
@@ -100,6 +105,7 @@ export class SlotCaches {
       this.#core.convertSpare(frame, FRAME_USE.spare);
       journal.setAt(this.#stack.frames, slot, top, frame);
       journal.set(count, slot, top + 1);
+      if (VERIFY) faultPoint(this.#thread, 'phys.cache.put');
     }
     this.#exit(slot);
     return put;
@@ -195,6 +201,7 @@ export class SlotCaches {
       this.#evacuation.count(FRAME_COUNTER.cacheFills);
     }
     core.mutex.exit();
+    if (VERIFY && fills) faultPoint(this.#thread, 'phys.cache.filled');
     return fills;
   }
 
@@ -206,6 +213,7 @@ export class SlotCaches {
     for (let at = count.get(slot) - 1; at >= kept; at--) core.give(frames.at(slot, at));
     this.#thread.journal.set(count, slot, kept);
     core.mutex.exit();
+    if (VERIFY) faultPoint(this.#thread, 'phys.cache.returned');
   }
 
   #enter(slot: SlotIndex): void {

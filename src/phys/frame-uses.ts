@@ -32,8 +32,10 @@ export const SLOT_SHIFT = 8;
 /** The bits of a frame's word that say its use and the slot that took it. */
 export const SLOT_USE_MASK = 0xffff;
 
-/** Where the slot's generation is noted, of which there is room for these bits. */
+/** Where the slot's generation is noted. */
 export const GENERATION_SHIFT = 16;
+
+/** The bits of a generation for which there is room. */
 export const GENERATION_MASK = 0x7fff;
 
 /** The lane in which frames of a use are counted. */

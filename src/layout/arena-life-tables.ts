@@ -43,6 +43,9 @@ export const spanRequestTable = table('spanRequest', 'arenas', 'columns', {
   min: f64('L', 'constraint'),
   max: f64('L', 'constraint'),
   errorText: bytes('L', 'what the last failure said', 256),
+  timeoutMs: f64('c', 'most that an import may take, 0 no limit'),
+  deadline: f64('L', 'when the import that is running has taken too long'),
+  run: i32('L', 'imports that were begun, wrapping: tells one that was given up from the next'),
 });
 
 /** What threads that run asynchronous imports sleep on: one row. */

@@ -29,6 +29,11 @@ export interface ImportOptions {
    * some thread must run the function: see `Arenas.serveImports`. Default false.
    */
   readonly async?: boolean;
+  /**
+   * Milliseconds that an asynchronous import may take: the waits of all who share it end with `EIO` then, and the next request
+   * asks anew. What comes later becomes a span all the same. Default: no limit.
+   */
+  readonly timeoutMs?: number;
   /** Round what is asked for up to a multiple of this: a multiple of the quantum. */
   readonly roundTo?: number;
 }
@@ -93,6 +98,8 @@ export interface ArenaPlan {
   /** -1: none. */
   readonly importCallback: number;
   readonly importUnit: number;
+  /** 0: no limit. */
+  readonly importMs: number;
   /** 0: none. */
   readonly limit: number;
   readonly quarantineFrees: number;
@@ -116,7 +123,7 @@ const KNOWN_OPTIONS = [
   'import',
   'compat',
 ] as const;
-const KNOWN_IMPORT_OPTIONS = ['from', 'large', 'roundTo', 'async'] as const;
+const KNOWN_IMPORT_OPTIONS = ['from', 'large', 'roundTo', 'async', 'timeoutMs'] as const;
 const NAME_BYTES_MAX = 63;
 
 /** Frees or milliseconds that a quarantine may last: times are compared modulo 2^32. */
@@ -207,14 +214,16 @@ function planReclaim(name: string, options: ReclaimOptions | undefined, callback
 }
 
 function planImport(name: string, quantum: number, options: ImportOptions | undefined, callbacks: Callbacks) {
-  if (options === undefined) return { flags: 0, importArena: -1, importCallback: -1, importUnit: 0 };
+  if (options === undefined) return { flags: 0, importArena: -1, importCallback: -1, importUnit: 0, importMs: 0 };
   if (typeof options !== 'object' || options === null) {
     failMisuse(CALL, { name, import: options }, 'import must be an object with `from`');
   }
   rejectUnknownOptions(`${CALL}: import`, options, KNOWN_IMPORT_OPTIONS);
-  const { from, large = false, async: later = false, roundTo = 0 } = options;
+  const { from, large = false, async: later = false, roundTo = 0, timeoutMs } = options;
   if (typeof later !== 'boolean') failMisuse(CALL, { name, async: later }, 'import.async must be true or false');
   if (typeof large !== 'boolean') failMisuse(CALL, { name, large }, 'import.large must be true or false');
+  const importMs = timeoutMs === undefined ? 0 : requireInteger(CALL, 'import.timeoutMs', timeoutMs, 1, 2 ** 31 - 1);
+  if (importMs !== 0 && !later) failMisuse(CALL, { name, timeoutMs }, 'import.timeoutMs is for asynchronous imports');
   const importUnit = requireInteger(CALL, 'import.roundTo', roundTo, 0, ADDRESS_MAX);
   if (importUnit % quantum !== 0) {
     failMisuse(CALL, { name, roundTo: importUnit, quantum }, 'import.roundTo must be a multiple of the quantum');
@@ -226,14 +235,14 @@ function planImport(name: string, quantum: number, options: ImportOptions | unde
       const values = { name, quantum, source: from.name, sourceQuantum: from.quantum };
       failMisuse(CALL, values, 'the quantum must not be larger than that of the source');
     }
-    return { flags, importArena: from.index, importCallback: -1, importUnit };
+    return { flags, importArena: from.index, importCallback: -1, importUnit, importMs };
   }
   if (typeof from !== 'object' || from === null || typeof from.export !== 'string') {
     failMisuse(CALL, { name, from }, 'import.from must be an Arena or { module, export }');
   }
   const importCallback = callbacks.intern(from);
   const keep = hasNoRelease(callbacks, importCallback) ? FLAG_KEEP_SPANS : 0;
-  return { flags: flags | keep, importArena: -1, importCallback, importUnit };
+  return { flags: flags | keep, importArena: -1, importCallback, importUnit, importMs };
 }
 
 /** True when the import functions are known in this thread and there is none that takes spans back. */

@@ -266,4 +266,47 @@ describe('asynchronous imports', () => {
     expect(await waiting).toMatch(/ESTALE/);
     expect(remote.released).toEqual([[70, 10]]);
   });
+
+  it('have a time limit of their own: waiters fail, the next one asks anew, and what comes late is a span', async () => {
+    const { region, thread, callbacks } = testRegion({}, true);
+    const remote = new Remote();
+    callbacks.register('remote', remote);
+    const arenas = new Arenas(thread, callbacks);
+    const from = { export: 'remote' };
+    expect(() => arenas.create('b', { import: { from, timeoutMs: 5 } })).toThrow(
+      /timeoutMs is for asynchronous imports/,
+    );
+    expect(() => arenas.create('b', { import: { from, async: true, timeoutMs: 0 } })).toThrow(
+      /timeoutMs must be an integer/,
+    );
+    const arena = arenas.create('a', { import: { from, async: true, timeoutMs: 50 } });
+    const outcomes = [10, 20].map((size) =>
+      expect(arena.allocAsync(size)).rejects.toThrow(/EIO.*no answer within 50 ms/),
+    );
+    await tick();
+    expect(remote.asked).toHaveLength(1);
+    thread.clock.advance(49);
+    await tick(300);
+    expect(region.tables.spanRequest.state.get(arena.index)).toBe(SPAN_REQUEST.running);
+    thread.clock.advance(1);
+    await Promise.all(outcomes);
+    const third = arena.allocAsync(10);
+    await tick();
+    expect(remote.asked.map(([size]) => size)).toEqual([10, 10]);
+    // The first answer comes after all, and serves; the import that runs goes on.
+    await remote.answer(1000);
+    expect(await third).toBe(1000);
+    expect(region.tables.spanRequest.state.get(arena.index)).toBe(SPAN_REQUEST.running);
+    await remote.answer(2000);
+    expect(region.tables.spanRequest.state.get(arena.index)).toBe(SPAN_REQUEST.idle);
+    expect(arena.alloc(10)).toBe(2000);
+    arena.free(1000, 10);
+    arena.free(2000, 10);
+    sound(arenas);
+    arena.destroy();
+    expect(remote.released.toSorted((a, b) => a[0] - b[0])).toEqual([
+      [1000, 10],
+      [2000, 10],
+    ]);
+  });
 });

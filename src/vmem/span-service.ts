@@ -16,9 +16,10 @@
  *             I2 a waiter that joined before an import failed learns of it.
  * LOCKING     The arena's lock for the row; no lock is held while the function runs or its promise is awaited.
  * COSTS       Arenas with another source, or none: a test of a constant where a request fails.
- * FAILURE     An error of the function, or garbage for an answer, ends the waits of all who share the request: `EIO` with the
- *             function and the error; so does a module or an export that does not exist. -1 means that there is nothing at present: they go on waiting, and it is asked again
- *             when they look again. Time limits are the waiters'; an import that comes late is there for others.
+ * FAILURE     An error of the function, garbage for an answer, a limit that has passed, or a module or export that does not
+ *             exist ends the waits of all who share the request: `EIO` with the function and the error. -1 means that there is
+ *             nothing at present: they go on waiting, and it is asked again when they look again. An import may have a time limit of its own, beside those of its waiters: waiters and threads that
+ *             serve see that it has passed. What comes late becomes a span all the same.
  *             The function may run twice for one request when the thread that ran it died. A range that it had returned to
  *             the dead thread, but that was not yet noted, is the source's to take back: leases should expire. Once it is
  *             noted, whoever recovers the slot releases it: the daemon can for functions of modules, but not for those that
@@ -27,8 +28,8 @@
  * REFERENCES  docs/locking.md: rules beside the ranks.
  */
 
-import { fail, InvariantError, VmError } from '../base/index.ts';
-import { ALL_WAITERS, add, load, notify, type SlotIndex, sleepAsync } from '../sync/index.ts';
+import { fail, InvariantError, VERIFY, VmError } from '../base/index.ts';
+import { ALL_WAITERS, add, FOREVER, faultPoint, load, notify, type SlotIndex, sleepAsync } from '../sync/index.ts';
 import type { ArenaCore } from './arena-core.ts';
 import type { ArenaCores } from './arena-cores.ts';
 import type { Constraints } from './fit.ts';
@@ -70,6 +71,8 @@ export function requestSpan(from: ArenaCore, size: number, constraints: Constrai
   const { journal, row, thread } = core;
   const rounded = Math.ceil(size * core.inverseQuantum) * core.quantum;
   const place = core === from ? constraints : null;
+  // Whoever finds that an import has taken too long learns of it next, and wants nothing more.
+  if (expireImport(core)) return;
   core.enter();
   const state = request.state.get(row);
   if (state === SPAN_REQUEST.idle) {
@@ -83,6 +86,7 @@ export function requestSpan(from: ArenaCore, size: number, constraints: Constrai
     journal.setDouble(request.size, row, Math.max(request.size.get(row), rounded));
   }
   core.exit();
+  if (VERIFY) faultPoint(thread, 'vmem.asyncImport.wanted');
   if (here) startImport(core);
   if (state !== SPAN_REQUEST.idle || request.state.get(row) !== SPAN_REQUEST.wanted) return;
   const wanted = spanService.wanted.address(0);
@@ -121,7 +125,7 @@ function startImport(core: ArenaCore): boolean {
   const ask = claim(core);
   if (ask === null) return false;
   if (source === null) {
-    finish(core, 'no such module, or no such export of it');
+    finish(core, 'no such module, or no such export of it', ask.run);
     return true;
   }
   void runImport(core, source, ask);
@@ -132,6 +136,8 @@ interface SpanAsk {
   readonly wanted: number;
   readonly size: number;
   readonly constraints: Constraints | null;
+  /** Number of the import. */
+  readonly run: number;
 }
 
 /** Makes this thread the one that runs the request; null when there is none, or the arena's limit forbids it. */
@@ -146,12 +152,43 @@ function claim(core: ArenaCore): SpanAsk | null {
     const place = { align, phase, nocross, min: request.min.get(row), max: request.max.get(row) };
     const constraints = request.constrained.get(row) === 0 ? null : place;
     const wanted = asksFor(core, size, constraints).find((candidate) => !isOverLimit(core, candidate));
-    if (wanted !== undefined) ask = { wanted, size, constraints };
+    const run = (request.run.get(row) + 1) | 0;
+    if (wanted !== undefined) ask = { wanted, size, constraints, run };
+    const limit = request.timeoutMs.get(row);
+    journal.set(request.run, row, run);
+    journal.setDouble(request.deadline, row, limit === 0 ? FOREVER : core.thread.clock.now() + limit);
     journal.set(request.state, row, ask === null ? SPAN_REQUEST.idle : SPAN_REQUEST.running);
     journal.set(request.runner, row, core.thread.tag);
   }
   core.exit();
+  if (VERIFY) faultPoint(core.thread, 'vmem.asyncImport.claimed');
   return ask;
+}
+
+/** Gives up an import that has taken too long: its waiters learn of it as of a failure. Called without a lock. */
+function expireImport(core: ArenaCore): boolean {
+  const { spanRequest: request } = core.tables;
+  const { row, journal, thread } = core;
+  const isLate = () =>
+    request.state.get(row) === SPAN_REQUEST.running && request.deadline.get(row) <= thread.clock.now();
+  if (!isLate()) return false;
+  core.enter();
+  const late = isLate();
+  if (late) {
+    noteFailure(core, `no answer within ${request.timeoutMs.get(row)} ms`);
+    journal.set(request.state, row, SPAN_REQUEST.idle);
+    journal.set(request.runner, row, 0);
+  }
+  core.exit();
+  if (late) announceSpace(core);
+  return late;
+}
+
+/** Under the lock. */
+function noteFailure(core: ArenaCore, text: string): void {
+  const { failures, errorText } = core.tables.spanRequest;
+  errorText.putText(core.row, text.slice(0, ERROR_BYTES_MAX));
+  core.journal.set(failures, core.row, (failures.get(core.row) + 1) | 0);
 }
 
 async function runImport(core: ArenaCore, source: AsyncSpanSource, ask: SpanAsk): Promise<void> {
@@ -161,6 +198,7 @@ async function runImport(core: ArenaCore, source: AsyncSpanSource, ask: SpanAsk)
     if (typeof source.importAsync !== 'function') throw new TypeError('must be an object with `importAsync`');
     const answer = constraints === null ? source.importAsync(wanted) : source.importAsync(wanted, constraints);
     const range: unknown = await answer;
+    if (VERIFY) faultPoint(core.thread, 'vmem.asyncImport.answered');
     // From here to the end of the section there is no await.
     if (core.thread.ended) {
       giveBackLate(source, range, wanted);
@@ -173,7 +211,7 @@ async function runImport(core: ArenaCore, source: AsyncSpanSource, ask: SpanAsk)
     failure = error instanceof Error ? error.message : String(error);
   }
   try {
-    finish(core, failure);
+    finish(core, failure, ask.run);
   } catch (error) {
     // Destroyed or poisoned meanwhile: whoever waits finds out by itself.
     if (!(error instanceof VmError)) throw error;
@@ -202,20 +240,18 @@ function giveBackLate(source: AsyncSpanSource, range: unknown, wanted: number): 
   if (start !== undefined && size !== undefined && start >= 0) source.release?.(start, size);
 }
 
-/** The import is over, well or not: tells who waits. */
-function finish(core: ArenaCore, failure: string | null): void {
+/** An import is over, well or not: tells who waits. One that was given up is over already. */
+function finish(core: ArenaCore, failure: string | null, run: number): void {
   const { spanRequest: request } = core.tables;
   const { row, journal, thread } = core;
   core.enter();
-  if (request.runner.get(row) === thread.tag) {
-    if (failure !== null) {
-      request.errorText.putText(row, failure.slice(0, ERROR_BYTES_MAX));
-      journal.set(request.failures, row, (request.failures.get(row) + 1) | 0);
-    }
+  if (request.runner.get(row) === thread.tag && request.run.get(row) === run) {
+    if (failure !== null) noteFailure(core, failure);
     journal.set(request.state, row, SPAN_REQUEST.idle);
     journal.set(request.runner, row, 0);
   }
   core.exit();
+  if (VERIFY) faultPoint(thread, 'vmem.asyncImport.finished');
   announceSpace(core);
 }
 
@@ -227,16 +263,17 @@ export async function serveImports(cores: ArenaCores, signal: AbortSignal | unde
   while (signal?.aborted !== true && !thread.ended) {
     const seen = load(thread.words, wanted);
     for (let row = 0; row < arena.rowCount; row++) {
-      if (request.state.get(row) !== SPAN_REQUEST.wanted || arena.state.get(row) !== STATE_READY) continue;
-      if ((arena.flags.get(row) & FLAG_ASYNC_IMPORT) !== 0) startQuietly(cores.at(row));
+      if (request.state.get(row) === SPAN_REQUEST.idle || arena.state.get(row) !== STATE_READY) continue;
+      if ((arena.flags.get(row) & FLAG_ASYNC_IMPORT) !== 0) serveQuietly(cores.at(row));
     }
     await sleepAsync(thread, wanted, seen, LOOK_MS, signal);
   }
 }
 
 /** The arena may be destroyed at any moment: then there is nothing to serve. */
-function startQuietly(core: ArenaCore): void {
+function serveQuietly(core: ArenaCore): void {
   try {
+    expireImport(core);
     startImport(core);
   } catch (error) {
     if (!(error instanceof VmError) || error.code === 'EPOISONED') throw error;

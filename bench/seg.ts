@@ -28,13 +28,14 @@ async function run(harness: Harness): Promise<void> {
     if (!harness.wants(name)) continue;
     const ns = await alone({ kind: 'hit', subject: 'cache', entries, seed });
     const peerNs = await alone({ kind: 'hit', subject: 'map', entries, seed });
-    if (ns !== null) harness.report(name, ns, [{ peer: 'private Map', ns: peerNs }]);
+    const goal = entries > 100_000 ? 600 : 200;
+    if (ns !== null) harness.report(name, ns, [{ peer: 'private Map', ns: peerNs }], { atMost: goal });
   }
   for (const entries of [1000, 10_000, 100_000]) {
     const name = `insert, release, reap: per range, ${entries} at a time`;
     if (!harness.wants(name)) continue;
     const ns = await alone({ kind: 'cycle', subject: 'cache', entries, seed });
-    if (ns !== null) harness.report(name, ns);
+    if (ns !== null) harness.report(name, ns, [], { atMost: 600 });
   }
   const name = 'purge of 1000 among 100000';
   if (harness.wants(name)) {

@@ -22,31 +22,29 @@ export class AnonStore implements VnodeStore, PageStore {
   }
 
   fill(_vnode: VnodeIndex, index: number, frames: Int32Array, at: number, count: number): number {
-    const { anons } = this.core;
-    const { pageSize } = this.banks;
+    const { swap } = this.core.anons;
     let bytes = 0;
-    for (let page = 0; page < count; page++) {
-      const frame = frames[at + page] as number;
-      const swapped = anons.swap.get(index + page) - 1;
-      if (swapped >= 0) {
-        this.swap.read(swapped, frame);
-        bytes += pageSize;
+    for (let done = 0; done < count; ) {
+      const page = swap.get(index + done) - 1;
+      if (page < 0) {
+        this.banks.zeroFrame(frames[at + done] as number);
+        done++;
         continue;
       }
-      const offset = this.banks.offsetOf(frame);
-      (this.banks.views[this.banks.bankOf(frame)] as Uint8Array).fill(0, offset, offset + pageSize);
+      let run = 1;
+      while (done + run < count && swap.get(index + done + run) - 1 === page + run) run++;
+      this.swap.read(page, frames, at + done, run);
+      bytes += run * this.banks.pageSize;
+      done += run;
     }
     return bytes;
   }
 
   write(_vnode: VnodeIndex, index: number, frames: Int32Array, at: number, count: number): void {
-    const { swap } = this;
     if (VERIFY && faultPoint(this.core.thread, 'seg.swap.writing')) {
       fail('EIO', 'swap.write', { anon: index }, 'injected');
     }
-    for (let page = 0; page < count; page++) {
-      swap.write(index + page, frames[at + page] as number);
-    }
+    this.swap.write(index, frames, at, count);
   }
 
   sync(): void {}

@@ -10,27 +10,26 @@
  * INVARIANTS  I1 a bit is set iff one anon names the page.
  * LOCKING     One mutex (RANK.swap) for the map and the anons' pages, entered while pages are held. The bytes are those of pages
  *             that the caller holds.
- * COSTS       A system call a page.
+ * COSTS       A system call for a run of anons whose pages lie side by side.
  * FAILURE     `ENOSPC` without a file or when it is full; `EIO` with the cause. The page stays modified then.
- * REJECTED    A page of swap for each anon from the start: the file would be as large as all that could ever be mapped.
+ * REJECTED    A page of swap for each anon from the start: the file would be as large as all that could ever be mapped. An arena
+ *             of pages: a thread that dies between taking one and noting it in the anon would lose it.
  * REFERENCES  illumos vm_swap.c, swap maps of the BSDs.
  */
 
-import { closeSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs';
+import { closeSync, ftruncateSync, openSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { fail, parseSize, VmError } from '../base/index.ts';
+import { fail, parseSize } from '../base/index.ts';
 import { ByteColumn } from '../layout/index.ts';
 import type { BoundTables } from '../layout/region.ts';
-import type { Banks, FrameIndex } from '../phys/index.ts';
+import type { Banks } from '../phys/index.ts';
 import { compareExchange, load, Mutex, RANK, store } from '../sync/index.ts';
+import { framePieces, piecesBehind, readPieces, systemError, writePieces } from '../vnode/index.ts';
 import type { SpaceCore } from './space-core.ts';
 import type { AnonIndex } from './space-kinds.ts';
 
 /** States of `swap.ready`. */
 const READY = { none: 0, ready: 1, adding: 2 } as const;
-
-/** `readSync` or `writeSync`. */
-type Move = (descriptor: number, bytes: Uint8Array, offset: number, length: number, position: number) => number;
 
 /** The swap file as one thread uses it. */
 export class SwapFile {
@@ -81,7 +80,7 @@ export class SwapFile {
       ftruncateSync(this.descriptor, pages * core.pageSize);
     } catch (cause) {
       store(words, row.ready.address(0), READY.none);
-      throw new VmError('EIO', `swap.add: ${(cause as Error).message}`, { cause });
+      throw systemError(cause, 'swap.add', { path });
     }
     row.path.putText(0, absolute);
     row.pages.put(0, pages);
@@ -92,15 +91,25 @@ export class SwapFile {
     store(words, row.ready.address(0), READY.ready);
   }
 
-  /** Fills a frame with the page that an anon has in the file. */
-  read(page: number, frame: FrameIndex): void {
-    this.transfer(page, frame, readSync, 'swap.read');
+  /** Fills frames in lanes from `at` on with pages of the file that lie side by side. */
+  read(page: number, frames: Int32Array, at: number, count: number): void {
+    this.transfer('swap.read', page, frames, at, count, readPieces);
   }
 
-  /** Puts a frame into the page that an anon has in the file, or gets now. */
-  write(anon: AnonIndex, frame: FrameIndex): void {
-    const known = this.core.anons.swap.get(anon) - 1;
-    this.transfer(known >= 0 ? known : this.take(anon), frame, writeSync, 'swap.write');
+  /** Puts frames into the pages that anons from `anon` on have in the file, or get now: those side by side in one call. */
+  write(anon: AnonIndex, frames: Int32Array, at: number, count: number): void {
+    const { swap } = this.core.anons;
+    let first = 0;
+    let start = -1;
+    for (let done = 0; done < count; done++) {
+      const known = swap.get(anon + done) - 1;
+      const page = known >= 0 ? known : this.take(anon + done);
+      if (start >= 0 && page === start + done - first) continue;
+      if (start >= 0) this.transfer('swap.write', start, frames, at + first, done - first, writePieces);
+      first = done;
+      start = page;
+    }
+    if (start >= 0) this.transfer('swap.write', start, frames, at + first, count - first, writePieces);
   }
 
   /** Frees the page of an anon. */
@@ -170,19 +179,25 @@ export class SwapFile {
     return page;
   }
 
-  private transfer(page: number, frame: FrameIndex, move: Move, call: string): void {
+  private transfer(
+    call: string,
+    page: number,
+    frames: Int32Array,
+    at: number,
+    count: number,
+    move: (descriptor: number, pieces: Uint8Array[], position: number) => number,
+  ): void {
     const { banks } = this;
-    const { pageSize } = banks;
-    const bytes = banks.views[banks.bankOf(frame)] as Uint8Array;
-    const start = banks.offsetOf(frame);
+    const pieces = framePieces(banks, frames, at, count * banks.pageSize);
     try {
-      for (let done = 0; done < pageSize; ) {
-        const moved = move(this.opened(), bytes, start + done, pageSize - done, page * pageSize + done);
+      let done = 0;
+      for (let rest = pieces; rest.length > 0; rest = piecesBehind(pieces, done)) {
+        const moved = move(this.opened(), rest, page * banks.pageSize + done);
         if (moved === 0) throw new Error('the swap file ended before its size');
         done += moved;
       }
     } catch (cause) {
-      throw new VmError('EIO', `${call}(page=${page}): ${(cause as Error).message}`, { cause });
+      throw systemError(cause, call, { page, count });
     }
   }
 

@@ -11,7 +11,6 @@ export * from './page-hooks.ts';
 export * from './path-heap.ts';
 export * from './provider.ts';
 export * from './remote-client.ts';
-export * from './swap-file.ts';
 export * from './user-store.ts';
 export * from './vnode-kinds.ts';
 export * from './vnode-sizes.ts';

@@ -178,6 +178,25 @@ describe('boot and attach', () => {
     expect(vm.poisoned).toBe('a test says so');
   });
 
+  it('attaches exactly as many threads as it was told, also where words of bits end', () => {
+    for (const slots of [31, 32, 33, 63]) {
+      const vm = boot({ memory: '1 MiB', slots, services: 'manual', arenas: 4, tags: 256 });
+      const others = Array.from({ length: slots - 1 }, () => attach(vm.handle()));
+      expect(() => attach(vm.handle())).toThrow(/ENOMEM/);
+      // The last one's bit, and the one for pins, are bits of their own.
+      const last = others.at(-1) as VirtualMemory;
+      const as = last.addressSpace();
+      const at = as.map({ size: 4096 });
+      const pin = as.pin(at, 4096, 'write');
+      expect(() => as.destroy()).toThrow(/EBUSY/);
+      pin.release();
+      as.destroy();
+      expect(vm.check().flatMap((report) => report.problems)).toEqual([]);
+      for (const other of others) other.detach();
+      vm.detach();
+    }
+  });
+
   it('attaches as often as there are slots, and says so when they are used up', () => {
     const vm = boot({ memory: '1 MiB', slots: 3, services: 'manual', arenas: 68, tags: 256 });
     const second = attach(vm.handle());
@@ -237,7 +256,7 @@ describe('boot and attach', () => {
     [{ memory: '1 MiB', pageSize: 2048 }, /pageSize must be a power of two/],
     [{ memory: '2 MiB', memoryMax: '1 MiB' }, /memoryMax must not be less/],
     [{ memory: '1 MiB', bankSize: 4096 }, /bankSize must be a multiple of 64 KiB/],
-    [{ memory: '1 MiB', slots: 65 }, /slots must be an integer from 4 to 64/],
+    [{ memory: '1 MiB', slots: 64 }, /slots must be an integer from 4 to 63/],
     [{ memory: '1 MiB', slots: 1 }, /slots must be an integer/],
     [{ memory: '1 MiB', clock: 'sundial' }, /clock must be one of real, virtual/],
     [{ memory: '1 MiB', services: 'none' }, /services must be one of/],

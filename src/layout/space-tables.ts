@@ -14,7 +14,7 @@ export const ADVICE_LANES = 8;
 /** Everything that spaces share: one row. */
 export const spaceControlTable = table('spaceControl', 1, 'columns', {
   anonVnode: i32('c', 'vnode + 1 whose pages are anonymous memory'),
-  lockSlot: i32('c', 'slot + 1 whose bits in page locks stand for shadow lists, 0 none'),
+  lockSlot: i32('c', 'slot + 1 whose bits in page locks stand for shadow lists'),
   lock: i32('A', 'mutex', { padded: true }),
   drained: i32('A', 'condition: a shadow list was given back', { lanes: 'lockLanes', padded: true }),
   spaceFree: i32('L', 'first free row of a space, space + 1', { padded: true }),
@@ -43,6 +43,7 @@ export const spaceControlTable = table('spaceControl', 1, 'columns', {
   reserved: f64('L', 'pages of swap that segments have reserved'),
   reserveMax: f64('L', 'most pages that may be reserved'),
   advice: f64('L', 'ADVICE_COUNTER values', { lanes: ADVICE_LANES }),
+  untold: i32('L', 'segments of dead threads that went without their driver being told'),
 });
 
 /** One row per address space. */

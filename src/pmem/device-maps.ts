@@ -130,6 +130,16 @@ export class DeviceMaps {
     };
   }
 
+  /** A map's fields, not in the middle of a change. */
+  settledState(map: DeviceMapIndex): DeviceMapState {
+    const mutex = this.#enter(map, 'deviceMaps.settledState');
+    try {
+      return this.state(map);
+    } finally {
+      mutex.exit();
+    }
+  }
+
   /** Says what a map shows. False when a check fails. */
   setup(map: DeviceMapIndex, request: DeviceMapRequest): boolean {
     const mutex = this.#enter(map, 'deviceMaps.setup');

@@ -214,6 +214,12 @@ export class Pmem {
     }
   }
 
+  /** True until the cookie is freed: a look without a lock. */
+  isLive({ cookie, generation }: Cookie): boolean {
+    const { state, generation: generations } = this.#cookies;
+    return state.get(cookie) === COOKIE_STATE.live && generations.get(cookie) === generation;
+  }
+
   /** The owner of a cookie's charge. */
   ownerOf(cookie: Cookie): number {
     return this.#cookies.owner.get(cookie.cookie);

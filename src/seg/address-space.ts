@@ -17,15 +17,15 @@
  * REFERENCES  illumos vm_as.c.
  */
 
-import { fail, failMisuse, isPowerOfTwo, requireInteger } from '../base/index.ts';
+import { fail, failMisuse, isPowerOfTwo, rejectUnknownOptions, requireInteger } from '../base/index.ts';
 import type { RwLock } from '../sync/index.ts';
 import type { Arena } from '../vmem/index.ts';
+import { type RemapOptions, remapDevice } from './device-remap.ts';
 import { type MapOptions, type MapPlan, planMap } from './map-options.ts';
 import { MapSetUp } from './map-set-up.ts';
-import type { SegmentDriver } from './segment-driver.ts';
 import { SpaceAccess } from './space-access.ts';
 import { SpaceAdvice } from './space-advice.ts';
-import { SpaceChanges, type UserPart } from './space-changes.ts';
+import { SpaceChanges } from './space-changes.ts';
 import { CURSOR_PAGES_MAX, SpaceCursor } from './space-cursor.ts';
 import { dumpSpace, type SegmentInfo, segmentInfo } from './space-dump.ts';
 import {
@@ -38,6 +38,7 @@ import {
 } from './space-kinds.ts';
 import { type SpacePin, SpacePins } from './space-pins.ts';
 import type { SpaceParts } from './spaces.ts';
+import type { UserPart } from './user-drivers.ts';
 
 /** What another thread needs to find the same space: can be posted. */
 export interface AddressSpaceId {
@@ -152,6 +153,17 @@ export class AddressSpace {
     this.advice.sync(start, end);
   }
 
+  /**
+   * Shows another part of a cookie, or another cookie, in the device segment at an address: in every segment that shows the same
+   * device map, of forks too. Throws `ENOTSUP` for other segments, `EINVAL` for a cookie that is too short or was freed, `EBUSY`
+   * or `ETIMEDOUT` while one of them is pinned; then nothing has changed.
+   */
+  remap(address: number, options: RemapOptions): void {
+    this.requireRange('as.remap', address, 0);
+    rejectUnknownOptions('as.remap', options, ['cookie', 'offset', 'timeoutMs']);
+    remapDevice(this.parts, this.space, this.changes, address, options);
+  }
+
   /** What is mapped at an address, or null. Logarithmic in the number of segments. */
   lookup(address: number): SegmentInfo | null {
     this.lock.enterShared();
@@ -248,16 +260,13 @@ export class AddressSpace {
   destroy({ timeoutMs = 0 }: PinWait = {}): void {
     const { core, spaces } = this.parts;
     const { slots, thread } = core;
-    const told: UserPart[] = [];
     this.changes.begin('as.destroy', 0, Number.MAX_SAFE_INTEGER, timeoutMs);
-    this.changes.noteAll(told);
     core.lock.enter();
     thread.journal.set(core.spaces.state, this.space, SPACE_STATE.unsettled);
     thread.journal.set(slots.unsettled, thread.slot, this.space + 1);
     core.lock.exit();
     this.changes.end();
     spaces.takeApart(this.space);
-    this.tell(told);
   }
 
   /** Moves what private mappings have reserved to another owner. Throws `EBUSY` when segments are charged together with others. */
@@ -331,7 +340,7 @@ export class AddressSpace {
       this.changes.end();
     }
     this.changes.finish();
-    this.tell(told);
+    this.parts.drivers.tell(told);
   }
 
   /** Where a new segment lies; its room is taken. */
@@ -353,13 +362,6 @@ export class AddressSpace {
     const limit = Math.min(spaces.limit.get(this.space), spaces.userLimit.get(this.space));
     if (address >= base && address + size <= limit) return;
     failMisuse('as.map', { address, size, base, limit }, 'the range must lie inside the space');
-  }
-
-  private tell(told: readonly UserPart[]): void {
-    for (const { view, callback, offset, length } of told) {
-      const driver = this.parts.rooms.callbacks.resolve<SegmentDriver>(callback);
-      driver.unmapped?.(view, offset, length);
-    }
   }
 
   private pageRange(call: string, address: number, size: number): [number, number] {

@@ -1,5 +1,6 @@
 /** What boot writes down for address spaces, once. */
 
+import { assert } from '../base/assert.ts';
 import type { Region } from '../layout/region.ts';
 import { VNODE_KIND } from '../vnode/index.ts';
 
@@ -14,5 +15,6 @@ export function createSpaces(region: Region, frames: number): void {
   spaceControl.anonVnode.put(0, vnode.rowCount);
   spaceControl.reserveMax.put(0, frames);
   const { slots, slotLanes } = region.geometry;
-  if (slots < 32 * slotLanes) spaceControl.lockSlot.put(0, slots + 1);
+  assert(slots < 32 * slotLanes, 'seg/create-spaces: words of bits have one more than there are slots');
+  spaceControl.lockSlot.put(0, slots + 1);
 }

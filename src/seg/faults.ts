@@ -154,9 +154,9 @@ export class Faults {
     const { segments, pageSize } = this.core;
     const { deviceMaps, pmem } = this.rooms;
     const page = segments.backing.get(segment) + Math.floor((address - segments.base.get(segment)) / pageSize);
-    const state = deviceMaps.state(segments.deviceMap.get(segment) - 1);
-    if (state.cookie === null || page * pageSize >= state.length) {
-      fail('EFAULT', 'fault', { address, page }, 'the device map shows nothing here');
+    const state = deviceMaps.settledState(segments.deviceMap.get(segment) - 1);
+    if (state.cookie === null || page * pageSize >= state.length || !pmem.isLive(state.cookie)) {
+      fail('EFAULT', 'fault', { address, page }, 'the device map shows nothing here, or the cookie was freed');
     }
     return pmem.getPfns(state.cookie, state.offset / pageSize + page, 1)[0] as FrameIndex;
   }

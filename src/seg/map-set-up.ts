@@ -110,12 +110,9 @@ export class MapSetUp implements SegmentSetUp {
     return source.memory === undefined ? offsetPages : 0;
   }
 
-  /** The generation of an open vnode. Throws `ESTALE` when this thread does not have it open, `ENOTSUP` without a slot. */
+  /** The generation of an open vnode. Throws `ESTALE` when this thread does not have it open. */
   private requireFile(vnode: number): number {
-    const { rooms, core } = this.parts;
-    if (core.lockSlot < 0)
-      fail('ENOTSUP', 'as.map', { vnode }, 'boot with fewer than 64 `slots`: one bit stands for mapped files');
-    return rooms.vnodes.stat(vnode).generation;
+    return this.parts.rooms.vnodes.stat(vnode).generation;
   }
 
   private requireSource(): void {

@@ -15,9 +15,13 @@ export interface SegmentView {
 }
 
 /**
- * A driver of users. Named in `map` by a callback reference: a module's export, or a name that every thread registers with
- * `vm.callbacks.register`, because a fault may come from any thread. Its functions run with no lock held, several at a time
- * for one segment; by the time they return, the segment may be gone. A thread can die in the middle of them.
+ * A driver of users. Named in `map` by a callback reference, because a fault may come from any thread: a module's export, or a
+ * name that every thread registers with `vm.callbacks.register`. Prefer modules: the daemon, which takes apart what a dead
+ * thread was destroying, has registered no names, so that such a driver is not told then (`vm.spaces.statistics().untold`).
+ *
+ * Its functions run with no lock held, several at a time for one segment; by the time they return, the segment may be gone. A
+ * thread can die in the middle of them. Segments of such drivers cannot be pinned: `as.pin` throws `ENOTSUP`, because the driver
+ * alone knows how long its pages stay. Pin, or hold, what is behind them instead.
  */
 export interface SegmentDriver {
   /**
@@ -26,7 +30,11 @@ export interface SegmentDriver {
    * the same offset must give the same page. Throws what the access shall throw.
    */
   fault(segment: SegmentView, offset: number, write: boolean): number;
-  /** A part of the segment has been unmapped: nobody reaches its pages any more. */
+  /**
+   * A part of the segment has been unmapped: nobody reaches its pages any more. Called once for each part, but a thread that
+   * dies while it destroys a space may have called it for a segment already when the daemon does, and one that dies in
+   * `as.unmap` may never call it: it must bear both.
+   */
   unmapped?(segment: SegmentView, offset: number, length: number): void;
   /** Bytes that were stored shall become durable. */
   sync?(segment: SegmentView, offset: number, length: number): void;
@@ -34,7 +42,8 @@ export interface SegmentDriver {
   advise?(segment: SegmentView, offset: number, length: number, advice: string): void;
   /**
    * A fork is made: the value that `data` has in the copy. Without this function the copy shows the same pages. Called
-   * before the instant that the fork shows.
+   * before the instant that the fork shows. When there is no copy in the end, `unmapped` is called for all of a segment with
+   * this `data`, whose `space` and `segment` are -1 if the copy never had it.
    */
   fork?(segment: SegmentView): number;
 }

@@ -148,7 +148,6 @@ export class Segments {
   closeUnnamed(): void {
     const { core } = this;
     const { vnode } = core.thread.region.tables;
-    if (core.lockSlot < 0) return;
     const lane = core.lockSlot >>> 5;
     const bit = 1 << (core.lockSlot & 31);
     for (let row = 0; row < vnode.rowCount; row++) {

@@ -271,7 +271,6 @@ export class ShadowLists implements CacheDriver {
       const count = counts.get(frame);
       if (count !== found[frame])
         problems.push(`seg/shadow-lists I1: frame ${frame}: count ${count}, ${found[frame]} found`);
-      if (core.lockSlot < 0) continue;
       const isSet = (load(thread.words, locks.address(frame, this.lane)) & this.bit) !== 0;
       if (isSet !== (count !== 0)) problems.push(`seg/shadow-lists I2: frame ${frame}: count ${count}, bit ${isSet}`);
     }

@@ -58,8 +58,6 @@ export class SharedMemories {
     const pages = Math.ceil(parseSize(options.size, call) / core.pageSize);
     if (!(pages >= 1 && pages < 2 ** 30)) fail('EINVAL', call, { size: options.size }, 'from 1 to 2^30 pages');
     const isWired = options.wired === true;
-    if (isWired && core.lockSlot < 0)
-      fail('ENOTSUP', call, {}, 'boot with fewer than 64 `slots`: one bit stands for locked pages');
     const owner = ownerOf(thread);
     // 1.
     core.lock.enter();

@@ -23,7 +23,6 @@ import type { Arena } from '../vmem/index.ts';
 import type { AnonMemory } from './anon-memory.ts';
 import type { PagelockCache } from './pagelock-cache.ts';
 import type { CacheOwner } from './pagelock-kinds.ts';
-import type { SegmentView } from './segment-driver.ts';
 import type { Segments } from './segments.ts';
 import type { ShadowLists } from './shadow-lists.ts';
 import type { SpaceAccess } from './space-access.ts';
@@ -32,12 +31,12 @@ import {
   ANON_MAP_FLAG,
   PROTECTION_NAMES,
   type Protection,
-  SEGMENT_DRIVER,
   SEGMENT_FLAG,
   type SegmentIndex,
   type SpaceIndex,
 } from './space-kinds.ts';
 import type { SpaceRoom } from './space-room.ts';
+import type { UserDrivers, UserPart } from './user-drivers.ts';
 import type { WriteSections } from './write-sections.ts';
 
 /** How long step 4 waits before it starts again. */
@@ -55,20 +54,13 @@ export interface ChangeParts {
   readonly room: SpaceRoom;
   readonly anon: AnonMemory;
   readonly pagelock: PagelockCache;
-}
-
-/** A part of a segment of a driver of users that was unmapped. */
-export interface UserPart {
-  readonly view: SegmentView;
-  readonly callback: number;
-  readonly offset: number;
-  readonly length: number;
+  readonly drivers: UserDrivers;
 }
 
 /** Changes of one space, as one thread makes them. */
 export class SpaceChanges {
   private readonly parts: ChangeParts;
-  private readonly space: SpaceIndex;
+  readonly space: SpaceIndex;
   private readonly access: SpaceAccess;
   private readonly lock: RwLock;
 
@@ -126,7 +118,7 @@ export class SpaceChanges {
 
   /** Step 6 of unmapping: cuts every segment in the range, and gives room back. Appends what drivers must be told. */
   cutRange(arena: Arena, start: number, end: number, told: UserPart[]): void {
-    const { segments, room, core } = this.parts;
+    const { segments, room, core, drivers } = this.parts;
     const rows = core.segments;
     room.begin(this.space, arena);
     for (;;) {
@@ -134,7 +126,8 @@ export class SpaceChanges {
       if (segment < 0) break;
       const from = Math.max(start, rows.base.get(segment));
       const to = Math.min(end, rows.base.get(segment) + rows.size.get(segment));
-      this.noteUser(segment, from, to, told);
+      const part = drivers.partOf(this.space, segment, from, to);
+      if (part !== null) told.push(part);
       const roomStart = rows.roomStart.get(segment);
       const roomEnd = rows.roomEnd.get(segment);
       const hasRoom = (rows.flags.get(segment) & SEGMENT_FLAG.noRoom) === 0;
@@ -143,15 +136,6 @@ export class SpaceChanges {
       if (hasRoom) room.giveBack(this.space, arena, roomStart, roomEnd);
     }
     room.end();
-  }
-
-  /** Notes what drivers of users must be told when all of a space goes. */
-  noteAll(told: UserPart[]): void {
-    const { core, segments } = this.parts;
-    for (const segment of segments.tree.list(this.space)) {
-      const base = core.segments.base.get(segment);
-      this.noteUser(segment, base, base + core.segments.size.get(segment), told);
-    }
   }
 
   /** Charges another owner for what the segments have reserved by themselves. */
@@ -219,11 +203,11 @@ export class SpaceChanges {
     this.parts.anon.reap();
   }
 
-  /** The slot that pins a page of the range, or -1. */
-  pinIn(start: number, end: number): number {
+  /** The slot that pins a page of the range, of this space unless told, or -1. */
+  pinIn(start: number, end: number, space: SpaceIndex = this.space): number {
     const { pins, pinPool } = this.parts.core;
     for (let row = 0; row < pinPool.walkEnd; row++) {
-      if (pins.space.get(row) !== this.space + 1) continue;
+      if (pins.space.get(row) !== space + 1) continue;
       if (pins.start.get(row) < end && pins.end.get(row) > start) return pins.slot.get(row);
     }
     return -1;
@@ -299,20 +283,6 @@ export class SpaceChanges {
     }
     if ((flags & ANON_MAP_FLAG.wired) !== 0 || !whole || maps.refs.get(map) > 1) return false;
     return shadows.isLocked(map, -1, 0, maps.pages.get(map));
-  }
-
-  private noteUser(segment: SegmentIndex, from: number, to: number, told: UserPart[]): void {
-    const { segments } = this.parts.core;
-    if (segments.driver.get(segment) !== SEGMENT_DRIVER.user) return;
-    const base = segments.base.get(segment);
-    const view = {
-      space: this.space,
-      segment,
-      base,
-      size: segments.size.get(segment),
-      data: segments.backing.get(segment),
-    };
-    told.push({ view, callback: segments.callback.get(segment) - 1, offset: from - base, length: to - from });
   }
 
   /** Waits until something was unlocked; false when the time is over. */

@@ -19,24 +19,17 @@
  * REFERENCES  illumos as_dup, segvn_dup; Linux get_user_pages and fork (PageAnonExclusive) for pinned pages.
  */
 
+import { fail } from '../base/errors.ts';
 import { VERIFY } from '../base/verify.ts';
 import type { Pages } from '../page/index.ts';
-import { type Callbacks, faultPoint } from '../sync/index.ts';
-import type { SegmentDriver, SegmentView } from './segment-driver.ts';
+import { faultPoint } from '../sync/index.ts';
 import type { SpaceAccess } from './space-access.ts';
 import type { ChangeParts } from './space-changes.ts';
-import {
-  ANON_MAP_FLAG,
-  type AnonMapIndex,
-  SEGMENT_DRIVER,
-  type SegmentIndex,
-  SPACE_STATE,
-  type SpaceIndex,
-} from './space-kinds.ts';
+import { ANON_MAP_FLAG, type AnonMapIndex, type SegmentIndex, SPACE_STATE, type SpaceIndex } from './space-kinds.ts';
+import type { ForkAnswer } from './user-drivers.ts';
 
 /** What a fork needs beside. */
 export interface ForkRooms {
-  readonly callbacks: Callbacks;
   readonly pages: Pages;
 }
 
@@ -52,16 +45,17 @@ export class SpaceFork {
 
   /** The row of a live copy. `takeApart` is called with its row when it cannot be finished. */
   fork(space: SpaceIndex, access: SpaceAccess, takeApart: (child: SpaceIndex) => void): SpaceIndex {
-    const { core, sections, segments } = this.parts;
+    const { core, sections, segments, drivers } = this.parts;
     const lock = core.lockOf(space);
     // 1.
     this.purge(space);
     const answers = this.askDrivers(space, access);
     // 2.
-    const child = this.createRow(space);
+    let child: SpaceIndex = -1;
     // 3.
     let forked = false;
     try {
+      child = this.createRow(space);
       lock.enterExclusive();
       try {
         access.requireLive();
@@ -80,7 +74,11 @@ export class SpaceFork {
       this.publish(child);
       forked = true;
     } finally {
-      if (!forked) takeApart(child);
+      if (!forked) {
+        // Those that the copy has already are told with its segments.
+        drivers.takeBack(answers.values());
+        if (child >= 0) takeApart(child);
+      } else if (answers.size > 0) drivers.takeBack(answers.values());
     }
     return child;
   }
@@ -99,30 +97,22 @@ export class SpaceFork {
     for (const owner of owners) if (owner >= 0) pagelock.purge(owner);
   }
 
-  /** What `data` of each segment of a driver of users is in the copy, by row and generation. */
-  private askDrivers(space: SpaceIndex, access: SpaceAccess): Map<string, number> {
-    const { core, segments } = this.parts;
+  /** What `data` of each segment of a driver of users is in the copy. */
+  private askDrivers(space: SpaceIndex, access: SpaceAccess): Map<SegmentIndex, ForkAnswer> {
+    const { core, segments, drivers } = this.parts;
     const lock = core.lockOf(space);
-    const rows = core.segments;
-    const asked: { key: string; view: SegmentView; callback: number }[] = [];
+    const asked: Omit<ForkAnswer, 'data'>[] = [];
     lock.enterShared();
     try {
       access.requireLive();
       for (const segment of segments.tree.list(space)) {
-        if (rows.driver.get(segment) !== SEGMENT_DRIVER.user) continue;
-        const place = { base: rows.base.get(segment), size: rows.size.get(segment), data: rows.backing.get(segment) };
-        const key = this.keyOf(segment);
-        asked.push({ key, view: { space, segment, ...place }, callback: rows.callback.get(segment) - 1 });
+        const part = drivers.partOf(space, segment, 0, 0);
+        if (part !== null) asked.push({ view: part.view, callback: part.callback });
       }
     } finally {
       lock.exitShared();
     }
-    const answers = new Map<string, number>();
-    for (const { key, view, callback } of asked) {
-      const driver = this.rooms.callbacks.resolve<SegmentDriver>(callback);
-      answers.set(key, driver.fork === undefined ? view.data : driver.fork(view));
-    }
-    return answers;
+    return drivers.askForks(asked);
   }
 
   private createRow(space: SpaceIndex): SpaceIndex {
@@ -156,27 +146,45 @@ export class SpaceFork {
     segment: SegmentIndex,
     child: SpaceIndex,
     maps: Map<AnonMapIndex, AnonMapIndex>,
-    answers: ReadonlyMap<string, number>,
+    answers: Map<SegmentIndex, ForkAnswer>,
   ): void {
     const { core, segments } = this.parts;
     const rows = core.segments;
     const { thread } = core;
     const map = rows.map.get(segment) - 1;
     const base = rows.base.get(segment);
+    const answer = this.answerFor(segment, answers);
     const copy = segments.attach(child, base, rows.size.get(segment), 0, {
       open: () => {},
       fill: (row) => {
         segments.copyFields(segment, row);
-        const answer = answers.get(this.keyOf(segment));
-        if (answer !== undefined) thread.journal.setDouble(rows.backing, row, answer);
+        if (answer !== null) thread.journal.setDouble(rows.backing, row, answer.data);
         const reserved = rows.reserved.get(segment);
         if (reserved > 0 && !core.tryReserve(core.spaces.owner.get(space), reserved))
           core.failReserve('fork', reserved);
         if (map >= 0) thread.journal.set(rows.map, row, this.copyMap(map, maps) + 1);
       },
     });
+    // From here on it is the segment's.
+    if (answer !== null) answers.delete(segment);
     const copied = rows.map.get(copy) - 1;
     if (map >= 0 && copied !== map) maps.set(map, copied);
+  }
+
+  /**
+   * What the driver has answered for a segment, or null for one that is no user's. Throws `EBUSY` for one that came, went or
+   * was cut since its driver was asked.
+   */
+  private answerFor(segment: SegmentIndex, answers: ReadonlyMap<SegmentIndex, ForkAnswer>): ForkAnswer | null {
+    const { core, drivers } = this.parts;
+    const space = core.segments.space.get(segment) - 1;
+    const part = drivers.partOf(space, segment, 0, 0);
+    if (part === null) return null;
+    const answer = answers.get(segment);
+    const { view } = part;
+    const isSame = answer?.view.base === view.base && answer.view.size === view.size && answer.view.data === view.data;
+    if (answer !== undefined && isSame) return answer;
+    return fail('EBUSY', 'fork', { space, segment }, 'the segment changed while its driver was asked');
   }
 
   /** The map that the copy of a segment names: the same, a copy made before, or a new copy. One reference is the segment's. */
@@ -223,9 +231,5 @@ export class SpaceFork {
     thread.journal.set(spaces.state, child, SPACE_STATE.live);
     thread.journal.set(slots.unsettled, thread.slot, 0);
     core.lock.exit();
-  }
-
-  private keyOf(segment: SegmentIndex): string {
-    return `${segment}.${this.parts.core.segments.generation.get(segment)}`;
   }
 }

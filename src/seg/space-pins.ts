@@ -421,7 +421,5 @@ export class SpacePins {
     if ((segments.protection.get(segment) & (write ? 2 : 1)) === 0) {
       fail('EFAULT', 'pin', { address: start, write }, 'the mapping does not allow this access');
     }
-    if (this.core.lockSlot < 0)
-      fail('ENOTSUP', 'pin', {}, 'boot with fewer than 64 `slots`: one bit stands for pinned pages');
   }
 }

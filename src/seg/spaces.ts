@@ -43,6 +43,7 @@ import { ADVICE_COUNTER, SPACE_FLAG, SPACE_STATE, type SpaceIndex } from './spac
 import { SHADOW_DRIVER } from './space-pins.ts';
 import { SpaceRoom } from './space-room.ts';
 import { SwapFile } from './swap-file.ts';
+import { UserDrivers } from './user-drivers.ts';
 import { WriteSections } from './write-sections.ts';
 
 /** What spaces need of other rooms: `VirtualMemory` has it. */
@@ -86,6 +87,8 @@ export interface SpaceStatistics {
   /** Pages of the other advice. */
   readonly willNeed: number;
   readonly dontNeed: number;
+  /** Segments of spaces whose thread ended in the middle of destroying them, and whose driver could not be told. */
+  readonly untold: number;
 }
 
 /** Options of a new space. Sizes and addresses are bytes or text. */
@@ -124,7 +127,8 @@ export class Spaces {
     this.release = new MapRelease(core, anon, shadows, rooms.pagelock);
     const segments = new Segments(core, anon, this.release, vnodes, deviceMaps);
     const room = new SpaceRoom(core, segments.tree, rooms.arenas);
-    const changeParts = { core, segments, sections, shadows, room, anon, pagelock: rooms.pagelock };
+    const drivers = new UserDrivers(core, rooms.callbacks);
+    const changeParts = { core, segments, sections, shadows, room, anon, pagelock: rooms.pagelock, drivers };
     const faults = new Faults(core, segments.tree, anon, rooms);
     const fork = new SpaceFork(changeParts, rooms);
     this.parts = { ...changeParts, faults, fork, charge: new LockedCharge(thread), rooms, spaces: this };
@@ -215,9 +219,12 @@ export class Spaces {
 
   /** Frees the segments and the row of a space that this slot, or a dead one, has unsettled. */
   takeApart(space: SpaceIndex, slot: SlotIndex = this.parts.core.thread.slot): void {
-    const { core, segments, room, anon } = this.parts;
+    const { core, segments, room, anon, drivers } = this.parts;
     const { spaces, spacePool, slots, thread } = core;
-    for (const segment of segments.tree.list(space)) segments.free(segment);
+    for (const segment of segments.tree.list(space)) {
+      drivers.tellGoing(space, segment);
+      segments.free(segment);
+    }
     room.destroy(space);
     core.lock.enter();
     thread.journal.set(spaces.state, space, SPACE_STATE.free);
@@ -294,6 +301,7 @@ export class Spaces {
       freeMisses: advice.at(0, ADVICE_COUNTER.freeMiss),
       willNeed: advice.at(0, ADVICE_COUNTER.willNeed),
       dontNeed: advice.at(0, ADVICE_COUNTER.dontNeed),
+      untold: control.untold.get(0),
     };
   }
 

@@ -45,7 +45,10 @@ export interface BootOptions {
   readonly physical?: PhysicalOptions;
   /** How pmem is ordered and limited. */
   readonly pmem?: PmemOptions;
-  /** Threads that can be attached at a time, the system's own included: 4 to 64. Default 32. */
+  /**
+   * Threads that can be attached at a time, the system's own included: 4 to 63. Default 31: locks have a bit for each, in words
+   * of 32, and one bit stands for pages that are locked without a thread. From 32 on every lock takes a word more.
+   */
   readonly slots?: number;
   /** Arenas that can exist at a time, the system's own and one for each address space included. Default 32 more than those. */
   readonly arenas?: number;
@@ -197,9 +200,7 @@ export function planBoot(options: BootOptions): BootPlan {
   const { pageSize, memoryBytes, memoryMaxBytes, bankBytes } = planMemory(options);
   const integer = (name: keyof BootOptions, fallback: number, min: number, max: number): number =>
     requireInteger('boot', name, options[name] ?? fallback, min, max);
-  const attached = integer('slots', 32, options.services === 'manual' ? 1 : 4, 64);
-  // The bit behind the last slot stands for what belongs to no thread: it must fit into the words of bits.
-  const slots = attached % 32 === 0 ? attached - 1 : attached;
+  const slots = integer('slots', 31, options.services === 'manual' ? 1 : 4, 63);
   const frames = memoryMaxBytes / pageSize;
   const tags = integer('tags', Math.max(8192, Math.ceil(frames / 8)), 256, 2 ** 27);
   const vnodes = integer('vnodes', Math.min(65536, Math.max(256, Math.ceil(frames / 32))), 1, 2 ** 22);
@@ -207,7 +208,8 @@ export function planBoot(options: BootOptions): BootPlan {
   const segments = integer('segments', Math.max(1024, Math.ceil(frames / 128)), 16, 2 ** 22);
   const anonymousPages = integer('anonymousPages', frames, 16, 2 ** 30);
   const slabs = Math.max(512, Math.ceil(tags / 32));
-  const slotLanes = Math.ceil(slots / 32);
+  // The bit behind the last slot stands for what belongs to no thread: it must fit into the words of bits.
+  const slotLanes = Math.ceil((slots + 1) / 32);
   const pathBytes = Math.max(65536, vnodes * 96);
   const physical = planPhysical(options.physical ?? {});
   const pmem = planPmem(options.pmem ?? {}, frames);

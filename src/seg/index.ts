@@ -1,7 +1,7 @@
 export * from './address-space.ts';
 export * from './cache-snapshot.ts';
 export * from './create-spaces.ts';
-export type { RemapOptions } from './device-remap.ts';
+export * from './device-remap.ts';
 export * from './map-options.ts';
 export * from './pagelock-cache.ts';
 export * from './pagelock-kinds.ts';

@@ -17,7 +17,9 @@ export interface DeathPlan {
   /** Runs the operation and dies. */
   readonly victim: Thread;
   readonly recoverers: readonly SlotRecoverer[];
-  /** The operation; everything it changes lies in the region. */
+  /** Memory beside the region that stops with it: banks, what stands for a disk. */
+  readonly beside?: readonly Uint8Array[];
+  /** The operation; everything it changes lies in the region and beside it. */
   readonly operation: () => void;
   /** Called after each takeover with the number of the step. */
   readonly verify: (step: number) => void;
@@ -26,8 +28,12 @@ export interface DeathPlan {
 /** Stops the operation before every step, one run each; the region is at the end as it was. Returns the steps. */
 export function dieAtEveryStep(plan: DeathPlan): number {
   const { region, self, victim, recoverers, operation, verify } = plan;
-  const bytes = new Uint8Array(region.buffer);
-  const before = Uint8Array.from(bytes);
+  const memories = [new Uint8Array(region.buffer), ...(plan.beside ?? [])];
+  const copyAll = () => memories.map((bytes) => Uint8Array.from(bytes));
+  const putBack = (copies: readonly Uint8Array[]) => {
+    for (const [i, bytes] of memories.entries()) bytes.set(copies[i] as Uint8Array);
+  };
+  const before = copyAll();
   const { journal } = victim;
   const log1 = journal.log1.bind(journal);
   const log2 = journal.log2.bind(journal);
@@ -36,11 +42,11 @@ export function dieAtEveryStep(plan: DeathPlan): number {
   const log7MarkingAnd8 = journal.log7MarkingAnd8.bind(journal);
   const logRange = journal.logRange.bind(journal);
   for (let stop = 0; ; stop++) {
-    bytes.set(before);
+    putBack(before);
     let step = 0;
-    let stopped: Uint8Array | null = null;
+    let stopped: readonly Uint8Array[] | null = null;
     const count = () => {
-      if (step++ === stop) stopped = Uint8Array.from(bytes);
+      if (step++ === stop) stopped = copyAll();
     };
     journal.log1 = (address) => {
       count();
@@ -79,10 +85,10 @@ export function dieAtEveryStep(plan: DeathPlan): number {
       journal.logRange = logRange;
     }
     if (stopped === null) {
-      bytes.set(before);
+      putBack(before);
       return stop;
     }
-    bytes.set(stopped);
+    putBack(stopped);
     takeOver(self, victim.slot, recoverers);
     verify(stop);
   }

@@ -9,18 +9,28 @@ import { testSeed } from './support/seed.ts';
 const MEMORY_FOLDER = '/dev/shm';
 
 describe('the file exerciser', () => {
-  for (const [operations, workers, memory, replacement, onDisk] of [
-    [200_000, 1, '256 KiB', 'clock', false],
-    [20_000, 2, '4 MiB', 's3fifo', true],
-    [120_000, 2, '1 MiB', 'queues', false],
-    [60_000, 3, '768 KiB', 'clockPro', false],
+  for (const [operations, workers, memory, replacement, pageSize, onDisk] of [
+    [150_000, 1, '256 KiB', 'clock', 4096, false],
+    [50_000, 1, '1 MiB', 'clock', 16_384, false],
+    [20_000, 2, '4 MiB', 's3fifo', 65_536, true],
+    [120_000, 2, '1 MiB', 'queues', 4096, false],
+    [60_000, 3, '768 KiB', 'clockPro', 8192, false],
   ] as const) {
-    it(`finds no byte that differs in ${operations} operations of ${workers} workers in ${memory}, ${replacement}`, async () => {
+    it(`finds no byte that differs in ${operations} operations of ${workers} workers in ${memory}, ${replacement}, ${pageSize}`, async () => {
       const seed = testSeed(`fsx with ${workers} workers`, 7 * workers);
       const folder = !onDisk && existsSync(MEMORY_FOLDER) ? { folder: MEMORY_FOLDER } : {};
-      const result = await runFsx({ operations, workers, memory, replacement, seed, maxBytes: 500_000, ...folder });
+      const result = await runFsx({
+        operations,
+        workers,
+        memory,
+        replacement,
+        pageSize,
+        seed,
+        maxBytes: 500_000,
+        ...folder,
+      });
       const { tally, contended, pages, seconds } = result;
-      console.log(JSON.stringify({ workers, memory, replacement, tally, contended, pages, seconds }));
+      console.log(JSON.stringify({ workers, memory, replacement, pageSize, tally, contended, pages, seconds }));
       expect(result.problems).toEqual([]);
       expect(result.operations).toBeGreaterThanOrEqual(operations);
       expect(pages.writtenPages).toBeGreaterThan(1000);

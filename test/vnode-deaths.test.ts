@@ -178,7 +178,14 @@ const OPERATIONS: readonly {
 /** The file as one thread opens it. */
 function openOn(rooms: TestRooms, disk: VnodeStore): File {
   rooms.vnodes.setStore(VNODE_KIND.user, disk);
-  const facts = { kind: VNODE_KIND.user, detail: 0, joins: true, size: SIZE, stamp: new Int32Array(4) };
+  const facts = {
+    kind: VNODE_KIND.user,
+    detail: 0,
+    joins: true,
+    size: SIZE,
+    pageShift: null,
+    stamp: new Int32Array(4),
+  };
   return new File(rooms, rooms.vnodes.openNamed('the file', facts, true), true);
 }
 

@@ -14,6 +14,7 @@
  * INVARIANTS  I1 a worker writes into the frames of a request only while it is copying, which its asker's end waits for.
  *             I2 a row that is abandoned is freed by its server, or with it.
  *             I3 the remote worker takes no page lock: who holds one may be waiting for it.
+ *             I4 a row names its asker before it is posted; until then its state does.
  * LOCKING     A row belongs to its asker while claimed, done or failed, to its server in between; the state is changed by
  *             compare-and-swap.
  * COSTS       A round trip between two threads: some 20 us, and what is asked for.
@@ -30,13 +31,12 @@ import type { BoundTables, Region } from '../layout/region.ts';
 import type { VnodeIndex } from '../page/page-hash.ts';
 import { ALL_WAITERS, add, compareExchange, load, notify, store } from '../sync/atomics.ts';
 import { sleepAsync } from '../sync/mutex-async.ts';
-import { sleepOn } from '../sync/sleep.ts';
+import { deadlineOf, remainingMs, sleepOn } from '../sync/sleep.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
 
-/** States of a row. */
+/** States of a row. One that a thread has claimed and not posted yet holds the negative of its slot + 1. */
 export const IO_STATE = {
   free: 0,
-  claimed: 1,
   posted: 2,
   running: 3,
   copying: 4,
@@ -64,8 +64,11 @@ export const IO_OPERATION = {
   storeSync: 6,
 } as const;
 
-/** How long the end of an asker waits for a copy: the copier may have ended too. */
-const COPY_MS = 200;
+/**
+ * How long the end of an asker waits for a copy that was begun: the copier may have ended too. A copy takes microseconds, so
+ * only a machine that lets a thread stand still for so long could let bytes into a frame that somebody else has by then.
+ */
+const COPY_MS = 5000;
 
 /** How long one sleep of an asker lasts before it looks whether there is a keeper. */
 const LOOK_MS = 100;
@@ -220,13 +223,11 @@ export class IoRequests {
   }
 
   #claim(): IoRequest {
-    const { words, slot } = this.#thread;
+    const { words, tag } = this.#thread;
     for (let row = 0; row < this.#request.rowCount; row++) {
       const address = this.#request.state.address(row);
       if (load(words, address) !== IO_STATE.free) continue;
-      if (compareExchange(words, address, IO_STATE.free, IO_STATE.claimed) !== IO_STATE.free) continue;
-      this.#request.slot.put(row, slot);
-      return row;
+      if (compareExchange(words, address, IO_STATE.free, -tag) === IO_STATE.free) return row;
     }
     return fail('ENOMEM', 'io.ask', { requests: this.#request.rowCount }, 'too many requests are under way');
   }
@@ -274,11 +275,11 @@ export class IoRequests {
 function giveUp(thread: Thread, row: IoRequest): void {
   const { words, region } = thread;
   const address = region.tables.ioRequest.state.address(row);
-  const deadline = performance.now() + COPY_MS;
+  const deadline = deadlineOf(thread, COPY_MS);
   for (;;) {
     const state = load(words, address);
     if (state === IO_STATE.free || state === IO_STATE.abandoned) return;
-    if (state === IO_STATE.copying && performance.now() < deadline) {
+    if (state === IO_STATE.copying && remainingMs(thread, deadline) > 0) {
       sleepOn(thread, address, state, 1);
       thread.clearWait();
       continue;
@@ -292,8 +293,10 @@ function giveUp(thread: Thread, row: IoRequest): void {
 export function recoverIo(self: Thread, dead: SlotIndex): void {
   const { ioRequest } = self.region.tables;
   for (let row = 0; row < ioRequest.rowCount; row++) {
-    if (load(self.words, ioRequest.state.address(row)) === IO_STATE.free) continue;
-    if (ioRequest.slot.get(row) === dead) giveUp(self, row);
+    const state = load(self.words, ioRequest.state.address(row));
+    // Whose a row is says its state while it is claimed, and its slot from then on: before that it may name an earlier one.
+    const isItsOwn = state < 0 ? state === -(dead + 1) : ioRequest.slot.get(row) === dead;
+    if (state !== IO_STATE.free && isItsOwn) giveUp(self, row);
   }
 }
 

@@ -36,7 +36,7 @@ export function prove(title: string, scenario: Scenario, bounds: Bounds): Explor
   console.log(
     `explored ${title} (${switches}${death}${time}): ${result.states} states, ${result.steps} steps, ${result.ends} final states`,
   );
-  if (result.violation !== null) console.log(`schedule: ${result.violation.schedule}`);
+  if (result.violation !== null) console.log(`${result.violation.message}; schedule: ${result.violation.schedule}`);
   expect(result.violation).toBeNull();
   expect(result.complete).toBe(true);
   return result;

@@ -30,6 +30,8 @@ export interface FsxOptions {
   readonly seed: number;
   readonly memory: string;
   readonly replacement: ReplacementName;
+  /** Bytes of a page of the files. */
+  readonly pageSize: number;
   /** Largest size of a file. */
   readonly maxBytes: number;
   /** Where the files lie while it runs. Default: the system's folder for such things. */
@@ -50,9 +52,9 @@ export interface FsxResult {
 
 /** Runs; resolves when all workers have ended and the files were compared. */
 export async function runFsx(options: FsxOptions): Promise<FsxResult> {
-  const { operations, workers, seed, maxBytes, memory, replacement, folder = tmpdir() } = options;
+  const { operations, workers, seed, maxBytes, memory, replacement, pageSize, folder = tmpdir() } = options;
   const directory = mkdtempSync(join(folder, 'pagewright-fsx-'));
-  const vm = boot({ memory, replacement, bankSize: '64 KiB', slots: workers + 4 });
+  const vm = boot({ memory, replacement, bankSize: Math.max(65_536, 4 * pageSize), slots: workers + 4 });
   const start = performance.now();
   const turns = emptyModel(maxBytes, true);
   const turn = new Int32Array(new SharedArrayBuffer(4));
@@ -70,6 +72,7 @@ export async function runFsx(options: FsxOptions): Promise<FsxResult> {
           operations: Math.ceil(operations / workers),
           paths: pathsOf(directory, number),
           maxBytes,
+          pageSize,
           turns,
           turn,
           stripes: model,

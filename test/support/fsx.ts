@@ -45,7 +45,8 @@ export const OPERATIONS = [
 ] as const;
 
 const PAGE_BYTES = 4096;
-const MAP_BYTES_MAX = 31 * PAGE_BYTES;
+/** A mapping covers at most so much, counted from the page in which it begins. */
+const MAP_BYTES_MAX = 32 * PAGE_BYTES;
 
 /** Bytes of the banks that an exerciser may use: for reads to them and writes from them. */
 export interface BankRoom {
@@ -63,12 +64,21 @@ export class Exerciser {
   readonly #random: Prng;
   readonly #bytes: Uint8Array;
   readonly #bank: BankRoom;
+  readonly #pageSize: number;
   #file: File;
 
   /** @param open opens the file at `path` for writing. */
-  constructor(open: () => File, path: string, model: Model, random: Prng, bank: BankRoom) {
+  constructor(
+    open: () => File,
+    path: string,
+    model: Model,
+    random: Prng,
+    bank: BankRoom,
+    pageSize: number = PAGE_BYTES,
+  ) {
     this.#open = open;
     this.#bank = bank;
+    this.#pageSize = pageSize;
     this.#path = path;
     this.#model = model;
     this.#random = random;
@@ -231,7 +241,8 @@ export class Exerciser {
     this.#count(access === 'read' ? 'mapRead' : 'mapWrite');
     if (this.#size === 0) return;
     const offset = this.#offset(this.#size - 1);
-    const length = Math.min(1 + this.#length(), MAP_BYTES_MAX, this.#size - offset);
+    const lengthMax = offset - (offset % this.#pageSize) + MAP_BYTES_MAX - offset;
+    const length = Math.min(1 + this.#length(), lengthMax, this.#size - offset);
     const mapping: Mapping = this.#file.map(offset, length, access);
     try {
       this.#compare(`map ${access}`, Buffer.concat(mapping.views()), offset, length);

@@ -19,6 +19,8 @@ export interface FsxWorkerData {
   readonly operations: number;
   readonly paths: FsxPaths;
   readonly maxBytes: number;
+  /** Bytes of a page of the files. */
+  readonly pageSize: number;
   /** The model of the file that all take turns on, and the word that says whose turn it is. */
   readonly turns: Model;
   readonly turn: Int32Array;
@@ -43,13 +45,15 @@ const BANK_BYTES = 8192;
 const data = workerData as FsxWorkerData;
 const vm = attach(data.vm);
 const random = new Prng(data.seed, data.number + 1);
-const opener = (path: string) => () => vm.open(path, { mode: 'rw', create: true });
+const opener = (path: string) => () => vm.open(path, { mode: 'rw', create: true, pageSize: data.pageSize });
 const address = vm.heap.alloc(BANK_BYTES);
 const bank = { address, bytes: vm.banks.view(address, BANK_BYTES) };
-const own = new Exerciser(opener(data.paths.own), data.paths.own, emptyModel(data.maxBytes, false), random, bank);
-const turns = new Exerciser(opener(data.paths.turns), data.paths.turns, data.turns, random, bank);
-const stripes = vm.open(data.paths.stripes, { mode: 'rw', create: true });
-const log = vm.open(data.paths.log, { mode: 'rw', create: true });
+const { pageSize, paths } = data;
+const ownModel = emptyModel(data.maxBytes, false);
+const own = new Exerciser(opener(paths.own), paths.own, ownModel, random, bank, pageSize);
+const turns = new Exerciser(opener(paths.turns), paths.turns, data.turns, random, bank, pageSize);
+const stripes = opener(paths.stripes)();
+const log = opener(paths.log)();
 const tally: Record<string, number> = {};
 let records = 0;
 

@@ -1,6 +1,6 @@
 /**
- * `npm run fsx -- --ops N --seed S --workers N,N --memory SIZE,SIZE --replacement NAME,NAME --round N --log FILE`: the file
- * exerciser, for as long as one likes.
+ * `npm run fsx -- --ops N --seed S --workers N,N --memory SIZE,SIZE --round N --log FILE`: the file exerciser, for as long as one
+ * likes.
  *
  * A run is a row of rounds, each a system of its own with a seed of its own; where lists are given, the seed of a round
  * chooses from them. With `--log` every round that ends adds a line to a file, and rounds that the file has are passed over:
@@ -9,7 +9,7 @@
 
 import { appendFileSync, existsSync, readFileSync } from 'node:fs';
 import { parseArgs } from 'node:util';
-import { Prng } from 'pagewright/base';
+import { Prng, parseSize } from 'pagewright/base';
 import type { ReplacementName } from 'pagewright/layout';
 import { type FsxOptions, runFsx } from '../support/fsx-run.ts';
 
@@ -21,6 +21,7 @@ const HELP = `npm run fsx -- [options]
   --workers N,...      workers, chosen by each round's seed (1,2,3)
   --memory SIZE,...    memory ("256 KiB,1 MiB,4 MiB")
   --replacement P,...  clock, s3fifo, clockPro or queues (all)
+  --page-size N,...    bytes of a page, where memory has 16 of them for each worker (4096,4096,8192,16384,65536)
   --max N              largest size of a file (700000)
   --folder PATH        where the files lie meanwhile (the system's folder for such things)
   --log FILE           adds a line for each round, and goes on where the file ends
@@ -34,6 +35,7 @@ const { values } = parseArgs({
     workers: { type: 'string', default: '1,2,3' },
     memory: { type: 'string', default: '256 KiB,1 MiB,4 MiB' },
     replacement: { type: 'string', default: 'clock,s3fifo,clockPro,queues' },
+    'page-size': { type: 'string', default: '4096,4096,8192,16384,65536' },
     max: { type: 'string', default: '700000' },
     folder: { type: 'string' },
     log: { type: 'string' },
@@ -45,11 +47,16 @@ const { values } = parseArgs({
 function planOf(seed: number, operations: number): FsxOptions {
   const random = new Prng(seed, 0x665);
   const choose = (list: string) => random.pick(list.split(',')).trim();
+  const workers = whole('workers', choose(values.workers));
+  const memory = choose(values.memory);
+  const pageSize = whole('page-size', choose(values['page-size']));
+  const hasRoom = 16 * workers * pageSize <= parseSize(memory);
   return {
     operations,
     seed,
-    workers: whole('workers', choose(values.workers)),
-    memory: choose(values.memory),
+    workers,
+    memory,
+    pageSize: hasRoom ? pageSize : 4096,
     replacement: choose(values.replacement) as ReplacementName,
     maxBytes: whole('max', values.max),
     ...(values.folder === undefined ? {} : { folder: values.folder }),

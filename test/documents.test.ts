@@ -46,6 +46,25 @@ describe('README', () => {
   });
 });
 
+describe('docs/arenas.md', () => {
+  const text = readFileSync(join(ROOT, 'docs/arenas.md'), 'utf8');
+  const programs = [...text.matchAll(/^## (.*)$|^```js\n([\s\S]*?)^```$/gm)];
+  let title = '';
+  for (const [, heading, program] of programs) {
+    title = heading ?? title;
+    if (program === undefined) continue;
+    it(`has a program that runs: ${title}`, async () => {
+      const args = ['--input-type=module', '--eval', program];
+      const { stderr } = await run(process.execPath, args, { cwd: ROOT, timeout: 60_000 });
+      expect(stderr).toBe('');
+    });
+  }
+
+  it('has programs', () => {
+    expect(programs.filter(([, heading]) => heading === undefined)).toHaveLength(6);
+  });
+});
+
 describe('docs/locking.md', () => {
   it('lists every rank with its number, in order', () => {
     const text = readFileSync(join(ROOT, 'docs/locking.md'), 'utf8');

@@ -1,7 +1,8 @@
 /** The programs in examples/ run as their first lines say, and print what they promise. */
 
 import { execFile } from 'node:child_process';
-import { readdirSync, readFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { describe, expect, it } from 'vitest';
@@ -38,6 +39,20 @@ describe('examples', () => {
     expect(new Set(pairs.flat()).size).toBe(6);
     for (const [first, second] of pairs) expect([first % 2, second]).toEqual([0, first + 1]);
     expect(text).toContain('after one worker was terminated: 4 ports and 2000 IDs in use');
+  });
+
+  it('charges two tenants, and records what replays exactly', { timeout: SECONDS }, async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'pagewright-example-'));
+    const file = join(folder, 'leases.jsonl');
+    try {
+      const { stdout, stderr } = await run(process.execPath, ['examples/leases.mjs', file], { cwd: ROOT });
+      expect(stderr).toBe('');
+      expect(stdout).toMatch(/^red: 254 of 300, 3 refused\nblue: 174 of 200, 5 refused\n\d+ lines recorded\n$/);
+      const replay = await run(process.execPath, ['dist/release/cli/main.js', 'replay', file], { cwd: ROOT });
+      expect(replay.stdout).toMatch(/leases/);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 
   it('computes in place with WebAssembly', { timeout: SECONDS }, async () => {

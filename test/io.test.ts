@@ -117,6 +117,46 @@ describe('a resource behind HTTP', () => {
     nothingLeft();
   });
 
+  it('is looked at again by revalidate, waiting or not, which turns to the version that it has now', async () => {
+    await set({ size: 100_000, seed: 5, tag: '"a"' });
+    const file = vm.openRemote(`${address}/again`);
+    const other = vm.openRemote(`${address}/again`);
+    file.read(0, 10);
+    expect(file.isChanged()).toBe(false);
+    expect(file.revalidate()).toBe(false);
+    expect(await file.revalidateAsync()).toBe(false);
+    await set({ size: 120_000, seed: 6, tag: '"b"' });
+    expect(file.isChanged()).toBe(true);
+    expect(file.read(0, 10)).toEqual(pattern(5, 0, 10));
+    expect(() => file.read(99_000, 10)).toThrow(/ESTALE/);
+    const before = file.vnode;
+    expect(await file.revalidateAsync()).toBe(true);
+    expect(file.vnode).not.toBe(before);
+    expect(file.size).toBe(120_000);
+    expect(await file.readAsync(99_000, 50_000)).toEqual(pattern(6, 99_000, 21_000));
+    // Who does not look again goes on with what is in memory, and comes to the same pages when it does.
+    expect(other.read(0, 10)).toEqual(pattern(5, 0, 10));
+    expect(other.revalidate()).toBe(true);
+    expect(other.vnode).toBe(file.vnode);
+    await set({ size: 120_000, seed: 7, tag: '"c"' });
+    const controller = new AbortController();
+    const given = file.revalidateAsync({ signal: controller.signal });
+    controller.abort();
+    await expect(given).rejects.toThrow(/ECANCELED/);
+    expect(file.revalidate()).toBe(true);
+    expect(file.read(0, 5)).toEqual(pattern(7, 0, 5));
+    await set({ size: 120_000, seed: 7, tag: '"c"', failures: 1000 });
+    expect(() => file.revalidate()).toThrow(/EIO.*503/);
+    expect(file.read(0, 5)).toEqual(pattern(7, 0, 5));
+    for (const each of [file, other]) each.close();
+    await until(() => {
+      const { state } = vm.region.tables.ioRequest;
+      for (let row = 0; row < vm.region.tables.ioRequest.rowCount; row++) if (state.get(row) !== 0) return false;
+      return true;
+    }, 'what was given up is served');
+    nothingLeft();
+  });
+
   it('that changes is an error, never a mixture; the next open sees the new one', async () => {
     await set({ size: 100_000, seed: 1 });
     const file = await vm.openRemoteAsync(`${address}/b`);

@@ -3,6 +3,7 @@
 import { closeSync, openSync, readFileSync, readSync, writeSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
+import { crc32 } from 'node:zlib';
 import { boot, shutDown, type VirtualMemory } from 'pagewright';
 import { Prng } from 'pagewright/base';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
@@ -104,6 +105,56 @@ describe('checksums', () => {
     expect(() => again.read(7 * PAGE + 50, 10)).toThrow(/EIO/);
     expect(again.read(8 * PAGE + 8, 10)).toEqual(new Uint8Array(10).fill(9));
     again.close();
+    expect(vm.vnodes.dropUnused()).toBe(0);
+  });
+
+  it('are those of whole pages of 16 KiB, and scans come through them too', () => {
+    const large = 16_384;
+    const path = scratch.file('a', 0);
+    const options = { mode: 'rw', hooks: { module, export: 'checksums' }, pageSize: large } as const;
+    const file = vm.open(path, options);
+    for (let index = 0; index < 20; index++) file.write(index * large, new Uint8Array(large).fill(index + 1));
+    file.write(3 * large + 9000, Uint8Array.of(77));
+    file.sync();
+    file.close();
+    expect(vm.vnodes.dropUnused()).toBe(0);
+    // One sum for each page, in its last bytes, and none inside.
+    const bytes = readFileSync(path);
+    expect(bytes.length).toBe(20 * large);
+    for (let index = 0; index < 20; index++) {
+      expect(bytes[index * large + PAGE - 1]).toBe(index + 1);
+      const page = bytes.subarray(index * large, (index + 1) * large);
+      expect(page.readUInt32LE(large - 4)).toBe(crc32(page.subarray(0, -4)));
+    }
+    const descriptor = openSync(path, 'r+');
+    writeSync(descriptor, Buffer.of(99), 0, 1, 7 * large + 5000);
+    closeSync(descriptor);
+    const again = vm.open(path, { ...options, mode: 'r' });
+    const target = new Uint8Array(4 * large);
+    expect(again.read(0, target)).toBe(4 * large);
+    expect(target[3 * large + 9000]).toBe(77);
+    expect(() => again.read(4 * large, target)).toThrow(/EIO.*page=7.*checksum/);
+    scratch.file('a', 5 * large, 3);
+    expect(again.revalidate()).toBe(true);
+    // What was chosen at the open holds for the new contents as well.
+    expect(() => again.read(0, 10)).toThrow(/EIO.*page=0.*checksum/);
+    again.close();
+    expect(vm.vnodes.dropUnused()).toBe(0);
+  });
+
+  it('wait for the log of whole pages, with an LSN behind the first frame', () => {
+    const path = scratch.file('a', 4 * 65_536);
+    expect(() => vm.open(path, { pageSize: 8192, lsnOffset: 8185 })).toThrow(/EINVAL.*lsnOffset.*inside each page/);
+    const file = vm.open(path, { mode: 'rw', pageSize: 65_536, lsnOffset: 40_000 });
+    const lsn = Buffer.alloc(8);
+    lsn.writeBigUInt64LE(50n);
+    file.write(65_536 + 40_000, lsn);
+    file.write(65_536, Uint8Array.of(1));
+    expect(() => file.sync()).toThrow(/EBUSY.*index=1.*lsn=50/);
+    file.logged(50);
+    file.sync();
+    expect(readFileSync(path)[65_536]).toBe(1);
+    file.close();
     expect(vm.vnodes.dropUnused()).toBe(0);
   });
 });

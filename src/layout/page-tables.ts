@@ -115,6 +115,7 @@ export const vnodeTable = table('vnode', 'vnodes', 'columns', {
   written: i32('A', '1 when we have written to the file since its stamp was taken'),
   pageShift: i32('L', 'a page of the vnode has 1 << pageShift frames'),
   modifiedMax: i32('A', 'frames that may be modified before writers write back, 0 no limit'),
+  allocates: i32('A', '1: the file gets its blocks when it becomes longer'),
 });
 
 /** Buckets of the vnode hash. */

@@ -105,11 +105,13 @@ export class PageDrops {
 
   /**
    * Puts the clean pages of a range that nobody uses on the cache list, lower indices first; returns how many. Large pages
-   * do not go there.
+   * do not go there, nor does any where there are cached mappings.
    */
   retire(vnode: VnodeIndex, first: number, count: number): number {
     let retired = 0;
-    if (this.#shapes.framesOf(vnode) > 1) return 0;
+    // Cached mappings keep a list of clean pages of their own.
+    const { state } = this.#thread.region.tables.mappingCache;
+    if (this.#shapes.framesOf(vnode) > 1 || state.get(0) !== 0) return 0;
     for (let index = first; index < first + count; index++) {
       const frame = this.#hash.find(vnode, index);
       if (frame < 0 || this.#cache.has(frame) || !this.#holds.tryExclusive(frame)) continue;

@@ -100,7 +100,10 @@ export class Frames {
     this.#spareHolders.push(giveSpares);
   }
 
-  /** Tells them. True when that freed frames. Called without locks of rank arena or later. */
+  /**
+   * Tells them. True when that freed frames. Called without locks of rank arena or later. Whoever holds any other lock, such as a
+   * vnode's, leaves the telling to the pagedaemon: those who keep spares have locks of lower ranks.
+   */
   press(): boolean {
     // What is told may itself look for frames.
     if (this.#pressing) return false;
@@ -108,7 +111,8 @@ export class Frames {
     const before = this.core.free;
     try {
       this.caches.drain();
-      for (const giveSpares of this.#spareHolders) giveSpares();
+      if (this.#thread.heldCount > 0) this.watermarks.kick();
+      else for (const giveSpares of this.#spareHolders) giveSpares();
     } finally {
       this.#pressing = false;
     }

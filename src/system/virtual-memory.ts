@@ -57,6 +57,7 @@ import {
   MemoryStore,
   type OpenOptions,
   type ProviderOptions,
+  RemoteStore,
   recoverIo,
   recoverVnodes,
   UserStore,
@@ -402,7 +403,7 @@ export class VirtualMemory {
     const { banks, thread, callbacks, io } = this;
     this.vnodes.setHooks(new HookedPages(thread, callbacks));
     this.vnodes.setStore(VNODE_KIND.memory, new MemoryStore(banks));
-    this.vnodes.setStore(VNODE_KIND.remote, new AsyncStore(io, false));
+    this.vnodes.setStore(VNODE_KIND.remote, new RemoteStore(thread, io));
     this.vnodes.setStore(VNODE_KIND.user, new UserStore(thread, banks, callbacks, new AsyncStore(io, true)));
   }
 

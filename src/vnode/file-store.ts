@@ -14,7 +14,8 @@
  *             a file that others cut look like one that was not written yet.
  * COSTS       One system call for a run of pages.
  * FAILURE     `EIO`, `ENOSPC`, `EACCES`, `ENOENT`, `ESTALE` with the cause; failures of writes are noted for all openers.
- * REJECTED    Making the file longer with every write that extends it: a system call for each small append.
+ * REJECTED    Making the file longer with every write that extends it: a system call for each small append. Who wants to hear
+ *             of a full disk at once opens with `allocate`.
  * REFERENCES  docs/glossary.md: vnode.
  */
 
@@ -43,6 +44,9 @@ import type { VnodeStore } from './vnode-store.ts';
 
 /** Writes that may bring nothing, one after another, before the file counts as full. */
 const EMPTY_WRITES_MAX = 8;
+
+/** Zeros written at a time. */
+const ZERO_BYTES = 2 ** 20;
 
 /** The store as one thread uses it. */
 export class FileStore implements VnodeStore {
@@ -139,8 +143,24 @@ export class FileStore implements VnodeStore {
     this.#vnode.written.put(vnode, 1);
   }
 
+  /** Zeros behind the size: the file system then has blocks for them. */
+  allocate(vnode: VnodeIndex, from: number, end: number): void {
+    const descriptor = this.#descriptors.forWriting(vnode);
+    const zeros = new Uint8Array(Math.min(ZERO_BYTES, end - from));
+    this.#vnode.written.put(vnode, 1);
+    try {
+      for (let at = from; at < end; at += zeros.length) {
+        this.#write(descriptor, [zeros.subarray(0, Math.min(zeros.length, end - at))], at);
+      }
+    } catch (error) {
+      ftruncateSync(descriptor, from);
+      throw error;
+    }
+    this.#raiseDiskSize(vnode, end);
+  }
+
   /** What the file system says about the file now. Throws `ESTALE` when it is no regular file any more. */
-  facts(vnode: VnodeIndex): FileFacts {
+  look(vnode: VnodeIndex): FileFacts {
     const facts = factsOf(this.#descriptors.forReading(vnode));
     return facts ?? fail('ESTALE', 'vnodes.facts', { vnode }, 'this is no regular file any more');
   }

@@ -11,6 +11,7 @@ export * from './page-hooks.ts';
 export * from './path-heap.ts';
 export * from './provider.ts';
 export * from './remote-client.ts';
+export * from './remote-store.ts';
 export * from './user-store.ts';
 export * from './vnode-kinds.ts';
 export * from './vnode-sizes.ts';

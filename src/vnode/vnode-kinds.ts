@@ -25,6 +25,8 @@ export const VNODE_KIND = {
   user: 5,
   /** Anonymous memory of address spaces. */
   anon: 6,
+  /** A name that stands for a common vnode, whose pages are its own; the first words of its stamp say which. */
+  block: 7,
 } as const;
 
 /** What a new row starts with. */

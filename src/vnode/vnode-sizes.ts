@@ -11,7 +11,8 @@
  *               |<------- sizePeak: nothing but zeros behind it, in pages and in the file system -->|
  *               |<- diskSize: at least so much is in the file system ->|
  *
- *             extend     1 what a death has left between size and sizePeak is cleaned   2 sizePeak = end
+ *             extend     1 what a death has left between size and sizePeak is cleaned   2 sizePeak = end; with `allocate` the
+ *                        file gets zeros up to there, or says that it is full
  *                        3 pages made, marked, filled   4 size = end   5 pages marked again
  *             cut        1 size = end   2 pages behind it dropped, those that others hold waited for while they are written back
  *                        3 the file is cut   4 what is still in memory behind the end: dropped or zeroed   5 sizePeak = end
@@ -74,6 +75,8 @@ export class VnodeSizes {
     if (this.#vnode.pagePeak.get(vnode) < end) this.#put(this.#vnode.pagePeak, vnode, end);
     if (this.#vnode.sizePeak.get(vnode) < end) this.#put(this.#vnode.sizePeak, vnode, end);
     if (VERIFY) faultPoint(this.#thread, 'vnode.extend.bounded');
+    const size = this.#vnode.size.get(vnode);
+    if (size < end && this.#vnode.allocates.get(vnode) !== 0) this.#store.allocate?.(vnode, size, end);
   }
 
   /** Step 4 of extending. The pages must be marked as modified again afterwards. Under the exclusive lock. */

@@ -3,6 +3,13 @@
 import type { VnodeIndex } from '../page/page-hash.ts';
 import type { PageStore } from '../page/page-store.ts';
 
+/** What a store says about a vnode when it looks again. */
+export interface VnodeLook {
+  readonly size: number;
+  /** Words that differ when the contents may have changed: times of a file, version of a resource. */
+  readonly stamp: Int32Array;
+}
+
 /** The store of one kind of vnodes. */
 export interface VnodeStore extends PageStore {
   /** Makes what `write` took durable; `dataOnly` leaves out times and the like. Throws `EIO` and others. */
@@ -14,4 +21,11 @@ export interface VnodeStore extends PageStore {
    * fewer when the store has not got all of them. Throws what `fill` throws. Without it every read goes through pages.
    */
   read?(vnode: VnodeIndex, position: number, target: Uint8Array, at: number, length: number): number;
+  /** Looks at what is below now. Without it a vnode never changes but by us. Throws `EIO` and others. */
+  look?(vnode: VnodeIndex): VnodeLook;
+  /**
+   * Makes sure that bytes `from` to `end - 1`, behind the size, can be written later; they read as zeros. Throws `ENOSPC` when
+   * there is no room, and then what lies below is as it was. Without it, that shows only when pages are written back.
+   */
+  allocate?(vnode: VnodeIndex, from: number, end: number): void;
 }

@@ -141,7 +141,7 @@ export class VnodeTable {
   inherit(row: VnodeIndex, from: VnodeIndex): void {
     const { journal } = this.#thread;
     this.#mutex.enter();
-    for (const column of [this.#vnode.detail, this.#vnode.lsnOffset, this.#vnode.modifiedMax]) {
+    for (const column of [this.#vnode.detail, this.#vnode.lsnOffset, this.#vnode.modifiedMax, this.#vnode.allocates]) {
       if (column.get(row) === 0) journal.set(column, row, column.get(from));
     }
     this.#mutex.exit();
@@ -282,6 +282,7 @@ export class VnodeTable {
     journal.set(vnode.written, row, 0);
     journal.set(vnode.pageShift, row, facts.pageShift ?? 0);
     journal.set(vnode.modifiedMax, row, 0);
+    journal.set(vnode.allocates, row, 0);
     for (let lane = 0; lane < 4; lane++) {
       journal.setAt(vnode.identity, row, lane, facts.identity[lane] as number);
       journal.setAt(vnode.stamp, row, lane, facts.stamp[lane] as number);

@@ -31,7 +31,6 @@ import type { Banks } from '../phys/banks.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
 import { DESCRIPTORS_MAX } from './descriptors.ts';
 import { FileDescriptors } from './file-descriptors.ts';
-import type { FileFacts } from './file-facts.ts';
 import { FileStore } from './file-store.ts';
 import { type OpenOptions, type OpenPlan, planOpen } from './open-options.ts';
 import type { HookedPages } from './page-hooks.ts';
@@ -39,9 +38,9 @@ import { PATH_BYTES_MAX } from './path-heap.ts';
 import { hashWords } from './remote-client.ts';
 import { VNODE_KIND, type VnodeFacts } from './vnode-kinds.ts';
 import { VnodeSizes } from './vnode-sizes.ts';
-import type { VnodeStore } from './vnode-store.ts';
+import type { VnodeLook, VnodeStore } from './vnode-store.ts';
 import { VnodeTable } from './vnode-table.ts';
-import { WriteErrors } from './write-errors.ts';
+import { modifyAgain, WriteErrors } from './write-errors.ts';
 
 /** Largest file: page indices are 32-bit. */
 const PAGES_MAX = 0x7fffffff;
@@ -121,14 +120,15 @@ export class Vnodes implements VnodeStore {
     const file = this.#descriptors.open(absolute, plan, 'vnodes.open');
     let vnode: VnodeIndex;
     try {
-      vnode = this.#intern(file, bytes, plan.writable, plan.pageShift);
+      vnode = this.#intern({ ...file, kind: VNODE_KIND.file, pageShift: plan.pageShift }, bytes, plan.writable);
     } catch (error) {
       closeSync(file.descriptor);
       throw error;
     }
     this.#count(vnode, plan.writable);
     this.#descriptors.keep(vnode, file.descriptor, plan.writable);
-    if (plan.tied !== null || plan.truncate || plan.modifiedMax !== null) this.#finishOpen(vnode, plan);
+    if (plan.tied !== null || plan.truncate || plan.modifiedMax !== null || plan.allocate)
+      this.#finishOpen(vnode, plan);
     return vnode;
   }
 
@@ -164,10 +164,35 @@ export class Vnodes implements VnodeStore {
     this.#table.release(vnode, slot);
   }
 
-  /** True while this thread has the vnode open, for writing if `writable`. */
-  isOpenHere(vnode: VnodeIndex, writable: boolean): boolean {
-    const opens = this.#opens.get(vnode);
-    return opens !== undefined && (!writable || opens.writers > 0);
+  /**
+   * Opens a block vnode: a name that stands for a common vnode, which is open here. Throws `EINVAL` while others have the name
+   * open for another one.
+   */
+  openBlock(name: string, common: VnodeIndex, writable: boolean): VnodeIndex {
+    this.#requireOpen(common, 'vnodes.openBlock');
+    const stamp = Int32Array.of(common, this.#vnode.generation.get(common), 0, 0);
+    const facts = { kind: VNODE_KIND.block, size: 0, stamp, detail: 0, joins: true, pageShift: null };
+    for (;;) {
+      const block = this.openNamed(`block ${name}`, facts, writable);
+      if (this.#hasStamp(block, stamp)) return block;
+      this.close(block, writable);
+      if (this.#table.isOpen(block)) {
+        fail('EINVAL', 'vnodes.openBlock', { name }, 'the name stands for another file that somebody has open by it');
+      }
+      this.#table.makeStale(block);
+    }
+  }
+
+  /** The vnode whose pages stand for this one: its common vnode for a block vnode, itself for any other. */
+  commonOf(vnode: VnodeIndex): VnodeIndex {
+    return this.#vnode.kind.get(vnode) === VNODE_KIND.block ? this.#vnode.stamp.at(vnode, 0) : vnode;
+  }
+
+  /** Throws `ESTALE` unless this thread has the vnode open, and `EACCES` unless it may write to it if `writable`. */
+  requireAccess(vnode: VnodeIndex, writable: boolean): void {
+    const opens = this.#requireOpen(vnode, 'vnodes.requireAccess');
+    if (!writable || opens.writers > 0) return;
+    fail('EACCES', 'vnodes.requireAccess', { vnode }, "it is open for reading only; open it with mode 'rw'");
   }
 
   /**
@@ -220,7 +245,7 @@ export class Vnodes implements VnodeStore {
       this.sync(vnode, dataOnly);
     } catch (error) {
       this.errors.note(vnode, error);
-      this.#modifyAll(vnode);
+      modifyAgain(this.#region, this.#pages, vnode);
       throw error;
     }
     this.#restamp(vnode);
@@ -229,18 +254,18 @@ export class Vnodes implements VnodeStore {
   /**
    * Looks at the file again. Returns the same vnode when size and times are what they were, else a new one, open in its
    * place; pages of the old one stay with those who have it open. While somebody has the file open for writing, it stays
-   * one vnode: modified pages are written back, the others forgotten, and the size is what the file has then.
+   * one vnode: modified pages are written back, the others forgotten, and the size is what the file has then. Resources behind
+   * HTTP have a version in place of times. `look` is what the store has said, if it was asked already.
    */
-  revalidate(vnode: VnodeIndex, writable = false): VnodeIndex {
+  revalidate(vnode: VnodeIndex, writable = false, look?: VnodeLook): VnodeIndex {
     const opens = this.#requireOpen(vnode, 'vnodes.revalidate');
-    if (this.#vnode.kind.get(vnode) !== VNODE_KIND.file) return vnode;
+    const store = this.#store(vnode);
+    if (store.look === undefined) return vnode;
     if (this.#table.isWritten(vnode, this.#pages)) {
       this.#refresh(vnode);
       return vnode;
     }
-    const facts = this.#files.facts(vnode);
-    const path = new TextEncoder().encode(this.#table.path(vnode));
-    const next = this.#intern(facts, path, writable, this.#vnode.pageShift.get(vnode));
+    const next = this.#internAgain(vnode, look ?? store.look(vnode), writable);
     if (next === vnode) return vnode;
     this.#table.inherit(next, vnode);
     this.#count(next, writable);
@@ -255,11 +280,10 @@ export class Vnodes implements VnodeStore {
    */
   isChanged(vnode: VnodeIndex): boolean {
     this.#requireOpen(vnode, 'vnodes.isChanged');
-    if (this.#vnode.kind.get(vnode) !== VNODE_KIND.file) return false;
-    if (this.#table.isWritten(vnode, this.#pages)) return false;
-    const facts = this.#files.facts(vnode);
-    if (facts.size !== this.#vnode.size.get(vnode)) return true;
-    return facts.stamp.some((word, lane) => word !== this.#vnode.stamp.at(vnode, lane));
+    const store = this.#store(vnode);
+    if (store.look === undefined || this.#table.isWritten(vnode, this.#pages)) return false;
+    const { size, stamp } = store.look(vnode);
+    return size !== this.#vnode.size.get(vnode) || !this.#hasStamp(vnode, stamp);
   }
 
   /** Bytes of a vnode. */
@@ -275,6 +299,11 @@ export class Vnodes implements VnodeStore {
   /** Path or name of a vnode that somebody has open. */
   nameOf(vnode: VnodeIndex): string {
     return this.#table.path(vnode);
+  }
+
+  /** The address of a vnode behind HTTP; null for any other. */
+  remoteName(vnode: VnodeIndex): string | null {
+    return this.#vnode.kind.get(vnode) === VNODE_KIND.remote ? this.#table.path(vnode) : null;
   }
 
   /** Number, generation, path and size of a vnode that this thread has open. */
@@ -328,6 +357,10 @@ export class Vnodes implements VnodeStore {
     this.#store(vnode).truncate(vnode, size);
   }
 
+  allocate(vnode: VnodeIndex, from: number, end: number): void {
+    this.#store(vnode).allocate?.(vnode, from, end);
+  }
+
   #store(vnode: VnodeIndex): VnodeStore {
     const kind = this.#vnode.kind.get(vnode);
     return (
@@ -337,9 +370,10 @@ export class Vnodes implements VnodeStore {
   }
 
   /** The rest of an open; when it fails, the vnode is closed again. */
-  #finishOpen(vnode: VnodeIndex, { tied, truncate, writable, modifiedMax }: OpenPlan): void {
+  #finishOpen(vnode: VnodeIndex, { tied, truncate, writable, modifiedMax, allocate }: OpenPlan): void {
     try {
       if (modifiedMax !== null) this.#vnode.modifiedMax.put(vnode, modifiedMax);
+      if (allocate) this.#vnode.allocates.put(vnode, 1);
       if (tied !== null) this.#table.locked(() => this.hooked.tie(vnode, tied));
       if (truncate) this.sizes.truncate(vnode, 0);
     } catch (error) {
@@ -362,36 +396,35 @@ export class Vnodes implements VnodeStore {
 
   /** Takes over the times of a file that we have written to; those of others are left to be noticed. */
   #restamp(vnode: VnodeIndex): void {
-    if (this.#vnode.written.get(vnode) !== 0) this.#table.restamp(vnode, this.#files.facts(vnode).stamp);
+    if (this.#vnode.written.get(vnode) !== 0) this.#table.restamp(vnode, this.#files.look(vnode).stamp);
   }
 
   #refresh(vnode: VnodeIndex): void {
     this.#pages.writeBack(vnode, 0, Number.POSITIVE_INFINITY, this);
-    const facts = this.#files.facts(vnode);
+    const facts = this.#files.look(vnode);
     const { pageSize } = this.#region.geometry;
     this.#pages.drop(vnode, Math.ceil(this.#vnode.pagePeak.get(vnode) / pageSize));
     if (facts.size !== this.size(vnode)) this.sizes.follow(vnode, facts.size);
     this.#table.restamp(vnode, facts.stamp);
   }
 
-  /** After a sync that failed the file system may have forgotten what it had accepted. */
-  #modifyAll(vnode: VnodeIndex): void {
-    const { page } = this.#region.tables;
-    for (let frame = 0; frame < page.rowCount; frame++) {
-      if (page.vnode.get(frame) !== vnode + 1) continue;
-      const held = this.#pages.hold(vnode, page.index.get(frame));
-      if (held < 0) continue;
-      this.#pages.setModified(held);
-      this.#pages.release(held);
-    }
-  }
-
-  #intern(facts: FileFacts, path: Uint8Array, writable: boolean, pageShift: number | null): VnodeIndex {
+  #intern(facts: Omit<VnodeFacts, 'detail' | 'joins'>, path: Uint8Array, writable: boolean): VnodeIndex {
     if (facts.size > PAGES_MAX * this.#region.geometry.pageSize) {
       fail('ENOTSUP', 'vnodes.open', { size: facts.size }, `a file has at most ${PAGES_MAX} pages`);
     }
-    const row = { ...facts, kind: VNODE_KIND.file, detail: 0, joins: false, pageShift };
-    return this.#table.intern(row, path, this.#pages, this, writable);
+    return this.#table.intern({ ...facts, detail: 0, joins: false }, path, this.#pages, this, writable);
+  }
+
+  /** The row of an open vnode as its store shows it now: the same, or another. */
+  #internAgain(vnode: VnodeIndex, look: VnodeLook, writable: boolean): VnodeIndex {
+    const identity = Int32Array.from([0, 1, 2, 3], (lane) => this.#vnode.identity.at(vnode, lane));
+    const [kind, pageShift] = [this.#vnode.kind.get(vnode), this.#vnode.pageShift.get(vnode)];
+    const facts = { identity, size: look.size, stamp: look.stamp, kind, pageShift };
+    return this.#intern(facts, new TextEncoder().encode(this.#table.path(vnode)), writable);
+  }
+
+  #hasStamp(vnode: VnodeIndex, stamp: Int32Array): boolean {
+    return stamp.every((word, lane) => word === this.#vnode.stamp.at(vnode, lane));
   }
 
   #count(vnode: VnodeIndex, writable: boolean): void {

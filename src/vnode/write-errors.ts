@@ -6,8 +6,9 @@
  */
 
 import { VmError, type VmErrorCode } from '../base/errors.ts';
-import type { BoundTables } from '../layout/region.ts';
+import type { BoundTables, Region } from '../layout/region.ts';
 import type { VnodeIndex } from '../page/page-hash.ts';
+import type { Pages } from '../page/pages.ts';
 import { add, load, store } from '../sync/atomics.ts';
 import type { Thread } from '../sync/thread.ts';
 
@@ -40,5 +41,17 @@ export class WriteErrors {
   unseen(vnode: VnodeIndex, call: string): VmError {
     const code = WRITE_ERRORS[load(this.#words, this.#vnode.errorCode.address(vnode)) - 1] ?? 'EIO';
     return new VmError(code, `${call}(vnode=${vnode}): writing back failed since this opener last looked`);
+  }
+}
+
+/** Modifies every page of a vnode that is in memory: after a sync that failed its store may have forgotten what it had accepted. */
+export function modifyAgain({ tables }: Region, pages: Pages, vnode: VnodeIndex): void {
+  const { page } = tables;
+  for (let frame = 0; frame < page.rowCount; frame++) {
+    if (page.vnode.get(frame) !== vnode + 1) continue;
+    const held = pages.hold(vnode, page.index.get(frame));
+    if (held < 0) continue;
+    pages.setModified(held);
+    pages.release(held);
   }
 }

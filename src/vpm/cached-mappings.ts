@@ -109,6 +109,7 @@ export class CachedMappings {
     this.requireEnabled('cachedMappings.map');
     requireInteger('cachedMappings.map', 'segments', segments, SEGMENTS_MIN, SEGMENTS_MAX);
     const first = this.#range('cachedMappings.map', offset, length);
+    this.#store.requireAccess?.(vnode, access === 'write');
     // 1-2.
     const whole = Math.ceil((offset + length) / this.pageSize) - first;
     const count = Math.min(whole, PAGES_MAX, segments - 1);

@@ -28,7 +28,6 @@
 import { fail } from '../base/errors.ts';
 import { VERIFY } from '../base/verify.ts';
 import type { BoundTables } from '../layout/region.ts';
-import { CacheList } from '../page/cache-list.ts';
 import { CLAIM, DirtyPages } from '../page/dirty-pages.ts';
 import { PAGE_STATE, PageHash, type VnodeIndex } from '../page/page-hash.ts';
 import type { PageHolds } from '../page/page-holds.ts';
@@ -52,6 +51,8 @@ export interface MappedStore extends PageStore {
   size(vnode: VnodeIndex): number;
   /** The vnode whose pages stand for this one: block vnodes have a common one. Default: itself. */
   commonOf?(vnode: VnodeIndex): VnodeIndex;
+  /** Throws unless this thread may map the vnode, for writing if `writable`. */
+  requireAccess?(vnode: VnodeIndex, writable: boolean): void;
   /** Told of every request for pages before it begins; may throw, for example because a disk is full. */
   onGetPages?(vnode: VnodeIndex, index: number, count: number, access: MapAccess): void;
   /** Pages up to which a vnode may have any; default: those of its size. */
@@ -93,7 +94,6 @@ export class CachedPages {
   readonly #hash: PageHash;
   readonly #page: BoundTables['page'];
   readonly #dirty: DirtyPages;
-  readonly #retired: CacheList;
   readonly #counters: Float64Array;
   readonly #store: MappedStore;
   readonly #lane = new Int32Array(1);
@@ -107,7 +107,6 @@ export class CachedPages {
     this.#hash = new PageHash(thread);
     this.#page = thread.region.tables.page;
     this.#dirty = new DirtyPages(thread);
-    this.#retired = new CacheList(thread, holds);
     this.#counters = mappingCountersOf(thread);
     this.entries = new MappingEntries(thread);
     this.clean = new CleanList(thread);
@@ -124,8 +123,6 @@ export class CachedPages {
       const frame = this.#hash.findCertain(vnode, index);
       if (frame < 0) return -1;
       if (this.holds.page(frame, vnode, index)) {
-        // Pages that were retired past this cache are in use again.
-        this.#retired.remove(frame);
         if (this.clean.remove(frame)) {
           this.#page.referenced.put(frame, 1);
           this.#count(MAPPING_COUNTER.reclaimed);

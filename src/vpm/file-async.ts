@@ -9,6 +9,8 @@ import { Readable, Writable } from 'node:stream';
 import { fail, rejectUnknownOptions, requireInteger, VmError } from '../base/errors.ts';
 import { FETCH_PAGES_MAX } from '../page/pages.ts';
 import { IO_OPERATION, IO_ROLE, type IoRequests } from '../vnode/io-requests.ts';
+import { lookOfAnswer, lookQuestion } from '../vnode/remote-store.ts';
+import type { VnodeLook } from '../vnode/vnode-store.ts';
 import type { File } from './file.ts';
 
 /** Options of asynchronous calls. */
@@ -130,6 +132,17 @@ export async function syncAsync(
   const count = dataOnly ? 1 : 0;
   const question = { role: IO_ROLE.pages, operation: IO_OPERATION.sync, vnode: file.vnode, first: 0, count };
   await rooms.io.askAsync(question, options.signal);
+}
+
+/** What a server says about a resource now; nothing to say without a name. */
+export async function lookAsync(
+  rooms: AsyncRooms,
+  name: string | null,
+  options: AsyncOptions = {},
+): Promise<VnodeLook | undefined> {
+  rejectUnknownOptions('file.revalidateAsync', options, ['signal']);
+  throwIfAborted(options.signal);
+  return name === null ? undefined : lookOfAnswer(await rooms.io.askAsync(lookQuestion(name), options.signal));
 }
 
 /** The bytes of a file, chunk after chunk, up to its end. */

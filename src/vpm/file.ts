@@ -10,6 +10,11 @@
  *   no bytes for any more cannot be read: `EIO` until `revalidate`.
  * - somebody of us has it open for writing: a change is not noticed. Pages that we modified replace what was written
  *   meanwhile; `revalidate` writes them back, forgets the others and takes the size that the file has then.
+ *
+ * A resource behind HTTP has a version, its entity tag or time of modification. When that changes, pages in memory stay as they
+ * were, and those that are not in memory cannot be read any more: `ESTALE`, never a mixture. `revalidate`, or on a thread that
+ * must not wait `revalidateAsync`, asks the server and turns to the version that it has now. A user's own vnode changes only
+ * through us.
  */
 
 import type { Readable, Writable } from 'node:stream';
@@ -17,11 +22,13 @@ import { fail, requireInteger } from '../base/errors.ts';
 import type { VnodeIndex } from '../page/page-hash.ts';
 import type { Banks } from '../phys/banks.ts';
 import type { OpenOptions } from '../vnode/open-options.ts';
+import type { VnodeLook } from '../vnode/vnode-store.ts';
 import type { VnodeStat, Vnodes } from '../vnode/vnodes.ts';
 import {
   type AsyncOptions,
   type AsyncRooms,
   chunks,
+  lookAsync,
   readAsync,
   readable,
   type StreamOptions,
@@ -49,6 +56,9 @@ export class File {
   #vnode: VnodeIndex;
   #errorsSeen: number;
   #closed = false;
+  /** The block vnode by which the file was opened, -1 for none. */
+  #block = -1;
+  #blockName = '';
 
   /** For `openFile`: takes over one open of the vnode. */
   constructor(rooms: FileRooms, vnode: VnodeIndex, writable: boolean) {
@@ -57,6 +67,18 @@ export class File {
     this.#writable = writable;
     this.#errorsSeen = rooms.vnodes.errors.count(vnode);
     this.#pattern = this.#newPattern();
+  }
+
+  /** For `openFile`: says by which block vnode the file was opened. */
+  useBlock(name: string, block: VnodeIndex): void {
+    this.#blockName = name;
+    this.#block = block;
+  }
+
+  /** Number of the block vnode by which the file was opened, for `vm.cachedMappings`; -1 for none. */
+  get block(): VnodeIndex {
+    this.#requireOpen('file.block');
+    return this.#block;
   }
 
   /** Number of the vnode, for the calls of `vm.mappings`. */
@@ -241,10 +263,11 @@ export class File {
     return this.#rooms.mappings.map(this.#vnode, offset, length, access);
   }
 
-  /** Path, size, and what another thread needs to retain the same vnode. */
+  /** Path, or the name of the block vnode; size; and what another thread needs to retain the same vnode. */
   stat(): VnodeStat {
     this.#requireOpen('file.stat');
-    return this.#rooms.vnodes.stat(this.#vnode);
+    const stat = this.#rooms.vnodes.stat(this.#vnode);
+    return this.#block < 0 ? stat : { ...stat, path: this.#blockName };
   }
 
   /** True when the file has been changed by somebody else since it was opened or revalidated. */
@@ -255,12 +278,27 @@ export class File {
 
   /** Looks at the file again; true when this object now sees other contents: see the top of this page. */
   revalidate(): boolean {
-    this.#requireOpen('file.revalidate');
+    return this.#revalidate('file.revalidate');
+  }
+
+  /** Like `revalidate`, without waiting for a server. */
+  async revalidateAsync(options?: AsyncOptions): Promise<boolean> {
+    this.#requireOpen('file.revalidateAsync');
+    const look = await lookAsync(this.#rooms, this.#rooms.vnodes.remoteName(this.#vnode), options);
+    return this.#revalidate('file.revalidateAsync', look);
+  }
+
+  #revalidate(call: string, look?: VnodeLook): boolean {
+    this.#requireOpen(call);
     const { vnodes } = this.#rooms;
     const before = this.#vnode;
     const size = vnodes.size(before);
-    this.#vnode = vnodes.revalidate(before, this.#writable);
     this.#pattern = this.#newPattern();
+    this.#vnode = vnodes.revalidate(before, this.#writable, look);
+    if (this.#block >= 0 && this.#vnode !== before) {
+      vnodes.close(this.#block, this.#writable);
+      this.#block = vnodes.openBlock(this.#blockName, this.#vnode, this.#writable);
+    }
     if (this.#vnode !== before) this.#errorsSeen = vnodes.errors.count(this.#vnode);
     return this.#vnode !== before || vnodes.size(before) !== size;
   }
@@ -275,6 +313,7 @@ export class File {
     const { vnodes } = this.#rooms;
     const seen = this.#errorsSeen;
     const count = vnodes.errors.count(this.#vnode);
+    if (this.#block >= 0) vnodes.close(this.#block, this.#writable);
     vnodes.close(this.#vnode, this.#writable);
     if (this.#writable && count !== seen) throw vnodes.errors.unseen(this.#vnode, 'file.close');
   }
@@ -344,6 +383,16 @@ export class File {
 
 /** Opens a regular file. Throws `ENOENT`, `EEXIST`, `EACCES`, `EINVAL` when it is not a regular file, `EIO`, `ENOMEM`. */
 export function openFile(rooms: FileRooms, path: string, options: OpenOptions = {}): File {
-  const vnode = rooms.vnodes.open(path, options);
-  return new File(rooms, vnode, options.mode === 'rw');
+  const { block: common, ...rest } = options;
+  const writable = options.mode === 'rw';
+  const vnode = rooms.vnodes.open(common ?? path, rest);
+  const file = new File(rooms, vnode, writable);
+  if (common === undefined) return file;
+  try {
+    file.useBlock(path, rooms.vnodes.openBlock(path, vnode, writable));
+  } catch (error) {
+    file.close();
+    throw error;
+  }
+  return file;
 }

@@ -2,8 +2,8 @@
 
 import { failMisuse, rejectUnknownOptions, requireInteger } from '../base/errors.ts';
 import type { Callbacks } from '../sync/callbacks.ts';
-import { IO_OPERATION, IO_ROLE } from '../vnode/io-requests.ts';
 import type { ProviderOptions, VnodeProvider } from '../vnode/provider.ts';
+import { lookOfAnswer, lookQuestion } from '../vnode/remote-store.ts';
 import { VNODE_KIND } from '../vnode/vnode-kinds.ts';
 import { File, type FileRooms } from './file.ts';
 
@@ -64,12 +64,7 @@ function checkedUrl(url: string): URL {
   return failMisuse('openRemote', { url }, 'give an address that begins with http: or https:');
 }
 
-function lookQuestion(text: string) {
-  return { role: IO_ROLE.remote, operation: IO_OPERATION.look, vnode: -1, first: 0, count: 0, text };
-}
-
 function fileOfAnswer(rooms: KindRooms, href: string, answer: Int32Array): File {
-  const size = (answer[0] as number) * 2 ** 30 + (answer[1] as number);
-  const facts = { kind: VNODE_KIND.remote, size, stamp: answer.slice(2, 6), detail: 0, joins: false, pageShift: null };
+  const facts = { kind: VNODE_KIND.remote, ...lookOfAnswer(answer), detail: 0, joins: false, pageShift: null };
   return new File(rooms, rooms.vnodes.openNamed(href, facts, false), false);
 }

@@ -1,0 +1,41 @@
+/**
+ * The store of resources behind HTTP: what the remote I/O worker brings, and what it says when it looks at a resource again.
+ */
+
+import type { BoundTables } from '../layout/region.ts';
+import type { VnodeIndex } from '../page/page-hash.ts';
+import type { Thread } from '../sync/thread.ts';
+import { AsyncStore } from './async-store.ts';
+import { IO_OPERATION, IO_ROLE, type IoQuestion, type IoRequests } from './io-requests.ts';
+import { PathHeap } from './path-heap.ts';
+import type { VnodeLook } from './vnode-store.ts';
+
+/** The question for size and version of what an address names. */
+export function lookQuestion(url: string): IoQuestion {
+  return { role: IO_ROLE.remote, operation: IO_OPERATION.look, vnode: -1, first: 0, count: 0, text: url };
+}
+
+/** What the answer to `lookQuestion` says. */
+export function lookOfAnswer(answer: Int32Array): VnodeLook {
+  return { size: (answer[0] as number) * 2 ** 30 + (answer[1] as number), stamp: answer.slice(2, 6) };
+}
+
+/** The store of remote vnodes. */
+export class RemoteStore extends AsyncStore {
+  readonly #asks: IoRequests;
+  readonly #paths: PathHeap;
+  readonly #vnode: BoundTables['vnode'];
+
+  constructor(thread: Thread, requests: IoRequests) {
+    super(requests, false);
+    this.#asks = requests;
+    this.#paths = new PathHeap(thread);
+    this.#vnode = thread.region.tables.vnode;
+  }
+
+  /** Size and version of the resource now. Throws `EIO`, `ENOENT`, `EACCES`. */
+  look(vnode: VnodeIndex): VnodeLook {
+    const url = this.#paths.read(this.#vnode.path.get(vnode) - 1, this.#vnode.pathLength.get(vnode));
+    return lookOfAnswer(this.#asks.ask(lookQuestion(url)));
+  }
+}

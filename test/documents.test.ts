@@ -46,8 +46,11 @@ describe('README', () => {
   });
 });
 
-describe('docs/arenas.md', () => {
-  const text = readFileSync(join(ROOT, 'docs/arenas.md'), 'utf8');
+describe.each([
+  ['docs/arenas.md', 6],
+  ['docs/memory.md', 5],
+])('%s', (file, count) => {
+  const text = readFileSync(join(ROOT, file), 'utf8');
   const programs = [...text.matchAll(/^## (.*)$|^```js\n([\s\S]*?)^```$/gm)];
   let title = '';
   for (const [, heading, program] of programs) {
@@ -61,7 +64,7 @@ describe('docs/arenas.md', () => {
   }
 
   it('has programs', () => {
-    expect(programs.filter(([, heading]) => heading === undefined)).toHaveLength(6);
+    expect(programs.filter(([, heading]) => heading === undefined)).toHaveLength(count);
   });
 });
 

@@ -56,7 +56,8 @@ export function remapDevice(
     // 1.
     const [segment, start, size] = find(parts, space, address);
     purgeOthers(parts, rows.deviceMap.get(segment) - 1);
-    changes.begin(CALL, start, start + size, remainingMs(core.thread, deadline));
+    const left = timeoutMs === 0 ? 0 : Math.max(remainingMs(core.thread, deadline), 1);
+    changes.begin(CALL, start, start + size, left);
     const held: RwLock[] = [];
     try {
       if (segments.tree.find(space, address) !== segment || rows.base.get(segment) !== start) continue;

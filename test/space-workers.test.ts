@@ -3,9 +3,9 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type BootOptions, boot, shutDown, type VirtualMemory } from 'pagewright';
-import { Prng } from 'pagewright/base';
+import { Prng, type VmError } from 'pagewright/base';
 import type { AddressSpace, SharedMemory } from 'pagewright/seg';
-import { type FaultPoint, load, store } from 'pagewright/sync';
+import { CancelToken, type FaultPoint, load, store } from 'pagewright/sync';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { kill, killAt, start, until, type Victim } from './support/chaos.ts';
 import { Scratch } from './support/scratch.ts';
@@ -19,7 +19,7 @@ const STEPS = Number(process.env.PAGEWRIGHT_CHURN_STEPS ?? 800);
 const ALL = process.env.PAGEWRIGHT_DEATHS === 'all';
 const MANY: BootOptions = { memory: '16 MiB', slots: 10, addressSpaces: 24, vnodes: 8 };
 /** Less memory than what is mapped: pages go to swap all the time. */
-const FEW: BootOptions = { ...MANY, memory: '1 MiB', anonymousPages: 4096, segments: 512 };
+const FEW: BootOptions = { ...MANY, memory: '1 MiB', anonymousPages: 4096, segments: 2048 };
 
 let scratch: Scratch;
 let vm: VirtualMemory | undefined;
@@ -50,18 +50,24 @@ class World {
   readonly control = new Int32Array(new SharedArrayBuffer(4 * WORD.end));
   readonly sizeMax: number;
   readonly seed: number;
+  readonly failed: Promise<never>;
+  private fail: (error: Error) => void = () => {};
 
-  constructor(options: BootOptions, sizeMax: number, seed: number) {
+  constructor(options: BootOptions, sizeMax: number, seed: number, wired = true) {
     this.vm = boot(options);
     vm = this.vm;
     this.sizeMax = sizeMax;
     this.seed = seed;
+    this.failed = new Promise((_, reject) => {
+      this.fail = reject;
+    });
+    this.failed.catch(() => undefined);
     writeFileSync(this.path, new Uint8Array(16 * PAGE));
     if (options.memory === FEW.memory) this.vm.spaces.swap.add(join(scratch.directory, 'swap'), '16 MiB');
     this.as = this.vm.addressSpace();
     const { as } = this;
     this.memory = this.vm.sharedMemory({ size: 8 * PAGE });
-    this.wired = this.vm.sharedMemory({ size: 8 * PAGE, wired: true });
+    this.wired = this.vm.sharedMemory({ size: 8 * PAGE, wired });
     for (const address of [AT.own, AT.pinned, AT.scratch]) {
       as.map({ address, size: WORKERS_MAX * OWN_PAGES * PAGE, reserve: false });
     }
@@ -82,8 +88,17 @@ class World {
       victim.worker.on('message', (message) => 'steps' in message && resolve(message));
       victim.worker.on('error', reject);
     });
-    result.catch(() => undefined);
+    // A worker that ends by itself has found something wrong.
+    result.then(
+      ({ wrong }) => wrong.length > 0 && this.fail(new Error(wrong.join('\n'))),
+      (error) => this.fail(error),
+    );
     return { ...victim, number, result };
+  }
+
+  /** Waits for something, or throws what a worker has found wrong. */
+  orFail<Value>(awaited: Promise<Value>): Promise<Value> {
+    return Promise.race([awaited, this.failed]);
   }
 
   /** Waits until every worker has done so many more steps. */
@@ -91,19 +106,12 @@ class World {
     const { control } = this;
     const done = ({ number }: Churner) => load(control, WORD.steps + number);
     const targets = churners.map((churner) => done(churner) + steps);
-    let failure: unknown;
-    for (const { result } of churners) {
-      result.then(
-        ({ wrong }) => (failure = new Error(wrong.join('\n'))),
-        (error) => (failure = error),
-      );
-    }
     const reached = () => {
       if (this.vm.poisoned !== null) throw new Error(this.vm.poisoned);
-      if (failure !== undefined) throw failure;
       return churners.every((churner, at) => done(churner) >= (targets[at] as number));
     };
-    await until(reached, `steps ${[...control.subarray(WORD.steps, WORD.steps + WORKERS_MAX)]}, not ${targets}`);
+    const counts = () => [...control.subarray(WORD.steps, WORD.steps + WORKERS_MAX)];
+    await this.orFail(until(reached, `steps ${counts()}, not ${targets}`));
   }
 
   /** Stops the workers; what they say must be right. Returns what they did, by name. */
@@ -134,7 +142,7 @@ class World {
   }
 
   /** Everything goes back: nothing is left, the checks are clean, and all memory is one run. */
-  endOracle(): void {
+  endOracle(bankFrames = this.vm.frames.counts().total): void {
     const { vm } = this;
     expect(vm.poisoned).toBeNull();
     this.lookAtAll();
@@ -156,8 +164,8 @@ class World {
     expect(vm.check().flatMap((report) => report.problems)).toEqual([]);
     const { free, total } = vm.frames.counts();
     expect(free).toBe(total);
-    expect(vm.frames.takeRun(total)).toBe(0);
-    vm.frames.giveRun(0, total);
+    for (let at = 0; at < total; at += bankFrames) expect(vm.frames.takeRun(bankFrames)).toBe(at);
+    for (let at = 0; at < total; at += bankFrames) vm.frames.giveRun(at, bankFrames);
   }
 }
 
@@ -185,6 +193,70 @@ describe('one address space in several workers', () => {
     );
     expect(world.vm.statistics().pages.writtenPages).toBeGreaterThan(50);
     world.endOracle();
+  });
+});
+
+describe('memory that comes and goes under pins', () => {
+  it('goes offline while workers use it, not while a page of it is pinned, and comes back', async () => {
+    const world = new World({ ...MANY, bankSize: '4 MiB' }, 24, testSeed('memory and pins', 9), false);
+    const { vm, as } = world;
+    const events: string[] = [];
+    vm.frames.onMemoryChange({
+      removing: (first) => void events.push(`removing ${first}`),
+      removed: (first, _count, cancelled) => void events.push(`removed ${first} ${cancelled}`),
+      added: (first) => void events.push(`added ${first}`),
+    });
+    const churners = [await world.churn(0), await world.churn(1)];
+    await world.progress(churners, 50);
+    const pin = as.pin(AT.cells + 3 * PAGE, PAGE, 'write');
+    const bank = pin.pieces[0]?.bank as number;
+    const [first, count] = [bank * 1024, 1024];
+    const stamp = Uint8Array.prototype.slice.call(pin.views[0]);
+    // Pinned by this thread, and perhaps by workers too, who are named beside it.
+    const pinnedHere = new RegExp(`EBUSY.*heldBySlots="([0-9]+ )*${vm.slot}( [0-9]+)*"`);
+    const frame = pin.pieces[0] === undefined ? -1 : first + pin.pieces[0].offset / PAGE;
+    expect(vm.pages.holders(frame)).toEqual([vm.slot]);
+    expect(() => vm.frames.offline(frame, 1, { timeoutMs: 30 })).toThrow(pinnedHere);
+    expect(() => vm.frames.offline(first, count, { timeoutMs: 30 })).toThrow(/EBUSY.*frames.offline/);
+    expect(vm.frames.counts().absent).toBe(0);
+    const token = CancelToken.create(vm.thread);
+    token.cancel();
+    expect(() => vm.frames.offline(first, count, { cancel: token })).toThrow(/ECANCELED/);
+    token.release(vm.thread);
+    expect(vm.frames.counts().absent).toBe(0);
+    expect(Uint8Array.prototype.slice.call(pin.views[0])).toEqual(stamp);
+    pin.release();
+    let tries = 0;
+    let stays = '';
+    await world.orFail(
+      until(() => {
+        tries++;
+        try {
+          vm.frames.offline(first, count, { timeoutMs: 200 });
+          return true;
+        } catch (error) {
+          // A worker may have a pin there.
+          if ((error as VmError).code !== 'EBUSY') throw error;
+          stays = (error as VmError).message;
+          return false;
+        }
+      }, 'the bank does not go').catch((error) => {
+        throw new Error(`${(error as Error).message}: ${stays}`);
+      }),
+    );
+    expect(vm.frames.counts().absent).toBe(count);
+    await world.progress(churners, 50);
+    vm.frames.online(first, count);
+    await world.progress(churners, 50);
+    await world.finish(churners);
+    console.log(`offline after ${tries} tries, last ${stays || 'none'}; ${events.slice(-8).join(', ')}`);
+    const failed = [`removing ${first}`, `removed ${first} true`];
+    const gone = [`removing ${first}`, `removed ${first} false`, `added ${first}`];
+    const ofBank = events.filter((event) => event.split(' ')[1] === `${first}`);
+    expect(ofBank.slice(0, 4)).toEqual([...failed, ...failed]);
+    expect(ofBank.slice(-3)).toEqual(gone);
+    expect(vm.pagelock.disabled).toBe(0);
+    world.endOracle(1024);
   });
 });
 
@@ -216,7 +288,7 @@ describe('workers that end', () => {
     let churners = [await world.churn(0), await world.churn(1), await world.churn(2)];
     for (const [round, point] of points.entries()) {
       const { slot } = churners[round % WORKERS_MAX] as Churner;
-      const victim = await killAt(world.vm, point, churners, { skip: round % 3, slot });
+      const victim = await world.orFail(killAt(world.vm, point, churners, { skip: round % 3, slot }));
       const others = churners.filter(({ slot }) => slot !== victim.slot);
       const { number } = churners.find(({ slot }) => slot === victim.slot) as Churner;
       await world.progress(others, 10);

@@ -73,6 +73,7 @@ export class Pages implements FrameReclaimer {
   readonly known: KnownPages;
   readonly #frames: Frames;
   readonly #page: BoundTables['page'];
+  #pinners: (frame: FrameIndex) => readonly SlotIndex[] = () => [];
   readonly #replacement: Replacement;
   readonly #dirty: DirtyPages;
   readonly #cache: CacheList;
@@ -298,9 +299,14 @@ export class Pages implements FrameReclaimer {
     return true;
   }
 
-  /** Slots that hold a page: what keeps it in its frame. */
+  /** Slots that hold a page, or have it pinned: what keeps it in its frame. */
   holders(frame: FrameIndex): SlotIndex[] {
-    return this.holds.holders(frame);
+    return [...new Set([...this.holds.holders(frame), ...this.#pinners(frame)])];
+  }
+
+  /** Who says, for messages, which slots have pinned a page whose lock belongs to no thread. */
+  setPinners(pinners: (frame: FrameIndex) => readonly SlotIndex[]): void {
+    this.#pinners = pinners;
   }
 
   relocate(frame: FrameIndex, use: number): boolean {

@@ -151,6 +151,17 @@ export class CachePins {
     return found;
   }
 
+  /** Slots that have pinned entries of a kind. Looks at every row that was ever used. */
+  slotsOf(isMeant: (entry: EntryIndex) => boolean): SlotIndex[] {
+    const found = new Set<SlotIndex>();
+    const end = this.#control.pinFresh.get(0);
+    for (let row = 0; row < end; row++) {
+      const entry = this.entryOf(row);
+      if (entry >= 0 && isMeant(entry)) found.add(this.slotOf(row));
+    }
+    return [...found];
+  }
+
   /** True when a slot other than this one has a pin. */
   othersPin(): boolean {
     const end = this.#control.pinFresh.get(0);

@@ -203,6 +203,12 @@ export class PagelockCache {
     return false;
   }
 
+  /** Slots that have pinned a range with this shadow list. Looks at all pins: for messages. */
+  slotsOf(shadow: number): SlotIndex[] {
+    const { entries, pins } = this.#core;
+    return pins.slotsOf((entry) => entries.shadow.get(entry) === shadow);
+  }
+
   /** First address of the range behind a pin: a request may lie inside. */
   addressOf(pin: Pin): number {
     return this.#core.entries.address.get(this.#entryOf(pin, 'pagelock.addressOf'));

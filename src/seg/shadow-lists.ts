@@ -225,6 +225,25 @@ export class ShadowLists implements CacheDriver {
     return ranges;
   }
 
+  /** The lists that lock the page in a frame, with the slot that has each, -1 for the cache. Looks at all lists: for messages. */
+  listsOf(frame: FrameIndex): { list: ShadowIndex; slot: SlotIndex }[] {
+    const { core } = this;
+    const { shadows, shadowPool } = core;
+    const found: { list: ShadowIndex; slot: SlotIndex }[] = [];
+    if (!this.locksFrame(frame)) return found;
+    for (let list = 0; list < shadowPool.walkEnd; list++) {
+      core.lock.enter();
+      const state = shadows.state.get(list);
+      const [map, vnode] = [shadows.map.get(list) - 1, shadows.vnode.get(list) - 1];
+      const isMeant = state !== SHADOW_STATE.free && (map >= 0 || vnode >= 0) && this.hasFrame(list, map, vnode, frame);
+      core.lock.exit();
+      if (!isMeant) continue;
+      const isOwn = state === SHADOW_STATE.building || state === SHADOW_STATE.held;
+      found.push({ list, slot: isOwn ? shadows.slot.get(list) - 1 : -1 });
+    }
+    return found;
+  }
+
   /** True when some list locks the page in a frame. */
   locksFrame(frame: FrameIndex): boolean {
     return this.counts.get(frame) !== 0;
@@ -285,6 +304,15 @@ export class ShadowLists implements CacheDriver {
     if (map < 0) return this.hash.findCertain(vnode, page);
     const anon = this.anon.maps.find(map, page);
     return anon < 0 ? -1 : this.hash.findCertain(this.anon.vnode, anon);
+  }
+
+  private hasFrame(list: ShadowIndex, map: AnonMapIndex, vnode: number, frame: FrameIndex): boolean {
+    const { shadows } = this.core;
+    const first = shadows.first.get(list);
+    for (let page = first; page < first + shadows.locked.get(list); page++) {
+      if (this.frameAt(map, vnode, page) === frame) return true;
+    }
+    return false;
   }
 
   private clearBit(frame: FrameIndex): void {

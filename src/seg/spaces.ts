@@ -19,7 +19,7 @@
 
 import { type CheckReport, fail, parseSize, rejectUnknownOptions, requireInteger } from '../base/index.ts';
 import type { Pages } from '../page/index.ts';
-import type { Banks } from '../phys/index.ts';
+import type { Banks, FrameIndex } from '../phys/index.ts';
 import type { DeviceMaps, Pmem } from '../pmem/index.ts';
 import { type Callbacks, ownerOf, type SlotIndex, type Thread } from '../sync/index.ts';
 import type { Arenas } from '../vmem/index.ts';
@@ -135,6 +135,7 @@ export class Spaces {
     this.shared = new SharedMemories(core, anon, shadows, pages, this.release);
     rooms.callbacks.register(SHADOW_DRIVER, shadows);
     rooms.pmem.setUnload(() => this.unloadDevices());
+    pages.setPinners((frame) => this.pinnersOf(frame));
   }
 
   /** A new, empty space, which every thread can open by its `id`. It stays until `destroy`. */
@@ -313,6 +314,13 @@ export class Spaces {
   /** Frees what could not be freed when it was given up, because somebody was just looking at it. */
   reap(): void {
     this.parts.anon.reap();
+  }
+
+  /** Slots that have pinned the page in a frame. */
+  private pinnersOf(frame: FrameIndex): SlotIndex[] {
+    const { shadows, pagelock } = this.parts;
+    const lists = shadows.listsOf(frame);
+    return lists.flatMap(({ list, slot }) => (slot >= 0 ? [slot] : pagelock.slotsOf(shadows.numberOf(list))));
   }
 
   /** A cookie is being freed: takes the translations of all device mappings away. */

@@ -100,7 +100,9 @@ export class WriteSections {
   /** Ends the section of a thread that has died. */
   recover(dead: SlotIndex): void {
     const address = this.sections.address(dead);
-    if (exchange(this.words, address, 0) !== 0) notify(this.words, address, ALL_WAITERS);
+    exchange(this.words, address, 0);
+    // In any case: it may have died between leaving the section and waking who waits for it.
+    notify(this.words, address, ALL_WAITERS);
   }
 
   /** True while a slot is in a section: for checks at quiet points. */

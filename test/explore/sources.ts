@@ -70,12 +70,41 @@ function compile(entry: string, mutations: readonly Mutation[]): Map<string, str
   for (const mutation of mutations) {
     if (!used.has(mutation)) throw new Error(`${mutation.file}: the mutated file is not part of the exploration`);
   }
-  const transformer = new Transformer(program, (file) => !file.isDeclarationFile && file.fileName.startsWith(ROOT));
+  const isOurs = (file: ts.SourceFile) => !file.isDeclarationFile && file.fileName.startsWith(ROOT);
+  const files = loadedFiles(program, join(ROOT, entry));
+  const transformer = new Transformer(program, isOurs, files);
   const modules = new Map<string, string>();
-  program.emit(undefined, (fileName, text) => modules.set(fileName.replace('/explored/', ''), text), undefined, false, {
-    before: [transformer.factory()],
-  });
+  const keep = (fileName: string, text: string) => modules.set(fileName.replace('/explored/', ''), text);
+  for (const file of files) program.emit(file, keep, undefined, false, { before: [transformer.factory()] });
   return modules;
+}
+
+/** The files that an entry loads: imports of types alone are gone when it runs. */
+function loadedFiles(program: ts.Program, entry: string): ReadonlySet<ts.SourceFile> {
+  const found = new Set<ts.SourceFile>();
+  const pending = [entry];
+  for (let name = pending.pop(); name !== undefined; name = pending.pop()) {
+    const file = program.getSourceFile(name);
+    if (file === undefined || found.has(file)) continue;
+    found.add(file);
+    for (const statement of file.statements) {
+      const isImport = ts.isImportDeclaration(statement);
+      if (!isImport && !ts.isExportDeclaration(statement)) continue;
+      const { moduleSpecifier } = statement;
+      if (moduleSpecifier === undefined || !ts.isStringLiteral(moduleSpecifier)) continue;
+      if (isImport ? !importsValues(statement.importClause) : statement.isTypeOnly) continue;
+      if (moduleSpecifier.text.startsWith('.')) pending.push(join(dirname(name), moduleSpecifier.text));
+    }
+  }
+  return found;
+}
+
+function importsValues(clause: ts.ImportClause | undefined): boolean {
+  if (clause === undefined) return true;
+  if (clause.phaseModifier === ts.SyntaxKind.TypeKeyword) return false;
+  const { namedBindings } = clause;
+  if (clause.name !== undefined || namedBindings === undefined || ts.isNamespaceImport(namedBindings)) return true;
+  return namedBindings.elements.some((element) => !element.isTypeOnly);
 }
 
 /** Compiles an entry with everything it imports and returns its exports. `mutations` seed bugs. */

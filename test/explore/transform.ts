@@ -58,19 +58,22 @@ function unsupported(node: ts.Node, what: string): never {
 export class Transformer {
   readonly #checker: ts.TypeChecker;
   readonly #explored: (file: ts.SourceFile) => boolean;
+  /** Files that are imported for more than their types: what is in the others is known by its type alone. */
+  readonly #loaded: ReadonlySet<ts.SourceFile>;
   readonly #stops = new Set<ts.Node>();
   readonly #ids = new Map<ts.Node, number>();
 
-  constructor(program: ts.Program, explored: (file: ts.SourceFile) => boolean) {
+  constructor(program: ts.Program, explored: (file: ts.SourceFile) => boolean, loaded: ReadonlySet<ts.SourceFile>) {
     this.#checker = program.getTypeChecker();
     this.#explored = explored;
-    this.#findStops(program.getSourceFiles().filter(explored));
+    this.#loaded = loaded;
+    this.#findStops(program.getSourceFiles().filter((file) => explored(file) && loaded.has(file)));
   }
 
   /** The transformer to hand to `program.emit`. */
   factory(): ts.TransformerFactory<ts.SourceFile> {
     return (context) => (file) => {
-      if (!this.#explored(file) || isAtomicsFile(file)) return file;
+      if (!this.#explored(file) || !this.#loaded.has(file) || isAtomicsFile(file)) return file;
       return ts.visitNode(file, this.#visitor(context, null)) as ts.SourceFile;
     };
   }
@@ -130,7 +133,8 @@ export class Transformer {
   }
 
   #isUnknown(target: ts.Node): boolean {
-    return isSignatureOnly(target) && this.#explored(target.getSourceFile());
+    const file = target.getSourceFile();
+    return this.#explored(file) && (isSignatureOnly(target) || !this.#loaded.has(file));
   }
 
   #isView(expression: ts.Expression): boolean {

@@ -49,6 +49,7 @@ describe('README', () => {
 describe.each([
   ['docs/arenas.md', 6],
   ['docs/memory.md', 5],
+  ['docs/address-spaces.md', 6],
 ])('%s', (file, count) => {
   const text = readFileSync(join(ROOT, file), 'utf8');
   const programs = [...text.matchAll(/^## (.*)$|^```js\n([\s\S]*?)^```$/gm)];

@@ -1,0 +1,22 @@
+/** A key and a certificate that nobody trusts, for localhost, until 2124: for servers of tests. */
+
+/** The private key. */
+export const TEST_KEY = `-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgAYM/RqRA3O54FEVO
+/Z5a37QwOSHMWqU6EGDjYT+uzWahRANCAASFjpJbruVsvPMjh6JjRLwML4xiovQe
+v54MaS63rKZ6nvFXp4gAXWXLrAd6fPQFh9+Pel3r8eNTQfv/iDG2YuNi
+-----END PRIVATE KEY-----
+`;
+
+/** The certificate, signed by itself. */
+export const TEST_CERTIFICATE = `-----BEGIN CERTIFICATE-----
+MIIBZzCCAQ2gAwIBAgIBATAKBggqhkjOPQQDAjAUMRIwEAYDVQQDDAlsb2NhbGhv
+c3QwIBcNMjQwMTAxMDAwMDAwWhgPMjEyNDAxMDEwMDAwMDBaMBQxEjAQBgNVBAMM
+CWxvY2FsaG9zdDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABIWOkluu5Wy88yOH
+omNEvAwvjGKi9B6/ngxpLrespnqe8VeniABdZcusB3p89AWH3496Xevx41NB+/+I
+MbZi42KjTjBMMA8GA1UdEwEB/wQFMAMBAf8wGgYDVR0RBBMwEYIJbG9jYWxob3N0
+hwR/AAABMB0GA1UdDgQWBBQ8uConUkqkv9zOoC9RrSSWwTh4FzAKBggqhkjOPQQD
+AgNIADBFAiEAiLZK/gBdbalO7fxqAD33h7XCdiDydw7SYxg7MGOlEtYCIF/qnLdO
++Wwo6T+qurifAkfaA5PhKkhp4k592nR++VKb
+-----END CERTIFICATE-----
+`;

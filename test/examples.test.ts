@@ -69,6 +69,10 @@ describe('examples', () => {
     );
   });
 
+  it('loses no acknowledged transfer and no money when it is killed', { timeout: SECONDS }, async () => {
+    expect(await output('wal.mjs')).toBe('every acknowledged transfer is there\nthe sum is right\n');
+  });
+
   it('lists every program', () => {
     const list = readFileSync(join(ROOT, 'examples/README.md'), 'utf8');
     const programs = readdirSync(join(ROOT, 'examples')).filter((name) => name.endsWith('.mjs'));

@@ -68,6 +68,29 @@ export class PageLookup {
     return frame;
   }
 
+  /** Holds pages from `index` on, like `hold`, up to the first that is not there; their frames go to `out`. Returns how many. */
+  holdSeveral(vnode: VnodeIndex, index: number, count: number, out: Int32Array): number {
+    const hash = this.#hash;
+    const holds = this.#holds;
+    const { state, referenced } = this.#page;
+    let held = 0;
+    for (; held < count; held++) {
+      const frame = hash.find(vnode, index + held);
+      if (frame < 0 || !holds.tryShared(frame)) break;
+      if (VERIFY) faultPoint(this.#thread, 'page.hit.held');
+      if (!holds.hasPage(frame, vnode, index + held)) {
+        holds.release(frame);
+        break;
+      }
+      if (state.get(frame) === PAGE_STATE.cached) this.#uncache(frame);
+      const mark = referenced.get(frame);
+      if (mark < this.#markMax) referenced.put(frame, mark + 1);
+      out[held] = frame;
+    }
+    if (held > 0) this.#tally(PAGE_COUNTER.hits, held);
+    return held;
+  }
+
   /** True when a page seems to be in memory, or on its way: a look without a lock. */
   seems(vnode: VnodeIndex, index: number): boolean {
     return this.#hash.find(vnode, index) >= 0;

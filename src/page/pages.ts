@@ -154,6 +154,17 @@ export class Pages implements FrameReclaimer {
     return this.#lookup.holdExclusive(vnode, index, timeoutMs);
   }
 
+  /** Holds pages from `index` on, like `hold`, up to the first that is not there; their frames go to `out`. Returns how many. */
+  holdSeveral(vnode: VnodeIndex, index: number, count: number, out: Int32Array): number {
+    return this.#lookup.holdSeveral(vnode, index, count, out);
+  }
+
+  /** Gives one hold of each of several pages back. */
+  releaseSeveral(frames: Int32Array, count: number): void {
+    const { holds } = this;
+    for (let lane = 0; lane < count; lane++) holds.release(frames[lane] as number);
+  }
+
   /** True when a page seems to be in memory, or on its way: a look without a lock. */
   seems(vnode: VnodeIndex, index: number): boolean {
     return this.#lookup.seems(vnode, index);

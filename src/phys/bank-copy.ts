@@ -4,14 +4,31 @@
  * PROBLEM     Typed arrays copy shared memory byte by byte with respect for races: 4 KiB take 260 ns where the processor
  *             needs 50.
  * STRUCTURE   A WebAssembly module of one function around `memory.copy`, which imports a bank. It is written out
- *             below, compiled once per thread and instantiated once per bank that is copied in.
+ *             below, compiled once per thread and instantiated once per bank that is copied in. Out of a bank, to memory that
+ *             no module can import, long copies go through the `fill` of Buffers, which is a plain copy for a source as long
+ *             as the range.
  * INVARIANTS  None.
  * LOCKING     None: who may read the one range and write the other is the caller's business.
- * COSTS       About 50 ns for 4 KiB that are in the cache, against 260 ns by `copyWithin`.
+ * COSTS       About 50 ns for 4 KiB that are in the cache, against 260 ns by `copyWithin`. 64 KiB out of a bank: 2.2 us by `fill`,
+ *             2.6 by `set`, also with elements of eight bytes; 4 KiB cost the same.
  * FAILURE     Traps outside the bank: callers have checked. Where the module cannot be made, `copyWithin` does it.
  * REJECTED    A binary file in the package: it would have to be found and read.
  * REFERENCES  WebAssembly core specification, bulk memory operations.
  */
+
+/** Bytes from which on `fillCopy` costs less than `set`. */
+const FILL_BYTES_MIN = 8192;
+
+/** What Buffers do to take bytes over: a plain copy when the source is as long as the range. Other arrays have none. */
+const fill: ((this: Uint8Array, source: Uint8Array, from: number, to: number) => unknown) | undefined =
+  typeof Buffer === 'undefined' ? undefined : (Buffer.prototype.fill as typeof fill);
+
+/** Copies bytes of a bank to an array in other memory. `to` must have room for them. */
+export function copyFromBank(bank: Uint8Array, start: number, length: number, to: Uint8Array, at: number): void {
+  const source = bank.subarray(start, start + length);
+  if (length < FILL_BYTES_MIN || fill === undefined) to.set(source, at);
+  else fill.call(to, source, at, at + length);
+}
 
 /** Copies `length` bytes in one bank, also between ranges that overlap. */
 export type BankCopy = (to: number, from: number, length: number) => void;

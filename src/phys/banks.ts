@@ -76,12 +76,12 @@ export class Banks implements FrameBytes {
 
   /** The bank of a frame. */
   bankOf(frame: FrameIndex): number {
-    return Math.floor(frame / this.bankFrames);
+    return frame < this.bankFrames ? 0 : Math.floor(frame / this.bankFrames);
   }
 
   /** Byte offset of a frame in its bank. */
   offsetOf(frame: FrameIndex): number {
-    return (frame % this.bankFrames) * this.pageSize;
+    return (frame < this.bankFrames ? frame : frame % this.bankFrames) * this.pageSize;
   }
 
   /** The bank of a physical byte address. */

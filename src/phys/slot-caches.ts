@@ -77,6 +77,8 @@ export class SlotCaches {
     if (this.room === 0) return -1;
     const { journal, slot } = this.#thread;
     const { count } = this.#stack;
+    // It would not be filled.
+    if (count.get(slot) === 0 && this.#watermarks.isScarce) return -1;
     let frame = -1;
     this.#enter(slot);
     if (!this.#paused && (count.get(slot) > 0 || this.#fill())) {

@@ -30,6 +30,7 @@ import type { Thread } from '../sync/thread.ts';
 import type { FileDescriptors } from './file-descriptors.ts';
 import { type FileFacts, factsOf, systemError } from './file-facts.ts';
 import {
+  areAdjacent,
   copyFromFrames,
   framePieces,
   piecesBehind,
@@ -74,7 +75,7 @@ export class FileStore implements VnodeStore {
     let got = 0;
     if (wanted > 0) {
       // 1.
-      got = this.#read(this.#descriptors.forReading(vnode), framePieces(this.#banks, frames, at, wanted), start);
+      got = this.#readFrames(this.#descriptors.forReading(vnode), start, wanted, frames, at);
       // 2.
       if (got < wanted && start + got < Math.min(this.#vnode.size.get(vnode), this.#vnode.diskSize.get(vnode))) {
         const values = { vnode, start, wanted, got };
@@ -172,6 +173,17 @@ export class FileStore implements VnodeStore {
   /** Bytes of `count` pages from `start` on that lie below the size. */
   #below(vnode: VnodeIndex, start: number, count: number): number {
     return Math.max(0, Math.min(count * this.#pageSize, this.#vnode.size.get(vnode) - start));
+  }
+
+  /** Reads into frames, mostly with one call; those of a run that was taken at once lie side by side. */
+  #readFrames(descriptor: number, start: number, wanted: number, frames: Int32Array, at: number): number {
+    const banks = this.#banks;
+    const first = frames[at] as number;
+    if (!VERIFY && areAdjacent(banks, frames, at, Math.ceil(wanted / this.#pageSize))) {
+      const bytes = banks.views[banks.bankOf(first)] as Uint8Array;
+      if (readOnce(descriptor, bytes, banks.offsetOf(first), wanted, start) === wanted) return wanted;
+    }
+    return this.#read(descriptor, framePieces(banks, frames, at, wanted), start);
   }
 
   /** Reads until the pieces are full or the file ends; one read that brings nothing may be an accident. */

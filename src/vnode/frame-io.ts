@@ -33,6 +33,13 @@ export function readOnce(descriptor: number, target: Uint8Array, at: number, len
   }
 }
 
+/** True when frames lie side by side in one bank. */
+export function areAdjacent(banks: Banks, frames: Int32Array, at: number, count: number): boolean {
+  const first = frames[at] as number;
+  for (let lane = 1; lane < count; lane++) if (frames[at + lane] !== first + lane) return false;
+  return banks.bankOf(first) === banks.bankOf(first + count - 1);
+}
+
 /** One system call that reads into pieces; returns the bytes that came. */
 export function readPieces(descriptor: number, pieces: Uint8Array[], position: number): number {
   if (pieces.length !== 1) return readvSync(descriptor, pieces, position);

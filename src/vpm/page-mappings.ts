@@ -28,6 +28,7 @@ import type { BoundTables } from '../layout/region.ts';
 import { countersOf, PAGE_COUNTER } from '../page/page-counters.ts';
 import type { VnodeIndex } from '../page/page-hash.ts';
 import { FETCH_PAGES_MAX, type Pages } from '../page/pages.ts';
+import { copyFromBank } from '../phys/bank-copy.ts';
 import type { Banks } from '../phys/banks.ts';
 import { faultPoint } from '../sync/fault.ts';
 import type { Thread } from '../sync/thread.ts';
@@ -35,6 +36,7 @@ import type { Vnodes } from '../vnode/vnodes.ts';
 import { DirectReads } from './direct-reads.ts';
 import { LockedCharge } from './locked-charge.ts';
 import { Mapping } from './mapping.ts';
+import { MissPattern } from './miss-pattern.ts';
 import { PageWrites } from './page-writes.ts';
 import type { ReadPattern } from './read-pattern.ts';
 
@@ -63,9 +65,11 @@ export class PageMappings {
   readonly #vnode: BoundTables['vnode'];
   readonly #counters: Float64Array;
   readonly #pageSize: number;
+  readonly #perPage: number;
   /** Frames of the request under way. */
   readonly #lanes = new Int32Array(FETCH_PAGES_MAX);
   readonly #direct: DirectReads;
+  readonly #misses = new MissPattern();
   /** Writes through the pages of this thread. */
   readonly writes: PageWrites;
 
@@ -78,6 +82,7 @@ export class PageMappings {
     this.#vnode = thread.region.tables.vnode;
     this.#counters = countersOf(thread);
     this.#pageSize = thread.region.geometry.pageSize;
+    this.#perPage = 1 / this.#pageSize;
     this.#direct = new DirectReads(thread, pages, vnodes);
     this.writes = new PageWrites(thread, banks, pages, vnodes);
   }
@@ -114,7 +119,7 @@ export class PageMappings {
     // 3.
     const index = Math.floor(offset / this.#pageSize);
     const lanes = this.#lanes;
-    const held = this.#holdHits(vnode, index, count);
+    const held = this.#pages.holdSeveral(vnode, index, count, lanes);
     if (held < count) this.#fetchAll(vnode, index, count, held);
     if (VERIFY) faultPoint(this.#thread, 'vpm.map.mapped');
     // 4.
@@ -242,14 +247,14 @@ export class PageMappings {
     let left = length;
     while (left > 0) {
       const wanted = Math.min(last - index + 1, FETCH_PAGES_MAX);
-      let count = this.#holdHits(vnode, index, wanted);
+      let count = this.#pages.holdSeveral(vnode, index, wanted, this.#lanes);
       if (count === 0) {
         if (ahead === MEMORY_ONLY) return false;
         count = this.#fetchAhead(vnode, index, wanted, ahead);
       }
       const bytes = Math.min(count * this.#pageSize - inPage, left);
       this.#copyHeld(count, inPage, bytes, to, at);
-      for (let page = 0; page < count; page++) this.#pages.release(this.#lanes[page] as number);
+      this.#pages.releaseSeveral(this.#lanes, count);
       at += bytes;
       left -= bytes;
       inPage = 0;
@@ -264,17 +269,6 @@ export class PageMappings {
     const end = Math.ceil(this.#vnode.size.get(vnode) / this.#pageSize);
     const ahead = Math.max(0, Math.min(most, FETCH_PAGES_MAX - wanted, end - index - wanted));
     return this.#pages.fetch(vnode, index, wanted, this.#lanes, 0, this.#vnodes, false, ahead);
-  }
-
-  /** Holds pages from `index` on as long as they are there; returns how many. */
-  #holdHits(vnode: VnodeIndex, index: number, wanted: number): number {
-    let held = 0;
-    for (; held < wanted; held++) {
-      const frame = this.#pages.hold(vnode, index + held);
-      if (frame < 0) break;
-      this.#lanes[held] = frame;
-    }
-    return held;
   }
 
   /** Copies from the first `count` lanes, beginning `inPage` bytes into the first page; adjacent frames at once. */
@@ -293,7 +287,7 @@ export class PageMappings {
       const from = banks.views[bank] as Uint8Array;
       const start = banks.offsetOf(first) + skip;
       if (from === to) banks.copyInBank(bank, at + done, start, bytes);
-      else to.set(from.subarray(start, start + bytes), at + done);
+      else copyFromBank(from, start, bytes, to, at + done);
       done += bytes;
       page += pages;
       skip = 0;
@@ -304,16 +298,14 @@ export class PageMappings {
   #fetchAll(vnode: VnodeIndex, index: number, count: number, held: number): void {
     for (let page = 0; page < held; page++) this.#pages.release(this.#lanes[page] as number);
     if (VERIFY) faultPoint(this.#thread, 'vpm.map.partial');
+    const left = Math.ceil(this.#vnode.size.get(vnode) / this.#pageSize) - index - count;
+    const ahead = this.#misses.note(vnode, index + held, index + count, Math.min(FETCH_PAGES_MAX - count, left));
     try {
-      this.#fetch(vnode, index, count, true);
+      this.#pages.fetch(vnode, index, count, this.#lanes, 0, this.#vnodes, true, ahead);
     } catch (error) {
       this.#charge.give(count);
       throw error;
     }
-  }
-
-  #fetch(vnode: VnodeIndex, index: number, count: number, whole: boolean): number {
-    return this.#pages.fetch(vnode, index, count, this.#lanes, 0, this.#vnodes, whole);
   }
 
   /** Pages of a range, after checking it. */
@@ -343,7 +335,8 @@ export class PageMappings {
   #frameOf(pieces: Float64Array, page: number): number {
     const bank = pieces[PIECE_LANES * page] as number;
     const offset = pieces[PIECE_LANES * page + 1] as number;
-    return bank * this.#banks.bankFrames + Math.floor(offset / this.#pageSize);
+    // Pages are powers of two.
+    return bank * this.#banks.bankFrames + Math.floor(offset * this.#perPage);
   }
 
   #requireRange(call: string, vnode: VnodeIndex, offset: number, length: number): void {

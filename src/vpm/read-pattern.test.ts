@@ -98,6 +98,24 @@ describe('files read in order', () => {
     endOracle(rooms);
   });
 
+  it('bring pages ahead of who maps them one after another, and for nobody who jumps', () => {
+    const rooms = testRooms();
+    using file = openFile(rooms, scratch.file('a', 100 * PAGE, 3));
+    for (let page = 0; page < 100; page++) {
+      using mapping = file.map(page * PAGE, PAGE);
+      expect(matches(mapping.views()[0] as Uint8Array, 3, page * PAGE)).toBe(true);
+    }
+    const { reads, misses, aheadPages } = pageStatistics(rooms.region);
+    expect(misses).toBe(100);
+    expect(reads).toBeLessThan(9);
+    expect(aheadPages).toBeGreaterThan(90);
+    rooms.pages.drop(file.vnode, 100);
+    for (let page = 99; page > 0; page -= 3) file.map(page * PAGE, PAGE).release();
+    expect(pageStatistics(rooms.region).aheadPages).toBe(aheadPages);
+    file.close();
+    endOracle(rooms);
+  });
+
   it('do not bring pages for readers that jump', () => {
     const rooms = testRooms();
     using file = openFile(rooms, scratch.file('a', 128 * PAGE, 3));

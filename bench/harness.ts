@@ -33,6 +33,8 @@ export interface Bench {
 export interface PeerResult {
   readonly peer: string;
   readonly ns: number | null;
+  /** How many times faster than this peer the case shall be. */
+  readonly goal?: number | undefined;
 }
 
 /** What a figure shall reach. */
@@ -54,7 +56,7 @@ export interface BenchLine {
   readonly peerNs: number | null;
   /** peerNs / ns: how many times faster than the peer. */
   readonly ratio: number | null;
-  /** What `ns` shall reach, and whether it does: only in cases that have a goal. */
+  /** What `ns` shall reach, or `ratio` where the peer is the measure, and whether it does: only in cases that have a goal. */
   readonly goal?: Goal;
   readonly met?: boolean;
 }
@@ -84,8 +86,10 @@ export class Harness {
 
   /** Prints a case: one line for each peer, or one line without. */
   report(name: string, ns: number, peers: readonly PeerResult[] = [], goal?: Goal): void {
-    if (peers.length === 0) this.#print({ name, ns, peer: null, peerNs: null, goal });
-    for (const { peer, ns: peerNs } of peers) this.#print({ name, ns, peer, peerNs, goal });
+    if (peers.length === 0) this.#print({ name, ns, peer: null, peerNs: null, goal, ratioGoal: undefined });
+    for (const { peer, ns: peerNs, goal: ratioGoal } of peers) {
+      this.#print({ name, ns, peer, peerNs, goal, ratioGoal });
+    }
   }
 
   /** Prints something other than a time: a count, or a ratio between two cases of this bench. */
@@ -111,10 +115,13 @@ export class Harness {
     peer: string | null;
     peerNs: number | null;
     goal: Goal | undefined;
+    ratioGoal: number | undefined;
   }): void {
-    const { name, peer, peerNs, goal } = result;
+    const { name, peer, peerNs, ratioGoal } = result;
     const ns = round(result.ns);
-    const judged = goal === undefined ? null : judge(result.ns, goal, ' ns');
+    const goal = ratioGoal === undefined ? result.goal : { atLeast: ratioGoal };
+    const value = ratioGoal === undefined ? result.ns : (peerNs ?? 0) / result.ns;
+    const judged = goal === undefined ? null : judge(value, goal, ratioGoal === undefined ? ' ns' : 'x');
     const line: BenchLine = {
       bench: this.#bench,
       case: name,

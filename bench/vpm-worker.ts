@@ -30,7 +30,7 @@ if (parentPort !== null) {
   const { path, bytes, seed, kind, worker, vm: handle } = workerData as HitWorkerData & { vm: unknown };
   const vm = attach(handle);
   const file = vm.open(path);
-  file.read(0, new Uint8Array(bytes));
+  for (let at = 0; at < bytes; at += 32 * PAGE) file.map(at, 32 * PAGE).release();
   const random = new Prng(seed, kind === 'same pages' ? 0 : worker);
   const pages = bytes / PAGE;
   const own = kind === 'same pages' ? pages : pages / 2;

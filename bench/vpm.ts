@@ -7,104 +7,35 @@
  * is no peer that maps files: the bindings on npm are built at installation, with headers that they download.
  */
 
-import {
-  closeSync,
-  fsyncSync,
-  mkdtempSync,
-  openSync,
-  readFileSync,
-  readSync,
-  rmSync,
-  writeFileSync,
-  writeSync,
-} from 'node:fs';
+import { closeSync, fsyncSync, mkdtempSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { LRUCache } from 'lru-cache';
-import { boot, type VirtualMemory } from 'pagewright';
-import { Prng } from 'pagewright/base';
+import { boot } from 'pagewright';
 import type { File } from 'pagewright/vpm';
-import { type Bench, type Harness, measure, median, type Operations } from './harness.ts';
+import { type Bench, type Harness, median, type Operations } from './harness.ts';
+import {
+  compare,
+  LARGE_BYTES,
+  lruReader,
+  MEMORY_BYTES,
+  MIB,
+  makeFile,
+  overOffsets,
+  PAGE,
+  randomOffsets,
+  type Setting,
+  SMALL_BYTES,
+  zipfOffsets,
+} from './vpm-case.ts';
+import { policies } from './vpm-policies.ts';
 import { scaling } from './vpm-scaling.ts';
+import { sharing } from './vpm-sharing.ts';
 
-const PAGE = 4096;
 const COLD_PASSES = 9;
-const MIB = 1024 ** 2;
 
-/** A file that fits into the cache, one four times as large, and descriptors of both. */
-interface Setting {
-  readonly vm: VirtualMemory;
-  readonly small: File;
-  readonly large: File;
-  readonly smallDescriptor: number;
-  readonly largeDescriptor: number;
-  readonly seed: number;
-}
-
-const SMALL_BYTES = 8 * MIB;
-const MEMORY_BYTES = 16 * MIB;
-const LARGE_BYTES = 4 * MEMORY_BYTES;
-
-/** Writes a file of a block of chance over and over, and lets the operating system have it in memory. */
-function makeFile(path: string, bytes: number, seed: number): void {
-  const random = new Prng(seed);
-  const block = Buffer.from(new Uint8Array(MIB).map(() => random.below(256)));
-  writeFileSync(path, Buffer.alloc(bytes, block));
-  readFileSync(path);
-}
-
-/** Runs one case: ours, then the peers. */
-function compare(harness: Harness, name: string, ours: Operations, peers: Readonly<Record<string, Operations>>): void {
-  if (!harness.wants(name)) return;
-  const ns = measure(ours);
-  if (ns === null) return;
-  const results = Object.entries(peers).map(([peer, operations]) => {
-    return { peer, ns: measure(operations, performance.now() + harness.options.peerLimitMs) };
-  });
-  harness.report(name, ns, results);
-}
-
-/** Offsets of `count` reads, anywhere in the file. */
-function randomOffsets(seed: number, count: number, fileBytes: number, size: number): Float64Array {
-  const random = new Prng(seed);
-  const steps = Math.floor((fileBytes - size) / size);
-  return Float64Array.from({ length: count }, () => random.below(steps) * size);
-}
-
-/** Offsets of pages, few of them often: rank r about as often as 1 / r. */
-function zipfOffsets(seed: number, count: number, fileBytes: number): Float64Array {
-  const random = new Prng(seed);
-  const pages = fileBytes / PAGE;
-  return Float64Array.from({ length: count }, () => {
-    const rank = Math.floor(pages ** (random.below(1 << 20) / (1 << 20)));
-    // Neighbouring ranks lie far from each other.
-    return ((rank * 7919) % pages) * PAGE;
-  });
-}
-
-function overOffsets(offsets: Float64Array, each: (offset: number) => number): Operations {
-  let at = 0;
-  return (count) => {
-    let sum = 0;
-    for (let i = 0; i < count; i++) {
-      sum += each(offsets[at] as number);
-      at = at + 1 === offsets.length ? 0 : at + 1;
-    }
-    return sum;
-  };
-}
-
-/** A private cache of Buffers, as programs have one in each worker. */
-function lruReader(descriptor: number, size: number, bytes: number): (offset: number) => Buffer {
-  const cache = new LRUCache<number, Buffer>({ max: Math.floor(bytes / size) });
-  return (offset) => {
-    const found = cache.get(offset);
-    if (found !== undefined) return found;
-    const buffer = Buffer.allocUnsafeSlow(size);
-    readSync(descriptor, buffer, 0, size, offset);
-    cache.set(offset, buffer);
-    return buffer;
-  };
+/** Brings all pages of the small file into memory. */
+function bringAll(file: File): void {
+  for (let at = 0; at < SMALL_BYTES; at += 32 * PAGE) file.map(at, 32 * PAGE).release();
 }
 
 function hits(harness: Harness, setting: Setting, size: number): void {
@@ -115,32 +46,36 @@ function hits(harness: Harness, setting: Setting, size: number): void {
   const lru = lruReader(smallDescriptor, size, MEMORY_BYTES);
   const heap = vm.heap.alloc(size);
   const fromFs = overOffsets(offsets, (offset) => readSync(smallDescriptor, target, 0, size, offset));
-  small.read(0, new Uint8Array(SMALL_BYTES));
+  bringAll(small);
   const title = `${size / 1024} KiB hit`;
   const mapped = overOffsets(offsets, (offset) => {
     const count = vm.mappings.mapInto(small.vnode, offset, size, pieces);
     vm.mappings.unmapFrom(pieces, count);
     return count;
   });
-  compare(harness, `${title}, mapped`, mapped, {
-    'fs.readSync': fromFs,
-    'lru-cache': overOffsets(offsets, (offset) => lru(offset).length),
-  });
+  compare(
+    harness,
+    `${title}, mapped`,
+    mapped,
+    {
+      'fs.readSync': { run: fromFs },
+      'lru-cache': { run: overOffsets(offsets, (offset) => lru(offset).length) },
+    },
+    size === PAGE ? { atMost: 200 } : undefined,
+  );
   compare(
     harness,
     `${title}, into the region`,
     overOffsets(offsets, (offset) => small.readTo(offset, heap, size)),
-    {
-      'fs.readSync': fromFs,
-    },
+    { 'fs.readSync': { run: fromFs, goal: size === PAGE ? 2 : 1 } },
   );
   compare(
     harness,
     `${title}, elsewhere`,
     overOffsets(offsets, (offset) => small.read(offset, target)),
     {
-      'fs.readSync': fromFs,
-      'lru-cache': overOffsets(offsets, (offset) => lru(offset).copy(target)),
+      'fs.readSync': { run: fromFs, goal: size === PAGE ? 1.4 : 1 },
+      'lru-cache': { run: overOffsets(offsets, (offset) => lru(offset).copy(target)) },
     },
   );
   vm.heap.free(heap, size);
@@ -154,7 +89,7 @@ function misses(harness: Harness, { large, largeDescriptor, seed }: Setting): vo
     '4 KiB anywhere in a file 4x the memory',
     overOffsets(offsets, (offset) => large.read(offset, target)),
     {
-      'fs.readSync': overOffsets(offsets, (offset) => readSync(largeDescriptor, target, 0, PAGE, offset)),
+      'fs.readSync': { run: overOffsets(offsets, (offset) => readSync(largeDescriptor, target, 0, PAGE, offset)) },
     },
   );
 }
@@ -172,28 +107,36 @@ function coldPasses(steps: number, makeCold: () => void, step: (number: number) 
   return median(times);
 }
 
-/** Sequential reads; before each pass the file is absent from our cache. */
+/** Sequential reads of a file that is opened anew for each pass, and absent from our cache then. */
 function scans(harness: Harness, setting: Setting): void {
-  const { vm, small, large, smallDescriptor, largeDescriptor } = setting;
-  for (const size of [PAGE, 16 * PAGE]) {
+  const { vm, smallPath, largePath, smallDescriptor, largeDescriptor } = setting;
+  for (const size of [PAGE, 4 * PAGE, 16 * PAGE, 64 * PAGE]) {
     const target = new Uint8Array(size);
     const pieces = new Float64Array(96);
-    for (const [title, file, descriptor, bytes] of [
-      ['4x the memory', large, largeDescriptor, LARGE_BYTES],
-      ['half the memory', small, smallDescriptor, SMALL_BYTES],
+    for (const [title, path, descriptor, bytes] of [
+      ['4x the memory', largePath, largeDescriptor, LARGE_BYTES],
+      ['half the memory', smallPath, smallDescriptor, SMALL_BYTES],
     ] as const) {
       const name = `sequential ${size / 1024} KiB, file ${title}`;
       if (!harness.wants(name)) continue;
-      const drop = () => vm.pages.drop(file.vnode, bytes / PAGE);
+      let file = vm.open(path);
+      const makeCold = () => {
+        vm.pages.drop(file.vnode, bytes / PAGE);
+        file.close();
+        file = vm.open(path);
+      };
       const steps = bytes / size;
-      const plain = coldPasses(steps, drop, (step) => readSync(descriptor, target, 0, size, step * size));
-      const read = coldPasses(steps, drop, (step) => file.read(step * size, target));
-      const mapped = coldPasses(steps, drop, (step) => {
-        const count = vm.mappings.mapInto(file.vnode, step * size, size, pieces);
-        vm.mappings.unmapFrom(pieces, count);
-      });
-      harness.report(`${name}, read`, read, [{ peer: 'fs.readSync', ns: plain }]);
-      harness.report(`${name}, mapped`, mapped, [{ peer: 'fs.readSync', ns: plain }]);
+      const plain = coldPasses(steps, makeCold, (step) => readSync(descriptor, target, 0, size, step * size));
+      const read = coldPasses(steps, makeCold, (step) => file.read(step * size, target));
+      harness.report(`${name}, read`, read, [{ peer: 'fs.readSync', ns: plain, goal: 1 }]);
+      if (size <= 32 * PAGE) {
+        const mapped = coldPasses(steps, makeCold, (step) => {
+          const count = vm.mappings.mapInto(file.vnode, step * size, size, pieces);
+          vm.mappings.unmapFrom(pieces, count);
+        });
+        harness.report(`${name}, mapped`, mapped, [{ peer: 'fs.readSync', ns: plain }]);
+      }
+      file.close();
     }
   }
 }
@@ -207,8 +150,8 @@ function skewed(harness: Harness, { large, largeDescriptor, seed }: Setting): vo
     '4 KiB, zipf over a file 4x the memory',
     overOffsets(offsets, (offset) => large.read(offset, target)),
     {
-      'fs.readSync': overOffsets(offsets, (offset) => readSync(largeDescriptor, target, 0, PAGE, offset)),
-      'lru-cache': overOffsets(offsets, (offset) => lru(offset).copy(target)),
+      'fs.readSync': { run: overOffsets(offsets, (offset) => readSync(largeDescriptor, target, 0, PAGE, offset)) },
+      'lru-cache': { run: overOffsets(offsets, (offset) => lru(offset).copy(target)) },
     },
   );
 }
@@ -232,14 +175,16 @@ function writes(harness: Harness, setting: Setting, path: string): void {
   const ours = (offset: number) => file.write(offset, bytes);
   const plain = (offset: number) => writeSync(descriptor, bytes, 0, PAGE, offset);
   compare(harness, '4 KiB written, no sync', overOffsets(offsets, ours), {
-    'fs.writeSync': overOffsets(offsets, plain),
+    'fs.writeSync': { run: overOffsets(offsets, plain) },
   });
-  compare(
-    harness,
-    '4 KiB written, a sync for 64',
-    every(64, ours, () => file.sync()),
-    { 'fs.writeSync': every(64, plain, () => fsyncSync(descriptor)) },
-  );
+  for (const batch of [64, 1]) {
+    compare(
+      harness,
+      `4 KiB written, ${batch === 1 ? 'each with a sync' : `a sync for ${batch}`}`,
+      every(batch, ours, () => file.sync()),
+      { 'fs.writeSync': { run: every(batch, plain, () => fsyncSync(descriptor)) } },
+    );
+  }
   file.close();
   closeSync(descriptor);
 }
@@ -257,10 +202,13 @@ async function run(harness: Harness): Promise<void> {
       vm,
       small: vm.open(paths[0]),
       large: vm.open(paths[1]),
+      smallPath: paths[0],
+      largePath: paths[1],
       smallDescriptor: openSync(paths[0], 'r'),
       largeDescriptor: openSync(paths[1], 'r'),
       seed,
     };
+    harness.note('No peer maps files: the bindings on npm compile at installation, with headers that they download.');
     hits(harness, setting, PAGE);
     hits(harness, setting, 16 * PAGE);
     misses(harness, setting);
@@ -273,12 +221,8 @@ async function run(harness: Harness): Promise<void> {
     vm.detach();
     closeSync(setting.smallDescriptor);
     closeSync(setting.largeDescriptor);
-    if (harness.wants('memory')) {
-      for (const workers of [1, 2, 8]) {
-        harness.reportValue(`memory for ${workers} workers, ours, metadata included`, MEMORY_BYTES + metadata, 'bytes');
-        harness.reportValue(`memory for ${workers} workers, an lru-cache each`, workers * MEMORY_BYTES, 'bytes');
-      }
-    }
+    policies(harness, paths[1], seed);
+    await sharing(harness, paths[1], seed, metadata);
     await scaling(harness, paths[0], SMALL_BYTES, seed);
   } finally {
     rmSync(directory, { recursive: true, force: true });

@@ -2,11 +2,12 @@
 
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { Prng } from '../src/base/index.ts';
+import { Prng, type VmError } from '../src/base/index.ts';
 import { armFault, disarmFault } from '../src/sync/index.ts';
 import { attach, boot } from '../src/system/index.ts';
 import { Scratch } from './support/scratch.ts';
 import { testSeed } from './support/seed.ts';
+import { stampPage, versionOf } from './support/stamps.ts';
 
 const PAGE = 4096;
 const PAGES = 600;
@@ -69,6 +70,85 @@ describe('anonymous memory and swap', () => {
     expect(vm.frames.takeRun(total)).toBe(0);
     vm.frames.giveRun(0, total);
     other.detach();
+    vm.detach();
+    scratch.remove();
+  });
+
+  it('loses nothing when the swap file is full, or cannot be written', () => {
+    const random = new Prng(testSeed('swap that fails', 816));
+    const scratch = new Scratch();
+    const vm = boot({ memory: '1 MiB', services: 'manual', slots: 6, addressSpaces: 4, anonymousPages: 1400 });
+    vm.spaces.swap.add(join(scratch.directory, 'swap'), 40 * PAGE);
+    const as = vm.addressSpace();
+    const at = as.map({ size: PAGES * PAGE, reserve: false });
+    const versions = new Int32Array(PAGES);
+    const bytes = new Uint8Array(PAGE);
+    // Where every frame is modified and swap is full, nothing can be brought in: that is said, and nothing else is shown.
+    const look = (isFull: boolean): number => {
+      let refused = 0;
+      for (let page = 0; page < PAGES; page++) {
+        if (versions[page] === 0) continue;
+        try {
+          expect([page, versionOf(as.read(at + page * PAGE, PAGE), page)]).toEqual([page, versions[page]]);
+        } catch (error) {
+          if (!isFull || (error as VmError).code !== 'ENOMEM') throw error;
+          refused++;
+        }
+      }
+      return refused;
+    };
+    // Until neither memory nor swap has room: what could not be written was not, and the rest is there.
+    const fill = (from: number): number => {
+      for (let page = from; page < PAGES; page++) {
+        stampPage(bytes, page, page + 1);
+        try {
+          as.write(at + page * PAGE, bytes);
+        } catch (error) {
+          expect((error as VmError).code).toMatch(/ENOMEM|ENOSPC|EIO/);
+          return page;
+        }
+        versions[page] = page + 1;
+      }
+      return PAGES;
+    };
+    const full = fill(0);
+    expect(full).toBeGreaterThan(150);
+    expect(full).toBeLessThan(PAGES);
+    expect(vm.spaces.swap.use).toEqual({ pages: 40, used: 40 });
+    expect(look(true)).toBeLessThanOrEqual(40);
+    expect(vm.check().flatMap((report) => report.problems)).toEqual([]);
+    // Room again: then it goes on.
+    as.unmap(at, 100 * PAGE);
+    versions.fill(0, 0, 100);
+    expect(look(false)).toBe(0);
+    expect(fill(full)).toBeGreaterThan(full + 50);
+    expect(look(true)).toBeLessThanOrEqual(40);
+    // No write succeeds for a while; what is swapped already comes back, what cannot go stays.
+    as.unmap(at + 100 * PAGE, 60 * PAGE);
+    versions.fill(0, 100, 160);
+    armFault(vm.region, 'seg.swap.writing', 'failAlways');
+    for (let step = 0; step < 300; step++) {
+      const page = 160 + random.below(PAGES - 160);
+      try {
+        if (versions[page] !== 0)
+          expect([page, versionOf(as.read(at + page * PAGE, PAGE), page)]).toEqual([page, versions[page]]);
+        stampPage(bytes, page, step + 10_000);
+        as.write(at + page * PAGE, bytes);
+        versions[page] = step + 10_000;
+      } catch (error) {
+        expect((error as VmError).code).toMatch(/ENOMEM|EIO/);
+      }
+    }
+    expect(disarmFault(vm.region)).toBeGreaterThan(0);
+    look(true);
+    as.unmap(at + 160 * PAGE, 60 * PAGE);
+    versions.fill(0, 160, 220);
+    expect(look(false)).toBe(0);
+    expect(vm.check().flatMap((report) => report.problems)).toEqual([]);
+    as.destroy();
+    expect(vm.spaces.swap.use.used).toBe(0);
+    const { free, total } = vm.frames.counts();
+    expect(free).toBe(total);
     vm.detach();
     scratch.remove();
   });

@@ -1,0 +1,83 @@
+/** Unmapping and protecting what another thread has pinned: refused, waited for, and given back when that thread ends. */
+
+import { boot, shutDown, type VirtualMemory } from 'pagewright';
+import type { AddressSpace } from 'pagewright/seg';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { start, until } from './support/chaos.ts';
+
+const program = new URL('../build/test/workers/pin-holder.js', import.meta.url);
+const PAGE = 4096;
+
+let vm: VirtualMemory;
+let as: AddressSpace;
+let at: number;
+
+beforeEach(() => {
+  vm = boot({ memory: '4 MiB', slots: 8 });
+  as = vm.addressSpace();
+  at = as.map({ size: 8 * PAGE });
+  as.fill(at, 1, 8 * PAGE);
+});
+
+afterEach(() => shutDown(vm));
+
+const hold = (afterMs: number) =>
+  start(vm, program, { space: as.id, address: at + 3 * PAGE, stop: new Int32Array(new SharedArrayBuffer(4)), afterMs });
+
+/** Waits for the workers to go, and then for everything to go back. */
+async function endOracle(): Promise<void> {
+  await until(() => vm.statistics().slots.length === 3, 'slots are left');
+  vm.pagelock.reap();
+  as.destroy();
+  expect(vm.check().flatMap((report) => report.problems)).toEqual([]);
+  expect(vm.pagelock.statistics()).toMatchObject({ entries: 0, owners: 0, lockedPages: 0 });
+  const { free, total } = vm.frames.counts();
+  expect(free).toBe(total);
+  expect(vm.frames.takeRun(total)).toBe(0);
+  vm.frames.giveRun(0, total);
+}
+
+describe('a range that another thread has pinned', () => {
+  it('is neither unmapped nor protected, and the error names the thread', async () => {
+    const { slot } = await hold(1000);
+    const named = new RegExp(`EBUSY.*pinnedBy=${slot}`);
+    expect(() => as.unmap(at, 8 * PAGE)).toThrow(named);
+    expect(() => as.protect(at + 2 * PAGE, 2 * PAGE, 'read')).toThrow(named);
+    expect(() => as.map({ address: at, size: 4 * PAGE, replace: true })).toThrow(named);
+    expect(() => as.destroy()).toThrow(named);
+    expect(() => as.unmap(at, 8 * PAGE, { timeoutMs: 20 })).toThrow(/ETIMEDOUT/);
+    expect(() => as.protect(at, 8 * PAGE, 'none', { timeoutMs: 20 })).toThrow(/ETIMEDOUT/);
+    // Nothing has changed, and what lies beside it can go.
+    expect(as.read(at + 3 * PAGE, 2)).toEqual(Uint8Array.of(77, 1));
+    as.write(at + 3 * PAGE + 1, Uint8Array.of(5));
+    as.unmap(at + 4 * PAGE, PAGE);
+    as.protect(at + 2 * PAGE, PAGE, 'read');
+    as.unmap(at + 3 * PAGE, PAGE, { timeoutMs: 20_000 });
+    expect(() => as.read(at + 3 * PAGE, 1)).toThrow(/EFAULT/);
+    await endOracle();
+  });
+
+  it('is waited for: unmapped and protected as soon as the pin is released', async () => {
+    await hold(150);
+    as.protect(at + 3 * PAGE, PAGE, 'read', { timeoutMs: 20_000 });
+    expect(as.read(at + 3 * PAGE, 1)[0]).toBe(77);
+    expect(() => as.store(at + 3 * PAGE, 1)).toThrow(/EFAULT/);
+    as.protect(at + 3 * PAGE, PAGE, 'write');
+    await hold(150);
+    as.unmap(at, 8 * PAGE, { timeoutMs: 20_000 });
+    expect(as.size).toBe(0);
+    await endOracle();
+  });
+
+  it('is free when the thread ends, also while this thread waits for it', async () => {
+    const { worker } = await hold(60_000);
+    const copy = as.fork();
+    expect(copy.read(at + 3 * PAGE, 1)[0]).toBe(77);
+    const ended = worker.terminate();
+    as.unmap(at + 3 * PAGE, PAGE, { timeoutMs: 20_000 });
+    await ended;
+    expect(copy.read(at + 3 * PAGE, 1)[0]).toBe(77);
+    copy.destroy();
+    await endOracle();
+  });
+});

@@ -4,7 +4,7 @@
  * to files.
  */
 
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { Prng } from '../src/base/index.ts';
@@ -17,12 +17,16 @@ const PAGE = 4096;
 const PAGES = 48;
 const BASE = 16 * PAGE;
 const STEPS = 2500;
+/** Pages of the shared file at the start; it grows to twice as many. */
+const SHARED_PAGES = 10;
 
 /** What a page of a model holds: shared pages are the same object in several models. */
 interface ModelPage {
   bytes: Uint8Array;
   readonly shared: boolean;
   protection: 'none' | 'read' | 'write';
+  /** It can never be written: the file was open for reading. */
+  readonly readOnly?: boolean;
 }
 
 interface Member {
@@ -40,7 +44,11 @@ class Fuzz {
   readonly memories: { memory: SharedMemory; pages: Uint8Array[] }[] = [];
   readonly file: Uint8Array;
   readonly path: string;
+  /** A file that is mapped shared: its pages as they must be, and how many it has. It grows. */
+  readonly sharedPath: string;
+  readonly sharedPages: Uint8Array[] = [];
   forks = 0;
+  grown = 0;
 
   constructor(seed: number, folder: string) {
     this.random = new Prng(seed);
@@ -49,6 +57,14 @@ class Fuzz {
     this.file = Uint8Array.from({ length: 20 * PAGE - 100 }, (_, at) => (at * 7 + (at >> 8)) & 255);
     this.path = join(folder, 'mapped');
     writeFileSync(this.path, this.file);
+    this.sharedPath = join(folder, 'shared');
+    for (let page = 0; page < SHARED_PAGES; page++) this.sharedPages.push(this.newPage());
+    writeFileSync(this.sharedPath, Buffer.concat(this.sharedPages));
+  }
+
+  newPage(): Uint8Array {
+    const value = this.random.below(256);
+    return Uint8Array.from({ length: PAGE }, (_, at) => (value + at) & 255);
   }
 
   any<Value>(list: readonly Value[]): Value {
@@ -84,7 +100,9 @@ class Fuzz {
     else if (choice < 85) this.pin(member, as, at);
     else if (choice < 91) this.unpin(member);
     else if (choice < 95) this.fork(member, as, at);
-    else if (choice < 97) this.destroy(member, as);
+    else if (choice < 96) this.destroy(member, as);
+    else if (choice < 98) this.advise(member, as);
+    else if (choice < 99) this.grow(at);
     else this.free(member, as);
   }
 
@@ -101,7 +119,7 @@ class Fuzz {
     const [first, count] = this.range();
     const address = BASE + first * PAGE;
     const free = member.pages.slice(first, first + count).every((page) => page === null);
-    const kind = this.random.below(4);
+    const kind = this.random.below(5);
     const size = count * PAGE;
     if (!free) {
       expect(() => as.map({ size, address })).toThrow(/EEXIST/);
@@ -110,13 +128,18 @@ class Fuzz {
     const vm = this.threads[at] as VirtualMemory;
     if (kind === 0 && count <= 20) {
       const file = vm.open(this.path);
-      as.map({ size, address, file });
+      const skip = this.random.below(20 - count + 1);
+      as.map({ size, address, file, offset: skip * PAGE });
       file.close();
       for (let page = 0; page < count; page++) {
         const bytes = new Uint8Array(PAGE);
-        bytes.set(this.file.subarray(page * PAGE, (page + 1) * PAGE));
+        bytes.set(this.file.subarray((skip + page) * PAGE, (skip + page + 1) * PAGE));
         member.pages[first + page] = { bytes, shared: false, protection: 'write' };
       }
+      return;
+    }
+    if (kind === 4) {
+      this.mapShared(member, as, vm, first, count);
       return;
     }
     if (kind === 1) {
@@ -138,6 +161,47 @@ class Fuzz {
     }
   }
 
+  /** A shared mapping of the file that grows, from some page on, perhaps for reading only. */
+  mapShared(member: Member, as: AddressSpace, vm: VirtualMemory, first: number, count: number): void {
+    const pages = Math.min(count, this.sharedPages.length);
+    const skip = this.random.below(this.sharedPages.length - pages + 1);
+    const writes = this.random.chance(0.7);
+    const file = vm.open(this.sharedPath, { mode: writes ? 'rw' : 'r' });
+    const address = BASE + first * PAGE;
+    as.map({ size: pages * PAGE, address, file, shared: true, offset: skip * PAGE });
+    file.close();
+    if (!writes) {
+      expect(() => as.protect(address, PAGE, 'write')).toThrow(/EINVAL/);
+    }
+    for (let page = 0; page < pages; page++) {
+      const bytes = this.sharedPages[skip + page] as Uint8Array;
+      member.pages[first + page] = { bytes, shared: true, protection: writes ? 'write' : 'read', readOnly: !writes };
+    }
+  }
+
+  /** The file gets a page more: what is mapped behind its old end would have been refused before. */
+  grow(at: number): void {
+    if (this.sharedPages.length >= 2 * SHARED_PAGES) return;
+    const vm = this.threads[at] as VirtualMemory;
+    const page = this.newPage();
+    const file = vm.open(this.sharedPath, { mode: 'rw' });
+    file.write(this.sharedPages.length * PAGE, page);
+    file.close();
+    this.sharedPages.push(page);
+    this.grown++;
+  }
+
+  /** Advice that changes nothing that can be read. */
+  advise(member: Member, as: AddressSpace): void {
+    const [first, count] = this.range();
+    const advice = this.any(['willNeed', 'dontNeed', 'random', 'sequential', 'normal'] as const);
+    const give = () => as.advise(BASE + first * PAGE, count * PAGE, advice);
+    const pages = member.pages.slice(first, first + count);
+    const readable = advice !== 'willNeed' || pages.every((page) => page?.protection !== 'none');
+    if (pages.every((page) => page !== null) && readable) give();
+    else expect(give).toThrow(/EFAULT/);
+  }
+
   unmap(member: Member, as: AddressSpace): void {
     const [first, count] = this.range();
     const unmap = () => as.unmap(BASE + first * PAGE, count * PAGE);
@@ -155,7 +219,9 @@ class Fuzz {
     const change = () => as.protect(BASE + first * PAGE, count * PAGE, protection);
     const pages = member.pages.slice(first, first + count);
     if (this.pinned(member, first, count)) expect(change).toThrow(/EBUSY/);
-    else if (pages.some((page) => page === null)) expect(change).toThrow(/EFAULT/);
+    else if (pages.some((page) => page === null)) {
+      expect(change).toThrow(protection === 'write' ? /EFAULT|EINVAL/ : /EFAULT/);
+    } else if (protection === 'write' && pages.some((page) => page?.readOnly)) expect(change).toThrow(/EINVAL/);
     else {
       change();
       for (const page of pages) (page as ModelPage).protection = protection;
@@ -290,6 +356,10 @@ class Fuzz {
     for (const { memory } of this.memories) vm.sharedMemory(memory.id).release();
     vm.spaces.reap();
     this.check();
+    const shared = vm.open(this.sharedPath, { mode: 'rw' });
+    shared.sync();
+    shared.close();
+    expect(Buffer.compare(readFileSync(this.sharedPath), Buffer.concat(this.sharedPages))).toBe(0);
     for (const other of this.threads.slice(1)) other.detach();
     vm.vnodes.dropUnused();
     const { free, total } = vm.frames.counts();
@@ -317,6 +387,7 @@ describe('address spaces against arrays', () => {
           }
         }
         expect(fuzz.forks).toBeGreaterThan(10);
+        expect(fuzz.grown).toBeGreaterThan(3);
         fuzz.end();
         fuzz.oracle();
       } finally {

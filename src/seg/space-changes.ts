@@ -265,8 +265,13 @@ export class SpaceChanges {
       const base = rows.base.get(segment);
       const last = base + rows.size.get(segment);
       const map = rows.map.get(segment) - 1;
-      if (map >= 0 && this.isMapLocked(segment, map, Math.max(start, base), Math.min(end, last))) return true;
-      if (shadows.isLocked(-1, segment, 0, Number.MAX_SAFE_INTEGER)) return true;
+      const from = Math.max(start, base);
+      const to = Math.min(end, last);
+      if (map >= 0 && this.isMapLocked(segment, map, from, to)) return true;
+      // Lists of segments without a vnode lock nothing: their frames never move.
+      const first = segments.backingAt(segment, from);
+      const isFile = rows.vnode.get(segment) !== 0;
+      if (isFile && shadows.isLocked(-1, segment, first, first + core.pagesOf(to - from))) return true;
       segment = segments.tree.firstIn(this.space, last, end);
     }
     return false;

@@ -48,6 +48,7 @@ describe('README', () => {
 
 describe.each([
   ['docs/arenas.md', 6],
+  ['docs/files.md', 5],
   ['docs/memory.md', 5],
   ['docs/address-spaces.md', 6],
 ])('%s', (file, count) => {

@@ -226,6 +226,32 @@ describe("users' own vnodes", () => {
 });
 
 describe('a memory vnode', () => {
+  it("has pages of 16 KiB if it is told, as users' own have", () => {
+    const file = vm.openMemory('large', { pageSize: 16_384 });
+    file.write(10_000, pattern(3, 0, 50_000));
+    using mapping = file.map(16_384, 16_384);
+    expect(mapping.pieces.length).toBe(1);
+    expect(matches(mapping.views()[0] as Uint8Array, 3, 6384)).toBe(true);
+    expect(() => vm.openMemory('large', { pageSize: 8192 })).toThrow(/EINVAL.*same pageSize/);
+    expect(() => vm.openMemory('other', { pageSize: 1000 })).toThrow(/EINVAL.*power of two/);
+    mapping.release();
+    file.close();
+    for (const name of ['plain', 'slow']) {
+      const own = vm.openProvided({
+        provider: { module: build('page-provider'), export: name },
+        name: 'x',
+        pageSize: 8192,
+      });
+      using piece = own.map(8192, 8192);
+      expect(piece.pieces.length).toBe(1);
+      const expected = Uint8Array.from({ length: 8192 }, (_, i) => ((8192 + i) * 3 + 1) & 255);
+      expect(Buffer.compare(piece.views()[0] as Uint8Array, expected)).toBe(0);
+      piece.release();
+      own.close();
+    }
+    nothingLeft();
+  });
+
   it('is shared by name, keeps its bytes while it is open, and gives all back', () => {
     const file = vm.openMemory('scratch');
     file.write(100_000, pattern(2, 0, 5000));

@@ -67,6 +67,7 @@ import {
 import {
   CachedMappings,
   type File,
+  type MemoryOptions,
   openFile,
   openMemory,
   openProvided,
@@ -204,9 +205,9 @@ export class VirtualMemory {
   }
 
   /** Opens, or makes, a memory vnode of a name; see `openMemory`. */
-  openMemory(name: string): File {
+  openMemory(name: string, options?: MemoryOptions): File {
     this.#requireAttached('openMemory');
-    return openMemory(this, name);
+    return openMemory(this, name, options);
   }
 
   /** Opens a resource behind HTTP or HTTPS for reading, waiting for it; see `openRemote`. */

@@ -27,4 +27,6 @@ export interface ProviderOptions {
   readonly mode?: 'r' | 'rw';
   /** Bytes, if the provider is not to be asked. */
   readonly size?: number;
+  /** As for files: see `OpenOptions`. The provider then brings and takes whole pages of it, but for the last. */
+  readonly pageSize?: number;
 }

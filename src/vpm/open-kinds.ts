@@ -2,6 +2,7 @@
 
 import { failMisuse, rejectUnknownOptions, requireInteger } from '../base/errors.ts';
 import type { Callbacks } from '../sync/callbacks.ts';
+import { pageShiftOf } from '../vnode/open-options.ts';
 import type { ProviderOptions, VnodeProvider } from '../vnode/provider.ts';
 import { lookOfAnswer, lookQuestion } from '../vnode/remote-store.ts';
 import { VNODE_KIND } from '../vnode/vnode-kinds.ts';
@@ -14,13 +15,21 @@ export interface KindRooms extends FileRooms {
   readonly callbacks: Callbacks;
 }
 
+/** How a memory vnode is opened. */
+export interface MemoryOptions {
+  /** As for files: see `OpenOptions`. */
+  readonly pageSize?: number;
+}
+
 /**
  * Opens, or makes, a memory vnode of a name: all threads that open it share its bytes, which begin as nothing and go when
  * nobody has it open any more and its row or frames are needed. Its pages stay in memory while they hold anything.
  */
-export function openMemory(rooms: KindRooms, name: string): File {
+export function openMemory(rooms: KindRooms, name: string, options: MemoryOptions = {}): File {
   if (typeof name !== 'string' || name === '') failMisuse('openMemory', { name }, 'a name is a text that is not empty');
-  const facts = { kind: VNODE_KIND.memory, size: 0, stamp: NO_STAMP, detail: 0, joins: true, pageShift: null };
+  rejectUnknownOptions('openMemory', options, ['pageSize']);
+  const pageShift = pageShiftOf('openMemory', options.pageSize, rooms.banks.pageSize);
+  const facts = { kind: VNODE_KIND.memory, size: 0, stamp: NO_STAMP, detail: 0, joins: true, pageShift };
   return new File(rooms, rooms.vnodes.openNamed(`memory ${name}`, facts, true), true);
 }
 
@@ -43,7 +52,7 @@ export async function openRemoteAsync(rooms: KindRooms, url: string, signal?: Ab
 
 /** Opens a vnode of a user's own kind. Throws `ENOENT` when its module cannot be loaded, and what the provider throws. */
 export function openProvided(rooms: KindRooms, options: ProviderOptions): File {
-  rejectUnknownOptions('openProvided', options, ['provider', 'name', 'mode', 'size']);
+  rejectUnknownOptions('openProvided', options, ['provider', 'name', 'mode', 'size', 'pageSize']);
   const { provider: reference, name, mode = 'r' } = options;
   if (typeof name !== 'string') failMisuse('openProvided', { name }, 'a name is a text');
   const detail = rooms.callbacks.intern(reference);
@@ -51,7 +60,8 @@ export function openProvided(rooms: KindRooms, options: ProviderOptions): File {
   const size = requireInteger('openProvided', 'size', options.size ?? provider.size(name), 0, Number.MAX_SAFE_INTEGER);
   const writable = mode === 'rw';
   if (writable && provider.putPage === undefined) failMisuse('openProvided', { mode }, 'the provider has no putPage');
-  const facts = { kind: VNODE_KIND.user, size, stamp: NO_STAMP, detail, joins: true, pageShift: null };
+  const pageShift = pageShiftOf('openProvided', options.pageSize, rooms.banks.pageSize);
+  const facts = { kind: VNODE_KIND.user, size, stamp: NO_STAMP, detail, joins: true, pageShift };
   return new File(rooms, rooms.vnodes.openNamed(`user#${detail} ${name}`, facts, writable), writable);
 }
 

@@ -138,7 +138,8 @@ describe('a resource behind HTTP', () => {
     expect(other.read(0, 10)).toEqual(pattern(5, 0, 10));
     expect(other.revalidate()).toBe(true);
     expect(other.vnode).toBe(file.vnode);
-    await set({ size: 120_000, seed: 7, tag: '"c"' });
+    // So slow that the answer cannot come before the abort.
+    await set({ size: 120_000, seed: 7, tag: '"c"', delayMs: 400 });
     const controller = new AbortController();
     const given = file.revalidateAsync({ signal: controller.signal });
     controller.abort();

@@ -34,7 +34,10 @@ export interface ImportOptions {
    * asks anew. What comes later becomes a span all the same. Default: no limit.
    */
   readonly timeoutMs?: number;
-  /** Round what is asked for up to a multiple of this: a multiple of the quantum. */
+  /**
+   * Round what is asked for up to a multiple of this: a multiple of the quantum. An arena that has no such range is then asked
+   * for one that just holds the request; functions are asked for multiples only.
+   */
   readonly roundTo?: number;
 }
 

@@ -6,8 +6,10 @@
  *             satisfied.
  * STRUCTURE   plain request         16 times the size if that is wished, else or then the size
  *             constrained request   every range of the source's quanta that just covers a place for the request, as
- *                                   constraints on that range: import-places.ts; then, if sizes are rounded up or a
- *                                   function is asked, a range with room for any place
+ *                                   constraints on that range: import-places.ts; then, if a function is asked, a range
+ *                                   with room for any place
+ *             rounded sizes         the same, each range enlarged to whole units; then another arena, but no function, is
+ *                                   asked for the ranges as they are
  *
  *             Each ask: 1 leave the lock, ask   2 take the lock, make a span of the answer, or give it back when it does
  *             not help. When the source is out of space, it takes back what its importers keep idle.
@@ -15,7 +17,8 @@
  *             I2 a range that cannot hold the request never becomes a span.
  * LOCKING     Entered and left with the arena's lock; dropped while the source is asked.
  * COSTS       Two asks of the source at most; under constraints one if `align` is at least the source's quantum, else up to
- *             six, each for ranges that the others do not have; two more for sizes that are rounded up.
+ *             six, each for ranges that the others do not have, and two more of a function; with sizes that are rounded up
+ *             each of another arena once more as it is.
  * FAILURE     False: the source has nothing, or there is no tag for the span. Throws `ESTALE` without the lock when the
  *             arena was destroyed meanwhile, `EINVAL` for a span that a function should not have returned. With
  *             `compat: 'seed'` constrained requests do not import, `min` and `max` do not count, and there is no second ask.
@@ -69,6 +72,8 @@ export interface Ask {
   readonly constraints: Constraints | null;
 }
 
+type ConstrainedRequest = Pick<Ask, 'strategy' | 'size'> & { readonly constraints: Constraints };
+
 /** Brings in a span for a request of `size`. See the file's header. */
 export function importSpan(
   core: ArenaCore,
@@ -79,16 +84,22 @@ export function importSpan(
 ): boolean {
   if (!core.imports || core.asyncImports) return false;
   const large = (core.flags & FLAG_LARGE_IMPORT) !== 0;
-  const asked = core.importUnit === 0 ? strategy : STRATEGY_INSTANT;
-  const plain = { strategy: asked, place: null, size, constraints: null };
+  const rounds = core.importUnit !== 0;
+  const plain = { strategy: rounds ? STRATEGY_INSTANT : strategy, place: null, size, constraints: null };
   if (core.seed) {
     if (constraints !== null && !onlyLimits(core, constraints)) return false;
     return importRange(core, { ...plain, wanted: inUnits(core, large ? size * LARGE_IMPORT_FACTOR : size) });
   }
   if (attempt >= ATTEMPTS_MAX) return false;
-  if (constraints !== null) return importConstrained(core, size, asked, constraints);
+  const exact = rounds && core.importArena >= 0;
+  if (constraints !== null) {
+    const request = { ...plain, constraints };
+    return importConstrained(core, request, false) || (exact && importConstrained(core, request, true));
+  }
   if (large && importRange(core, { ...plain, wanted: inUnits(core, size * LARGE_IMPORT_FACTOR) })) return true;
-  return importRange(core, { ...plain, wanted: inUnits(core, size) });
+  const wanted = inUnits(core, size);
+  if (importRange(core, { ...plain, wanted })) return true;
+  return exact && wanted !== size && importRange(core, { ...plain, wanted: size });
 }
 
 /** True for constraints that the original source lets import: `min` and `max`. */
@@ -100,23 +111,32 @@ function inUnits(core: ArenaCore, size: number): number {
   return core.importUnit === 0 ? size : Math.ceil(size / core.importUnit) * core.importUnit;
 }
 
-function importConstrained(core: ArenaCore, size: number, strategy: number, constraints: Constraints): boolean {
+/** Asks for the ranges that just cover a place: rounded up, or `exact`, which leaves out those that rounding does not change. */
+function importConstrained(core: ArenaCore, request: ConstrainedRequest, exact: boolean): boolean {
+  const { size, constraints } = request;
   const unit = core.importArena >= 0 ? core.cores.at(core.importArena).quantum : core.quantum;
-  const request = { strategy, size, constraints };
   for (const { size: covered, place } of importPlaces(size, constraints, unit)) {
-    const wanted = alignUp(inUnits(core, covered), unit);
-    const more = wanted - covered;
-    const nocross = place.nocross >= wanted ? place.nocross : 0;
+    const rounded = alignUp(inUnits(core, covered), unit);
+    const more = rounded - covered;
+    if (exact) {
+      if (more !== 0 && importRange(core, { ...request, wanted: covered, place })) return true;
+      continue;
+    }
+    const nocross = place.nocross >= rounded ? place.nocross : 0;
     const wide = more === 0 ? place : { ...place, nocross, max: Math.min(ADDRESS_MAX, place.max + more) };
-    if (importRange(core, { ...request, wanted, place: wide })) return true;
+    if (importRange(core, { ...request, wanted: rounded, place: wide })) return true;
   }
-  // All places were asked for, unless the size was rounded up, or the source is a function, which may choose its own places.
-  const { align, nocross, min, max } = constraints;
-  const limited = min % unit !== 0 || (max + 1) % unit !== 0;
-  if (core.importArena >= 0 ? core.importUnit === 0 : !limited) return false;
+  return core.importArena < 0 && importFromFunction(core, request);
+}
+
+/** A function may choose places of its own: asks for what could hold the request, and for what holds it wherever it lies. */
+function importFromFunction(core: ArenaCore, request: ConstrainedRequest): boolean {
+  const { align, nocross, min, max } = request.constraints;
+  const unit = core.quantum;
+  if (min % unit === 0 && (max + 1) % unit === 0) return false;
   const place = { align: unit, phase: 0, nocross: 0, min: alignDown(min, unit), max: lastOfUnit(max, unit) };
-  const wanted = alignUp(inUnits(core, size), unit);
-  const room = alignUp(inUnits(core, size + align + (nocross > unit ? nocross : 0)), unit);
+  const wanted = inUnits(core, request.size);
+  const room = inUnits(core, request.size + align + (nocross > unit ? nocross : 0));
   return (
     (wanted !== room && importRange(core, { ...request, wanted, place })) ||
     importRange(core, { ...request, wanted: room, place })

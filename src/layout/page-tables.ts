@@ -116,6 +116,7 @@ export const vnodeTable = table('vnode', 'vnodes', 'columns', {
   pageShift: i32('L', 'a page of the vnode has 1 << pageShift frames'),
   modifiedMax: i32('A', 'frames that may be modified before writers write back, 0 no limit'),
   allocates: i32('A', '1: the file gets its blocks when it becomes longer'),
+  scans: i32('A', 'how often somebody has begun to read it from end to end: a hint'),
 });
 
 /** Buckets of the vnode hash. */

@@ -280,6 +280,7 @@ export class VnodeTable {
     journal.set(vnode.lsnOffset, row, 0);
     journal.setDouble(vnode.lsnDurable, row, 0);
     journal.set(vnode.written, row, 0);
+    journal.set(vnode.scans, row, 0);
     journal.set(vnode.pageShift, row, facts.pageShift ?? 0);
     journal.set(vnode.modifiedMax, row, 0);
     journal.set(vnode.allocates, row, 0);

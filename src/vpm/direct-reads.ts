@@ -56,7 +56,7 @@ export class DirectReads {
   read(pattern: ReadPattern, vnode: VnodeIndex, offset: number, length: number, to: Uint8Array, at: number): boolean {
     const { buffer } = pattern;
     if (!buffer.covers(offset, length) || !buffer.isFresh(this.#pages.changesOf(vnode))) {
-      if (!pattern.scans(this.#vnode.size.get(vnode))) return false;
+      if (!pattern.scans(vnode, this.#vnode.size.get(vnode), this.#vnode.scans)) return false;
       if (length >= LONG_READ_BYTES) return this.#straight(vnode, offset, length, to, at);
       if (!this.#fillBuffer(pattern, vnode, offset, length)) return false;
     }

@@ -9,11 +9,11 @@
  *               |read|read|read|......ahead......|        a miss brings the request and the window in one call
  *               |read|....|read|....|read|.......|        strides up to 16 pages count as reading in order
  *
- *             A run without gaps is a scan once it is longer than 32 pages or an eighth of the memory: what is then missing
- *             is read past the pages, see direct-reads.ts. Whoever comes back to what was read in that way gets pages of it
- *             the second time. If they are gone by the third, or the file is larger than half of the memory, it was no use.
+ *             A run without gaps is a scan once it is longer than 32 pages, two long reads, or an eighth of the memory: what is
+ *             then missing is read past the pages, see direct-reads.ts. The second scan of a vnode, whoever makes it, leaves
+ *             its pages in memory. If they are gone by the third, or the file is larger than half of the memory, it was no use.
  * INVARIANTS  I1 the window never makes a request longer than one fetch.
- * LOCKING     None: it belongs to one open file of one thread.
+ * LOCKING     None: it belongs to one open file of one thread. The count of a vnode's scans is a hint.
  * COSTS       A few comparisons for each read.
  * FAILURE     None: a wrong guess brings pages that nobody asks for, at most as many as were read before, or reads a file once
  *             more than was needed.
@@ -22,6 +22,7 @@
  * REFERENCES  Linux mm/readahead.c; illumos ufs_getpage read-ahead by i_nextr; PostgreSQL's ring buffers for scans.
  */
 
+import type { VnodeIndex } from '../page/page-hash.ts';
 import { ScanBuffer } from './scan-buffer.ts';
 
 /** Most pages that are brought ahead; with the request they fill one fetch. */
@@ -37,8 +38,20 @@ const STRIDE_PAGES_MAX = 16;
 const SCAN_PAGES = 32;
 const SCAN_PART = 8;
 
-/** The pass through a file that leaves its pages in memory: the second one. */
-const KEEPING_PASS = 1;
+/** Long reads of which two are enough. */
+const LONG_READ_BYTES = 16384;
+
+/** The scan of a vnode that leaves its pages in memory: the second one. */
+const KEEPING_SCAN = 1;
+
+/** More scans are not counted. */
+const SCANS_MAX = 1000;
+
+/** Scans of a vnode so far. */
+export interface ScanCount {
+  get(vnode: VnodeIndex): number;
+  put(vnode: VnodeIndex, count: number): void;
+}
 
 /** The pattern of one open file. */
 export class ReadPattern {
@@ -53,9 +66,9 @@ export class ReadPattern {
   #run = 0;
   #ahead = 0;
   #scanning = false;
-  /** How far scans have come in this pass, and how often one began again below that. */
+  /** How far the scan has come, and which one of its vnode it is; -1: none. */
   #passed = 0;
-  #passes = 0;
+  #scan = -1;
 
   constructor(pageSize: number, memoryBytes: number) {
     this.#pageSize = pageSize;
@@ -92,10 +105,16 @@ export class ReadPattern {
   }
 
   /** True when what is missing of the read that was noted last should be read past the pages. */
-  scans(fileBytes: number): boolean {
-    if (this.#run <= this.#scanBytes) return false;
+  scans(vnode: VnodeIndex, fileBytes: number, counts: ScanCount): boolean {
+    const length = this.#end - this.#begin;
+    const isLong = length >= LONG_READ_BYTES && this.#run >= 2 * length;
+    if (!isLong && this.#run <= this.#scanBytes) return false;
+    if (this.#scan < 0) {
+      this.#scan = counts.get(vnode);
+      counts.put(vnode, Math.min(this.#scan + 1, SCANS_MAX));
+    }
     this.#passed = Math.max(this.#passed, this.#end);
-    this.#scanning = this.#passes !== KEEPING_PASS || 2 * fileBytes > this.#memoryBytes;
+    this.#scanning = this.#scan !== KEEPING_SCAN || 2 * fileBytes > this.#memoryBytes;
     return this.#scanning;
   }
 
@@ -109,7 +128,7 @@ export class ReadPattern {
     this.#scanning = false;
     this.buffer.clear();
     if (offset >= this.#passed) return;
-    this.#passes++;
+    this.#scan = -1;
     this.#passed = 0;
   }
 }

@@ -201,6 +201,50 @@ export class ShadowLists implements CacheDriver {
     return false;
   }
 
+  /**
+   * One list for two whose pages lie one behind the other: the first one grows, and keeps its number, the second one's row is
+   * free. So whichever of the two numbers is reclaimed after a death, every page is unlocked once. -1 when they do not fit.
+   */
+  join(first: number, second: number): number {
+    const { core } = this;
+    const { shadows, shadowPool, maps, thread } = core;
+    const { journal } = thread;
+    const one = first % shadows.rowCount;
+    const two = second % shadows.rowCount;
+    core.lock.enter();
+    const pages = shadows.pages.get(one);
+    const same = [shadows.map, shadows.vnode, shadows.segment, shadows.cacheOwner];
+    const fits =
+      this.isCached(first) &&
+      this.isCached(second) &&
+      same.every((column) => column.get(one) === column.get(two)) &&
+      shadows.first.get(one) + pages === shadows.first.get(two);
+    if (fits) {
+      const map = shadows.map.get(one) - 1;
+      journal.set(shadows.pages, one, pages + shadows.pages.get(two));
+      journal.set(shadows.locked, one, pages + shadows.locked.get(two));
+      // Pages that were only read are marked as modified, too, in the end: both may be written.
+      journal.set(shadows.write, one, shadows.write.get(one) | shadows.write.get(two));
+      journal.set(shadows.state, two, SHADOW_STATE.free);
+      if (map >= 0) journal.set(maps.softLocks, map, maps.softLocks.get(map) - 1);
+      shadowPool.give(two);
+    }
+    core.lock.exit();
+    return fits ? first : -1;
+  }
+
+  /** True for the number of a list that the cache has, and all of whose pages are locked. */
+  private isCached(shadow: number): boolean {
+    const { shadows } = this.core;
+    const list = shadow % shadows.rowCount;
+    const isCurrent = shadows.generation.get(list) * shadows.rowCount + list === shadow;
+    return (
+      isCurrent &&
+      shadows.state.get(list) === SHADOW_STATE.cached &&
+      shadows.locked.get(list) === shadows.pages.get(list)
+    );
+  }
+
   /** True while a list locks pages in `[from, to)` of an anon map, of a segment, or of a vnode that a segment maps. */
   isLocked(map: AnonMapIndex, segment: number, from: number, to: number): boolean {
     const { shadows, shadowPool, maps } = this.core;

@@ -253,7 +253,8 @@ describe('memory that comes and goes under pins', () => {
     const failed = [`removing ${first}`, `removed ${first} true`];
     const gone = [`removing ${first}`, `removed ${first} false`, `added ${first}`];
     const ofBank = events.filter((event) => event.split(' ')[1] === `${first}`);
-    expect(ofBank.slice(0, 4)).toEqual([...failed, ...failed]);
+    // Whether workers' pins let more attempts fail is theirs; a cancelled one tells nobody.
+    expect(ofBank.slice(0, 2)).toEqual(failed);
     expect(ofBank.slice(-3)).toEqual(gone);
     expect(vm.pagelock.disabled).toBe(0);
     world.endOracle(1024);

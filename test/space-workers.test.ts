@@ -201,8 +201,14 @@ describe('memory that comes and goes under pins', () => {
     const world = new World({ ...MANY, bankSize: '4 MiB' }, 24, testSeed('memory and pins', 9), false);
     const { vm, as } = world;
     const events: string[] = [];
+    const token = CancelToken.create(vm.thread);
+    let cancels = false;
     vm.frames.onMemoryChange({
-      removing: (first) => void events.push(`removing ${first}`),
+      removing: (first) => {
+        events.push(`removing ${first}`);
+        // A cancellation in the middle: everybody has been told already.
+        if (cancels) token.cancel();
+      },
       removed: (first, _count, cancelled) => void events.push(`removed ${first} ${cancelled}`),
       added: (first) => void events.push(`added ${first}`),
     });
@@ -219,9 +225,9 @@ describe('memory that comes and goes under pins', () => {
     expect(() => vm.frames.offline(frame, 1, { timeoutMs: 30 })).toThrow(pinnedHere);
     expect(() => vm.frames.offline(first, count, { timeoutMs: 30 })).toThrow(/EBUSY.*frames.offline/);
     expect(vm.frames.counts().absent).toBe(0);
-    const token = CancelToken.create(vm.thread);
-    token.cancel();
+    cancels = true;
     expect(() => vm.frames.offline(first, count, { cancel: token })).toThrow(/ECANCELED/);
+    cancels = false;
     token.release(vm.thread);
     expect(vm.frames.counts().absent).toBe(0);
     expect(Uint8Array.prototype.slice.call(pin.views[0])).toEqual(stamp);

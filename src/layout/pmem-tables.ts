@@ -51,6 +51,7 @@ export const pmemCookieTable = table('pmemCookie', 'pmemCookies', 'columns', {
   mover: i32('L', 'callback + 1 that lets its frames move, 0: they are locked'),
   moving: i32('L', 'slot + 1 that moves a frame of it'),
   contiguous: i32('L', '1: its frames lie side by side, and move together'),
+  framesCharged: i32('L', 'frames charged to the owner'),
 });
 
 /** One row per run of frames in a chain. */

@@ -35,6 +35,7 @@ import {
   type Thread,
 } from '../sync/thread.ts';
 import type { FrameIndex } from './banks.ts';
+import { FrameCharges } from './frame-charges.ts';
 import { FrameLists } from './frame-lists.ts';
 import { FrameMap } from './frame-map.ts';
 import { FrameQueue } from './frame-queue.ts';
@@ -45,6 +46,8 @@ import {
   FRAME_USE,
   GENERATION_MASK,
   GENERATION_SHIFT,
+  OWNER_MASK,
+  OWNER_SHIFT,
   SLOT_SHIFT,
   SLOT_USE_MASK,
   USE_MASK,
@@ -83,6 +86,8 @@ export class FrameCore {
   readonly segments: PhysSegments;
   /** Requests that wait for frames: told when some come back. */
   readonly queue: FrameQueue;
+  /** Whom the frames of page lists are charged to. */
+  readonly charges: FrameCharges;
   /** True while this thread wants the lowest free frame whatever the order: it moves frames together. */
   lowestFirst = false;
   readonly #use: BoundTables['frame']['use'];
@@ -98,6 +103,7 @@ export class FrameCore {
     const ordered = tables.frameOrder.source.get(0) !== FRAME_ORDER.lowest;
     this.source = ordered ? new FrameLists(thread, this.map, this.segments) : this.map;
     this.queue = new FrameQueue(thread);
+    this.charges = new FrameCharges(thread);
     this.#use = tables.frame.use;
     this.#counts = tables.framePool.counts;
     this.#mark = markOf(thread.attachment);
@@ -113,7 +119,7 @@ export class FrameCore {
     return ((this.#use.get(frame) & SLOT_USE_MASK) >>> SLOT_SHIFT) - 1;
   }
 
-  /** Use and slot of a frame in one word. */
+  /** Use and slot of a frame in one word, without the owner. */
   wordOf(frame: FrameIndex): number {
     return this.#use.get(frame) & SLOT_USE_MASK;
   }
@@ -123,7 +129,8 @@ export class FrameCore {
     const { view } = this.#use;
     const word = markOf(taker) | use;
     const runs = new RunBuilder();
-    for (let frame = 0; frame < view.length; frame++) if (view[frame] === word) runs.push(frame, 1);
+    for (let frame = 0; frame < view.length; frame++)
+      if (((view[frame] as number) & ~OWNER_MASK) === word) runs.push(frame, 1);
     return [...runs.build().runs];
   }
 
@@ -188,6 +195,7 @@ export class FrameCore {
   /** Under the lock: a frame that is in use becomes absent. */
   retire(frame: FrameIndex): void {
     const before = this.useOf(frame);
+    this.charges.change(this.#owner(frame), -1);
     this.thread.journal.set(this.#use, frame, FRAME_USE.absent);
     this.#count(countLane(before), -1);
   }
@@ -196,6 +204,7 @@ export class FrameCore {
   give(frame: FrameIndex): void {
     const before = this.useOf(frame);
     this.source.give(frame);
+    this.charges.change(this.#owner(frame), -1);
     this.thread.journal.set(this.#use, frame, FRAME_USE.free);
     this.#move(countLane(before), FRAME_USE.free, 1);
     this.queue.tell(this.free);
@@ -203,7 +212,7 @@ export class FrameCore {
 
   /** Under the lock: a frame in use gets another use, and bears this thread's mark. */
   convert(frame: FrameIndex, use: number): void {
-    this.convertMarked(frame, use | this.#mark);
+    this.convertMarked(frame, this.#wordFor(use));
   }
 
   /** Under the lock of a slot's cache: a frame goes onto the stack or comes from it; counts stay as they are. */
@@ -215,6 +224,8 @@ export class FrameCore {
   convertMarked(frame: FrameIndex, marked: number): void {
     const before = countLane(this.useOf(frame));
     const after = countLane(marked & USE_MASK);
+    this.charges.change(this.#owner(frame), -1);
+    this.charges.change(marked & OWNER_MASK, 1);
     this.thread.journal.set(this.#use, frame, marked);
     if (before === after) return;
     this.#count(before, -1);
@@ -227,11 +238,13 @@ export class FrameCore {
    */
   takeRun(first: FrameIndex, count: number, use: number): void {
     const { pieceFrames } = this.source;
-    this.stamp(first, count, use);
+    const word = this.#wordFor(use);
+    this.#fill(first, count, word);
     for (let done = 0; done < count; done += pieceFrames) {
       const piece = Math.min(pieceFrames, count - done);
       this.source.takeRun(first + done, piece);
       this.#move(FRAME_USE.free, countLane(use), piece);
+      this.charges.change(word & OWNER_MASK, piece);
       if (piece < count) this.thread.commit();
     }
   }
@@ -246,15 +259,20 @@ export class FrameCore {
       const piece = Math.min(pieceFrames, count - done);
       this.source.giveRun(first + done, piece);
       this.#move(countLane(use), FRAME_USE.free, piece);
+      this.charges.release(this.#use.view, first + done, piece);
       this.thread.commit();
       this.#fill(first + done, piece, FRAME_USE.free);
     }
     this.queue.tell(this.free);
   }
 
-  /** Writes a use with this thread's mark over frames that nobody else can change; not journaled. */
+  /** Writes a use with this thread's mark over frames that nobody else can change; not journaled. Charges stay. */
   stamp(first: FrameIndex, count: number, use: number): void {
-    this.#fill(first, count, use | this.#mark);
+    const { view } = this.#use;
+    const word = use | this.#mark;
+    for (let frame = first; frame < first + count; frame++) {
+      view[frame] = word | ((view[frame] as number) & OWNER_MASK);
+    }
   }
 
   /** The first of some frames that is not of a use, or -1. */
@@ -276,11 +294,14 @@ export class FrameCore {
   check(): CheckReport {
     const problems = [...this.source.problems(), ...this.segments.problems(), ...this.queue.problems()];
     const found = new Array<number>(this.#counts.stride).fill(0);
+    const charged = new Array<number>(this.thread.region.geometry.owners + 1).fill(0);
     const { frames } = this.thread.region.geometry;
     for (let frame = 0; frame < frames; frame++) {
       const use = this.useOf(frame);
       const lane = countLane(use);
       found[lane] = (found[lane] ?? 0) + 1;
+      const owner = this.#owner(frame) >>> OWNER_SHIFT;
+      charged[owner] = (charged[owner] ?? 0) + 1;
       if (this.source.has(frame) !== (use === FRAME_USE.free)) {
         problems.push(`phys/frame-core I1: frame ${frame}, use ${use}`);
       }
@@ -290,7 +311,7 @@ export class FrameCore {
       if (use === FRAME_USE.absent || count === found[use]) continue;
       problems.push(`phys/frame-core I2: ${name}: count ${count}, found ${found[use]}`);
     }
-    return { structure: 'phys/frames', checked: frames, problems };
+    return { structure: 'phys/frames', checked: frames, problems: [...problems, ...this.charges.problems(charged)] };
   }
 
   #fill(first: FrameIndex, count: number, word: number): void {
@@ -307,8 +328,21 @@ export class FrameCore {
   }
 
   #noteTaken(frame: FrameIndex, use: number): void {
-    this.thread.journal.set(this.#use, frame, use | this.#mark);
+    const word = this.#wordFor(use);
+    this.thread.journal.set(this.#use, frame, word);
     this.#move(FRAME_USE.free, countLane(use), 1);
+    this.charges.change(word & OWNER_MASK, 1);
+  }
+
+  /** What the word of a frame that this thread takes says: those for lists are charged. */
+  #wordFor(use: number): number {
+    const charged = use === FRAME_USE.list || use === FRAME_USE.listTaking;
+    return use | this.#mark | (charged ? this.charges.bits : 0);
+  }
+
+  /** Whom a frame is charged to. */
+  #owner(frame: FrameIndex): number {
+    return this.#use.get(frame) & OWNER_MASK;
   }
 
   /** So many frames of one count are in another now. */

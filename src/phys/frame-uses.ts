@@ -1,6 +1,6 @@
 /** What frames are used for. */
 
-/** The use of a frame: bits 0-7 of its word. */
+/** The use of a frame: bits 0-3 of its word. */
 export const FRAME_USE = {
   /** Not online, or never to be free. */
   absent: 0,
@@ -24,16 +24,25 @@ export const FRAME_USE = {
 } as const;
 
 /** The bits of a frame's word that say its use. */
-export const USE_MASK = 0xff;
+export const USE_MASK = 0xf;
+
+/** Where the owner that a frame of a page list is charged to is noted: owner + 1, 0 for nobody. */
+export const OWNER_SHIFT = 4;
+
+/** Owners for whom there is room. */
+export const OWNERS_MAX = 63;
+
+/** The bits of a frame's word that say whom it is charged to. */
+export const OWNER_MASK = OWNERS_MAX << OWNER_SHIFT;
 
 /** Where the slot that took the frame is noted: slot + 1. */
-export const SLOT_SHIFT = 8;
+export const SLOT_SHIFT = 10;
 
 /** The bits of a frame's word that say its use and the slot that took it. */
-export const SLOT_USE_MASK = 0xffff;
+export const SLOT_USE_MASK = (0x7f << SLOT_SHIFT) | USE_MASK;
 
 /** Where the slot's generation is noted. */
-export const GENERATION_SHIFT = 16;
+export const GENERATION_SHIFT = 17;
 
 /** The bits of a generation for which there is room. */
 export const GENERATION_MASK = 0x7fff;

@@ -3,7 +3,7 @@ import { dieAtEveryStep } from '../../test/support/deaths.ts';
 import { testRegion, testThread } from '../../test/support/region.ts';
 import { Prng } from '../base/index.ts';
 import { FRAME_ORDER, type Geometry } from '../layout/index.ts';
-import { releaseSlot } from '../sync/index.ts';
+import { createOwner, releaseSlot } from '../sync/index.ts';
 import { singleRun } from './frame-runs.ts';
 import { FRAME_USE } from './frame-uses.ts';
 import { type FrameReclaimer, Frames } from './frames.ts';
@@ -36,6 +36,7 @@ function setUp({ frames = 512, segments, classes = 1, order = FRAME_ORDER.lowest
   const geometry = { ...SMALL, frames, bankFrames, frameClasses: classes, frameLists: classes };
   const { region, thread } = testRegion({ ...geometry, linkFrames: ordered ? frames : 0 });
   region.tables.frameOrder.source.put(0, order);
+  createOwner(region, 'default');
   const room = new Frames(thread);
   for (const segment of segments ?? [{ start: 0, end: frames }]) room.addSegment(segment);
   const lists = new PageLists(room);

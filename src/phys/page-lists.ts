@@ -13,7 +13,7 @@
  * INVARIANTS  I1 frames of use list are those of lists that were given out and not given back: the outstanding count.
  * LOCKING     The frames' lock for every search; nothing is held while frames are reclaimed.
  * COSTS       A run of a length that exists nowhere is refused by one comparison. See run-tree.ts and bench/phys.ts.
- * FAILURE     `tryAlloc` null; `alloc` throws `ENOMEM`, `ETIMEDOUT`, `ECANCELED`; `EINVAL` for what breaks a rule, and for
+ * FAILURE     `tryAlloc` null; `alloc` throws `EDQUOT` at the owner's limit of frames, also for who waits, `ENOMEM`, `ETIMEDOUT`, `ECANCELED`; `EINVAL` for what breaks a rule, and for
  *             a request to wait for what no memory of this system could serve.
  * REJECTED    Keeping frames while waiting for more: two that wait could then hold what the other needs.
  * REFERENCES  uvm_pglist.c 1.89; docs/differences.md for what differs from it.
@@ -54,6 +54,8 @@ export class PageLists {
   readonly #seed: SeedPageLists | null;
   readonly #claims: (() => readonly FrameRun[])[] = [];
   #pressure: PageListPressure | null = null;
+  /** The last search ended at the owner's limit. */
+  #overLimit = false;
 
   constructor(frames: Frames, options: PageListOptions = {}) {
     const { core } = frames;
@@ -100,16 +102,20 @@ export class PageLists {
     return this.#core.countOf(FRAME_USE.list);
   }
 
-  /** Takes a page list. Throws `ENOMEM` when the request cannot be served now, or in time. See `PageListRequest`. */
+  /**
+   * Takes a page list. Throws `ENOMEM` when the request cannot be served now, or in time, `EDQUOT` at the owner's limit of
+   * frames. See `PageListRequest`.
+   */
   alloc(request: PageListRequest): PageList {
     const list = this.tryAlloc(request);
     if (list !== null) return list;
+    if (this.#overLimit) this.#failLimit(request);
     return fail('ENOMEM', 'pageList.alloc', { ...request, free: this.#core.free }, 'no such frames are free');
   }
 
   /**
    * Like `alloc`, but waits until the request can be served, blocking this thread. Throws `EINVAL` at once when that can
-   * never be, `ETIMEDOUT`, `ECANCELED`, and `ENOMEM` when too many wait already.
+   * never be, `EDQUOT` at the owner's limit, `ETIMEDOUT`, `ECANCELED`, and `ENOMEM` when too many wait already.
    */
   allocWait(request: PageListRequest, options: FrameWaitOptions = {}): PageList {
     rejectUnknownOptions('pageList.allocWait', options, ['timeoutMs', 'cancel']);
@@ -207,8 +213,10 @@ export class PageLists {
     core.mutex.enter();
     // The original keeps the kernel's reserve in each class of memory by itself.
     const seedReserve = this.#seed === null ? 0 : watermarks.kernelReserve;
-    const may = this.#seed !== null || (core.free > reserve && !core.queue.mustYield(1));
+    const before = this.#charges(false) ? core.charges.begin() : 0;
+    const may = this.#seed !== null || (core.free > reserve && !core.queue.mustYield(1) && core.charges.fits(1));
     const frame = may ? core.takeNext(FRAME_USE.list, seedReserve) : -1;
+    core.charges.end(before);
     core.mutex.exit();
     watermarks.kickIfLow();
     return frame;
@@ -271,7 +279,11 @@ export class PageLists {
         const { absent, total } = this.#core.counts();
         return request.count <= total - absent - frames.reserve && this.#search.isPossible(request);
       },
-      attempt: (waiter) => this.#takeNow(request, held, waiter) ?? this.#assemble(request, held),
+      attempt: (waiter) => {
+        const list = this.#takeNow(request, held, waiter) ?? (this.#overLimit ? null : this.#assemble(request, held));
+        if (list === null && this.#overLimit) this.#failLimit(given);
+        return list;
+      },
       press: () => {
         frames.watermarks.kick();
         if (!this.#pressure?.reclaimable()) return frames.press();
@@ -283,12 +295,14 @@ export class PageLists {
 
   /** One search. */
   #takeNow(request: FrameRequest, held: boolean, waiter: boolean): PageList | null {
-    const { mutex, queue } = this.#core;
+    const { mutex, queue, charges } = this.#core;
     const { reserve } = this.#frames;
     mutex.enter();
     let list: PageList | null = null;
+    const before = this.#charges(held) ? charges.begin() : 0;
+    this.#overLimit = !charges.fits(request.count);
     // A request leaves the reserves as they are.
-    if (this.#core.free - request.count >= reserve && (waiter || !queue.mustYield(request.count))) {
+    if (!this.#overLimit && this.#core.free - request.count >= reserve && (waiter || !queue.mustYield(request.count))) {
       const first = FitSearch.isSimple(request) && request.count > 1 ? -1 : this.#search.oneRun(request);
       if (first >= 0) {
         this.#hand.takeRun(first, request.count, held);
@@ -297,6 +311,7 @@ export class PageLists {
         list = this.#takeRuns(request, held);
       }
     }
+    charges.end(before);
     mutex.exit();
     return list;
   }
@@ -313,8 +328,29 @@ export class PageLists {
   /** Takes the frames of a request out of free ones and of others that are moved or given up. */
   #assemble(request: FrameRequest, held: boolean): PageList | null {
     if (!this.#frames.evacuation.any || this.#core.free < this.#frames.reserve) return null;
-    return this.#frames.caches.paused(() =>
-      FitSearch.isSimple(request) ? this.#assembly.any(request, held) : this.#assembly.run(request, held),
-    );
+    const { charges } = this.#core;
+    return this.#frames.caches.paused(() => {
+      const before = this.#charges(held) ? charges.begin() : 0;
+      const list = FitSearch.isSimple(request) ? this.#assembly.any(request) : this.#assembly.run(request);
+      // The frames are charged already.
+      this.#overLimit = !charges.fits(0);
+      charges.end(before);
+      if (list !== null && this.#overLimit) {
+        this.#assembly.giveUp(list);
+        return null;
+      }
+      if (list !== null && !held) this.#hand.settle(list.runs);
+      return list;
+    });
+  }
+
+  /** True when what is taken is charged to this thread's owner: rooms that write down what they take charge it themselves. */
+  #charges(held: boolean): boolean {
+    return this.#seed === null && !held;
+  }
+
+  #failLimit(request: PageListRequest): never {
+    const { pageSize } = this.#thread.region.geometry;
+    return this.#core.charges.fail('pageList.alloc', Math.ceil(request.size / pageSize));
   }
 }

@@ -39,8 +39,8 @@ export class RunAssembly {
     this.#evacuation = evacuation;
   }
 
-  /** A list of one run with the shape of the request, or null; `held` leaves it to the caller to settle it. */
-  run(request: FrameRequest, held: boolean): PageList | null {
+  /** A list of one run with the shape of the request, or null; the caller settles it or gives it up. */
+  run(request: FrameRequest): PageList | null {
     const inTheWay = new Set<FrameIndex>();
     for (let attempt = 0; attempt < ATTEMPTS_MAX; attempt++) {
       // 1.
@@ -51,19 +51,16 @@ export class RunAssembly {
       const lost = this.#evacuation.takeAll(first, request.count, FRAME_USE.listTaking);
       if (VERIFY) faultPoint(this.#core.thread, 'phys.list.partial');
       const list = singleRun(first, request.count);
-      if (lost < 0) {
-        if (!held) this.#hand.settle(list.runs);
-        return list;
-      }
+      if (lost < 0) return list;
       // 3.
-      this.#giveUp(this.#mine(list));
+      this.giveUp(this.#mine(list));
       inTheWay.add(lost);
     }
     return null;
   }
 
-  /** A list of any frames in the range, or null. */
-  any(request: FrameRequest, held: boolean): PageList | null {
+  /** A list of any frames in the range, or null; as above. */
+  any(request: FrameRequest): PageList | null {
     const taken = new RunBuilder();
     this.#hand.begin();
     // Free frames first: what is moved then leaves the range.
@@ -77,11 +74,8 @@ export class RunAssembly {
       }
     }
     const list = taken.build();
-    if (list.frameCount === request.count) {
-      if (!held) this.#hand.settle(list.runs);
-      return list;
-    }
-    this.#giveUp(list);
+    if (list.frameCount === request.count) return list;
+    this.giveUp(list);
     return null;
   }
 
@@ -97,7 +91,8 @@ export class RunAssembly {
     return mine.build();
   }
 
-  #giveUp(list: PageList): void {
+  /** Gives back what was taken instead of settling it. */
+  giveUp(list: PageList): void {
     this.#core.mutex.enter();
     this.#hand.giveUp(list.runs);
     this.#core.mutex.exit();

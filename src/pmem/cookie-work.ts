@@ -5,7 +5,7 @@
  *             frame and no charge may be lost.
  * STRUCTURE   A cookie's chain is what it has. Building appends, freeing takes from the end:
  *
- *               1 row claimed   2 locked frames charged   3 pool   4 large pages, the rest of the last one to the pool
+ *               1 row claimed   2 owner charged   3 pool   4 large pages, the rest of the last one to the pool
  *               5 small pages   6 live
  *
  *               building, freeing: the slot's row names the cookie, and `returning` a run that has left the chain and is not
@@ -14,6 +14,7 @@
  * INVARIANTS  I1 a frame that pmem has is in one chain, or in the pool, or `returning`, or held by the page lists' record.
  *             I2 by default, the frames reserved are the frames that pmem has.
  *             I3 a cookie that is building or freeing is named by one slot.
+ *             I4 what owners are charged by pmem is what the rows of cookies say.
  * LOCKING     The pmem lock for every step; between steps other threads work. Frames are waited for without it.
  * COSTS       Pool and large pages: a few stores for every run. Nothing is searched, but for the seed's queue.
  * FAILURE     Why it failed; everything is as before then, but for the order of the seed's queue.
@@ -35,9 +36,10 @@ import {
 } from '../phys/index.ts';
 import { faultPoint } from '../sync/fault.ts';
 import { Mutex } from '../sync/mutex.ts';
-import { OWNER_RESOURCE, ownerOf, tryChargeUnderLock, unchargeUnderLock } from '../sync/owners.ts';
+import { ownerOf } from '../sync/owners.ts';
 import { RANK } from '../sync/ranks.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
+import { chargeCookie, unchargeCookie } from './cookie-charges.ts';
 import { COOKIE_STATE, type CookieIndex, LARGE_STATE, type PmemFailure } from './kinds.ts';
 import { LargePages } from './large-pages.ts';
 import { newReport, type PmemFaults, type PmemReport } from './report.ts';
@@ -115,16 +117,12 @@ export class CookieWork {
     return row;
   }
 
-  /** 2. Charges the thread's owner; for a cookie that moves when asked to, nothing is locked. */
-  charge(row: CookieIndex): boolean {
-    if (this.#cookies.mover.get(row) !== 0) return true;
-    const frames = this.#cookies.frames.get(row);
-    const owner = this.#cookies.owner.get(row);
+  /** 2. Charges the thread's owner; what stopped it, or null. */
+  charge(row: CookieIndex): PmemFailure | null {
     this.mutex.enter();
-    const charged = tryChargeUnderLock(this.#thread, owner, OWNER_RESOURCE.lockedFrames, frames);
-    if (charged) this.#thread.journal.set(this.#cookies.charged, row, frames);
+    const failure = chargeCookie(this.#thread, row, this.seed);
     this.mutex.exit();
-    return charged;
+    return failure;
   }
 
   /** 3-5. Gathers the frames. */
@@ -411,9 +409,6 @@ export class CookieWork {
   #closeRow(row: CookieIndex, uncharges: boolean, namedBy: SlotIndex): void {
     const { journal } = this.#thread;
     const cookies = this.#cookies;
-    const charged = cookies.charged.get(row);
-    const owner = cookies.owner.get(row);
-    journal.set(cookies.charged, row, 0);
     journal.set(cookies.mover, row, 0);
     journal.set(cookies.state, row, COOKIE_STATE.free);
     journal.set(cookies.generation, row, cookies.generation.get(row) + 1);
@@ -421,7 +416,7 @@ export class CookieWork {
     journal.set(this.#row.cookieFree, 0, row + 1);
     journal.set(this.#row.cookieCount, 0, this.#row.cookieCount.get(0) - 1);
     journal.set(this.#slot.cookie, namedBy, 0);
-    if (uncharges && charged > 0) unchargeUnderLock(this.#thread, owner, OWNER_RESOURCE.lockedFrames, charged);
+    unchargeCookie(this.#thread, row, uncharges);
     this.#thread.commit();
   }
 

@@ -19,8 +19,8 @@ export const LARGE_STATE = {
   leaving: 2,
 } as const;
 
-/** Why an allocation failed: the request, the tables, the locked limit, the reservation limit, or no frames. */
-export type PmemFailure = 'args' | 'tables' | 'locked' | 'reservation' | 'frames';
+/** Why an allocation failed: the request, the tables, the locked limit, the owner's limit of frames, the reservation limit, or no frames. */
+export type PmemFailure = 'args' | 'tables' | 'locked' | 'quota' | 'reservation' | 'frames';
 
 /** Number of a cookie's row. */
 export type CookieIndex = number & { readonly __unit?: 'cookie' };

@@ -4,7 +4,7 @@ import { testRegion, testThread } from '../../test/support/region.ts';
 import { Prng } from '../base/index.ts';
 import type { Geometry, Region } from '../layout/index.ts';
 import { Banks, Frames, PageLists } from '../phys/index.ts';
-import { createOwner, ownerUsage, releaseSlot, type Thread } from '../sync/index.ts';
+import { chargeTo, createOwner, ownerUsage, releaseSlot, type Thread } from '../sync/index.ts';
 import { CACHING, DEVICE_MAP_FLAG, DeviceMaps } from './device-maps.ts';
 import type { Cookie } from './kinds.ts';
 import { Pmem } from './pmem.ts';
@@ -166,6 +166,32 @@ describe('pmem', () => {
       rooms.pmem.free(cookie);
       expect(locked(rooms)).toBe(seed ? 5 : 0);
     }
+  });
+
+  it('charges its frames to the owner, beside those of page lists and whether they are locked or not', () => {
+    const rooms = setUp();
+    const { region, thread, pmem, lists } = rooms;
+    const small = createOwner(region, 'small', { frames: 100, lockedFrames: 50 });
+    const used = () => ownerUsage(region)[small]?.resources;
+    chargeTo(thread, 'small');
+    const list = lists.alloc({ size: 30 * PAGE });
+    const locks = pmem.alloc({ size: 40 * PAGE });
+    const error = /EDQUOT: pmem.alloc\(size=45056, owner="small", used=40\): the owner's limit of locked frames is 50/;
+    expect(() => pmem.alloc({ size: 11 * PAGE })).toThrow(error);
+    expect(used()).toMatchObject({ frames: { used: 70 }, lockedFrames: { used: 40 } });
+    const moves = pmem.alloc({ size: 25 * PAGE, movable: { export: 'nobody' } });
+    expect(() => pmem.alloc({ size: 6 * PAGE })).toThrow(/EDQUOT.*used=95\): the owner's limit of frames is 100/);
+    expect(() => lists.alloc({ size: 6 * PAGE })).toThrow(/EDQUOT.*used=95.*limit of frames is 100/);
+    expect(pmem.tryAlloc({ size: 6 * PAGE })).toBeNull();
+    expect(pmem.lastReport.failure).toBe('quota');
+    expectSound(rooms);
+    chargeTo(thread, 'default');
+    lists.free(list);
+    pmem.free(moves);
+    expect(used()).toMatchObject({ frames: { used: 40 }, lockedFrames: { used: 40 } });
+    pmem.free(locks);
+    expect(used()).toMatchObject({ frames: { used: 0, peak: 95 }, lockedFrames: { used: 0 } });
+    expectEmpty(rooms);
   });
 
   it('undoes every failure', () => {

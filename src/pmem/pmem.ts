@@ -25,9 +25,10 @@ import type { BoundTables } from '../layout/region.ts';
 import type { Banks, FrameIndex, FrameRun, FrameWaitOptions, PageListPressure, PageLists } from '../phys/index.ts';
 import { type CallbackReference, Callbacks } from '../sync/callbacks.ts';
 import { faultPoint } from '../sync/fault.ts';
-import { ownerOf } from '../sync/owners.ts';
+import { chargeOf, limitOf, OWNER_RESOURCE, ownerNameOf, ownerOf } from '../sync/owners.ts';
 import { pause } from '../sync/pause.ts';
 import { type Attachment, isAttached, type SlotIndex, type Thread } from '../sync/thread.ts';
+import { chargeProblems } from './cookie-charges.ts';
 import { CookieMoves } from './cookie-moves.ts';
 import { CookieWork } from './cookie-work.ts';
 import { COOKIE_STATE, type Cookie, type CookieIndex, LARGE_STATE, type PmemFailure } from './kinds.ts';
@@ -112,12 +113,13 @@ export class Pmem {
     this.#work.setFaults(faults);
   }
 
-  /** Makes a cookie. Throws `EDQUOT` at the owner's limit of locked frames, `ENOMEM` otherwise, with the reason. */
+  /** Makes a cookie. Throws `EDQUOT` at the owner's limit of frames or locked frames, `ENOMEM` otherwise, with the reason. */
   alloc(request: PmemRequest): Cookie {
     const cookie = this.tryAlloc(request);
     if (cookie !== null) return cookie;
     const { failure } = this.#last;
-    return fail(failure === 'locked' ? 'EDQUOT' : 'ENOMEM', 'pmem.alloc', { ...request }, REASON[failure ?? 'frames']);
+    if (failure === 'locked' || failure === 'quota') this.#failLimit(request, failure);
+    return fail('ENOMEM', 'pmem.alloc', { ...request }, REASON[failure ?? 'frames']);
   }
 
   /** Makes a cookie; null when it cannot be had: `lastReport.failure` says why. Throws `EINVAL`. */
@@ -136,7 +138,7 @@ export class Pmem {
     if (row < 0) report.failure = 'tables';
     if (row < 0) return null;
     try {
-      report.failure = work.charge(row) ? null : 'locked';
+      report.failure = work.charge(row);
       if (report.failure === null) {
         const alone = contiguous || movable !== undefined;
         report.failure = alone
@@ -316,7 +318,7 @@ export class Pmem {
   /** Checks chains, pool, large pages and accounting. For quiet points. */
   check(): CheckReport {
     const { chains, large, seed } = this.#work;
-    const problems = large.problems();
+    const problems = [...large.problems(), ...chargeProblems(this.#thread.region, !seed)];
     let checked = 0;
     let held = 0;
     const seen = new Map<FrameIndex, number>();
@@ -386,6 +388,14 @@ export class Pmem {
     }
   }
 
+  #failLimit(request: PmemRequest, failure: 'locked' | 'quota'): never {
+    const { region } = this.#thread;
+    const owner = ownerOf(this.#thread);
+    const resource = failure === 'locked' ? OWNER_RESOURCE.lockedFrames : OWNER_RESOURCE.frames;
+    const values = { ...request, owner: ownerNameOf(region, owner), used: chargeOf(region, owner, resource) };
+    return fail('EDQUOT', 'pmem.alloc', values, `${REASON[failure]} is ${limitOf(region, owner, resource)}`);
+  }
+
   #require({ cookie, generation, frames }: Cookie, call: string): void {
     const known = Number.isInteger(cookie) && cookie >= 0 && cookie < this.#cookies.rowCount;
     if (!known) failMisuse(call, { cookie }, 'pass what alloc returned');
@@ -399,7 +409,8 @@ export class Pmem {
 const REASON: Readonly<Record<PmemFailure, string>> = {
   args: 'a cookie has at least one frame, and less than half of memory',
   tables: 'no rows are left for cookies or runs; boot with more',
-  locked: "the owner's limit of locked frames is reached",
+  locked: "the owner's limit of locked frames",
+  quota: "the owner's limit of frames",
   reservation: 'the reservation limit is reached',
   frames: 'too few frames are free',
 };

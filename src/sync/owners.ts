@@ -30,6 +30,8 @@ export const OWNER_RESOURCE = {
   lockedFrames: 0,
   /** Bytes, or units, of allocations from arenas that charge: see owner-ledger.ts, where they are counted. */
   arenaBytes: 3,
+  /** Frames in page lists and in cookies. */
+  frames: 2,
   /** Pages of swap that private mappings and shared anonymous memory have reserved. */
   swap: 1,
 } as const;
@@ -198,6 +200,53 @@ export function tryChargeUnderLock(thread: Thread, owner: OwnerIndex, resource: 
   }
   if (total > owners.peak.at(owner, resource)) owners.peak.putAt(owner, resource, total);
   return true;
+}
+
+/** What an owner is charged of a resource, both parts. */
+export function chargeOf(region: Region, owner: OwnerIndex, resource: number): number {
+  const { used } = region.tables.owner;
+  return (
+    load(region.words, used.address(owner, resource)) + load(region.words, used.address(owner, resource + UNDER_LOCK))
+  );
+}
+
+/** What an owner is charged of a resource by `tryChargeUnderLock`. */
+export function chargedUnderLock(region: Region, owner: OwnerIndex, resource: number): number {
+  return load(region.words, region.tables.owner.used.address(owner, resource + UNDER_LOCK));
+}
+
+/** The most that an owner may be charged of a resource. */
+export function limitOf(region: Region, owner: OwnerIndex, resource: number): number {
+  return region.tables.owner.limit.at(owner, resource);
+}
+
+/** True for a row that was registered. */
+export function isOwner(region: Region, owner: OwnerIndex): boolean {
+  return load(region.words, region.tables.owner.state.address(owner)) === STATE.inUse;
+}
+
+/** An owner's name. */
+export function ownerNameOf(region: Region, owner: OwnerIndex): string {
+  return region.tables.owner.name.text(owner);
+}
+
+/**
+ * Changes the first part of a charge, in a critical section of a lock under which a room changes all of these. The room looks
+ * at the limit itself. Journaled.
+ */
+export function addInSection(thread: Thread, owner: OwnerIndex, resource: number, amount: number): void {
+  const address = thread.region.tables.owner.used.address(owner, resource);
+  const used = load(thread.words, address) + amount;
+  assert(used >= 0, 'sync/owners I2: a charge never goes below zero');
+  thread.journal.log1(address);
+  store(thread.words, address, used);
+}
+
+/** Notes the highest charge of an owner. */
+export function notePeak(region: Region, owner: OwnerIndex, resource: number): void {
+  const { peak } = region.tables.owner;
+  const total = chargeOf(region, owner, resource);
+  if (total > peak.at(owner, resource)) peak.putAt(owner, resource, total);
 }
 
 /** Takes a charge of `tryChargeUnderLock` back, under the same lock. Journaled. */

@@ -64,7 +64,7 @@ export interface BootOptions {
   readonly anonymousPages?: number;
   /** Quantum caches of all arenas, one for each group of cached sizes: 11 words a slot each. Default 256. */
   readonly quantumCaches?: number;
-  /** Owners that can exist at a time. Default 16. */
+  /** Owners that can exist at a time, at most 63. Default 16. */
   readonly owners?: number;
   /** Callbacks that can be known at a time. Default 64. */
   readonly callbacks?: number;
@@ -223,7 +223,7 @@ export function planBoot(options: BootOptions): BootPlan {
     lockLanes: 1 + slotLanes,
     heldLanes: 1 + 4 * HELD_LOCKS,
     journalLanes: 1 + JOURNAL_WORDS,
-    owners: integer('owners', 16, 1, 4096),
+    owners: integer('owners', 16, 1, 63),
     callbacks: integer('callbacks', 64, 1, 4096),
     // Each address space has one for its room.
     arenas: integer('arenas', 32 + addressSpaces, 4, 65536),

@@ -61,6 +61,8 @@ const FAILURE: Readonly<Record<PmemFailure, string>> = {
   args: 'args',
   tables: 'kmem',
   locked: 'locked',
+  // The seed knows no limit of frames.
+  quota: 'locked',
   reservation: 'resv',
   frames: 'pages',
 };

@@ -1,0 +1,120 @@
+/**
+ * Frame charges: which owner the frames of page lists are charged to.
+ *
+ * PROBLEM     One part of a program must not take the frames of all others. Lists are given back in parts, in any order, by
+ *             any thread, and threads die while they take or give them.
+ * STRUCTURE   The word that says what a frame is used for also says whom it is charged to, and the owner's charge is changed
+ *             in the sections that change the count of frames in lists:
+ *
+ *               word   |generation 15|slot + 1: 7|owner + 1: 6|use 4|       0 owner: charged to nobody
+ *
+ *             Frames of cookies are charged with their cookie: pmem/cookie-work.ts.
+ * INVARIANTS  I1 what is charged here to an owner is the number of frames counted as list whose words name it.
+ * LOCKING     This part of an owner's charge is changed under the frames' lock; the other part under that of pmem. See
+ *             sync/owners.ts for limits over both.
+ * COSTS       One logged word for each section that takes or gives frames of lists.
+ * FAILURE     `EDQUOT` names owner, limit and charge. Frames that were moved or given up for a request are charged as they come;
+ *             a request that then finds the limit exceeded gives them back.
+ * REJECTED    A count in each list: lists have no rows. A column of its own: 4 bytes a frame, and one more cache line a list.
+ * REFERENCES  Linux memory control groups, page_cgroup.
+ */
+
+import { fail } from '../base/errors.ts';
+import type { BoundTables } from '../layout/region.ts';
+import { load } from '../sync/atomics.ts';
+import {
+  addInSection,
+  chargeOf,
+  isOwner,
+  limitOf,
+  notePeak,
+  OWNER_RESOURCE,
+  ownerNameOf,
+  ownerOf,
+} from '../sync/owners.ts';
+import type { Thread } from '../sync/thread.ts';
+import { OWNER_MASK, OWNER_SHIFT, OWNERS_MAX } from './frame-uses.ts';
+
+const { frames: FRAMES } = OWNER_RESOURCE;
+
+/** Charges of the frames of page lists, as one thread makes them. */
+export class FrameCharges {
+  /** Where a frame's word says whom it is charged to: what this thread takes for lists now. */
+  bits = 0;
+  readonly #thread: Thread;
+  readonly #used: BoundTables['owner']['used'];
+  readonly #changes = new Int32Array(OWNERS_MAX + 1);
+
+  constructor(thread: Thread) {
+    this.#thread = thread;
+    this.#used = thread.region.tables.owner.used;
+  }
+
+  /** From now on frames for lists are charged to this thread's owner; returns what `end` needs. */
+  begin(): number {
+    const before = this.bits;
+    const owner = ownerOf(this.#thread);
+    this.bits = isOwner(this.#thread.region, owner) ? (owner + 1) << OWNER_SHIFT : 0;
+    return before;
+  }
+
+  /** Ends what `begin` began. */
+  end(before: number): void {
+    this.bits = before;
+  }
+
+  /** True when so many frames more are within the limit of whom frames are charged to now. */
+  fits(frames: number): boolean {
+    const { region } = this.#thread;
+    const owner = (this.bits >>> OWNER_SHIFT) - 1;
+    return owner < 0 || chargeOf(region, owner, FRAMES) + frames <= limitOf(region, owner, FRAMES);
+  }
+
+  /** Throws `EDQUOT` for a request of this thread that does not fit. */
+  fail(call: string, frames: number): never {
+    const { region } = this.#thread;
+    const owner = ownerOf(this.#thread);
+    const values = { frames, owner: ownerNameOf(region, owner), used: chargeOf(region, owner, FRAMES) };
+    const limit = limitOf(region, owner, FRAMES);
+    return fail('EDQUOT', call, values, `the owner's limit of frames is ${limit}`);
+  }
+
+  /** Under the frames' lock: frames with this part of their words have come, or, below 0, have gone. Journaled. */
+  change(bits: number, frames: number): void {
+    if (bits === 0) return;
+    const owner = (bits >>> OWNER_SHIFT) - 1;
+    addInSection(this.#thread, owner, FRAMES, frames);
+    if (frames > 0) notePeak(this.#thread.region, owner, FRAMES);
+  }
+
+  /** Under the frames' lock: the frames `[first, first + count)` go; `words` are those of all frames. Journaled. */
+  release(words: Int32Array, first: number, count: number): void {
+    const bits = (words[first] as number) & OWNER_MASK;
+    const end = first + count;
+    let same = first + 1;
+    while (same < end && ((words[same] as number) & OWNER_MASK) === bits) same++;
+    this.change(bits, first - same);
+    if (same === end) return;
+    const changes = this.#changes.fill(0);
+    for (let frame = same; frame < end; frame++) {
+      const owner = ((words[frame] as number) & OWNER_MASK) >>> OWNER_SHIFT;
+      changes[owner] = (changes[owner] as number) - 1;
+    }
+    for (let owner = 1; owner < changes.length; owner++) {
+      const change = changes[owner] as number;
+      if (change !== 0) this.change(owner << OWNER_SHIFT, change);
+    }
+  }
+
+  /** Compares the charges with what was found, by owner + 1. For quiet points. */
+  problems(found: readonly number[]): string[] {
+    const problems: string[] = [];
+    const { words, region } = this.#thread;
+    for (let owner = 0; owner < region.geometry.owners; owner++) {
+      const used = load(words, this.#used.address(owner, FRAMES));
+      const frames = found[owner + 1] ?? 0;
+      if (used !== frames) problems.push(`phys/frame-charges I1: owner ${owner}: charged ${used}, found ${frames}`);
+    }
+    return problems;
+  }
+}

@@ -82,8 +82,9 @@ class PcacheReplay implements Replay {
   }
 
   close(): void {
-    this.#other.vm.detach();
-    this.#first.vm.detach();
+    // A trace may end with pins, or have set their counts by hand: then nobody can give them back, and the threads stay
+    // attached to a region that goes with the replay.
+    for (const { vm, cache } of [this.#other, this.#first]) if (cache.pinsHeld() === 0) vm.detach();
   }
 
   #party(vm: VirtualMemory): Party {

@@ -34,7 +34,7 @@ describe('waiting for space', () => {
     const preemptions = LARGE ? 4 : 1;
     prove('space, who frees dies', world({ programs: ['f', '1f'], units: 1, taken: 1, mortal: [0] }), {
       deaths: 1,
-      ...(LARGE ? {} : { preemptions: 2 }),
+      ...(LARGE ? {} : { preemptions: 1 }),
     });
     prove('space, who waits dies', world({ programs: ['f1f', '1f'], units: 1, taken: 1, mortal: [1] }), {
       deaths: 1,
@@ -49,7 +49,7 @@ describe('waiting for space', () => {
   it('lets time run out at any step', () => {
     prove('space, a time limit', world({ programs: ['f1f', '!f'], units: 1, taken: 1 }), {
       passTime: true,
-      preemptions: LARGE ? 4 : 2,
+      preemptions: LARGE ? 4 : 1,
     });
   });
 
@@ -88,12 +88,12 @@ describe('seeded bugs in waiting for space', () => {
   it('finds a death between freeing and telling', () => {
     const make = seeded([wake, 'isFirst(thread, row)) load(thread.words, 0);\n  exit']);
     const options = { programs: ['f', '1f'], units: 1, taken: 1, mortal: [0] };
-    expose('recovery tells nobody', make(options), { deaths: 1 }, /sleep for ever/);
+    expose('recovery tells nobody', make(options), { deaths: 1, preemptions: 1 }, /sleep for ever/);
   });
 
   it('finds a death between telling and waking', () => {
     const make = seeded([wake, 'isFirst(thread, row)) tell(thread, row);\n  exit']);
     const options = { programs: ['f', '1f'], units: 1, taken: 1, mortal: [0] };
-    expose('told, not woken', make(options), { deaths: 1 }, /sleep for ever/);
+    expose('told, not woken', make(options), { deaths: 1, preemptions: 1 }, /sleep for ever/);
   });
 });

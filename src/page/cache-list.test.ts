@@ -3,6 +3,7 @@ import { dieAtEveryStep } from '../../test/support/deaths.ts';
 import { MemoryStore, type PageRoom, pageRoom, pageRooms, readPage, writePage } from '../../test/support/page-room.ts';
 import { Prng } from '../base/index.ts';
 import { FRAME_USE } from '../phys/frames.ts';
+import { PageLists } from '../phys/page-lists.ts';
 import { checkPages } from './check.ts';
 import { pageStatistics } from './page-counters.ts';
 import { recoverPages } from './recovery.ts';
@@ -162,5 +163,100 @@ describe('pages that are not needed any more', () => {
     expectSound(first);
     expect(pageStatistics(first.region).reclaimed).toBeGreaterThan(15);
     expect(first.frames.counts().free).toBe(12);
+  });
+});
+
+describe('pages that are not needed any more, in the way of a run', () => {
+  /** 32 frames: pages 0 to 15 on the even ones, half of them retired in an order of its own, the rest free. */
+  function scattered() {
+    const room = pageRooms(32);
+    const store = new MemoryStore(room.banks);
+    const spacers: number[] = [];
+    for (let index = 0; index < 16; index++) {
+      writePage(room, store, 0, index, 100 + index);
+      spacers.push(room.frames.tryTake(FRAME_USE.page));
+    }
+    room.pages.writeBack(0, 0, 16, store);
+    for (const frame of spacers) room.frames.give(frame, FRAME_USE.page);
+    for (const index of [3, 1, 0, 5, 2, 8, 15, 9]) expect(room.pages.retire(0, index, 1)).toBe(1);
+    room.frames.setReclaimer({
+      reclaim: (frame, use) => room.pages.reclaim(frame, use),
+      relocate: (frame, use) => room.pages.relocate(frame, use),
+    });
+    return { room };
+  }
+
+  it.each(['a run', 'a page list', 'memory that goes offline'])('are moved before any is given up: %s', (what) => {
+    const { room } = scattered();
+    const { frames, pages } = room;
+    if (what === 'a run') expect(frames.takeRun(12)).toBe(0);
+    if (what === 'a page list') {
+      const list = new PageLists(frames).allocWait({ size: 12 * 4096 }, { timeoutMs: 1000 });
+      expect(list.runs).toEqual([{ first: 0, count: 12 }]);
+    }
+    if (what === 'memory that goes offline') frames.offline(0, 12);
+    expect(frames.statistics()).toMatchObject({ moved: 6, reclaimed: 0 });
+    expect(pages.cached).toBe(8);
+    expect(present(room)).toEqual(Array.from({ length: 16 }, (_, index) => index));
+    expectSound(room);
+    // They are found with their bytes, without being read; and leave in the order in which they came onto the list.
+    for (const index of [2, 15, 4, 6, 7]) {
+      const frame = pages.hold(0, index);
+      expect(new Set(room.banks.view(frame * 4096, 4096))).toEqual(new Set([100 + index]));
+      pages.release(frame);
+    }
+    const left: number[] = [];
+    for (let rest = 6; rest > 0; rest--) {
+      const was = present(room);
+      expect(pages.freeSome(1)).toBe(1);
+      const is = present(room);
+      left.push(...was.filter((index) => !is.includes(index)));
+    }
+    expect(left).toEqual([3, 1, 0, 5, 8, 9]);
+    expectSound(room);
+  });
+
+  it('are given up only when there is no other frame', () => {
+    const { room, store } = setUp();
+    room.pages.retire(0, 0, 8);
+    room.frames.setReclaimer({
+      reclaim: (frame, use) => room.pages.reclaim(frame, use),
+      relocate: (frame, use) => room.pages.relocate(frame, use),
+    });
+    expect(room.frames.takeRun(2)).toBe(0);
+    expect(room.frames.statistics()).toMatchObject({ moved: 0, reclaimed: 2 });
+    expectSound(room);
+    expect(readPage(room, store, 0, 7)).toBe(0);
+  });
+
+  it('are in one frame and on the list once whenever the thread that moves them dies', () => {
+    const { room } = scattered();
+    const victim = pageRoom(room);
+    let moved = 0;
+    const steps = dieAtEveryStep({
+      region: room.region,
+      self: room.thread,
+      victim: victim.thread,
+      recoverers: [recoverPages, (_self, dead) => room.frames.recover(dead)],
+      operation: () => {
+        const hand = room.region.tables.frameHand;
+        hand.first.put(victim.thread.slot, 2);
+        hand.count.put(victim.thread.slot, 1);
+        hand.stage.put(victim.thread.slot, 1);
+        victim.pages.relocate(2, FRAME_USE.run);
+      },
+      verify: () => {
+        expectSound(room);
+        expect(room.pages.cached).toBe(8);
+        expect(room.frames.counts().free).toBe(16);
+        const frame = room.pages.hold(0, 1);
+        if (frame !== 2) moved++;
+        expect(room.banks.view(frame * 4096, 4096)[4095]).toBe(101);
+        room.pages.release(frame);
+      },
+    });
+    expect(steps).toBeGreaterThan(30);
+    expect(moved).toBeGreaterThan(0);
+    expect(moved).toBeLessThan(steps);
   });
 });

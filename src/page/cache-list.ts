@@ -90,6 +90,17 @@ export class CacheList {
     return had;
   }
 
+  /** Enters the list's mutex, for `move`; returns what `mutexExit` needs. */
+  enter(): WordAddress {
+    mutexEnter(this.#thread, this.#lock, RANK.pageCacheList);
+    return this.#lock;
+  }
+
+  /** A page on the list goes to another frame and keeps its place; logs only. The caller holds both frames exclusively. */
+  move(from: FrameIndex, to: FrameIndex): void {
+    this.#list.replace(ROW, from, to);
+  }
+
   /** A page that was on the list longest, now valid and held exclusively; -1 when none can be had at once. */
   take(): FrameIndex {
     if (this.count === 0) return -1;

@@ -4,7 +4,8 @@
  * PROBLEM     Somebody needs this very frame, but what it holds is needed too: the page must go on in another frame, with its
  *             bytes, identity and modifications, while other threads look for it; and so must a page that changes its name.
  * STRUCTURE   relocate   1 take the page exclusively, if that can be had at once   2 take a free frame, exclusively   3 copy
- *                        4 under the stripe and the list: the new frame takes the old one's place in both
+ *                        4 under the stripe and the list: the new frame takes the old one's place in both,
+ *                          in that of pages that are not needed any more, too
  *                        5 the old frame gets the use that is wanted   6 locks go, listeners are told
  *             rename     1 under both stripes: out of one chain, into the other   2 under the lists: off one, onto the other
  *
@@ -29,10 +30,11 @@ import { FRAME_USE, type Frames } from '../phys/frames.ts';
 import { faultPoint } from '../sync/fault.ts';
 import { mutexExit } from '../sync/mutex.ts';
 import type { Thread } from '../sync/thread.ts';
+import type { CacheList } from './cache-list.ts';
 import type { DirtyPages } from './dirty-pages.ts';
 import type { FrameSupply } from './frame-supply.ts';
 import { countersOf, PAGE_COUNTER } from './page-counters.ts';
-import { PAGE_STATE, type PageHash, type VnodeIndex } from './page-hash.ts';
+import { hasBytes, PAGE_STATE, type PageHash, type VnodeIndex } from './page-hash.ts';
 import type { PageHolds } from './page-holds.ts';
 import type { PageParts } from './page-parts.ts';
 import type { PageShapes } from './page-shapes.ts';
@@ -48,6 +50,7 @@ export class PageMoves {
   readonly #page: BoundTables['page'];
   readonly #hash: PageHash;
   readonly #holds: PageHolds;
+  readonly #cache: CacheList;
   readonly #dirty: DirtyPages;
   readonly #supply: FrameSupply;
   readonly #shapes: PageShapes;
@@ -59,6 +62,7 @@ export class PageMoves {
     this.#frames = parts.frames;
     this.#bytes = parts.bytes;
     this.#holds = parts.holds;
+    this.#cache = parts.cache;
     this.#dirty = parts.dirty;
     this.#hash = parts.hash;
     this.#page = parts.thread.region.tables.page;
@@ -75,9 +79,9 @@ export class PageMoves {
   /** Moves the page in a frame to another one; the frame then bears this thread's mark with the given use. */
   relocate(frame: FrameIndex, use: number): boolean {
     // 1.
-    if (!this.#hasPage(frame) || !this.#holds.tryExclusive(frame)) return false;
+    if (!this.#hasBytes(frame) || !this.#holds.tryExclusive(frame)) return false;
     // Large pages stay: see large-pages.ts, REJECTED.
-    if (!this.#hasPage(frame) || this.#shapes.framesAt(frame) > 1) return this.#refuse(frame);
+    if (!this.#hasBytes(frame) || this.#shapes.framesAt(frame) > 1) return this.#refuse(frame);
     // 2.
     const to = this.#frames.tryTake(FRAME_USE.page);
     if (to < 0) return this.#refuse(frame);
@@ -137,11 +141,20 @@ export class PageMoves {
   #move(vnode: VnodeIndex, index: number, from: FrameIndex, to: FrameIndex): void {
     this.#page.referenced.put(to, this.#page.referenced.get(from));
     const stripe = this.#hash.enterFor(vnode, index);
-    const list = this.#dirty.isClean(from) ? -1 : this.#dirty.enterFor(vnode);
-    if (list >= 0) this.#dirty.move(vnode, from, to);
+    // A page is on one list at most.
+    const cached = this.#cache.has(from);
+    const modified = !cached && !this.#dirty.isClean(from);
+    const list = cached ? this.#cache.enter() : modified ? this.#dirty.enterFor(vnode) : -1;
+    if (cached) this.#cache.move(from, to);
+    if (modified) this.#dirty.move(vnode, from, to);
     this.#hash.move(from, to);
     mutexExit(this.#thread, stripe);
     if (list >= 0) mutexExit(this.#thread, list);
+  }
+
+  /** True for a page that may move: one that is kept until its frame is needed, too. */
+  #hasBytes(frame: FrameIndex): boolean {
+    return this.#page.vnode.get(frame) !== 0 && hasBytes(this.#page.state.get(frame));
   }
 
   #hasPage(frame: FrameIndex): boolean {

@@ -72,6 +72,23 @@ describe('page cache', () => {
     prove('pages, arb | cA', world({ programs: ['arb', 'cA'] }), { preemptions: LARGE ? 3 : 1 });
   });
 
+  it('keeps pages that move on the cache list, once, beside who looks them up and evictions', () => {
+    const preemptions = LARGE ? 3 : 1;
+    prove('pages, arm | aA', world({ programs: ['arm', 'aA'] }), { preemptions: LARGE ? 3 : 2 });
+    prove('pages, arm | bc', world({ programs: ['arm', 'bc'] }), { preemptions });
+    prove('pages, ar | m, a death', world({ programs: ['ar', 'm'], mortal: [1] }), { deaths: 1, preemptions: 0 });
+  });
+
+  it('gives pages another name beside who looks up the old one, the new one, writes either, moves or evicts', () => {
+    const preemptions = LARGE ? 3 : 2;
+    prove('pages, an | aA', world({ programs: ['an', 'aA'] }), { preemptions });
+    prove('pages, an | dD', world({ programs: ['an', 'dD'] }), { preemptions });
+    prove('pages, an | n', world({ programs: ['an', 'n'] }), { preemptions });
+    prove('pages, ansA | 3', world({ programs: ['ansA', '3'] }), { preemptions: preemptions - 1 });
+    prove('pages, an | 0s', world({ programs: ['an', '0s'] }), { preemptions: preemptions - 1 });
+    prove('pages, anD | m', world({ programs: ['anD', 'm'] }), { preemptions: preemptions - 1 });
+  });
+
   it('loses nothing that was acknowledged when a writer, or who writes back or moves a page, dies', () => {
     const bounds = { deaths: 1, preemptions: LARGE ? 1 : 0 };
     prove('pages, 0 | s, a death', world({ programs: ['0', 's'], mortal: BOTH }), { deaths: 1, preemptions: 1 });
@@ -137,8 +154,8 @@ describe('seeded bugs in the page cache', () => {
   });
 
   it('finds a relocation that does not look for holders', () => {
-    const find = '    if (!this.#hasPage(frame) || !this.#holds.tryExclusive(frame)) return false;\n';
-    const replace = '    if (!this.#hasPage(frame)) return false;\n    this.#holds.tryExclusive(frame);\n';
+    const find = '    if (!this.#hasBytes(frame) || !this.#holds.tryExclusive(frame)) return false;\n';
+    const replace = '    if (!this.#hasBytes(frame)) return false;\n    this.#holds.tryExclusive(frame);\n';
     const make = seeded('src/page/page-moves.ts', find, replace);
     expose(
       'moved though held',
@@ -146,6 +163,17 @@ describe('seeded bugs in the page cache', () => {
       { preemptions: 2 },
       /lost|clean with|hold|locked|I[123]/,
     );
+  });
+
+  it('finds a rename that does not look whether the name is taken', () => {
+    const find = '    if (this.#search(bucket, vnode, index) >= 0) return false;\n';
+    const make = seeded('src/page/page-hash.ts', find, '');
+    expose('renamed twice', make({ programs: ['an', 'd'] }), { preemptions: 2 }, /I[12]|locked/);
+  });
+
+  it('finds a page that moves and stays on the cache list in its old frame', () => {
+    const make = seeded('src/page/page-moves.ts', '    if (cached) this.#cache.move(from, to);\n', '');
+    expose('listed in the old frame', make({ programs: ['arm', 'A'] }), { preemptions: 1 }, /cache-list|page-list|I1/);
   });
 
   it('finds a recovery that leaves a page clean into which the dead may have stored', () => {

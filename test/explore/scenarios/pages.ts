@@ -51,8 +51,8 @@ const VERSION_SHIFT = 8;
 export interface PagesOptions {
   /**
    * What each thread does, in order: `a` to `d` read page 0 to 3, `A` to `D` read it if that is a hit, `0` to `3` write it
-   * (one thread for each page), `s` write back, `m` move a page to another frame, `r` put pages on the cache list, `x` drop
-   * the clean ones, `p` read pages 0 and 1 together, `q` read page 1 and bring page 2 along.
+   * (one thread for each page), `s` write back, `m` move a page to another frame, `n` give page 0 the name of page 3,
+   * `r` put pages on the cache list, `x` drop the clean ones, `p` read pages 0 and 1 together, `q` read page 1 and bring page 2 along.
    */
   readonly programs: readonly string[];
   readonly mortal?: readonly number[];
@@ -162,7 +162,7 @@ export class PagesWorld implements Scenario, PageStore, FrameBytes {
     store(this.words, this.contents(ACKNOWLEDGED + index), version);
   }
 
-  /** What `s`, `m`, `p`, `q`, `r` and `x` do. */
+  /** What `s`, `m`, `n`, `p`, `q`, `r` and `x` do. */
   manage(pages: Pages, frames: Frames, letter: number, written: readonly number[]): void {
     if (letter === 115) {
       pages.writeBack(0, 0, 4, this);
@@ -176,6 +176,8 @@ export class PagesWorld implements Scenario, PageStore, FrameBytes {
         frames.give(frame, FRAME_USE.list);
         break;
       }
+    } else if (letter === 110) {
+      this.rename(pages, 0, 3);
     } else if (letter === 112) {
       this.fetchRun(pages, 0, 2, 0);
     } else if (letter === 113) {
@@ -185,6 +187,19 @@ export class PagesWorld implements Scenario, PageStore, FrameBytes {
     } else {
       pages.drop(0, 4);
     }
+  }
+
+  /** A clean page becomes another one, if that is not in memory, and gets its bytes. */
+  rename(pages: Pages, index: number, to: number): void {
+    const frame = pages.holdExclusive(0, index);
+    if (frame < 0) return;
+    this.look(frame, index, 0);
+    if (pages.isClean(frame) && pages.rename(frame, 0, to)) {
+      store(this.words, this.contents(frame), HALF);
+      const stored = load(this.words, this.contents(STORED + to));
+      store(this.words, this.contents(frame), stored === 0 ? to + 1 : stored);
+    }
+    pages.holds.releaseExclusive(frame);
   }
 
   /** Pages side by side in one fetch. */

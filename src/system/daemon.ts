@@ -7,7 +7,6 @@
  *             once a second, and when kicked           ->  pagelock.reap
  *             an arena wants a span of a remote source ->  its import function, if it is in a module
  *             when frames are short                    ->  rounds of the pagedaemon, messages in between
-=======
  *             somebody asks for I/O that it cannot do ->  an I/O worker, see io-keeper.ts
  * INVARIANTS  I1 slots are recovered one after another, in the order in which their threads were found dead.
  * LOCKING     Has a slot of its own for what recoverers lock.

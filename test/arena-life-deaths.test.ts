@@ -14,7 +14,12 @@ afterEach(() => setSeam(undefined));
 /** The arena that the operations are on: spans that touch, holes, an import source, charges and a quarantine. */
 function populate(arenas: Arenas): Arena {
   const source = arenas.create('source', { base: 10_000, size: 4096 });
-  const arena = arenas.create('a', { size: 100, charge: true, quarantine: { frees: 2 }, import: { from: source } });
+  const arena = arenas.create('a', {
+    size: 100,
+    charge: true,
+    quarantine: { frees: 2, early: true },
+    import: { from: source },
+  });
   arena.add(200, 50);
   arena.add(100, 100);
   for (const [address, size] of [

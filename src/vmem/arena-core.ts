@@ -33,6 +33,7 @@ import {
   FLAG_ASYNC_IMPORT,
   FLAG_CHARGE,
   FLAG_COMPAT_SEED,
+  FLAG_EARLY,
   FLAG_KEEP_SPANS,
   FLAG_QUARANTINE,
   STRATEGY_INSTANT,
@@ -96,6 +97,8 @@ export class ArenaCore {
   readonly limit: number;
   /** Freed ranges wait before they are used again. */
   readonly quarantines: boolean;
+  /** They wait no longer when a request would fail otherwise. */
+  readonly quarantinesUntilNeeded: boolean;
   /** Allocations are charged to owners. */
   readonly charges: boolean;
   /** Callback that is told when space runs low, or -1. */
@@ -144,6 +147,7 @@ export class ArenaCore {
     this.limit = life.limit.get(row) || Number.POSITIVE_INFINITY;
     this.asyncImports = (this.flags & FLAG_ASYNC_IMPORT) !== 0;
     this.quarantines = (this.flags & FLAG_QUARANTINE) !== 0;
+    this.quarantinesUntilNeeded = (this.flags & FLAG_EARLY) !== 0;
     this.charges = (this.flags & FLAG_CHARGE) !== 0;
     this.lowCallback = life.lowCallback.get(row) - 1;
     this.recordingAt = life.recording.address(row) | 0;

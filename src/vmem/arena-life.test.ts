@@ -165,9 +165,9 @@ describe('quarantine', () => {
     sound(arenas);
   });
 
-  it('is emptied before a request fails, on request, and by whatever needs whole spans', () => {
+  it('is emptied on request and by whatever needs whole spans; with `early` also before a request fails', () => {
     const { arenas } = makeArenas();
-    const ids = arenas.create('ids', { size: 10, quarantine: { frees: 100 } });
+    const ids = arenas.create('ids', { size: 10, quarantine: { frees: 100, early: true } });
     const all = Array.from({ length: 10 }, () => ids.alloc(1));
     for (const id of all) ids.free(id, 1);
     expect(ids.size('free')).toBe(10);
@@ -190,9 +190,9 @@ describe('quarantine', () => {
     ids.destroy();
   });
 
-  it('is let go early only for a request that succeeds then', () => {
+  it('is let go early, if that is wished, only for a request that succeeds then, and no more than it needs', () => {
     const { arenas } = makeArenas();
-    const ids = arenas.create('ids', { size: 10, quarantine: { frees: 100 } });
+    const ids = arenas.create('ids', { size: 10, quarantine: { frees: 100, early: true } });
     const all = Array.from({ length: 10 }, () => ids.alloc(1));
     const free = (...which: number[]) => {
       for (const at of which) ids.free(all[at] as number, 1);
@@ -201,9 +201,11 @@ describe('quarantine', () => {
     expect(ids.tryAlloc(11)).toBe(-1);
     expect(ids.tryAlloc(4)).toBe(-1);
     expect(ids.tryXalloc(2, { align: 8 })).toBe(0);
-    expect(ids.stats().quarantined).toBe(0);
+    expect(ids.stats().quarantined).toBe(3);
     free(3);
-    expect(ids.tryResize(0, 2, 6)).toBe(true);
+    expect(ids.tryResize(0, 2, 4)).toBe(true);
+    expect(ids.stats().quarantined).toBe(2);
+    expect(ids.tryResize(0, 4, 6)).toBe(true);
     expect(ids.stats().quarantined).toBe(0);
     free(6, 8);
     expect(ids.tryResize(0, 6, 8)).toBe(false);
@@ -213,11 +215,54 @@ describe('quarantine', () => {
     expect(ids.tryXalloc(1, { align: 8 })).toBe(8);
     // An importer lets go of spans that may come back larger, but not for what its source could never give.
     const source = arenas.create('source', { base: 1000, size: 100 });
-    const child = arenas.create('child', { quarantine: { frees: 100 }, import: { from: source } });
+    const child = arenas.create('child', { quarantine: { frees: 100, early: true }, import: { from: source } });
     child.free(child.alloc(60), 60);
     expect(child.tryAlloc(101)).toBe(-1);
     expect(child.stats().quarantined).toBe(1);
     expect(child.alloc(100)).toBe(1000);
+    sound(arenas);
+  });
+
+  it('keeps what it has, whatever is asked for', () => {
+    const { thread, arenas } = makeArenas(true);
+    const ports = arenas.create('ports', { base: 100, size: 10, quarantine: { ms: 1000 } });
+    const first = ports.alloc(1);
+    ports.free(first, 1);
+    expect(ports.tryReserve(first, 1)).toBe(false);
+    expect(() => ports.reserve(first, 1)).toThrow(
+      /ENOMEM.*some of it is taken, or in no span; 1 is in quarantine \(ranges: 1\), the oldest for another 1000 ms/,
+    );
+    const rest = ports.alloc(8);
+    thread.clock.advance(400);
+    ports.free(rest, 8);
+    expect(() => ports.alloc(2)).toThrow(
+      /ENOMEM.*no free segment.*; 9 is in quarantine \(ranges: 2\), the oldest for another 600/,
+    );
+    const last = ports.alloc(1);
+    expect(ports.tryResize(last, 1, 2)).toBe(false);
+    thread.clock.advance(600);
+    expect([ports.alloc(1), ports.tryAlloc(1)]).toEqual([first, -1]);
+    thread.clock.advance(400);
+    expect(ports.alloc(8)).toBe(rest);
+    // By number, and what that says.
+    const ids = arenas.create('ids', { size: 8, quarantine: { frees: 4 } });
+    for (let id = 0; id < 5; id++) ids.free(ids.alloc(1), 1);
+    expect(ids.stats().quarantined).toBe(4);
+    for (let id = 0; id < 4; id++) ids.alloc(1);
+    expect(() => ids.alloc(1)).toThrow(/; 4 is in quarantine \(ranges: 4\), the oldest for 1 more frees/);
+    // Removing a span lets go of what waits in it, not of the rest.
+    const two = arenas.create('two', { size: 4, quarantine: { frees: 9 } });
+    two.add(100, 4);
+    for (const at of [two.alloc(4), two.alloc(4)]) two.free(at, 4);
+    two.remove(100);
+    expect(segments(two)).toBe('static 0+4, quarantined 0+4');
+    // With `early`, one range for one request, the oldest.
+    const soon = arenas.create('soon', { size: 100, quarantine: { ms: 60_000, early: true } });
+    for (let at = 0; at < 100; at++) soon.alloc(1);
+    for (let at = 99; at >= 0; at--) soon.free(at, 1);
+    expect([soon.alloc(1), soon.stats().quarantined]).toEqual([99, 99]);
+    expect([soon.alloc(3), soon.stats().quarantined]).toEqual([96, 96]);
+    expect([soon.tryReserve(50, 1), soon.stats().quarantined]).toEqual([true, 50]);
     sound(arenas);
   });
 
@@ -357,7 +402,8 @@ describe('options of the life of an arena', () => {
     [{ limit: 0 }, /limit must be an integer from 1/],
     [{ size: 10, limit: 9 }, /the first span must not exceed the limit/],
     [{ quarantine: {} }, /say how many `frees`, `ms` or both/],
-    [{ quarantine: { free: 1 } as object }, /unknown option "free"; known options: frees, ms/],
+    [{ quarantine: { free: 1 } as object }, /unknown option "free"; known options: frees, ms, early/],
+    [{ quarantine: { ms: 1, early: 1 as never } }, /quarantine.early must be true or false/],
     [{ quarantine: { ms: -1 } }, /quarantine.ms must be an integer/],
     [{ quarantine: 7 as never }, /quarantine must be an object/],
     [{ charge: 1 as unknown as boolean }, /charge must be true or false/],

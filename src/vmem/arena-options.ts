@@ -9,6 +9,7 @@ import {
   FLAG_ASYNC_IMPORT,
   FLAG_CHARGE,
   FLAG_COMPAT_SEED,
+  FLAG_EARLY,
   FLAG_KEEP_SPANS,
   FLAG_LARGE_IMPORT,
   FLAG_QUARANTINE,
@@ -47,6 +48,11 @@ export interface QuarantineOptions {
   readonly frees?: number;
   /** Milliseconds that it waits. */
   readonly ms?: number;
+  /**
+   * A request that would fail otherwise is given ranges that still wait: the oldest first, no more than it needs. Default
+   * false: it fails, or goes on waiting.
+   */
+  readonly early?: boolean;
 }
 
 /** Who is told when space runs low. */
@@ -178,14 +184,15 @@ function planLife(name: string, size: number, quantumCacheMax: number, options: 
   const limit = limitGiven === undefined ? 0 : requireInteger(CALL, 'limit', limitGiven, 1, ADDRESS_MAX);
   if (limit !== 0 && size > limit) failMisuse(CALL, { name, size, limit }, 'the first span must not exceed the limit');
   if (typeof charge !== 'boolean') failMisuse(CALL, { name, charge }, 'charge must be true or false');
-  const { frees = 0, ms = 0 } = planQuarantine(name, quarantine);
+  const { frees = 0, ms = 0, early = false } = planQuarantine(name, quarantine);
   for (const [option, given] of Object.entries({ quarantine: quarantine !== undefined, charge })) {
     if (given && quantumCacheMax !== 0) {
       failMisuse(CALL, { name, [option]: options[option as 'charge'], quantumCacheMax }, 'not with quantum caches');
     }
     if (given && compat === 'seed') failMisuse(CALL, { name, compat }, `the original has no ${option}`);
   }
-  const flags = (charge ? FLAG_CHARGE : 0) | (quarantine === undefined ? 0 : FLAG_QUARANTINE);
+  const waits = quarantine === undefined ? 0 : FLAG_QUARANTINE | (early ? FLAG_EARLY : 0);
+  const flags = (charge ? FLAG_CHARGE : 0) | waits;
   return { flags, limit, quarantineFrees: frees, quarantineMs: ms, ...planReclaim(name, reclaim, callbacks) };
 }
 
@@ -194,12 +201,13 @@ function planQuarantine(name: string, options: QuarantineOptions | undefined): Q
   if (typeof options !== 'object' || options === null) {
     failMisuse(CALL, { name, quarantine: options }, 'quarantine must be an object with `frees`, `ms` or both');
   }
-  rejectUnknownOptions(`${CALL}: quarantine`, options, ['frees', 'ms']);
-  const { frees = 0, ms = 0 } = options;
+  rejectUnknownOptions(`${CALL}: quarantine`, options, ['frees', 'ms', 'early']);
+  const { frees = 0, ms = 0, early = false } = options;
   requireInteger(CALL, 'quarantine.frees', frees, 0, QUARANTINE_MAX);
   requireInteger(CALL, 'quarantine.ms', ms, 0, QUARANTINE_MAX);
   if (frees === 0 && ms === 0) failMisuse(CALL, { name, quarantine: options }, 'say how many `frees`, `ms` or both');
-  return { frees, ms };
+  if (typeof early !== 'boolean') failMisuse(CALL, { name, early }, 'quarantine.early must be true or false');
+  return { frees, ms, early };
 }
 
 function planReclaim(name: string, options: ReclaimOptions | undefined, callbacks: Callbacks) {

@@ -34,7 +34,7 @@ import { type ArenaIndex, KIND_SPAN_STATIC, STRATEGY_NAME, type Strategy, strate
 import { destroyArena } from './lifecycle.ts';
 import { mergeSpans } from './merge-spans.ts';
 import type { CachedObject } from './quantum-cache.ts';
-import { leaveQuarantine } from './quarantine.ts';
+import { leaveQuarantine, quarantineInTheWay, quarantineQuietMs } from './quarantine.ts';
 import { ArenaRecording, type RecordOptions } from './recorder.ts';
 import { failIfOwnerFull, type ResizeOptions, resizeInPlace } from './resize.ts';
 import { type ArenaSnapshot, describeTag, type Segment, showSnapshot, takeSnapshot } from './snapshot.ts';
@@ -267,7 +267,7 @@ export class Arena {
     if (this.tryResize(address, size, newSize, options)) return;
     failIfOwnerFull(this.#core, address, size, newSize);
     const values = { arena: this.#core.name, address, size, newSize };
-    fail('ENOMEM', 'arena.resize', values, 'what follows it cannot be had');
+    fail('ENOMEM', 'arena.resize', values, `what follows it cannot be had${quarantineInTheWay(this.#core)}`);
   }
 
   /**
@@ -427,7 +427,8 @@ export class Arena {
       seek: (here) => requestSpan(core, rounded, constraints, here),
       failures: () => importFailures(core),
       failIfNeverAllowed: () => failIfNeverAllowed(core, call, rounded),
-      limits: () => quotaInTheWay(core, rounded),
+      limits: () => `${quotaInTheWay(core, rounded)}${quarantineInTheWay(core)}`,
+      quietMs: () => quarantineQuietMs(core),
       failIfImportFailed: (noted) => failIfImportFailed(core, call, rounded, noted),
     };
   }

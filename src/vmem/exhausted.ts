@@ -5,6 +5,7 @@ import { ARENA_SIZE_IN_USE, ARENA_SIZE_TOTAL, ARENA_SPARE_COUNT } from '../layou
 import type { ArenaCore } from './arena-core.ts';
 import { failIfOverQuota } from './charges.ts';
 import { asksFor } from './import.ts';
+import { quarantineInTheWay } from './quarantine.ts';
 import { TAGS_PER_OPERATION, tagPoolUse } from './tag-pool.ts';
 
 /** Rule of a call that needs a boundary tag when there is none. */
@@ -29,6 +30,7 @@ export function failExhausted(
   if (core.imports && total + Math.min(...asksFor(core, rounded, null)) > core.limit) {
     fail('EDQUOT', call, values, `${rule}, and the limit of all spans is ${core.limit}`);
   }
+  const waits = quarantineInTheWay(core);
   const short = spare < TAGS_PER_OPERATION && tagPoolUse(core.thread).unused === 0;
-  fail('ENOMEM', call, values, short && (core.imports || free >= rounded) ? NO_TAGS : rule);
+  fail('ENOMEM', call, values, short && (core.imports || free >= rounded) ? NO_TAGS : `${rule}${waits}`);
 }

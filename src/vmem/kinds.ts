@@ -87,6 +87,8 @@ export const FLAG_CHARGE = 8;
 export const FLAG_QUARANTINE = 16;
 /** The import function returns a promise. */
 export const FLAG_ASYNC_IMPORT = 32;
+/** Freed ranges are used again early when a request would fail otherwise. */
+export const FLAG_EARLY = 64;
 
 /** Bits of an arena's flags. */
 export const ARENA_FLAG = {
@@ -96,6 +98,7 @@ export const ARENA_FLAG = {
   charge: FLAG_CHARGE,
   quarantine: FLAG_QUARANTINE,
   asyncImport: FLAG_ASYNC_IMPORT,
+  early: FLAG_EARLY,
 } as const;
 
 /** How many times the size of a request a large import asks for. */

@@ -5,11 +5,12 @@ import type { Constraints } from './fit.ts';
 import { importSpan, reclaimIdle } from './import.ts';
 import { COUNT_RETRIES } from './kinds.ts';
 import { leaveQuarantine } from './quarantine.ts';
-import { quarantineServes } from './quarantine-yield.ts';
+import { leaveEarly } from './quarantine-yield.ts';
 
 /**
- * 1 what has been in quarantine long enough   2 a span of the source   3 what importers keep idle   4 all of the quarantine, if
- * that serves the request. True when something came: the search is worth another attempt. Entered and left with the lock; leaves it in between.
+ * 1 what has been in quarantine long enough   2 a span of the source   3 what importers keep idle   4 with `early`, what
+ * serves the request of the quarantine. True when something came: the search is worth another attempt. Entered and left with
+ * the lock; leaves it in between.
  */
 export function makeSpace(
   core: ArenaCore,
@@ -22,7 +23,7 @@ export function makeSpace(
     (core.quarantines && leaveQuarantine(core, false) > 0) ||
     importSpan(core, size, strategy, constraints, attempt) ||
     reclaimIdle(core, attempt) ||
-    (core.quarantines && quarantineServes(core, size, constraints) && leaveQuarantine(core, true) > 0);
+    (core.quarantinesUntilNeeded && leaveEarly(core, size, constraints));
   if (came) core.count(COUNT_RETRIES);
   return came;
 }

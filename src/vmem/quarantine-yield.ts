@@ -1,9 +1,10 @@
 /**
- * Whether letting go of the quarantine would serve a request.
+ * Quarantine that is let go early, in arenas that were made with `early`, and where a program asks for it.
  *
  * A range that waits is let go early only for a request that succeeds with it: what is free and what waits, side by side, is
- * one extent, and one of them must hold the request. An arena that gives spans back may also get a larger one for those that
- * only the quarantine keeps: then it is let go for sizes that the source could ever give.
+ * one extent, and one of them must hold the request. Of the extents that do, the one with the oldest range is taken, and its
+ * ranges are let go, the oldest first, until the request fits. An arena that gives spans back may also get a larger one for
+ * those that only the quarantine keeps: then all of such a span is let go, for sizes that the source could ever give.
  */
 
 import {
@@ -18,22 +19,58 @@ import {
 } from '../layout/index.ts';
 import type { ArenaCore } from './arena-core.ts';
 import { type Constraints, fitSegment } from './fit.ts';
-import { KIND_FREE, KIND_QUARANTINED, KIND_SPAN_IMPORTED, type TagIndex } from './kinds.ts';
+import { KIND_FREE, KIND_QUARANTINED, KIND_SPAN_IMPORTED, STRATEGY_BEST, type TagIndex } from './kinds.ts';
+import { letGo } from './quarantine.ts';
+import { findSegment } from './search.ts';
 
-/** True when the request can be served without the quarantine but not with it. Under the lock; linear in what waits. */
-export function quarantineServes(core: ArenaCore, size: number, constraints: Constraints | null): boolean {
-  const { words } = core;
-  let tag = core.tables.arenaLife.quarantineHead.get(core.row);
+/**
+ * Lets go what a request needs of the quarantine, and no more. False, with nothing changed, when it does not succeed with
+ * it. Entered and left with the lock, with nothing logged; linear in what waits.
+ */
+export function leaveEarly(core: ArenaCore, size: number, constraints: Constraints | null): boolean {
+  const { words, doubles } = core;
+  const { quarantineHead } = core.tables.arenaLife;
+  const nextOf = (tag: TagIndex) => words[(tag << TAG_SHIFT) + TAG_LINK_NEXT] as number;
   const mayImport = core.releases && size <= reachOf(core);
-  for (; tag !== 0; tag = words[(tag << TAG_SHIFT) + TAG_LINK_NEXT] as number) {
+  // Each range of an extent that serves, and the extent's first tag.
+  const serving = new Map<TagIndex, TagIndex>();
+  for (let tag = quarantineHead.get(core.row); tag !== 0; tag = nextOf(tag)) {
     const first = firstOfExtent(core, tag);
     if (first === 0) continue;
-    const start = core.doubles[(first << TAG_DOUBLE_SHIFT) + TAG_START] as number;
+    const start = doubles[(first << TAG_DOUBLE_SHIFT) + TAG_START] as number;
     const extent = extentFrom(core, first);
-    if (extent >= size && (constraints === null || fitSegment(start, extent, size, constraints) >= 0)) return true;
-    if (mayImport && fillsSpan(core, first, extent)) return true;
+    const holds = extent >= size && (constraints === null || fitSegment(start, extent, size, constraints) >= 0);
+    if (!holds && !(mayImport && fillsSpan(core, first, extent))) continue;
+    for (const range of rangesOf(core, first, extent)) serving.set(range, first);
   }
-  return false;
+  let chosen = 0;
+  const ranges: TagIndex[] = [];
+  for (let tag = quarantineHead.get(core.row); tag !== 0; tag = nextOf(tag)) {
+    const first = serving.get(tag) ?? 0;
+    if (chosen === 0) chosen = first;
+    if (first !== 0 && first === chosen) ranges.push(tag);
+  }
+  for (const range of ranges) {
+    // With the lock left in between anything may have happened: the request looks again.
+    if (letGo(core, range) || findSegment(core, size, STRATEGY_BEST, constraints) !== 0) break;
+  }
+  return ranges.length > 0;
+}
+
+/** Lets the ranges go that wait in the next `size` from a tag on. No span goes away with that: there is an allocation in it, or it stays. */
+export function leaveFrom(core: ArenaCore, tag: TagIndex, size: number): void {
+  for (const range of rangesOf(core, tag, size)) letGo(core, range);
+}
+
+/** Ranges that wait in the next `size` from a tag on, in the order of addresses. */
+function rangesOf(core: ArenaCore, tag: TagIndex, size: number): TagIndex[] {
+  const ranges: TagIndex[] = [];
+  let rest = size;
+  for (let at = tag; rest > 0 && at !== 0; at = core.words[(at << TAG_SHIFT) + TAG_SEGMENT_NEXT] as number) {
+    if (core.words[(at << TAG_SHIFT) + TAG_KIND_AT] === KIND_QUARANTINED) ranges.push(at);
+    rest -= core.doubles[(at << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number;
+  }
+  return ranges;
 }
 
 /** Size of what is free or waits, from a tag on to the first that does neither. Under the lock. */

@@ -9,12 +9,14 @@
  *
  *             A tag leaves at the head when so many were freed behind it and so much time has passed as the arena asks for.
  *             It is then joined with its neighbours and listed as any freed segment. Each free lets up to two go; a request
- *             that finds nothing lets all go that may, and before it fails all of them if it succeeds then.
+ *             that finds nothing lets all go that may. Nothing leaves before, unless the arena was made with `early`: see
+ *             quarantine-yield.ts. Requests that wait look again when the time of the head is over.
  * INVARIANTS  I1 the list holds the tags of kind quarantined, and no others; count and size are theirs.   I2 stamps ascend.
  * LOCKING     The arena's lock; stores are logged.
  * COSTS       An arena without quarantine: one test of a constant. With: three tags a free, and those of the ones that leave.
  * FAILURE     A broken link is an `InvariantError`.
- * REJECTED    Keeping the range in the hash as an allocation: a second free would look right.
+ * REJECTED    Keeping the range in the hash as an allocation: a second free would look right. Giving it early by default: who
+ *             asks for a quarantine relies on it most when space is short.
  * REFERENCES  Quarantines of address sanitizers; TIME_WAIT of TCP ports.
  */
 
@@ -28,7 +30,7 @@ import {
   TAG_SIZE,
   TAG_STAMP,
 } from '../layout/index.ts';
-import { faultPoint } from '../sync/index.ts';
+import { FOREVER, faultPoint } from '../sync/index.ts';
 import type { ArenaCore } from './arena-core.ts';
 import { COUNT_QUARANTINED, KIND_FREE, KIND_QUARANTINED, type TagIndex } from './kinds.ts';
 import { settleTag } from './release.ts';
@@ -62,36 +64,47 @@ export function quarantineTag(core: ArenaCore, tag: TagIndex): boolean {
   journal.setDouble(life.quarantineSize, row, life.quarantineSize.get(row) + size);
   core.count(COUNT_QUARANTINED);
   if (VERIFY) faultPoint(core.thread, 'vmem.quarantine.entered');
-  for (let left = LEAVE_PER_FREE; left > 0 && isDue(core); left--) if (leaveOne(core)) return true;
+  for (let left = LEAVE_PER_FREE; left > 0 && isDue(core); left--)
+    if (leaveOne(core, life.quarantineHead.get(row))) return true;
   return false;
 }
 
 /** True when the tag at the head has waited long enough. */
 function isDue(core: ArenaCore): boolean {
-  const { words, row } = core;
+  const { row } = core;
   const { arenaLife: life } = core.tables;
   const head = life.quarantineHead.get(row);
   if (head === 0 || life.quarantineCount.get(row) - 1 < life.quarantineFrees.get(row)) return false;
-  const ageMs = ((core.thread.clock.now() | 0) - (words[(head << TAG_SHIFT) + TAG_STAMP] as number)) | 0;
-  return ageMs >= life.quarantineMs.get(row);
+  return ageOf(core, head) >= life.quarantineMs.get(row);
 }
 
-/** Lets the tag at the head go. The header is logged. True when a span was put in flight. */
-function leaveOne(core: ArenaCore): boolean {
+/** Milliseconds since a tag was freed. */
+function ageOf(core: ArenaCore, tag: TagIndex): number {
+  return ((core.thread.clock.now() | 0) - (core.words[(tag << TAG_SHIFT) + TAG_STAMP] as number)) | 0;
+}
+
+/** Lets one tag go. The header is logged. True when a span was put in flight. */
+function leaveOne(core: ArenaCore, tag: TagIndex): boolean {
   const { words, doubles, journal, row } = core;
   const { arenaLife: life } = core.tables;
-  const tag = life.quarantineHead.get(row);
   const record = tag << TAG_SHIFT;
   const next = words[record + TAG_LINK_NEXT] as number;
+  const previous = words[record + TAG_LINK_PREVIOUS] as number;
   assert(words[record + TAG_KIND_AT] === KIND_QUARANTINED, 'vmem/quarantine I1: a listed tag is in quarantine');
   saveTag(core, tag);
-  journal.set(life.quarantineHead, row, next);
+  if (previous === 0) {
+    journal.set(life.quarantineHead, row, next);
+  } else {
+    const forwardAt = (previous << TAG_SHIFT) + TAG_LINK_NEXT;
+    journal.log1(forwardAt);
+    words[forwardAt] = next;
+  }
   if (next === 0) {
-    journal.set(life.quarantineTail, row, 0);
+    journal.set(life.quarantineTail, row, previous);
   } else {
     const backAt = (next << TAG_SHIFT) + TAG_LINK_PREVIOUS;
     journal.log1(backAt);
-    words[backAt] = 0;
+    words[backAt] = previous;
   }
   journal.set(life.quarantineCount, row, life.quarantineCount.get(row) - 1);
   const size = doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number;
@@ -108,17 +121,52 @@ export function leaveQuarantine(core: ArenaCore, everything: boolean, anyway = f
   const { arenaLife: life } = core.tables;
   let left = 0;
   while (everything ? life.quarantineHead.get(core.row) !== 0 : isDue(core)) {
-    saveHeader(core);
-    const inFlight = leaveOne(core);
-    core.thread.commit();
+    letGo(core, life.quarantineHead.get(core.row), anyway);
     left++;
-    if (!inFlight) continue;
-    core.exit();
-    returnInFlight(core.cores, core.thread.slot);
-    if (anyway) core.enterAnyway();
-    else core.enter();
   }
   return left;
+}
+
+/** Lets one tag go, as `leaveQuarantine` does. True when the lock was left in between. */
+export function letGo(core: ArenaCore, tag: TagIndex, anyway = false): boolean {
+  saveHeader(core);
+  const inFlight = leaveOne(core, tag);
+  core.thread.commit();
+  if (!inFlight) return false;
+  core.exit();
+  returnInFlight(core.cores, core.thread.slot);
+  if (anyway) core.enterAnyway();
+  else core.enter();
+  return true;
+}
+
+/** Milliseconds, 1 or more, until time alone lets something go of an arena or of those that it imports from. A look. */
+export function quarantineQuietMs(from: ArenaCore): number {
+  let least = FOREVER;
+  for (let core: ArenaCore | null = from; core !== null; ) {
+    const { row } = core;
+    const { arenaLife: life } = core.tables;
+    const head = core.quarantines ? life.quarantineHead.get(row) : 0;
+    if (head !== 0 && life.quarantineCount.get(row) > life.quarantineFrees.get(row)) {
+      least = Math.min(least, Math.max(1, life.quarantineMs.get(row) - ageOf(core, head)));
+    }
+    core = core.importArena >= 0 ? core.cores.at(core.importArena) : null;
+  }
+  return least;
+}
+
+/** How much is in quarantine and for how long, as the end of a sentence; '' for nothing. A look. */
+export function quarantineInTheWay(core: ArenaCore): string {
+  const { row } = core;
+  const { arenaLife: life } = core.tables;
+  const count = life.quarantineCount.get(row);
+  const head = life.quarantineHead.get(row);
+  if (!core.quarantines || head === 0) return '';
+  const frees = life.quarantineFrees.get(row) - (count - 1);
+  const ms = life.quarantineMs.get(row) - ageOf(core, head);
+  const until = [...(frees > 0 ? [`${frees} more frees`] : []), ...(ms > 0 ? [`another ${ms} ms`] : [])];
+  const rest = until.length === 0 ? '' : `, the oldest for ${until.join(' and ')}`;
+  return `; ${life.quarantineSize.get(row)} is in quarantine (ranges: ${count})${rest}`;
 }
 
 /** Ranges in quarantine, and their sizes together. Under the lock. */

@@ -46,8 +46,8 @@ import { chargedOwner, failIfOverQuota } from './charges.ts';
 import { findAllocation, roundSize } from './free.ts';
 import { freeListInsert, freeListRemove } from './free-lists.ts';
 import { COUNT_REFUSALS, COUNT_RESIZES, KIND_FREE, type TagIndex } from './kinds.ts';
-import { leaveQuarantine, quarantineTag } from './quarantine.ts';
-import { extentFrom } from './quarantine-yield.ts';
+import { quarantineTag } from './quarantine.ts';
+import { extentFrom, leaveFrom } from './quarantine-yield.ts';
 import { recordResize, recordSplit } from './recording.ts';
 import { segmentInsertAfter, segmentRemove } from './segment-list.ts';
 import { announceSpace } from './space-queue.ts';
@@ -85,8 +85,8 @@ export function resizeInPlace(
   careForArena(core);
   let at = findAllocation(core, CALL, address, size, before);
   let tag = core.words[at] as number;
-  if (after > before && core.quarantines && onlyQuarantineHolds(core, tag, after - before)) {
-    leaveQuarantine(core, true);
+  if (after > before && core.quarantinesUntilNeeded && onlyQuarantineHolds(core, tag, after - before)) {
+    leaveFrom(core, follower(core, tag), after - before);
     at = findAllocation(core, CALL, address, size, before);
     tag = core.words[at] as number;
   }

@@ -24,8 +24,7 @@ import { faultPoint } from '../sync/index.ts';
 import type { ArenaCore } from './arena-core.ts';
 import { freeListInsert, freeListRemove } from './free-lists.ts';
 import { KIND_FREE, KIND_SPAN_STATIC, type TagIndex } from './kinds.ts';
-import { leaveQuarantine } from './quarantine.ts';
-import { extentFrom } from './quarantine-yield.ts';
+import { extentFrom, leaveFrom } from './quarantine-yield.ts';
 import { recordSpan } from './recording.ts';
 import { segmentInsertAfter, segmentRemove } from './segment-list.ts';
 import { announceSpace } from './space-queue.ts';
@@ -138,10 +137,9 @@ export function removeStaticSpan(core: ArenaCore, start: number): void {
     words[(span << TAG_SHIFT) | TAG_KIND_AT] === KIND_SPAN_STATIC;
   let whole = found && isWhole(core, span);
   const segmentOf = words[(span << TAG_SHIFT) + TAG_SEGMENT_NEXT] as number;
-  const spanSize = doubles[(span << TAG_DOUBLE_SHIFT) + TAG_SIZE];
+  const spanSize = doubles[(span << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number;
   if (found && !whole && core.quarantines && extentFrom(core, segmentOf) === spanSize) {
-    // What is left of a static span stays: nothing of it goes to a source meanwhile.
-    leaveQuarantine(core, true);
+    leaveFrom(core, segmentOf, spanSize);
     whole = isWhole(core, span);
   }
   if (!whole) {

@@ -159,12 +159,29 @@ describe('allocations that wait', () => {
     await tick();
     limited.remove(0);
     expect(await within(room)).toBe(1024);
-    const quarantined = arenas.create('q', { size: 16, quarantine: { frees: 100 } });
+    const quarantined = arenas.create('q', { size: 16, quarantine: { frees: 100, early: true } });
     quarantined.alloc(16);
     const last = quarantined.allocAsync(16);
     await tick();
     quarantined.free(0, 16);
     expect(await within(last)).toBe(0);
+    // By the clock.
+    const timed = arenas.create('timed', { size: 16, quarantine: { ms: 20 } });
+    timed.alloc(16);
+    const before = performance.now();
+    for (let round = 0; round < 8; round++) {
+      timed.free(0, 16);
+      expect(await timed.allocAsync(16)).toBe(0);
+    }
+    const waited = performance.now() - before;
+    expect(waited).toBeGreaterThan(8 * 19);
+    expect(waited).toBeLessThan(8 * 250);
+    timed.free(0, 16);
+    expect(timed.allocWait(4, { timeoutMs: 2000 })).toBe(0);
+    timed.free(0, 4);
+    const kept = arenas.create('kept', { size: 16, quarantine: { ms: 60_000 } });
+    kept.free(kept.alloc(4), 4);
+    await expect(kept.allocAsync(16, { timeoutMs: 20 })).rejects.toThrow(/ETIMEDOUT.*4 is in quarantine/);
     expect(arenas.check().flatMap((report) => report.problems)).toEqual([]);
   });
 

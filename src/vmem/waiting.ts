@@ -56,6 +56,8 @@ export interface SpaceRequest {
   failIfNeverAllowed(): void;
   /** Limits that are in the way at present, for the message of a time-out. */
   limits(): string;
+  /** Milliseconds until time alone may have changed something: until a quarantine runs out. */
+  quietMs(): number;
   /** Throws `EIO` when an import failed since `noted` was read. */
   failIfImportFailed(noted: number): void;
 }
@@ -80,7 +82,13 @@ export function allocateWait(request: SpaceRequest, options: AllocWaitOptions): 
       const remaining = remainingMs(core.thread, deadline);
       if (remaining <= 0) failTimedOut(request, timeoutMs);
       const state = core.tables.spaceWaiter.state.address(row);
-      const result = sleepOn(core.thread, state, WAITER_STATE.waiting, Math.min(remaining, LOOK_MS), cancel);
+      const result = sleepOn(
+        core.thread,
+        state,
+        WAITER_STATE.waiting,
+        Math.min(remaining, LOOK_MS, request.quietMs()),
+        cancel,
+      );
       core.thread.clearWait();
       if (result === 'cancelled') cancel?.throwIfCancelled(call);
     }
@@ -114,7 +122,13 @@ export async function allocateAsync(request: SpaceRequest, options: AllocAsyncOp
       if (got >= 0) return got;
       const remaining = remainingMs(core.thread, deadline);
       if (remaining <= 0) failTimedOut(request, limit);
-      await sleepAsync(core.thread, state, WAITER_STATE.waiting, Math.min(remaining, LOOK_MS), signal);
+      await sleepAsync(
+        core.thread,
+        state,
+        WAITER_STATE.waiting,
+        Math.min(remaining, LOOK_MS, request.quietMs()),
+        signal,
+      );
       throwIfAborted(call, signal);
       cancel?.throwIfCancelled(call);
     }

@@ -40,6 +40,8 @@ export class ArenaModel {
   quarantineFrees = 0;
   /** Milliseconds that a freed range waits for; 0 none. */
   quarantineMs = 0;
+  /** What waits is given to requests that would fail otherwise. */
+  early = false;
   /** The time. */
   now = 0;
   readonly #freedAt = new Map<ModelTag, number>();
@@ -89,7 +91,7 @@ export class ArenaModel {
       }
       if (strategy === 'instant') strategy = 'best';
       if (this.#releaseDue(Number.POSITIVE_INFINITY) > 0 || this.#import(rounded)) continue;
-      if (!this.#quarantineServes(rounded) || this.releaseQuarantine() === 0) return -1;
+      if (!this.early || !this.#releaseEarly(rounded)) return -1;
     }
   }
 
@@ -104,6 +106,21 @@ export class ArenaModel {
     const count = this.quarantined.length;
     for (const tag of this.quarantined.splice(0)) this.#settle(tag);
     return count;
+  }
+
+  /** What waits in a span is free again. */
+  releaseSpan(span: ModelTag): void {
+    this.#releaseFrom(span.start, span.size);
+  }
+
+  #releaseFrom(start: number, size: number): void {
+    const within = this.quarantined.filter((tag) => tag.start < start + size && tag.start >= start);
+    for (const tag of within.sort((a, b) => a.start - b.start)) this.#release(tag);
+  }
+
+  #release(tag: ModelTag): void {
+    this.quarantined.splice(this.quarantined.indexOf(tag), 1);
+    this.#settle(tag);
   }
 
   #quarantine(tag: ModelTag): void {
@@ -130,22 +147,30 @@ export class ArenaModel {
     return count;
   }
 
-  /** True when what is free or waits, side by side, has a place for a request. */
-  #quarantineServes(request: ModelRequest): boolean {
-    const extent: ModelTag = { kind: 'free', start: -1, size: 0 };
-    let waits = false;
-    for (const tag of [...this.segments, { kind: 'static', start: 0, size: 0 } as const]) {
-      if (tag.kind === 'free' || tag.kind === 'quarantined') {
-        if (extent.size === 0) extent.start = tag.start;
-        extent.size += tag.size;
-        waits ||= tag.kind === 'quarantined';
-        continue;
-      }
-      if (waits && extent.size >= request.size && ArenaModel.fit(extent, request) >= 0) return true;
-      extent.size = 0;
-      waits = false;
+  /**
+   * What is free or waits, side by side, is an extent. Of those that have a place for a request the one with the range that
+   * waits longest lets its ranges go, the oldest first, until the request fits. False when there is none.
+   */
+  #releaseEarly(request: ModelRequest): boolean {
+    const extents: ModelTag[][] = [[]];
+    for (const tag of this.segments) {
+      if (tag.kind === 'free' || tag.kind === 'quarantined') extents.at(-1)?.push(tag);
+      else extents.push([]);
     }
-    return false;
+    const serving = extents.filter((tags) => {
+      const size = tags.reduce((sum, tag) => sum + tag.size, 0);
+      return (
+        size >= request.size && ArenaModel.fit({ kind: 'free', start: tags[0]?.start as number, size }, request) >= 0
+      );
+    });
+    const oldest = this.quarantined.find((tag) => serving.some((tags) => tags.includes(tag)));
+    if (oldest === undefined) return false;
+    const extent = serving.find((tags) => tags.includes(oldest)) as ModelTag[];
+    for (const tag of this.quarantined.filter((waiting) => extent.includes(waiting))) {
+      this.#release(tag);
+      if (this.#best(request) !== null) break;
+    }
+    return true;
   }
 
   /** Size of what is free or waits behind an allocation. */
@@ -170,7 +195,7 @@ export class ArenaModel {
     if (more === 0) return true;
     const behind = this.segments[this.segments.indexOf(tag) + 1];
     const room = behind?.kind === 'free' ? behind.size : 0;
-    if (more > room && this.#idleBehind(tag) >= more) this.releaseQuarantine();
+    if (this.early && more > room && this.#idleBehind(tag) >= more) this.#releaseFrom(tag.start + tag.size, more);
     const index = this.segments.indexOf(tag);
     const next = this.segments[index + 1];
     if (more > 0 && (next?.kind !== 'free' || next.size < more)) return false;

@@ -140,6 +140,10 @@ class Request implements SpaceRequest {
   limits(): string {
     return '';
   }
+
+  quietMs(): number {
+    return FOREVER;
+  }
 }
 
 /** See the file's header. */

@@ -152,6 +152,16 @@ describe('page lists', () => {
     expect(lists.alloc({ size: PAGE, low: 32 * PAGE, high: 33 * PAGE }).runs).toEqual([{ first: 32, count: 1 }]);
   });
 
+  it('read limits of 53 bits, of which the seed keeps 32 of the page number; serve alignments above boundaries', () => {
+    const { lists, seed } = setUp();
+    const request = { size: 4 * PAGE, high: 2 ** 44, alignment: 2 * PAGE };
+    expect(seed.tryAlloc(request)).toBeNull();
+    expect(lists.alloc(request).runs).toEqual([{ first: 0, count: 4 }]);
+    const narrow = { size: 2 * PAGE, alignment: 8 * PAGE, boundary: 4 * PAGE };
+    expect(lists.allocWait(narrow, { timeoutMs: 0 }).runs).toEqual([{ first: 8, count: 2 }]);
+    expectSound(lists);
+  });
+
   it('join segments that touch, also of different classes, but never banks', () => {
     const segments = [
       { start: 0, end: 64, freeList: 1 },

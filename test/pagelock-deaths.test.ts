@@ -50,6 +50,15 @@ const OPERATIONS: readonly (readonly [string, (world: World) => void])[] = [
     (w) => end(w, w.second, 50, 3, w.cache.insert(w.second, 50 * PAGE, 3 * PAGE, 20, PIN.read), 20),
   ],
   ['the last release', (w) => end(w, w.second, 10, 2, w.pins[0] as number, 4)],
+  [
+    'ranges that share pages',
+    (w) => {
+      const pin = w.cache.insert(w.second, 13 * PAGE, 3 * PAGE, 20, PIN.read);
+      w.cache.reclaim(1);
+      end(w, w.second, 13, 3, pin, 20);
+      w.cache.purge(w.second);
+    },
+  ],
   ['a purge with pinned ranges', (w) => w.cache.purge(w.first)],
   ['a purge by shadow list', (w) => w.cache.purgeShadow(6)],
   [

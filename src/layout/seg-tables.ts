@@ -26,8 +26,8 @@ export const pagelockTable = table('pagelock', 1, 'columns', {
   disabled: i32('A', 'disables that were not undone; changed under the lock too', { padded: true }),
   epoch: i32('A', 'age of released entries; changed under the lock too', { padded: true }),
   lock: i32('A', 'mutex', { padded: true }),
-  lockedPages: i32('L', 'pages of all entries; read without the lock as a hint'),
-  windowPages: i32('L', 'pages of entries that are not wired; read without the lock as a hint'),
+  lockedPages: i32('L', 'different pages of all entries; read without the lock as a hint'),
+  windowPages: i32('L', 'different pages of entries that are not wired; read without the lock as a hint'),
   current: i32('L', 'list that a bucket joins: 0 or 1'),
   reaper: i32('L', 'slot + 1 that walks the other list, 0 nobody'),
   headNext: i32('L', 'first bucket of a list, bucket + 1', { lanes: ACTIVE_LISTS }),
@@ -76,6 +76,7 @@ export const pagelockEntryTable = table('pagelockEntry', 'pagelockEntries', 'rec
   chainPrevious: i32('L', 'newer entry of the bucket, entry + 1'),
   ownerNext: i32('L', 'older entry of the owner, entry + 1'),
   ownerPrevious: i32('L', 'newer entry of the owner, entry + 1'),
+  charge: i32('L', 'pages that its reclaim takes off the counts'),
 });
 
 /** Who ranges belong to: a segment or an anon map. */

@@ -5,6 +5,7 @@ import { ACTIVE_LISTS } from '../layout/index.ts';
 import type { PagelockCore } from './pagelock-core.ts';
 import { type CacheOwner, ENTRY_FLAG, type EntryIndex, LIST_WIRED } from './pagelock-kinds.ts';
 import { classBits, RangeSearch } from './range-search.ts';
+import { countPages, type PageInterval } from './range-sharing.ts';
 
 /** What was found so far. */
 interface Findings {
@@ -14,12 +15,22 @@ interface Findings {
   readonly places: Map<EntryIndex, string>;
   pages: number;
   windowPages: number;
+  /** Chained ranges that share what they are charged, by owner and table. */
+  readonly shared: Map<number, PageInterval[]>;
   readonly claims: Map<number, number>;
 }
 
 /** Checks the structure; never throws for a broken one. */
 export function checkPagelock(core: PagelockCore): CheckReport {
-  const findings: Findings = { core, problems: [], places: new Map(), pages: 0, windowPages: 0, claims: new Map() };
+  const findings: Findings = {
+    core,
+    problems: [],
+    places: new Map(),
+    pages: 0,
+    windowPages: 0,
+    shared: new Map(),
+    claims: new Map(),
+  };
   if (core.enabled) {
     checkChains(findings);
     checkFlight(findings);
@@ -51,12 +62,25 @@ function follow(findings: Findings, first: number, place: string, see: (entry: E
   }
 }
 
-function countEntry(findings: Findings, entry: EntryIndex): void {
-  const { entries } = findings.core;
+function countEntry(findings: Findings, entry: EntryIndex, chained: boolean): void {
+  const { entries, seedRules, inversePageSize } = findings.core;
   const owner = entries.owner.get(entry) - 1;
-  findings.pages += entries.pages.get(entry);
-  if ((entries.flags.get(entry) & ENTRY_FLAG.wired) === 0) findings.windowPages += entries.pages.get(entry);
+  const isWired = (entries.flags.get(entry) & ENTRY_FLAG.wired) !== 0;
   findings.claims.set(owner, (findings.claims.get(owner) ?? 0) + 1);
+  if (!chained || seedRules) {
+    addPages(findings, entries.charge.get(entry), isWired);
+    return;
+  }
+  const key = 2 * owner + (isWired ? 1 : 0);
+  const first = entries.address.get(entry) * inversePageSize;
+  const ranges = findings.shared.get(key) ?? [];
+  ranges.push([first, first + entries.pages.get(entry)]);
+  findings.shared.set(key, ranges);
+}
+
+function addPages(findings: Findings, pages: number, isWired: boolean): void {
+  findings.pages += pages;
+  if (!isWired) findings.windowPages += pages;
 }
 
 function checkChains(findings: Findings): void {
@@ -67,7 +91,7 @@ function checkChains(findings: Findings): void {
     if (buckets.head.get(bucket) === 0) continue;
     let previous = 0;
     follow(findings, buckets.head.get(bucket), `bucket ${bucket}`, (entry) => {
-      countEntry(findings, entry);
+      countEntry(findings, entry, true);
       if (entries.bucket.get(entry) !== bucket || entries.chainPrevious.get(entry) !== previous) {
         problems.push(`seg/pagelock-core I1: entry ${entry} does not link back in bucket ${bucket}`);
       }
@@ -92,7 +116,7 @@ function checkChains(findings: Findings): void {
 function checkFlight(findings: Findings): void {
   const { core, problems } = findings;
   const seen = (entry: EntryIndex) => {
-    countEntry(findings, entry);
+    countEntry(findings, entry, false);
     if (core.entries.active.get(entry) !== 0)
       problems.push(`seg/pagelock-core I5: entry ${entry} is pending and pinned`);
   };
@@ -102,7 +126,7 @@ function checkFlight(findings: Findings): void {
     if (reserved < 0) continue;
     if (findings.places.has(reserved)) problems.push(`seg/pagelock-core I1: reserved entry ${reserved} is linked`);
     findings.places.set(reserved, `reserved by slot ${slot}`);
-    countEntry(findings, reserved);
+    countEntry(findings, reserved, false);
   }
   follow(findings, core.control.orphanHead.get(0), 'orphans', seen);
 }
@@ -215,9 +239,30 @@ function checkPins(findings: Findings): void {
     problems.push(`seg/cache-pins I2: a pin names entry ${entry}, which is not in use`);
 }
 
+/** Ranges that overlap the one before them, by first page, must both have their marks. */
+function checkMarks({ core, problems, places }: Findings): void {
+  if (core.seedRules) return;
+  const { entries } = core;
+  const chained = [...places].filter(([, place]) => place.startsWith('bucket')).map(([entry]) => entry);
+  const keyOf = (entry: EntryIndex) =>
+    2 * entries.owner.get(entry) + ((entries.flags.get(entry) & ENTRY_FLAG.wired) === 0 ? 0 : 1);
+  chained.sort((one, two) => keyOf(one) - keyOf(two) || entries.address.get(one) - entries.address.get(two));
+  for (let at = 1; at < chained.length; at++) {
+    const [one, two] = [chained[at - 1] as EntryIndex, chained[at] as EntryIndex];
+    const end = entries.address.get(one) + entries.pages.get(one) * core.pageSize;
+    if (keyOf(one) !== keyOf(two) || end <= entries.address.get(two)) continue;
+    for (const entry of [one, two]) {
+      if ((entries.flags.get(entry) & ENTRY_FLAG.shares) === 0)
+        problems.push(`seg/range-sharing I2: entry ${entry} shares pages without a mark`);
+    }
+  }
+}
+
 function checkSums(findings: Findings): void {
   const { core, problems } = findings;
   const { control, slots } = core;
+  for (const [key, ranges] of findings.shared) addPages(findings, countPages(ranges), key % 2 === 1);
+  checkMarks(findings);
   let disables = 0;
   for (let slot = 0; slot < slots.rowCount; slot++) disables += slots.disables.get(slot);
   if (disables !== control.disabled.get(0)) {

@@ -30,6 +30,7 @@ import {
   PAGELOCK_COUNTER,
   UNLIST,
 } from './pagelock-kinds.ts';
+import type { RangeSharing } from './range-sharing.ts';
 import type { Reclaimer } from './reclaimer.ts';
 
 /** Buckets between two looks at free memory, less one. */
@@ -48,11 +49,13 @@ interface WalkPlan {
 /** One thread's reaper. */
 export class CacheReaper {
   readonly #core: PagelockCore;
+  readonly #sharing: RangeSharing;
   readonly #reclaimer: Reclaimer;
   readonly #gauges: MemoryGauges;
 
-  constructor(core: PagelockCore, reclaimer: Reclaimer, gauges: MemoryGauges) {
+  constructor(core: PagelockCore, sharing: RangeSharing, reclaimer: Reclaimer, gauges: MemoryGauges) {
     this.#core = core;
+    this.#sharing = sharing;
     this.#reclaimer = reclaimer;
     this.#gauges = gauges;
   }
@@ -209,14 +212,17 @@ export class CacheReaper {
     }
     control.fullBuckets.put(0, control.fullBuckets.get(0) + 1);
     let taken = 0;
+    const sharing: EntryIndex[] = [];
     core.lockBucket(bucket);
     for (let link = buckets.head.get(bucket); link !== 0; ) {
       const entry = link - 1;
       link = entries.chainNext.get(entry);
       if (entries.active.get(entry) !== 0 || (!force && this.#isYoung(entry))) continue;
-      taken += this.#take(entry, UNLIST.walker);
+      if ((entries.flags.get(entry) & ENTRY_FLAG.shares) === 0) taken += this.#take(entry, UNLIST.walker);
+      else sharing.push(entry);
     }
     core.unlockBucket(bucket);
+    for (const entry of sharing) taken += this.#takeSharing(entry, bucket);
     return taken;
   }
 
@@ -249,9 +255,33 @@ export class CacheReaper {
     const owned = core.isOwned(entry);
     if (!this.#reclaimer.canCall(entry)) return 0;
     if (owned && !core.tryLockOwner(owner)) return 0;
-    core.unlink(entry, unlist);
+    // Others may have come to share its pages before the owner's lock was had.
+    const shares = (core.entries.flags.get(entry) & ENTRY_FLAG.shares) !== 0;
+    const pages = core.entries.pages.get(entry);
+    if (!shares) core.unlink(entry, unlist, pages);
     if (owned) core.unlockOwner(owner);
-    return core.entries.pages.get(entry);
+    return shares ? 0 : pages;
+  }
+
+  /** Takes a range whose pages others may have too: for these one looks without the bucket's lock. Returns what it was charged. */
+  #takeSharing(entry: EntryIndex, bucket: BucketIndex): number {
+    const core = this.#core;
+    const { entries } = core;
+    const owner = entries.owner.get(entry) - 1;
+    // No lock was held: it may have gone, and stand for something else.
+    if (owner < 0 || !core.tryLockOwner(owner)) return 0;
+    let taken = 0;
+    if (entries.owner.get(entry) === owner + 1 && core.isChained(entry) && entries.bucket.get(entry) === bucket) {
+      const pages = this.#sharing.pagesOf(entry);
+      core.lockBucket(bucket);
+      if (entries.active.get(entry) === 0 && this.#reclaimer.canCall(entry)) {
+        core.unlink(entry, UNLIST.normal, pages);
+        taken = pages;
+      }
+      core.unlockBucket(bucket);
+    }
+    core.unlockOwner(owner);
+    return taken;
   }
 
   /** Unlinks all idle ranges of an owner. */
@@ -263,8 +293,9 @@ export class CacheReaper {
       const entry = link - 1;
       link = entries.ownerNext.get(entry);
       const bucket = entries.bucket.get(entry);
+      const pages = this.#sharing.pagesOf(entry);
       core.lockBucket(bucket);
-      if (entries.active.get(entry) === 0 && this.#reclaimer.canCall(entry)) core.unlink(entry, UNLIST.normal);
+      if (entries.active.get(entry) === 0 && this.#reclaimer.canCall(entry)) core.unlink(entry, UNLIST.normal, pages);
       core.unlockBucket(bucket);
     }
     core.unlockOwner(owner);

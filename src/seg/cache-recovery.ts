@@ -30,7 +30,7 @@ export function recoverPagelock(core: PagelockCore, ranges: RangeCache, reclaime
   // 2. An entry that nobody has seen.
   const reserved = slots.reserved.get(dead) - 1;
   if (reserved >= 0) {
-    core.charge(reserved, -1);
+    core.charge(reserved, -1, core.entries.pages.get(reserved));
     core.freeEntry(reserved);
     journal.set(slots.reserved, dead, 0);
   }

@@ -55,6 +55,7 @@ import {
 import { RangeCache, RELEASED } from './range-cache.ts';
 import { RangeMerger } from './range-merger.ts';
 import { RangeSearch } from './range-search.ts';
+import { RangeSharing } from './range-sharing.ts';
 import { Reclaimer } from './reclaimer.ts';
 import { SeedCache } from './seed-cache.ts';
 
@@ -85,11 +86,12 @@ export class PagelockCache {
     this.#callbacks = callbacks;
     this.#gauges = gauges;
     const search = new RangeSearch(this.#core);
+    const sharing = new RangeSharing(this.#core, search);
     this.#reclaimer = new Reclaimer(this.#core, callbacks);
     this.#seed = new SeedCache(this.#core, this.#reclaimer);
-    this.#ranges = new RangeCache(this.#core, search, this.#reclaimer);
-    this.#merger = new RangeMerger(this.#core, search, this.#reclaimer);
-    this.#reaper = new CacheReaper(this.#core, this.#reclaimer, gauges);
+    this.#ranges = new RangeCache(this.#core, search, sharing, this.#reclaimer);
+    this.#merger = new RangeMerger(this.#core, search, sharing, this.#reclaimer);
+    this.#reaper = new CacheReaper(this.#core, sharing, this.#reclaimer, gauges);
     this.#switch = new CacheSwitch(this.#core, this.#reaper);
     this.#seedRules = this.#core.seedRules;
     this.#inversePageSize = this.#core.inversePageSize;
@@ -329,12 +331,12 @@ export class PagelockCache {
     return this.#core.control.disabled.get(0);
   }
 
-  /** Pages of all cached ranges. */
+  /** Different pages of all cached ranges, owner by owner; under the rules of the original source, all that they have. */
   get lockedPages(): number {
     return this.#core.control.lockedPages.get(0);
   }
 
-  /** Pages of cached ranges that are not wired. */
+  /** The same of cached ranges that are not wired. */
   get windowPages(): number {
     return this.#core.control.windowPages.get(0);
   }

@@ -14,7 +14,8 @@
  *             reclaim has run.
  * INVARIANTS  I1 an entry in use is on the chain of its bucket, or pending of one slot, reserved by one, or an orphan.
  *             I2 a chained entry is on the list of its owner (under the rules of the original source unless wired).
- *             I3 `lockedPages` is the sum over entries in use, `windowPages` that over those that are not wired.
+ *             I3 `lockedPages` is what entries in use are charged, `windowPages` that without wired ones: chained entries for all
+ *             their pages, or as range-sharing.ts I1 says; others for `charge`.
  *             I4 `claims` of an owner counts its entries in use.
  *             I5 a pending entry has no pins.
  * LOCKING     Owner, then bucket, then the cache's lock, which guards counters, lists of active buckets and pools. Every change
@@ -73,6 +74,7 @@ export class PagelockCore {
   readonly entryStride: number;
   readonly ownerAt: number;
   readonly pagesAt: number;
+  readonly chargeAt: number;
   readonly writableAt: number;
   readonly activeAt: number;
   readonly flagsAt: number;
@@ -113,6 +115,7 @@ export class PagelockCore {
     this.entryStride = entry.owner.stride;
     this.ownerAt = entry.owner.base;
     this.pagesAt = entry.pages.base;
+    this.chargeAt = entry.charge.base;
     this.writableAt = entry.writablePages.base;
     this.activeAt = entry.active.base;
     this.flagsAt = entry.flags.base;
@@ -245,6 +248,7 @@ export class PagelockCore {
     doubles[this.addressAt + doubleAt] = address;
     doubles[this.shadowAt + doubleAt] = shadow;
     words[this.pagesAt + at] = pages;
+    words[this.chargeAt + at] = pages;
     words[this.writableAt + at] = pages;
     words[this.activeAt + at] = 1;
     words[this.flagsAt + at] = flags;
@@ -252,11 +256,11 @@ export class PagelockCore {
     words[this.ownerAt + at] = owner + 1;
   }
 
-  /** Journaled: charges an entry's pages and its owner. Needs the cache's lock. */
-  charge(entry: EntryIndex, sign: 1 | -1): void {
+  /** Journaled: charges so many pages of an entry, or takes them off, and its owner's claim. Needs the cache's lock. */
+  charge(entry: EntryIndex, sign: 1 | -1, count: number): void {
     const { words, lockedPagesAt, windowPagesAt } = this;
     const at = entry * this.entryStride;
-    const pages = sign * (words[this.pagesAt + at] as number);
+    const pages = sign * count;
     const claimsAt = this.ownerClaimsAt + ((words[this.ownerAt + at] as number) - 1) * this.ownerStride;
     this.thread.journal.log3(lockedPagesAt, windowPagesAt, claimsAt);
     words[lockedPagesAt] = (words[lockedPagesAt] as number) + pages;
@@ -313,10 +317,11 @@ export class PagelockCore {
   }
 
   /**
-   * One transaction: unlinks an entry and makes it pending of this slot, newest first; with `pin`, the row of its last pin
-   * is given back. Needs the locks of its bucket and, if it is owned, of its owner, with nothing logged under them.
+   * One transaction: unlinks an entry and makes it pending of this slot, newest first; `pages` are its charge from then on, and
+   * with `pin`, the row of its last pin is given back. Needs the locks of its bucket and, if it is owned, of its owner, with
+   * nothing logged under them.
    */
-  unlink(entry: EntryIndex, unlist: number, pin = -1): void {
+  unlink(entry: EntryIndex, unlist: number, pages: number, pin = -1): void {
     const { thread, words } = this;
     const at = entry * this.entryStride;
     const bucket = words[this.bucketAt + at] as number;
@@ -332,6 +337,10 @@ export class PagelockCore {
       words[this.activeAt + at] = 0;
     }
     this.#unchain(at, headAt);
+    if (words[this.chargeAt + at] !== pages) {
+      thread.journal.log1(this.chargeAt + at);
+      words[this.chargeAt + at] = pages;
+    }
     if (VERIFY) faultPoint(thread, 'seg.unlink.unchained');
     thread.journal.log2(this.chainNextAt + at, this.#pendingAt);
     words[this.chainNextAt + at] = words[this.#pendingAt] as number;
@@ -340,6 +349,14 @@ export class PagelockCore {
     if (leaves) this.lists.leave(bucket, unlist === UNLIST.walker);
     if (locks) this.lock.exit();
     else thread.commit();
+  }
+
+  /** True when an entry is on the list of its owner, whose lock is held. */
+  isChained(entry: EntryIndex): boolean {
+    const { entries, owners } = this;
+    const previous = entries.ownerPrevious.get(entry);
+    if (previous !== 0) return entries.ownerNext.get(previous - 1) === entry + 1;
+    return owners.head.get(entries.owner.get(entry) - 1) === entry + 1;
   }
 
   /** Whether an emptied bucket leaves its list at once. Under our rules a window bucket waits for the reaper to come by. */

@@ -41,6 +41,8 @@ export const ENTRY_FLAG = {
   joinable: 32,
   /** Its next release looks for neighbours to merge with. */
   mergeDue: 64,
+  /** Another range of the owner has, or had, some of its pages too. */
+  shares: 128,
 } as const;
 
 /** Position of the driver in the flags of an entry. */

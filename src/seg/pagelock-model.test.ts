@@ -33,11 +33,18 @@ class Model {
   }
 
   windowPages(): number {
-    return this.sum((range) => !range.wired);
+    return this.count((range) => !range.wired);
   }
 
-  sum(wanted: (range: ModelRange) => boolean): number {
-    return [...this.ranges].filter(wanted).reduce((total, { pages }) => total + pages, 0);
+  /** Different pages: those that several ranges of an owner have are charged once. */
+  count(wanted: (range: ModelRange) => boolean): number {
+    const pages = new Set<string>();
+    for (const range of this.ranges) {
+      if (!wanted(range)) continue;
+      for (let page = range.first; page < range.first + range.pages; page++)
+        pages.add(`${range.owner} ${range.wired} ${page}`);
+    }
+    return pages.size;
   }
 
   covering(owner: CacheOwner, first: number, pages: number, write: boolean, wired: boolean): ModelRange[] {
@@ -62,9 +69,10 @@ class Model {
       if (other.pins === 0) this.drop(other);
       else other.doomed = true;
     }
-    if (!wired && this.windowPages() + pages > this.#maxWindow) return 'refused';
     this.ranges.add(range);
-    return range;
+    if (wired || this.windowPages() <= this.#maxWindow) return range;
+    this.ranges.delete(range);
+    return 'refused';
   }
 
   release(range: ModelRange): void {
@@ -173,7 +181,7 @@ function runModel(seed: number, steps: number): void {
     }
     const taken = set.reclaims.map(({ shadow }) => shadow);
     expect(taken.toSorted(), where).toEqual(model.reclaimed.toSorted());
-    expect([cache.lockedPages, cache.windowPages], where).toEqual([model.sum(() => true), model.windowPages()]);
+    expect([cache.lockedPages, cache.windowPages], where).toEqual([model.count(() => true), model.windowPages()]);
     if (step % 200 === 0) expect(cache.check().problems, where).toEqual([]);
     if (step % 500 === 499) {
       set.reclaims.length = 0;

@@ -37,6 +37,7 @@ import {
   UNLIST,
 } from './pagelock-kinds.ts';
 import { classBits, type RangeSearch } from './range-search.ts';
+import type { RangeSharing } from './range-sharing.ts';
 import type { Reclaimer } from './reclaimer.ts';
 
 /** `release` has nothing more to do. */
@@ -49,11 +50,13 @@ export const RELEASED_LAST = -2;
 export class RangeCache {
   readonly #core: PagelockCore;
   readonly #search: RangeSearch;
+  readonly #sharing: RangeSharing;
   readonly #reclaimer: Reclaimer;
 
-  constructor(core: PagelockCore, search: RangeSearch, reclaimer: Reclaimer) {
+  constructor(core: PagelockCore, search: RangeSearch, sharing: RangeSharing, reclaimer: Reclaimer) {
     this.#core = core;
     this.#search = search;
+    this.#sharing = sharing;
     this.#reclaimer = reclaimer;
   }
 
@@ -83,6 +86,7 @@ export class RangeCache {
     const core = this.#core;
     const wired = (flags & PIN.wired) !== 0;
     const page = address * core.inversePageSize;
+    let alone = pages;
     for (;;) {
       if (core.disabled || !core.pins.ensure()) return INSERT_REFUSED;
       core.lockOwner(owner);
@@ -94,14 +98,17 @@ export class RangeCache {
         return INSERT_COVERED;
       }
       // 2. What this range covers is not needed any more. Its pages leave the window before this one enters it.
-      if (!this.#search.mayContain(owner, page, pages, wired) || this.#dropInside(owner, page, pages, wired) === 0)
+      if (!this.#search.mayOverlap(owner, page, pages, wired)) break;
+      if (this.#dropInside(owner, page, pages, wired) === 0) {
+        alone = this.#sharing.pagesOfNew(owner, page, pages, wired);
         break;
+      }
       core.unlockOwner(owner);
       this.#reclaimer.run(false);
     }
     // 3.
     const bucket = this.#search.ownBucket(owner, page, pages, wired);
-    const pin = this.#link(owner, address, pages, shadow, flags, writable, bucket);
+    const pin = this.#link(owner, address, pages, shadow, flags, writable, bucket, alone);
     core.unlockOwner(owner);
     return pin;
   }
@@ -146,51 +153,51 @@ export class RangeCache {
   /** Drops all idle ranges of an owner, of a shadow list if one is given, and dooms pinned ones. Returns how many of these. */
   drop(owner: CacheOwner, shadow = -1): number {
     const core = this.#core;
-    const { entries, thread } = core;
+    const { entries } = core;
     let pinned = 0;
     core.lockOwner(owner);
     for (let link = core.owners.head.get(owner); link !== 0; ) {
       const entry = link - 1;
       link = entries.ownerNext.get(entry);
       if (shadow !== -1 && entries.shadow.get(entry) !== shadow) continue;
-      const bucket = entries.bucket.get(entry);
-      core.lockBucket(bucket);
-      if (entries.active.get(entry) === 0) core.unlink(entry, UNLIST.normal);
-      else {
-        thread.journal.set(entries.flags, entry, entries.flags.get(entry) | ENTRY_FLAG.doomed);
-        pinned++;
-      }
-      core.unlockBucket(bucket);
+      if (!this.#dropOne(entry)) pinned++;
     }
     core.unlockOwner(owner);
     return pinned;
   }
 
+  /** Unlinks a chained range, or dooms it when it is pinned: false then. Needs the owner's lock. */
+  #dropOne(entry: EntryIndex): boolean {
+    const core = this.#core;
+    const { entries, thread } = core;
+    const bucket = entries.bucket.get(entry);
+    const pages = this.#sharing.pagesOf(entry);
+    core.lockBucket(bucket);
+    const idle = entries.active.get(entry) === 0;
+    if (idle) core.unlink(entry, UNLIST.normal, pages);
+    else thread.journal.set(entries.flags, entry, entries.flags.get(entry) | ENTRY_FLAG.doomed);
+    core.unlockBucket(bucket);
+    return idle;
+  }
+
   /** Unlinks idle ranges inside a range and dooms pinned ones. Returns how many were unlinked. Needs the owner's lock. */
   #dropInside(owner: CacheOwner, page: number, pages: number, wired: boolean): number {
     const core = this.#core;
-    const { entries, buckets, thread } = core;
+    const { entries, buckets } = core;
     const first = page * core.pageSize;
     const end = (page + pages) * core.pageSize;
-    let dropped = 0;
+    const inside: EntryIndex[] = [];
     this.#search.forEachBucketInside(owner, page, pages, wired, (bucket) => {
       core.lockBucket(bucket);
-      for (let link = buckets.head.get(bucket); link !== 0; ) {
-        const entry = link - 1;
-        link = entries.chainNext.get(entry);
-        const start = entries.address.get(entry);
-        if (entries.owner.get(entry) !== owner + 1 || start < first) continue;
-        if (start + entries.pages.get(entry) * core.pageSize > end) continue;
-        if (entries.active.get(entry) === 0) {
-          core.unlink(entry, UNLIST.normal);
-          dropped++;
-        } else {
-          thread.journal.set(entries.flags, entry, entries.flags.get(entry) | ENTRY_FLAG.doomed);
-          thread.commit();
-        }
+      for (let link = buckets.head.get(bucket); link !== 0; link = entries.chainNext.get(link - 1)) {
+        const start = entries.address.get(link - 1);
+        if (entries.owner.get(link - 1) !== owner + 1 || start < first) continue;
+        if (start + entries.pages.get(link - 1) * core.pageSize <= end) inside.push(link - 1);
       }
       core.unlockBucket(bucket);
     });
+    let dropped = 0;
+    for (const entry of new Set(inside)) if (this.#dropOne(entry)) dropped++;
     return dropped;
   }
 
@@ -208,6 +215,7 @@ export class RangeCache {
     flags: number,
     writable: number,
     bucket: BucketIndex,
+    alone: number,
   ): Pin {
     const core = this.#core;
     const { control, thread, entries, owners } = core;
@@ -215,7 +223,7 @@ export class RangeCache {
     let pin: Pin = INSERT_REFUSED;
     core.lockBucket(bucket);
     core.lock.enter();
-    const fits = wired || control.windowPages.get(0) + pages <= core.maxWindow;
+    const fits = wired || control.windowPages.get(0) + alone <= core.maxWindow;
     const entry = fits && !core.disabled ? core.takeEntry() : -1;
     if (entry >= 0) {
       const state = owners.state.get(owner);
@@ -224,14 +232,15 @@ export class RangeCache {
         (wired ? ENTRY_FLAG.wired : 0) |
         ((flags & PIN.write) !== 0 ? ENTRY_FLAG.write : 0) |
         ((state & OWNER_JOINS) !== 0 ? ENTRY_FLAG.joinable | ENTRY_FLAG.mergeDue : 0) |
+        (alone < pages ? ENTRY_FLAG.shares : 0) |
         (driver << DRIVER_POSITION);
       core.fillEntry(entry, owner, address, pages, shadow, bits);
       entries.writablePages.put(entry, writable);
-      core.charge(entry, 1);
-      const alone = core.buckets.head.get(bucket) === 0;
+      core.charge(entry, 1, alone);
+      const first = core.buckets.head.get(bucket) === 0;
       core.link(entry, bucket);
       if (VERIFY) faultPoint(thread, 'seg.insert.linked');
-      if (alone) core.lists.join(bucket);
+      if (first) core.lists.join(bucket);
       pin = core.pins.take(entry, owners.classes.address(owner));
       owners.classes.put(owner, owners.classes.get(owner) | classBits(address * core.inversePageSize, pages));
     }
@@ -248,10 +257,11 @@ export class RangeCache {
     const { entries, pins } = core;
     const owner = entries.owner.get(entry) - 1;
     core.lockOwner(owner);
+    const pages = this.#sharing.pagesOf(entry);
     core.lockBucket(bucket);
     const active = entries.active.get(entry) - 1;
     const goes = (entries.flags.get(entry) & ENTRY_FLAG.doomed) !== 0 || core.disabled;
-    if (active === 0 && goes) core.unlink(entry, UNLIST.normal, row);
+    if (active === 0 && goes) core.unlink(entry, UNLIST.normal, pages, row);
     else {
       pins.give(row, entries.active.address(entry));
       entries.active.put(entry, active);

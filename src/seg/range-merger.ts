@@ -21,17 +21,20 @@ import { faultPoint } from '../sync/index.ts';
 import type { PagelockCore } from './pagelock-core.ts';
 import { type CacheOwner, ENTRY_FLAG, type EntryIndex, PAGELOCK_COUNTER, UNLIST } from './pagelock-kinds.ts';
 import { classBits, type RangeSearch } from './range-search.ts';
+import type { RangeSharing } from './range-sharing.ts';
 import type { Reclaimer } from './reclaimer.ts';
 
 /** One thread's merger. */
 export class RangeMerger {
   readonly #core: PagelockCore;
   readonly #search: RangeSearch;
+  readonly #sharing: RangeSharing;
   readonly #reclaimer: Reclaimer;
 
-  constructor(core: PagelockCore, search: RangeSearch, reclaimer: Reclaimer) {
+  constructor(core: PagelockCore, search: RangeSearch, sharing: RangeSharing, reclaimer: Reclaimer) {
     this.#core = core;
     this.#search = search;
+    this.#sharing = sharing;
     this.#reclaimer = reclaimer;
   }
 
@@ -58,7 +61,7 @@ export class RangeMerger {
     core.lockOwner(owner);
     try {
       // Entries leave an owner only under its lock: one that is its own and idle now can only be pinned, not go.
-      if (entries.owner.get(entry) !== owner + 1 || !this.#isChained(entry)) return null;
+      if (entries.owner.get(entry) !== owner + 1 || !core.isChained(entry)) return null;
       const start = entries.address.get(entry) * core.inversePageSize;
       const end = start + entries.pages.get(entry);
       const wired = (entries.flags.get(entry) & ENTRY_FLAG.wired) !== 0;
@@ -70,14 +73,6 @@ export class RangeMerger {
     } finally {
       core.unlockOwner(owner);
     }
-  }
-
-  /** True when the entry is on the list of its owner, whose lock is held. */
-  #isChained(entry: EntryIndex): boolean {
-    const { entries, owners } = this.#core;
-    const previous = entries.ownerPrevious.get(entry);
-    if (previous !== 0) return entries.ownerNext.get(previous - 1) === entry + 1;
-    return owners.head.get(entries.owner.get(entry) - 1) === entry + 1;
   }
 
   /** A neighbour that may be merged; one that is only pinned is told to try at its own release. */
@@ -123,9 +118,10 @@ export class RangeMerger {
   #unlinkIdle(entry: EntryIndex): boolean {
     const core = this.#core;
     const bucket = core.entries.bucket.get(entry);
+    const pages = this.#sharing.pagesOf(entry);
     core.lockBucket(bucket);
     const idle = core.entries.active.get(entry) === 0;
-    if (idle) core.unlink(entry, UNLIST.normal);
+    if (idle) core.unlink(entry, UNLIST.normal, pages);
     core.unlockBucket(bucket);
     return idle;
   }
@@ -158,20 +154,26 @@ export class RangeMerger {
     const covering = this.#search.lockCovering(owner, page, pages, false, wired);
     if (covering >= 0) core.unlockBucket(entries.bucket.get(covering));
     const bucket = this.#search.ownBucket(owner, page, pages, wired);
+    const alone = this.#sharing.pagesOfNew(owner, page, pages, wired);
     core.lockBucket(bucket);
     core.lock.enter();
     this.#takePending(first);
     this.#takePending(second);
-    const flags = (entries.flags.get(first) | entries.flags.get(second)) & ~ENTRY_FLAG.mergeDue;
+    const shares = alone < pages ? ENTRY_FLAG.shares : 0;
+    const kept = (entries.flags.get(first) | entries.flags.get(second)) & ~(ENTRY_FLAG.mergeDue | ENTRY_FLAG.shares);
+    const charged = entries.charge.get(first) + entries.charge.get(second);
     journal.setDouble(entries.shadow, first, shadow);
     journal.set(entries.pages, first, pages);
     journal.set(entries.writablePages, first, entries.writablePages.get(first) + entries.writablePages.get(second));
-    journal.set(entries.flags, first, flags);
+    journal.set(entries.flags, first, kept | shares);
     journal.set(owners.claims, owner, owners.claims.get(owner) - 1);
     core.freeEntry(second);
     const links = covering < 0 && !core.disabled;
-    if (links) this.#linkAgain(first, bucket, classBits(page, pages));
-    else {
+    if (links) {
+      this.#recharge(wired, alone - charged);
+      this.#linkAgain(first, bucket, classBits(page, pages));
+    } else {
+      journal.set(entries.charge, first, charged);
       journal.set(entries.chainNext, first, slots.pendingHead.get(slot));
       journal.set(slots.pendingHead, slot, first + 1);
     }
@@ -179,6 +181,14 @@ export class RangeMerger {
     core.unlockBucket(bucket);
     core.unlockOwner(owner);
     return links;
+  }
+
+  /** Journaled: what two ranges shared with others when they were unlinked may have changed since. */
+  #recharge(wired: boolean, pages: number): void {
+    const { control, thread } = this.#core;
+    if (pages === 0) return;
+    thread.journal.set(control.lockedPages, 0, control.lockedPages.get(0) + pages);
+    if (!wired) thread.journal.set(control.windowPages, 0, control.windowPages.get(0) + pages);
   }
 
   /** Journaled: links an entry whose words others may remember: every one of them is logged. */

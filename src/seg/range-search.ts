@@ -144,11 +144,11 @@ export class RangeSearch {
     return -1;
   }
 
-  /** False when no range of the owner can lie inside the request, without a look at any of them. Needs the owner's lock. */
-  mayContain(owner: CacheOwner, page: number, pages: number, wired: boolean): boolean {
+  /** False when no range of the owner can overlap the request, without a look at any of them. Needs the owner's lock. */
+  mayOverlap(owner: CacheOwner, page: number, pages: number, wired: boolean): boolean {
     const { buckets, owners } = this.#core;
     const k = classOf(pages);
-    if ((owners.classes.get(owner) & ((1 << k) - 1)) !== 0) return true;
+    if ((owners.classes.get(owner) & ~(1 << k)) !== 0) return true;
     const inverse = CLASS_INVERSE[k] as number;
     const block = Math.floor(page * inverse);
     if (block !== Math.floor((page + pages - 1) * inverse)) return true;
@@ -175,6 +175,68 @@ export class RangeSearch {
         if (buckets.head.get(bucket) !== 0) see(bucket);
       }
     }
+  }
+
+  /** Calls back, under its bucket's lock, for each range that overlaps the request, some of them twice. Needs the owner's lock. */
+  forEachOverlapping(
+    owner: CacheOwner,
+    page: number,
+    pages: number,
+    wired: boolean,
+    see: (entry: EntryIndex) => void,
+  ): void {
+    const core = this.#core;
+    const { owners, entries, inversePageSize } = core;
+    const look = (entry: EntryIndex) => {
+      const start = entries.address.get(entry) * inversePageSize;
+      if (start < page + pages && start + entries.pages.get(entry) > page) see(entry);
+    };
+    const buckets = this.#bucketsOverlapping(owner, page, pages, wired, owners.count.get(owner));
+    if (buckets === null) {
+      for (let link = owners.head.get(owner); link !== 0; link = entries.ownerNext.get(link - 1)) {
+        if (((entries.flags.get(link - 1) & ENTRY_FLAG.wired) !== 0) !== wired) continue;
+        const bucket = entries.bucket.get(link - 1);
+        core.lockBucket(bucket);
+        look(link - 1);
+        core.unlockBucket(bucket);
+      }
+      return;
+    }
+    for (const bucket of buckets) {
+      core.lockBucket(bucket);
+      for (let link = core.buckets.head.get(bucket); link !== 0; link = entries.chainNext.get(link - 1)) {
+        if (entries.owner.get(link - 1) === owner + 1) look(link - 1);
+      }
+      core.unlockBucket(bucket);
+    }
+  }
+
+  /** Buckets that may hold ranges which overlap the request; null when there are more than `most` to look at. */
+  #bucketsOverlapping(
+    owner: CacheOwner,
+    page: number,
+    pages: number,
+    wired: boolean,
+    most: number,
+  ): BucketIndex[] | null {
+    const { buckets, owners } = this.#core;
+    const classes = owners.classes.get(owner);
+    const reach = classes < 0 ? 1 : 0;
+    const found: BucketIndex[] = [];
+    let lookups = 0;
+    for (let left = classes & ~STRADDLES; left !== 0; left &= left - 1) {
+      const k = 31 - Math.clz32(left & -left);
+      const inverse = CLASS_INVERSE[k] as number;
+      const first = Math.max(0, Math.floor(page * inverse) - reach);
+      const last = Math.floor((page + pages - 1) * inverse);
+      lookups += last - first + 1;
+      if (lookups > most) return null;
+      for (let block = first; block <= last; block++) {
+        const bucket = this.bucketOf(owner, k, block, wired);
+        if (buckets.head.get(bucket) !== 0) found.push(bucket);
+      }
+    }
+    return found;
   }
 
   /** A range that starts at a page, or ends right before it, with its bucket locked; -1 with no lock. */

@@ -203,7 +203,7 @@ export class Reclaimer {
           journal.set(control.orphanHead, 0, entry + 1);
           continue;
         }
-        const pages = entries.pages.get(entry);
+        const pages = entries.charge.get(entry);
         locked -= pages;
         if ((flags & ENTRY_FLAG.wired) === 0) window -= pages;
         inUse--;

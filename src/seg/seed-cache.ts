@@ -158,7 +158,7 @@ export class SeedCache {
         const bucket = core.entries.bucket.get(entry);
         core.lockBucket(bucket);
         const idle = core.entries.active.get(entry) === 0;
-        if (idle) core.unlink(entry, UNLIST.normal);
+        if (idle) core.unlink(entry, UNLIST.normal, core.entries.pages.get(entry));
         core.unlockBucket(bucket);
         if (!idle) break;
       }
@@ -179,7 +179,7 @@ export class SeedCache {
         const entry = link - 1;
         link = core.entries.chainNext.get(entry);
         if (core.entries.active.get(entry) !== 0 || core.entries.shadow.get(entry) !== shadow) continue;
-        core.unlink(entry, UNLIST.normal);
+        core.unlink(entry, UNLIST.normal, core.entries.pages.get(entry));
       }
       core.unlockBucket(bucket);
       if (this.#reclaimer.run(true)) return;
@@ -226,7 +226,7 @@ export class SeedCache {
     const wired = (flags & PIN.wired) !== 0;
     if (active === 0 && (ownerHeld || (wired && core.disabled))) {
       if ((flags & PIN.write) !== 0) entries.flags.put(entry, entries.flags.get(entry) | ENTRY_FLAG.write);
-      core.unlink(entry, UNLIST.normal, row);
+      core.unlink(entry, UNLIST.normal, entries.pages.get(entry), row);
     } else {
       core.pins.give(row, entries.active.address(entry));
       entries.active.put(entry, active);
@@ -274,7 +274,7 @@ export class SeedCache {
         (driver << DRIVER_POSITION);
       this.#core.fillEntry(entry, owner, address, pages, shadow, bits);
       entries.writablePages.put(entry, writablePages);
-      this.#core.charge(entry, 1);
+      this.#core.charge(entry, 1, pages);
       thread.journal.set(slots.reserved, thread.slot, entry + 1);
       if (VERIFY) faultPoint(thread, 'seg.insert.charged');
     }
@@ -286,7 +286,7 @@ export class SeedCache {
   #uncharge(entry: EntryIndex): void {
     const { lock, slots, thread } = this.#core;
     lock.enter();
-    this.#core.charge(entry, -1);
+    this.#core.charge(entry, -1, this.#core.entries.pages.get(entry));
     this.#core.freeEntry(entry);
     thread.journal.set(slots.reserved, thread.slot, 0);
     lock.exit();
@@ -318,7 +318,7 @@ export class SeedCache {
       link = entries.chainNext.get(entry);
       if (entries.owner.get(entry) !== owner + 1 || entries.address.get(entry) !== address) continue;
       if (entries.pages.get(entry) >= pages) return true;
-      if (entries.active.get(entry) === 0) core.unlink(entry, UNLIST.never);
+      if (entries.active.get(entry) === 0) core.unlink(entry, UNLIST.never, entries.pages.get(entry));
     }
     return false;
   }
@@ -334,7 +334,7 @@ export class SeedCache {
       assert((entries.flags.get(entry) & ENTRY_FLAG.wired) !== 0, 'seg/seed-cache: wired buckets hold wired entries');
       if (entries.owner.get(entry) !== owner + 1) continue;
       if (entries.active.get(entry) !== 0) break;
-      core.unlink(entry, UNLIST.normal);
+      core.unlink(entry, UNLIST.normal, entries.pages.get(entry));
     }
     core.unlockBucket(bucket);
   }

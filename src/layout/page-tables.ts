@@ -54,7 +54,7 @@ export const frameHandTable = table('frameHand', 'slots', 'columns', {
   count: i32('W', 'frames in the run'),
 });
 
-/** One record per frame: the identity and state of the page in it. With 32 slots a record is half a cache line. */
+/** One record per frame: the identity and state of the page in it. With up to 31 slots a record is half a cache line. */
 export const pageTable = table('page', 'frames', 'records', {
   lock: i32('A', 'readers/writer lock: the word, then bits of holders by slot', { lanes: 'lockLanes' }),
   vnode: i32('P', 'vnode + 1, 0 no identity'),

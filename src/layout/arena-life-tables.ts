@@ -46,6 +46,11 @@ export const spanRequestTable = table('spanRequest', 'arenas', 'columns', {
   timeoutMs: f64('c', 'most that an import may take, 0 no limit'),
   deadline: f64('L', 'when the import that is running has taken too long'),
   run: i32('L', 'imports that were begun, wrapping: tells one that was given up from the next'),
+  misses: i32('L', 'answers in a row that brought nothing'),
+  missedPlain: i32('L', '1 when one of them was to a request without constraints'),
+  missedSize: f64('L', 'the smallest request among them'),
+  missedAt: f64('L', 'spans that the arena had given back at the last of them'),
+  retryAt: f64('L', 'when the source may be asked again'),
 });
 
 /** What threads that run asynchronous imports sleep on: one row. */

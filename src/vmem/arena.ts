@@ -39,7 +39,7 @@ import { ArenaRecording, type RecordOptions } from './recorder.ts';
 import { failIfOwnerFull, type ResizeOptions, resizeInPlace } from './resize.ts';
 import { type ArenaSnapshot, describeTag, type Segment, showSnapshot, takeSnapshot } from './snapshot.ts';
 import { announceSpace } from './space-queue.ts';
-import { failIfImportFailed, importFailures, requestSpan } from './span-service.ts';
+import { failIfImportFailed, importFailures, importQuietMs, requestSpan } from './span-service.ts';
 import { spanContaining } from './span-tree.ts';
 import { insertSpan, removeStaticSpan, requireNoOverlap, requireRange } from './spans.ts';
 import { splitAllocation } from './split.ts';
@@ -428,7 +428,7 @@ export class Arena {
       failures: () => importFailures(core),
       failIfNeverAllowed: () => failIfNeverAllowed(core, call, rounded),
       limits: () => `${quotaInTheWay(core, rounded)}${quarantineInTheWay(core)}`,
-      quietMs: () => quarantineQuietMs(core),
+      quietMs: () => Math.min(quarantineQuietMs(core), importQuietMs(core)),
       failIfImportFailed: (noted) => failIfImportFailed(core, call, rounded, noted),
     };
   }

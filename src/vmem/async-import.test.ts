@@ -142,6 +142,47 @@ describe('asynchronous imports', () => {
     expect(arena.alloc(99)).toBe(1000);
   });
 
+  it('pause for longer and longer while nothing comes of them, and for no other reason', async () => {
+    const { arenas, arena, remote, region, thread } = setUp();
+    const times: number[] = [];
+    let answer: (size: number) => Range = () => -1;
+    remote.importAsync = async (size) => {
+      times.push(performance.now());
+      return answer(size);
+    };
+    await expect(arena.allocAsync(10, { timeoutMs: 600 })).rejects.toThrow(/ETIMEDOUT/);
+    // After 1, 2, 4 .. 256 ms.
+    expect(times.length).toBeGreaterThan(5);
+    expect(times.length).toBeLessThan(12);
+    const pauses = times.slice(1).map((time, index) => time - (times[index] as number));
+    for (const [index, pause] of pauses.entries()) expect(pause).toBeGreaterThan(2 ** index - 2);
+    // A smaller request does not wait for the end of the pause, one of the same size does.
+    times.length = 0;
+    region.tables.spanRequest.retryAt.put(arena.index, thread.clock.now() + 60_000);
+    const same = arena.allocAsync(10, { timeoutMs: 5000 });
+    await tick(20);
+    expect(times.length).toBe(0);
+    answer = (size) => (size < 10 ? 100 : -1);
+    expect(await arena.allocAsync(4)).toBe(100);
+    answer = () => 1000;
+    expect(await same).toBe(1000);
+    // Answers that do not fit count as nothing, too.
+    times.length = 0;
+    let at = 10_000;
+    answer = (size) => {
+      at += size;
+      return { start: at - size, size };
+    };
+    await expect(arena.allocAsync(10, { max: 50, timeoutMs: 300 })).rejects.toThrow(/ETIMEDOUT/);
+    expect(times.length).toBeLessThan(11);
+    // A source that does not look at constraints is asked for room for any place.
+    times.length = 0;
+    at += 1;
+    expect((await arena.allocAsync(10, { align: 1024, min: 1 })) % 1024).toBe(0);
+    expect(times.length).toBeLessThan(6);
+    sound(arenas);
+  });
+
   it('are run by a thread that serves them for one that has no such function', async () => {
     const { region, arenas, remote } = setUp();
     const other = new Arenas(testThread(region), new Callbacks(region)).open('a');

@@ -150,6 +150,41 @@ describe('sizes that are rounded up', () => {
     expect(seed.tryAlloc(2)).toBe(-1);
   });
 
+  it('have room for any place when a function does not look at constraints', () => {
+    const { region, thread } = testRegion();
+    const callbacks = new Callbacks(region);
+    const arenas = new Arenas(thread, callbacks);
+    for (const quantum of [1, 16, 4096]) {
+      let next = quantum;
+      let calls = 0;
+      const source = {
+        import(size: number) {
+          calls++;
+          next += size;
+          return next - size;
+        },
+        release() {},
+      };
+      callbacks.register(`bump ${quantum}`, source);
+      const arena = arenas.create(`a ${quantum}`, { quantum, import: { from: { export: `bump ${quantum}` } } });
+      for (const [size, options] of [
+        [1, { align: 8 }],
+        [3, { align: 64, phase: 5 }],
+        [8, { nocross: 8 }],
+        [20, { align: 16, nocross: 32 }],
+        [7, { align: 4, phase: 1, nocross: 8 }],
+      ] as const) {
+        const before = calls;
+        const scaled = Object.fromEntries(Object.entries(options).map(([key, value]) => [key, value * quantum]));
+        const address = arena.xalloc(size * quantum, scaled);
+        expect(keeps(address, size * quantum, scaled)).toBe(true);
+        expect(calls - before).toBeLessThanOrEqual(3);
+        next += quantum;
+      }
+      expect(arena.check().problems).toEqual([]);
+    }
+  });
+
   it('stay whole multiples for functions', () => {
     const { region, thread } = testRegion();
     const callbacks = new Callbacks(region);

@@ -133,14 +133,21 @@ function importConstrained(core: ArenaCore, request: ConstrainedRequest, exact: 
 function importFromFunction(core: ArenaCore, request: ConstrainedRequest): boolean {
   const { align, nocross, min, max } = request.constraints;
   const unit = core.quantum;
-  if (min % unit === 0 && (max + 1) % unit === 0) return false;
+  // Without a cut unit, or a boundary, all has been asked for.
+  const cut = min % unit !== 0 || (max + 1) % unit !== 0;
+  if (!cut && align <= unit && nocross <= unit) return false;
   const place = { align: unit, phase: 0, nocross: 0, min: alignDown(min, unit), max: lastOfUnit(max, unit) };
   const wanted = inUnits(core, request.size);
-  const room = inUnits(core, request.size + align + (nocross > unit ? nocross : 0));
+  const room = roomFor(core, request.size, request.constraints);
   return (
-    (wanted !== room && importRange(core, { ...request, wanted, place })) ||
+    (cut && wanted !== room && importRange(core, { ...request, wanted, place })) ||
     importRange(core, { ...request, wanted: room, place })
   );
+}
+
+/** Size of a range that has a place for a constrained request wherever it lies, as far as `min` and `max` allow. */
+export function roomFor(core: ArenaCore, size: number, { align, nocross }: Constraints): number {
+  return inUnits(core, size + align + (nocross > core.quantum ? nocross : 0));
 }
 
 /** True, and counted, when a span of this size would take the arena above its limit. Under the lock. */
@@ -277,11 +284,14 @@ export function releaseIdle(core: ArenaCore): boolean {
 }
 
 /** Takes back what the importers of this arena keep idle. Entered and left with the lock. */
-export function reclaimIdle(core: ArenaCore, attempt: number): boolean {
+export function reclaimIdle(core: ArenaCore, size: number, attempt: number): boolean {
   const { arena } = core.tables;
   if (core.seed || attempt >= ATTEMPTS_MAX) return false;
   // What it got from a function and keeps idle itself: given back, it may come again as part of something larger.
-  const own = core.importCallback >= 0 && core.words[core.base + ARENA_IDLE_HEAD] !== 0;
+  // From one that answers later it may have come for another request just now: only when the limit is in the way.
+  const total = core.doubles[core.baseDouble + ARENA_SIZE_TOTAL] as number;
+  const returns = core.importCallback >= 0 && (!core.asyncImports || total + size > core.limit);
+  const own = returns && core.words[core.base + ARENA_IDLE_HEAD] !== 0;
   let importers = 0;
   for (let row = 0; row < arena.rowCount; row++) if (arena.importArena.get(row) === core.row + 1) importers++;
   if (importers === 0 && !own) return false;

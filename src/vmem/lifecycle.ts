@@ -168,6 +168,7 @@ function fillLife(cores: ArenaCores, row: ArenaIndex, plan: ArenaPlan): void {
   life.quarantineSize.put(row, 0);
   request.state.put(row, 0);
   request.failures.put(row, 0);
+  request.misses.put(row, 0);
   request.timeoutMs.put(row, plan.importMs);
 }
 

@@ -22,7 +22,7 @@ export function makeSpace(
   const came =
     (core.quarantines && leaveQuarantine(core, false) > 0) ||
     importSpan(core, size, strategy, constraints, attempt) ||
-    reclaimIdle(core, attempt) ||
+    reclaimIdle(core, size, attempt) ||
     (core.quarantinesUntilNeeded && leaveEarly(core, size, constraints));
   if (came) core.count(COUNT_RETRIES);
   return came;

@@ -18,7 +18,9 @@
  * COSTS       Arenas with another source, or none: a test of a constant where a request fails.
  * FAILURE     An error of the function, garbage for an answer, a limit that has passed, or a module or export that does not
  *             exist ends the waits of all who share the request: `EIO` with the function and the error. -1 means that there is
- *             nothing at present: they go on waiting, and it is asked again when they look again. An import may have a time limit of its own, beside those of its waiters: waiters and threads that
+ *             nothing at present: they go on waiting. After such an answer, or one that did not help, the source is asked again when
+ *             1 ms has passed, then twice as long each time, up to a second, whichever thread asks; at once when a span was
+ *             given back meanwhile, or for a smaller request, or one without constraints where all before had some. An import may have a time limit of its own, beside those of its waiters: waiters and threads that
  *             serve see that it has passed. What comes late becomes a span all the same.
  *             The function may run twice for one request when the thread that ran it died. A range that it had returned to
  *             the dead thread, but that was not yet noted, is the source's to take back: leases should expire. Once it is
@@ -33,10 +35,14 @@ import { ALL_WAITERS, add, FOREVER, faultPoint, load, notify, type SlotIndex, sl
 import type { ArenaCore } from './arena-core.ts';
 import type { ArenaCores } from './arena-cores.ts';
 import type { Constraints } from './fit.ts';
-import { type Ask, asksFor, isOverLimit, recordAnswer, recordSpan } from './import.ts';
-import { FLAG_ASYNC_IMPORT, STATE_READY, STRATEGY_INSTANT } from './kinds.ts';
+import { type Ask, asksFor, isOverLimit, recordAnswer, recordSpan, roomFor } from './import.ts';
+import { COUNT_RELEASES, FLAG_ASYNC_IMPORT, STATE_READY, STRATEGY_INSTANT } from './kinds.ts';
 import { announceSpace } from './space-queue.ts';
 import { type AsyncSpanSource, returnInFlight } from './transfer.ts';
+
+/** Longest and first pause after an answer that brought nothing; it doubles. */
+const PAUSE_MAX_MS = 1000;
+const PAUSE_MS = 1;
 
 /** States of an arena's request. */
 export const SPAN_REQUEST = { idle: 0, wanted: 1, running: 2 } as const;
@@ -75,7 +81,10 @@ export function requestSpan(from: ArenaCore, size: number, constraints: Constrai
   if (expireImport(core)) return;
   core.enter();
   const state = request.state.get(row);
-  if (state === SPAN_REQUEST.idle) {
+  // Also instead of one that has to pause when this one need not.
+  const paused = state === SPAN_REQUEST.wanted && pauseMs(core) > 0 && pauseEnds(core, rounded, place !== null);
+  const noted = state === SPAN_REQUEST.idle || paused;
+  if (noted) {
     journal.setDouble(request.size, row, rounded);
     journal.set(request.constrained, row, place === null ? 0 : 1);
     for (const key of ['align', 'phase', 'nocross', 'min', 'max'] as const) {
@@ -88,7 +97,7 @@ export function requestSpan(from: ArenaCore, size: number, constraints: Constrai
   core.exit();
   if (VERIFY) faultPoint(thread, 'vmem.asyncImport.wanted');
   if (here) startImport(core);
-  if (state !== SPAN_REQUEST.idle || request.state.get(row) !== SPAN_REQUEST.wanted) return;
+  if (!noted || request.state.get(row) !== SPAN_REQUEST.wanted) return;
   const wanted = spanService.wanted.address(0);
   add(thread.words, wanted, 1);
   notify(thread.words, wanted, ALL_WAITERS);
@@ -117,7 +126,7 @@ export function failIfImportFailed(from: ArenaCore, call: string, size: number, 
 
 /** Runs the request of an arena if it is wanted and this thread has the function. True when it does. */
 function startImport(core: ArenaCore): boolean {
-  if (core.tables.spanRequest.state.get(core.row) !== SPAN_REQUEST.wanted) return false;
+  if (core.tables.spanRequest.state.get(core.row) !== SPAN_REQUEST.wanted || pauseMs(core) > 0) return false;
   const source = asyncSourceOf(core);
   // A name may be registered in another thread; what a module does not export is nowhere.
   const missing = source === null && core.cores.callbacks.describe(core.importCallback).module !== '';
@@ -146,12 +155,14 @@ function claim(core: ArenaCore): SpanAsk | null {
   const { row, journal } = core;
   core.enter();
   let ask: SpanAsk | null = null;
-  if (request.state.get(row) === SPAN_REQUEST.wanted) {
+  if (request.state.get(row) === SPAN_REQUEST.wanted && pauseMs(core) === 0) {
     const size = request.size.get(row);
     const [align, phase, nocross] = [request.align.get(row), request.phase.get(row), request.nocross.get(row)];
     const place = { align, phase, nocross, min: request.min.get(row), max: request.max.get(row) };
     const constraints = request.constrained.get(row) === 0 ? null : place;
-    const wanted = asksFor(core, size, constraints).find((candidate) => !isOverLimit(core, candidate));
+    // Every other time after one that did not help: the source may not look at constraints.
+    const wide = constraints !== null && request.misses.get(row) % 2 === 1 ? [roomFor(core, size, constraints)] : [];
+    const wanted = [...wide, ...asksFor(core, size, constraints)].find((candidate) => !isOverLimit(core, candidate));
     const run = (request.run.get(row) + 1) | 0;
     if (wanted !== undefined) ask = { wanted, size, constraints, run };
     const limit = request.timeoutMs.get(row);
@@ -191,12 +202,51 @@ function noteFailure(core: ArenaCore, text: string): void {
   core.journal.set(failures, core.row, (failures.get(core.row) + 1) | 0);
 }
 
+/** An answer brought nothing: the source is not asked for the like for a while. Under the lock. */
+function noteMiss(core: ArenaCore, { size, constraints }: SpanAsk): void {
+  const { spanRequest: request } = core.tables;
+  const { row, journal } = core;
+  const misses = pauseEnds(core, Number.POSITIVE_INFINITY, true) ? 0 : request.misses.get(row);
+  const plain = constraints === null || (misses > 0 && request.missedPlain.get(row) !== 0);
+  journal.set(request.misses, row, Math.min(misses + 1, 2 ** 30));
+  journal.set(request.missedPlain, row, plain ? 1 : 0);
+  journal.setDouble(request.missedSize, row, misses === 0 ? size : Math.min(size, request.missedSize.get(row)));
+  journal.setDouble(request.missedAt, row, core.doubles[core.baseDouble + COUNT_RELEASES] as number);
+  journal.setDouble(request.retryAt, row, core.thread.clock.now() + Math.min(PAUSE_MAX_MS, PAUSE_MS * 2 ** misses));
+}
+
+/** True when a request of this kind need not wait for the end of a pause. */
+function pauseEnds(core: ArenaCore, size: number, constrained: boolean): boolean {
+  const { spanRequest: request } = core.tables;
+  const { row } = core;
+  if (request.misses.get(row) === 0 || request.missedAt.get(row) !== core.doubles[core.baseDouble + COUNT_RELEASES]) {
+    return true;
+  }
+  return size < request.missedSize.get(row) || (!constrained && request.missedPlain.get(row) === 0);
+}
+
+/** Milliseconds for which the source is not asked for what is wanted. A look. */
+function pauseMs(core: ArenaCore): number {
+  const { spanRequest: request } = core.tables;
+  const { row } = core;
+  if (pauseEnds(core, request.size.get(row), request.constrained.get(row) !== 0)) return 0;
+  return Math.max(0, request.retryAt.get(row) - core.thread.clock.now());
+}
+
+/** Milliseconds after which a waiter looks whether its import may be asked for again. A look. */
+export function importQuietMs(from: ArenaCore): number {
+  const core = asyncAncestor(from);
+  const state = core?.tables.spanRequest.state.get(core.row) ?? SPAN_REQUEST.idle;
+  return core === null || state === SPAN_REQUEST.running ? FOREVER : Math.ceil(pauseMs(core)) || FOREVER;
+}
+
 async function runImport(core: ArenaCore, source: AsyncSpanSource, ask: SpanAsk): Promise<void> {
   const { wanted, size, constraints } = ask;
   let failure: string | null = null;
+  let helped = false;
   try {
     if (typeof source.importAsync !== 'function') throw new TypeError('must be an object with `importAsync`');
-    const answer = constraints === null ? source.importAsync(wanted) : source.importAsync(wanted, constraints);
+    const answer = constraints === null ? source.importAsync(wanted) : source.importAsync(wanted, constraints, size);
     const range: unknown = await answer;
     if (VERIFY) faultPoint(core.thread, 'vmem.asyncImport.answered');
     // From here to the end of the section there is no await.
@@ -204,30 +254,32 @@ async function runImport(core: ArenaCore, source: AsyncSpanSource, ask: SpanAsk)
       giveBackLate(source, range, wanted);
       return;
     }
-    const start = recordAnswer(core, source, range, wanted);
-    if (start >= 0) record(core, start, { wanted, strategy: STRATEGY_INSTANT, place: null, size, constraints });
+    const start = recordAnswer(core, source, range, wanted, constraints === null ? wanted : size);
+    if (start >= 0)
+      helped = record(core, start, { wanted, strategy: STRATEGY_INSTANT, place: null, size, constraints });
   } catch (error) {
     if (error instanceof InvariantError || core.thread.ended) return;
     failure = error instanceof Error ? error.message : String(error);
   }
   try {
-    finish(core, failure, ask.run);
+    finish(core, failure, ask.run, failure !== null || helped ? null : ask);
   } catch (error) {
     // Destroyed or poisoned meanwhile: whoever waits finds out by itself.
     if (!(error instanceof VmError)) throw error;
   }
 }
 
-/** Makes a span of the range in flight. Called without the lock. */
-function record(core: ArenaCore, start: number, ask: Ask): void {
+/** Makes a span of the range in flight, if that helps. Called without the lock. */
+function record(core: ArenaCore, start: number, ask: Ask): boolean {
   try {
     core.enter();
   } catch (error) {
     returnInFlight(core.cores, core.thread.slot);
     throw error;
   }
-  recordSpan(core, start, core.tables.transfer.size.get(core.thread.slot), ask);
+  const helped = recordSpan(core, start, core.tables.transfer.size.get(core.thread.slot), ask);
   core.exit();
+  return helped;
 }
 
 /** The thread detached while it waited: another one runs the request, and what came goes back. */
@@ -240,13 +292,15 @@ function giveBackLate(source: AsyncSpanSource, range: unknown, wanted: number): 
   if (start !== undefined && size !== undefined && start >= 0) source.release?.(start, size);
 }
 
-/** An import is over, well or not: tells who waits. One that was given up is over already. */
-function finish(core: ArenaCore, failure: string | null, run: number): void {
+/** An import is over, well or not, or `missed`: tells who waits. One that was given up is over already. */
+function finish(core: ArenaCore, failure: string | null, run: number, missed: SpanAsk | null = null): void {
   const { spanRequest: request } = core.tables;
   const { row, journal, thread } = core;
   core.enter();
   if (request.runner.get(row) === thread.tag && request.run.get(row) === run) {
     if (failure !== null) noteFailure(core, failure);
+    if (missed === null) journal.set(request.misses, row, 0);
+    else noteMiss(core, missed);
     journal.set(request.state, row, SPAN_REQUEST.idle);
     journal.set(request.runner, row, 0);
   }
@@ -262,21 +316,24 @@ export async function serveImports(cores: ArenaCores, signal: AbortSignal | unde
   const wanted = spanService.wanted.address(0);
   while (signal?.aborted !== true && !thread.ended) {
     const seen = load(thread.words, wanted);
+    let quiet = LOOK_MS;
     for (let row = 0; row < arena.rowCount; row++) {
       if (request.state.get(row) === SPAN_REQUEST.idle || arena.state.get(row) !== STATE_READY) continue;
-      if ((arena.flags.get(row) & FLAG_ASYNC_IMPORT) !== 0) serveQuietly(cores.at(row));
+      if ((arena.flags.get(row) & FLAG_ASYNC_IMPORT) !== 0) quiet = Math.min(quiet, serveQuietly(cores.at(row)));
     }
-    await sleepAsync(thread, wanted, seen, LOOK_MS, signal);
+    await sleepAsync(thread, wanted, seen, quiet, signal);
   }
 }
 
-/** The arena may be destroyed at any moment: then there is nothing to serve. */
-function serveQuietly(core: ArenaCore): void {
+/** The arena may be destroyed at any moment: then there is nothing to serve. Milliseconds until it may be served. */
+function serveQuietly(core: ArenaCore): number {
   try {
     expireImport(core);
     startImport(core);
+    return importQuietMs(core);
   } catch (error) {
     if (!(error instanceof VmError) || error.code === 'EPOISONED') throw error;
+    return LOOK_MS;
   }
 }
 

@@ -57,12 +57,14 @@ export interface SpanSource {
 /** A source of spans that answers later: for arenas with `import: { from, async: true }`. Runs without any lock. */
 export interface AsyncSpanSource {
   /**
-   * Resolves to what `SpanSource.import` returns. May be asked again for the same request when the thread that ran it died.
+   * Resolves to what `SpanSource.import` returns. After an answer of -1, or one that has no place for the request, it is asked
+   * again later: after 1 ms, then after twice as long each time, up to a second. May be asked again for the same request when the thread that ran it died.
    * Rejecting ends the waits of all who share the request.
    */
   importAsync(
     size: number,
     constraints?: Constraints,
+    needed?: number,
   ): Promise<number | { readonly start: number; readonly size: number }>;
   /** Takes a range back; called by threads that have the functions. Without it imported spans are kept. */
   release?(start: number, size: number): void;

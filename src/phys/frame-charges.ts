@@ -22,16 +22,8 @@
 import { fail } from '../base/errors.ts';
 import type { BoundTables } from '../layout/region.ts';
 import { load } from '../sync/atomics.ts';
-import {
-  addInSection,
-  chargeOf,
-  isOwner,
-  limitOf,
-  notePeak,
-  OWNER_RESOURCE,
-  ownerNameOf,
-  ownerOf,
-} from '../sync/owners.ts';
+import { OwnerSection } from '../sync/owner-section.ts';
+import { chargeOf, limitOf, OWNER_RESOURCE, ownerNameOf, ownerOf } from '../sync/owners.ts';
 import type { Thread } from '../sync/thread.ts';
 import { OWNER_MASK, OWNER_SHIFT, OWNERS_MAX } from './frame-uses.ts';
 
@@ -43,18 +35,20 @@ export class FrameCharges {
   bits = 0;
   readonly #thread: Thread;
   readonly #used: BoundTables['owner']['used'];
+  readonly #section: OwnerSection;
   readonly #changes = new Int32Array(OWNERS_MAX + 1);
 
   constructor(thread: Thread) {
     this.#thread = thread;
     this.#used = thread.region.tables.owner.used;
+    this.#section = new OwnerSection(thread, FRAMES);
   }
 
   /** From now on frames for lists are charged to this thread's owner; returns what `end` needs. */
   begin(): number {
     const before = this.bits;
-    const owner = ownerOf(this.#thread);
-    this.bits = isOwner(this.#thread.region, owner) ? (owner + 1) << OWNER_SHIFT : 0;
+    const owner = this.#section.ownerNow();
+    this.bits = (owner + 1) << OWNER_SHIFT;
     return before;
   }
 
@@ -65,9 +59,8 @@ export class FrameCharges {
 
   /** True when so many frames more are within the limit of whom frames are charged to now. */
   fits(frames: number): boolean {
-    const { region } = this.#thread;
     const owner = (this.bits >>> OWNER_SHIFT) - 1;
-    return owner < 0 || chargeOf(region, owner, FRAMES) + frames <= limitOf(region, owner, FRAMES);
+    return owner < 0 || this.#section.fits(owner, frames);
   }
 
   /** Throws `EDQUOT` for a request of this thread that does not fit. */
@@ -82,9 +75,7 @@ export class FrameCharges {
   /** Under the frames' lock: frames with this part of their words have come, or, below 0, have gone. Journaled. */
   change(bits: number, frames: number): void {
     if (bits === 0) return;
-    const owner = (bits >>> OWNER_SHIFT) - 1;
-    addInSection(this.#thread, owner, FRAMES, frames);
-    if (frames > 0) notePeak(this.#thread.region, owner, FRAMES);
+    this.#section.add((bits >>> OWNER_SHIFT) - 1, frames);
   }
 
   /** Under the frames' lock: the frames `[first, first + count)` go; `words` are those of all frames. Journaled. */

@@ -8,6 +8,7 @@ export * from './journal.ts';
 export * from './mutex.ts';
 export * from './mutex-async.ts';
 export * from './owner-ledger.ts';
+export * from './owner-section.ts';
 export * from './owners.ts';
 export * from './pause.ts';
 export * from './poison.ts';

@@ -37,7 +37,7 @@ export const OWNER_RESOURCE = {
 } as const;
 
 /** The part of a resource's charge that is changed under a lock lies this many lanes behind the other one. */
-const UNDER_LOCK = 4;
+export const UNDER_LOCK = 4;
 
 /** Name of a resource. */
 export type OwnerResource = keyof typeof OWNER_RESOURCE;
@@ -59,7 +59,8 @@ const STATE = { free: 0, inUse: 1, writing: 2 } as const;
 /** A row that is longer being written belongs to a thread that died. */
 const WRITING_MS = 20;
 
-const NO_LIMIT = 0x7fffffff;
+/** The limit of who has none. */
+export const NO_LIMIT = 0x7fffffff;
 const NAME_BYTES_MAX = 63;
 
 /** Registers an owner. Throws `EEXIST` for a name in use and `ENOMEM` when the table is full. */
@@ -220,33 +221,14 @@ export function limitOf(region: Region, owner: OwnerIndex, resource: number): nu
   return region.tables.owner.limit.at(owner, resource);
 }
 
-/** True for a row that was registered. */
-export function isOwner(region: Region, owner: OwnerIndex): boolean {
-  return load(region.words, region.tables.owner.state.address(owner)) === STATE.inUse;
-}
-
 /** An owner's name. */
 export function ownerNameOf(region: Region, owner: OwnerIndex): string {
   return region.tables.owner.name.text(owner);
 }
 
-/**
- * Changes the first part of a charge, in a critical section of a lock under which a room changes all of these. The room looks
- * at the limit itself. Journaled.
- */
-export function addInSection(thread: Thread, owner: OwnerIndex, resource: number, amount: number): void {
-  const address = thread.region.tables.owner.used.address(owner, resource);
-  const used = load(thread.words, address) + amount;
-  assert(used >= 0, 'sync/owners I2: a charge never goes below zero');
-  thread.journal.log1(address);
-  store(thread.words, address, used);
-}
-
-/** Notes the highest charge of an owner. */
-export function notePeak(region: Region, owner: OwnerIndex, resource: number): void {
-  const { peak } = region.tables.owner;
-  const total = chargeOf(region, owner, resource);
-  if (total > peak.at(owner, resource)) peak.putAt(owner, resource, total);
+/** True for a row that was registered. */
+export function isOwner(region: Region, owner: OwnerIndex): boolean {
+  return load(region.words, region.tables.owner.state.address(owner)) === STATE.inUse;
 }
 
 /** Takes a charge of `tryChargeUnderLock` back, under the same lock. Journaled. */

@@ -208,6 +208,25 @@ describe('page lists', () => {
     expectSound(lists);
   });
 
+  it('kick the pagedaemon when frames are low, also for a run, and begin at the lowest whatever came before', () => {
+    const { lists, seed, frames } = setUp({ frames: 128 });
+    const { watermarks } = frames;
+    let kicks = 0;
+    seed.setPressure({ reclaimable: () => false, reclaim: () => undefined, kick: () => void kicks++ });
+    watermarks.set({ freeMin: 100, freeTarget: 100, desiredFree: 100, lotsFree: 100 });
+    watermarks.takeKick();
+    const run = { size: 40 * PAGE, alignment: 2 * PAGE };
+    lists.free(seed.alloc(run));
+    expect([kicks, watermarks.takeKick()]).toEqual([0, false]);
+    lists.free(lists.alloc(run));
+    expect(watermarks.takeKick()).toBe(true);
+    const narrow = { size: 8 * PAGE, segments: 8, low: 100 * PAGE, high: 104 * PAGE };
+    expect([lists.tryAlloc(narrow), seed.tryAlloc(narrow), kicks]).toEqual([null, null, 1]);
+    expect(lists.alloc({ size: 8 * PAGE }).runs).toEqual([{ first: 0, count: 8 }]);
+    expect(seed.alloc({ size: 8 * PAGE, segments: 8 }).runs).toEqual([{ first: 40, count: 8 }]);
+    expectSound(lists);
+  });
+
   it('give single frames out in the order of the source', () => {
     const order = (source: number) => {
       const { lists } = setUp({ frames: 32, order: source });

@@ -241,6 +241,21 @@ describe('pmem', () => {
     expectEmpty(rooms);
   });
 
+  it('unmaps before frames leave the cookie, without a lock; refuses ranges whose end would wrap around', () => {
+    const rooms = setUp();
+    const cookie = rooms.pmem.alloc({ size: 40 * PAGE });
+    expect(() => rooms.pmem.getPfns(cookie, 2, 2 ** 64 - 1)).toThrow(/EINVAL/);
+    expect(() => rooms.pmem.getPfns(cookie, 40, 1)).toThrow(/EINVAL/);
+    const seen: unknown[] = [];
+    const { list } = rooms.frames.counts();
+    rooms.pmem.setUnload(() => seen.push([rooms.frames.counts().list, rooms.thread.heldCount]));
+    rooms.pmem.free(cookie);
+    expect(seen.length).toBeGreaterThan(0);
+    for (const one of seen) expect(one).toEqual([list, 0]);
+    rooms.pmem.setUnload(null);
+    expectEmpty(rooms);
+  });
+
   it('makes contiguous cookies, and a view of no others', () => {
     const rooms = setUp();
     const { pmem } = rooms;

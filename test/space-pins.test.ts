@@ -37,6 +37,58 @@ async function endOracle(): Promise<void> {
   vm.frames.giveRun(0, total);
 }
 
+describe('pins under the original rules of the pagelock cache', () => {
+  const pagesOf = (pin: { readonly views: readonly Uint8Array[] }) =>
+    pin.views.reduce((sum, { length }) => sum + length, 0) / PAGE;
+
+  it('are released: hits, longer ranges, ranges that are not cached, several segments, wired memory', async () => {
+    shutDown(vm);
+    vm = boot({ memory: '4 MiB', slots: 8, pagelock: { compat: 'seed', maxWindow: 12 } });
+    as = vm.addressSpace();
+    at = as.map({ size: 8 * PAGE });
+    as.map({ address: at + 8 * PAGE, size: 4 * PAGE });
+    as.pin(at, 4 * PAGE, 'write').release();
+    expect(vm.pagelock.statistics()).toMatchObject({ entries: 1, lockedPages: 4 });
+    const hits = [as.pin(at, 4 * PAGE, 'write'), as.pin(at, 2 * PAGE, 'read')];
+    expect(vm.pagelock.statistics().counters).toMatchObject({ hits: 2, inserts: 0 });
+    // A longer range of the same start while the shorter is pinned, one that overlaps, one across both segments.
+    const others = [
+      as.pin(at, 6 * PAGE, 'write'),
+      as.pin(at + 2 * PAGE, 2 * PAGE, 'read'),
+      as.pin(at + 7 * PAGE, 3 * PAGE, 'write'),
+    ];
+    expect(vm.pagelock.windowPages).toBeLessThanOrEqual(12);
+    expect([...hits, ...others].map(pagesOf)).toEqual([4, 2, 6, 2, 3]);
+    expect(() => as.unmap(at, PAGE)).toThrow(/EBUSY/);
+    for (const pin of [...others, ...hits].reverse()) {
+      pin.release();
+      expect(() => pin.release()).toThrow(/EINVAL/);
+    }
+    const wired = vm.sharedMemory({ size: 4 * PAGE, wired: true });
+    const there = as.map({ size: 4 * PAGE, memory: wired });
+    const pins = [as.pin(there, 2 * PAGE, 'write'), as.pin(there + PAGE, PAGE, 'read')];
+    for (const pin of pins) pin.release();
+    expect(vm.check().flatMap((report) => report.problems)).toEqual([]);
+    as.unmap(there, 4 * PAGE);
+    wired.release();
+    as.unmap(at + PAGE, 2 * PAGE);
+    await endOracle();
+  });
+
+  it('go with a thread that dies', async () => {
+    shutDown(vm);
+    vm = boot({ memory: '4 MiB', slots: 8, pagelock: { compat: 'seed' } });
+    as = vm.addressSpace();
+    at = as.map({ size: 8 * PAGE });
+    as.fill(at, 1, 8 * PAGE);
+    const { worker } = await hold(20_000);
+    expect(() => as.unmap(at, 8 * PAGE)).toThrow(/EBUSY/);
+    await worker.terminate();
+    as.unmap(at, 8 * PAGE, { timeoutMs: 20_000 });
+    await endOracle();
+  });
+});
+
 describe('a range that another thread has pinned', () => {
   it('is neither unmapped nor protected, and the error names the thread', async () => {
     const { slot } = await hold(1000);

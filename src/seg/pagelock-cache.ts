@@ -118,6 +118,7 @@ export class PagelockCache {
    */
   retireOwner(owner: CacheOwner, note: () => void): void {
     this.purge(owner);
+    if (this.#seedRules) this.purge(owner, PIN.wired);
     retireCacheOwner(this.#core, owner, note);
   }
 

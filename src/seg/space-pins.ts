@@ -60,6 +60,17 @@ interface PinPart {
   readonly cachePin: Pin;
   /** The list, when the cache does not have it; -1 else. */
   readonly list: ShadowIndex;
+  /** What the cache was asked for: its original rules want that again at the end. */
+  readonly key: CacheKey;
+}
+
+/** What the cache is asked for. */
+interface CacheKey {
+  readonly owner: CacheOwner;
+  /** Bytes from the start of the map, the vnode or the segment on. */
+  readonly first: number;
+  readonly bytes: number;
+  readonly flags: number;
 }
 
 /** A part of a request. */
@@ -218,17 +229,17 @@ export class SpacePins {
     const owner = this.ownerOf(segment, map);
     const first = this.firstPage(segment, start);
     const pages = (end - start) / pageSize;
-    const flags = write ? PIN.write : PIN.read;
+    const key = { owner, first: first * pageSize, bytes: pages * pageSize, flags: write ? PIN.write : PIN.read };
     // 2.
-    const hit = rooms.pagelock.lookup(owner, first * pageSize, pages * pageSize, flags);
+    const hit = rooms.pagelock.lookup(owner, key.first, key.bytes, key.flags);
     if (hit >= 0) {
       try {
         this.addFrames(request, map, frames);
       } catch (error) {
-        rooms.pagelock.release(hit);
+        this.release(hit, key);
         throw error;
       }
-      return { cachePin: hit, list: -1 };
+      return { cachePin: hit, list: -1, key };
     }
     // 3.
     const vnode = map >= 0 ? -1 : this.vnodeOf(segment);
@@ -238,7 +249,7 @@ export class SpacePins {
       for (let page = 0; page < pages; page++) this.lockOne(list, request, page);
       this.addFrames(request, map, frames);
       if (VERIFY) faultPoint(core.thread, 'seg.pin.locked');
-      return this.offer(list, owner, first * pageSize, pages * pageSize, flags, this.isWritable(segment, write));
+      return this.offer(list, key, this.isWritable(segment, write));
     } catch (error) {
       shadows.unlock(list);
       throw error;
@@ -252,34 +263,34 @@ export class SpacePins {
     const owner = this.ownerOf(request.segment, map);
     const bytes = core.maps.pages.get(map) * core.pageSize;
     const flags = PIN.write | PIN.wired;
+    const key = { owner, first: 0, bytes, flags };
     let pin = rooms.pagelock.lookup(owner, 0, bytes, flags);
     if (pin < 0 && rooms.pagelock.insertCheck(bytes, flags)) {
       pin = rooms.pagelock.insert(owner, 0, bytes, shadows.numberOf(shadows.wiredOf(map)), flags, bytes);
     }
-    this.addFrames(request, map, frames);
-    return { cachePin: pin, list: -1 };
+    try {
+      this.addFrames(request, map, frames);
+    } catch (error) {
+      if (pin >= 0) this.release(pin, key);
+      throw error;
+    }
+    return { cachePin: pin, list: -1, key };
   }
 
   /** Step 4. */
-  private offer(
-    list: ShadowIndex,
-    owner: CacheOwner,
-    key: number,
-    bytes: number,
-    flags: number,
-    isWritable: boolean,
-  ): PinPart {
+  private offer(list: ShadowIndex, key: CacheKey, isWritable: boolean): PinPart {
     const { shadows, rooms } = this;
+    const { owner, first, bytes, flags } = key;
     if (rooms.pagelock.insertCheck(bytes, flags)) {
-      const pin = rooms.pagelock.insert(owner, key, bytes, shadows.numberOf(list), flags, isWritable ? bytes : 0);
+      const pin = rooms.pagelock.insert(owner, first, bytes, shadows.numberOf(list), flags, isWritable ? bytes : 0);
       if (VERIFY) faultPoint(this.core.thread, 'seg.pin.cached');
       if (pin >= 0) {
         shadows.settle(list, SHADOW_STATE.cached);
-        return { cachePin: pin, list: -1 };
+        return { cachePin: pin, list: -1, key };
       }
     }
     shadows.settle(list, SHADOW_STATE.held);
-    return { cachePin: -1, list };
+    return { cachePin: -1, list, key };
   }
 
   private lockOne(list: ShadowIndex, { start, write }: PartRequest, page: number): void {
@@ -297,10 +308,16 @@ export class SpacePins {
     }
   }
 
+  /** Ends a pin of the cache. */
+  private release(pin: Pin, { owner, first, bytes, flags }: CacheKey): void {
+    const { pagelock } = this.rooms;
+    pagelock.inactive(owner, first, bytes, pin, pagelock.shadowOf(pin), flags);
+  }
+
   private giveBack(parts: readonly PinPart[], row: number, pages: number): void {
-    const { core, rooms, shadows } = this;
-    for (const { cachePin, list } of parts) {
-      if (cachePin >= 0) rooms.pagelock.release(cachePin);
+    const { core, shadows } = this;
+    for (const { cachePin, list, key } of parts) {
+      if (cachePin >= 0) this.release(cachePin, key);
       else if (list >= 0) shadows.unlock(list);
     }
     if (row >= 0) {

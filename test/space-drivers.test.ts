@@ -61,6 +61,41 @@ describe('devices', () => {
     expect(() => as.map({ size: PAGE, cookie })).toThrow(/ESTALE/);
   });
 
+  it('keep a cookie while one of its mappings is pinned', () => {
+    const vm = start({ memory: '6 MiB' });
+    const cookie = vm.pmem.alloc({ size: 6 * PAGE });
+    const as = vm.addressSpace();
+    const at = as.map({ size: 4 * PAGE, cookie, offset: PAGE });
+    as.map({ address: at + 4 * PAGE, size: PAGE });
+    const copy = as.fork();
+    const other = as.pin(at + 4 * PAGE, PAGE, 'write');
+    const pins = [as.pin(at + PAGE, PAGE, 'write'), copy.pin(at, PAGE, 'read')];
+    for (const pin of pins) {
+      expect(() => vm.pmem.free(cookie)).toThrow(new RegExp(`EBUSY.*pinnedBy=${vm.thread.slot}`));
+      as.store(at + 2 * PAGE, 5);
+      expect(copy.load(at + 2 * PAGE)).toBe(5);
+      pin.release();
+    }
+    // What is pinned beside it does not matter.
+    vm.pmem.free(cookie);
+    expect(() => as.pin(at, PAGE, 'read')).toThrow(/EFAULT.*cookie was freed/);
+    other.release();
+  });
+
+  it('do not show cookies whose frames move', () => {
+    const vm = start();
+    vm.callbacks.register('mover', { before: () => true, after: () => {} });
+    const [cookie, still] = [
+      vm.pmem.alloc({ size: PAGE, movable: { export: 'mover' } }),
+      vm.pmem.alloc({ size: PAGE }),
+    ];
+    const as = vm.addressSpace();
+    expect(() => as.map({ size: PAGE, cookie })).toThrow(/EINVAL.*movable/);
+    const at = as.map({ size: PAGE, cookie: still });
+    expect(() => as.remap(at, { cookie })).toThrow(/EINVAL/);
+    expect(as.read(at, 1)[0]).toBe(bytesAt(vm, vm.pmem.getPfns(still, 0, 1)[0] as number)[0]);
+  });
+
   it('show something else after a remap, in copies too', () => {
     const vm = start();
     const other = attach(vm.handle());

@@ -245,12 +245,23 @@ export class CookieWork {
       });
     }
     this.#dropLeaving();
-    if (row < 0) return;
+    if (row < 0 || this.reopen(dead)) return;
     this.mutex.enter();
     this.#unreserve(this.#cookies.reserved.get(row));
     this.#thread.journal.set(this.#cookies.reserved, row, 0);
     this.mutex.exit();
     this.release(row, newReport(), true, dead);
+  }
+
+  /** A cookie that a slot was about to free is live again; false when there is none. */
+  reopen(slot: SlotIndex): boolean {
+    const row = this.#slot.cookie.get(slot) - 1;
+    if (row < 0 || this.#cookies.state.get(row) !== COOKIE_STATE.closing) return false;
+    this.mutex.enter();
+    this.#thread.journal.set(this.#cookies.state, row, COOKIE_STATE.live);
+    this.#thread.journal.set(this.#slot.cookie, slot, 0);
+    this.mutex.exit();
+    return true;
   }
 
   /** Frames that pmem has from the page lists in a dead slot's hands are not yet its own: they leave the chain. */

@@ -11,8 +11,8 @@
  * INVARIANTS  I1 a map that is set up and not invalid names a cookie that had the offset when it was named.
  * LOCKING     The map's own mutex.
  * COSTS       A dozen stores.
- * FAILURE     False, with nothing changed. By default also for offsets below 0 and lengths that reach behind the cookie; the
- *             seed accepts them, and never remaps.
+ * FAILURE     False, with nothing changed. By default also for offsets below 0, lengths that reach behind the cookie, and cookies
+ *             whose frames may move; the seed accepts the former, and never remaps.
  * REJECTED    Maps as objects of one thread: a fault may come from any.
  * REFERENCES  pmem.c: devmap_pmem_setup, devmap_pmem_remap; ddidevmap.h for the bits.
  */
@@ -222,6 +222,7 @@ export class DeviceMaps {
     const row = cookie.cookie;
     const live = this.#cookies.state.get(row) === COOKIE_STATE.live;
     if (!live || this.#cookies.generation.get(row) !== cookie.generation) return false;
+    if (this.#cookies.mover.get(row) !== 0) return false;
     const end = offset + length;
     // The seed adds without a sign: only a sum below 0 is out of reach.
     const starts = this.#seed ? end >= 0 : offset >= 0 && length > 0;

@@ -8,6 +8,8 @@ export const COOKIE_STATE = {
   live: 2,
   /** Its frames are being given back by one slot. */
   freeing: 3,
+  /** One slot is about to free it: live again if somebody has pinned it, or if that slot dies. */
+  closing: 4,
 } as const;
 
 /** State of a large page. */

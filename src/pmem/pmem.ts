@@ -83,6 +83,7 @@ export class Pmem {
   readonly #callbacks: Callbacks;
   #last: PmemReport = newReport();
   #unload: ((run: OrderedRun) => void) | null = null;
+  #pinners: ((cookie: Cookie) => SlotIndex[]) | null = null;
 
   constructor(thread: Thread, banks: Banks, lists: PageLists, callbacks: Callbacks = new Callbacks(thread.region)) {
     const { tables, geometry } = thread.region;
@@ -106,6 +107,11 @@ export class Pmem {
   /** Sets who takes the mappings of frames away by force before these are given back. Runs without a lock. */
   setUnload(unload: ((run: OrderedRun) => void) | null): void {
     this.#unload = unload;
+  }
+
+  /** Sets who knows which slots have pinned mappings of a cookie, which is not freed then. Runs without a lock. */
+  setPinners(pinners: ((cookie: Cookie) => SlotIndex[]) | null): void {
+    this.#pinners = pinners;
   }
 
   /** Sets what fails, for tests and replays. */
@@ -160,20 +166,35 @@ export class Pmem {
     return cookie;
   }
 
-  /** Frees a cookie, from any thread. Its owner gets the charge back; the seed forgets it when another owner frees. */
+  /**
+   * Frees a cookie, from any thread. Its owner gets the charge back; the seed forgets it when another owner frees. Mappings of it
+   * show nothing from then on. Throws `EBUSY` while one of them is pinned, with the slot that has the pin.
+   */
   free(cookie: Cookie): void {
     const { mutex, seed } = this.#work;
     const { journal, slot } = this.#thread;
     const row = cookie.cookie;
+    const { state } = this.#cookies;
+    if (this.isLive(cookie)) this.#requireUnpinned(cookie);
     this.#enterUnmoving(cookie);
     try {
-      journal.set(this.#cookies.state, row, COOKIE_STATE.freeing);
+      journal.set(state, row, COOKIE_STATE.closing);
       journal.set(this.#thread.region.tables.pmemSlot.cookie, slot, row + 1);
     } finally {
       mutex.exit();
     }
-    // Nobody else touches the chain of a cookie that is being freed.
-    if (this.#unload !== null) this.#work.chains.list(this.#work.chainOf(row)).forEach(this.#unload);
+    if (VERIFY) faultPoint(this.#thread, 'pmem.free.closing');
+    // Nobody else touches the chain, nobody comes by new translations, and those that there are go: no pin is new after that.
+    try {
+      if (this.#unload !== null) this.#work.chains.list(this.#work.chainOf(row)).forEach(this.#unload);
+      this.#requireUnpinned(cookie);
+    } catch (error) {
+      this.#work.reopen(slot);
+      throw error;
+    }
+    mutex.enter();
+    journal.set(state, row, COOKIE_STATE.freeing);
+    mutex.exit();
     const report = newReport();
     this.#last = report;
     this.#work.release(row, report, !seed || this.#cookies.owner.get(row) === ownerOf(this.#thread));
@@ -220,6 +241,11 @@ export class Pmem {
   isLive({ cookie, generation }: Cookie): boolean {
     const { state, generation: generations } = this.#cookies;
     return state.get(cookie) === COOKIE_STATE.live && generations.get(cookie) === generation;
+  }
+
+  /** True for a live cookie whose frames may move. */
+  isMovable(cookie: Cookie): boolean {
+    return this.isLive(cookie) && this.#cookies.mover.get(cookie.cookie) !== 0;
   }
 
   /** The owner of a cookie's charge. */
@@ -366,6 +392,12 @@ export class Pmem {
     }
     mutex.exit();
     return runs;
+  }
+
+  #requireUnpinned(cookie: Cookie): void {
+    const [pinnedBy] = this.#pinners?.(cookie) ?? [];
+    if (pinnedBy === undefined) return;
+    fail('EBUSY', 'pmem.free', { ...cookie, pinnedBy }, 'a mapping of it is pinned: release the pin first');
   }
 
   /** Enters the lock when no frame of the cookie is on its way to another place. */

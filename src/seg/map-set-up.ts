@@ -116,7 +116,7 @@ export class MapSetUp implements SegmentSetUp {
   }
 
   private requireSource(): void {
-    const { core } = this.parts;
+    const { core, rooms } = this.parts;
     const { pageSize, thread } = core;
     const { source, size, offsetPages } = this.plan;
     const end = offsetPages * pageSize + size;
@@ -129,6 +129,13 @@ export class MapSetUp implements SegmentSetUp {
     }
     if (source.cookie !== undefined && end > source.cookie.frames * pageSize) {
       failMisuse('as.map', { size, offset: source.offset }, 'the cookie ends before');
+    }
+    if (source.cookie !== undefined && rooms.pmem.isMovable(source.cookie)) {
+      failMisuse(
+        'as.map',
+        { cookie: source.cookie.cookie },
+        'the frames of a movable cookie do not stay where they are',
+      );
     }
     if (source.physical !== undefined && source.physical + size > thread.region.geometry.frames * pageSize) {
       failMisuse('as.map', { size, physical: source.physical }, 'physical memory ends before');

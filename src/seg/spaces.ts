@@ -20,7 +20,7 @@
 import { type CheckReport, fail, parseSize, rejectUnknownOptions, requireInteger } from '../base/index.ts';
 import type { Pages } from '../page/index.ts';
 import type { Banks, FrameIndex } from '../phys/index.ts';
-import type { DeviceMaps, Pmem } from '../pmem/index.ts';
+import type { Cookie, DeviceMaps, Pmem } from '../pmem/index.ts';
 import { type Callbacks, ownerOf, type SlotIndex, type Thread } from '../sync/index.ts';
 import type { Arenas } from '../vmem/index.ts';
 import { VNODE_KIND, type Vnodes } from '../vnode/index.ts';
@@ -135,6 +135,7 @@ export class Spaces {
     this.shared = new SharedMemories(core, anon, shadows, pages, this.release);
     rooms.callbacks.register(SHADOW_DRIVER, shadows);
     rooms.pmem.setUnload(() => this.unloadDevices());
+    rooms.pmem.setPinners((cookie) => this.pinnersOfCookie(cookie));
     pages.setPinners((frame) => this.pinnersOf(frame));
   }
 
@@ -321,6 +322,29 @@ export class Spaces {
     const { shadows, pagelock } = this.parts;
     const lists = shadows.listsOf(frame);
     return lists.flatMap(({ list, slot }) => (slot >= 0 ? [slot] : pagelock.slotsOf(shadows.numberOf(list))));
+  }
+
+  /** Slots that have pinned device mappings of a cookie. */
+  private pinnersOfCookie({ cookie, generation }: Cookie): SlotIndex[] {
+    const { core, rooms } = this.parts;
+    const { segments: rows, pins } = core;
+    const found: SlotIndex[] = [];
+    for (let row = 0; row < core.pinPool.walkEnd; row++) {
+      const space = pins.space.get(row) - 1;
+      if (space < 0) continue;
+      const lock = core.lockOf(space);
+      lock.enterShared();
+      for (let segment = 0; segment < core.segmentPool.walkEnd; segment++) {
+        const map = rows.deviceMap.get(segment) - 1;
+        if (map < 0 || rows.space.get(segment) !== space + 1 || pins.space.get(row) !== space + 1) continue;
+        const start = rows.base.get(segment);
+        const isPinned = pins.start.get(row) < start + rows.size.get(segment) && pins.end.get(row) > start;
+        const shown = isPinned ? rooms.deviceMaps.state(map).cookie : undefined;
+        if (shown?.cookie === cookie && shown?.generation === generation) found.push(pins.slot.get(row));
+      }
+      lock.exitShared();
+    }
+    return found;
   }
 
   /** A cookie is being freed: takes the translations of all device mappings away. */

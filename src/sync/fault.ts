@@ -67,6 +67,7 @@ export const FAULT_POINTS = [
   'pmem.alloc.large',
   'pmem.alloc.small',
   'pmem.alloc.gathered',
+  'pmem.free.closing',
   'pmem.free.partial',
   'pmem.free.returning',
   'page.drop.unhashed',

@@ -73,6 +73,7 @@ const REPEATS = 15;
 export class Harness {
   readonly options: BenchOptions;
   readonly #bench: string;
+  #matched = false;
 
   constructor(bench: string, options: BenchOptions) {
     this.#bench = bench;
@@ -81,7 +82,14 @@ export class Harness {
 
   /** False for a case that the filter leaves out. */
   wants(name: string): boolean {
-    return name.includes(this.options.filter);
+    const wanted = name.includes(this.options.filter);
+    this.#matched ||= wanted;
+    return wanted;
+  }
+
+  /** True when the filter has let a case through. */
+  get matched(): boolean {
+    return this.#matched;
   }
 
   /** Prints a case: one line for each peer, or one line without. */

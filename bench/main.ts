@@ -18,10 +18,17 @@ if ('text' in parsed) {
   (parsed.code === 0 ? process.stdout : process.stderr).write(parsed.text);
   process.exitCode = parsed.code;
 } else {
+  let matched = false;
   for (const name of parsed.names) {
     const bench = BENCHES.find((candidate) => candidate.name === name) as Bench;
     const harness = new Harness(name, parsed.options);
     harness.note(`${name}: ${bench.about}; Node.js ${process.version}, seed ${parsed.options.seed}`);
     await bench.run(harness);
+    matched ||= harness.matched;
+  }
+  if (!matched) {
+    const { filter } = parsed.options;
+    process.stderr.write(`No case of ${parsed.names.join(', ')} has a name that contains ${JSON.stringify(filter)}.\n`);
+    process.exitCode = 1;
   }
 }

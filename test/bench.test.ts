@@ -32,6 +32,13 @@ describe('harness', () => {
 });
 
 describe('npm run bench', () => {
+  it.each(['vmem', 'phys', 'seg', 'vpm'])('%s says that a filter lets nothing through', async (name) => {
+    await expect(bench(name, '--filter', 'no such case')).rejects.toMatchObject({
+      code: 1,
+      stderr: `No case of ${name} has a name that contains "no such case".\n`,
+    });
+  });
+
   it('prints one object a line, for each peer, with the ratio', async () => {
     const { stdout } = await bench('vmem', '--json', '--filter', 'fixed, 16 quanta, 100 live', '--peer-ms', '1000');
     const lines = stdout

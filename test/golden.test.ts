@@ -1,7 +1,8 @@
 /** Every recorded run of the original sources replays exactly. */
 
-import { readdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { replayFile } from '../src/inspect/index.ts';
 
@@ -17,6 +18,43 @@ describe('heap traces', () => {
     expect(mismatches).toBe(0);
     expect(operations).toBeGreaterThan(300_000);
     expect(summary).toMatch(/ns an operation in this build, peak .* MiB, fragmentation .* %/);
+  });
+});
+
+describe('broken heap traces', () => {
+  const header = { trace: 'heap', version: 1, program: 'p', threads: 1 };
+  it.each([
+    [
+      [
+        ['a', 0, 10],
+        ['f', 0],
+        ['f', 0],
+      ],
+      4,
+      /an id that is allocated and was not freed before/,
+    ],
+    [
+      [
+        ['a', 0, 10],
+        ['r', 7, 20],
+      ],
+      3,
+      /an id that is allocated/,
+    ],
+    [[['a', 5, 10]], 2, /the next id, 0/],
+    [[['a', 0, -10]], 2, /a size that is an integer from 1/],
+    [[['a', 0, 1e15]], 2, /a size that is an integer from 1/],
+    [[['a', 0, 10, 3]], 2, /an alignment that is a power of two/],
+    [[['z', 0]], 2, /one of the operations/],
+    [[{ a: 1 }], 2, /an array/],
+  ])('%j: line %d', (lines, number, rule) => {
+    const file = join(mkdtempSync(join(tmpdir(), 'pagewright-')), 'broken.jsonl');
+    writeFileSync(file, [header, ...lines].map((line) => `${JSON.stringify(line)}\n`).join(''));
+    const { mismatches, first, summary } = replayFile(file);
+    rmSync(dirname(file), { recursive: true });
+    expect(mismatches).toBe(1);
+    expect(first).toMatchObject({ line: number, expected: expect.stringMatching(rule) });
+    expect(summary).not.toContain('-16 B');
   });
 });
 

@@ -13,7 +13,7 @@
 
 import { ADDRESS_MAX, fail, failMisuse, rejectUnknownOptions } from '../base/index.ts';
 import { ARENA_SEGMENT_HEAD, TAG_KIND_AT, TAG_SEGMENT_NEXT, TAG_SHIFT, TAG_STAMP } from '../layout/index.ts';
-import { compareExchange, load, type SlotIndex, store } from '../sync/index.ts';
+import { compareExchange, load, mutexEnter, RANK, type SlotIndex, store } from '../sync/index.ts';
 import type { ArenaCore } from './arena-core.ts';
 import type { ArenaCores } from './arena-cores.ts';
 import { KIND_FREE, STRATEGY_NAME, type TagIndex } from './kinds.ts';
@@ -68,7 +68,7 @@ export class ArenaRecording {
   /** What was recorded since the last call, as lines of JSON: the first call begins with the header. */
   drain(): string {
     if (!this.#stopped) {
-      this.#core.enter();
+      this.#enter();
       this.#read();
       this.#core.exit();
     }
@@ -82,18 +82,23 @@ export class ArenaRecording {
     return this.#stopped ? 0 : this.#core.tables.recording.missed.get(this.#recording);
   }
 
-  /** Ends the recording; returns what `drain` would, with the last line. Called again it returns nothing. */
+  /**
+   * Ends the recording; returns what `drain` would, with the last line: how the arena is now, which one that was destroyed
+   * does not have. Called again it returns nothing.
+   */
   stop(): string {
     if (this.#stopped) return '';
     const core = this.#core;
     const { recording: rows, arenaLife: life } = core.tables;
     try {
-      core.enter();
+      const exists = this.#enter();
       this.#read();
       const missed = rows.missed.get(this.#recording);
-      if (missed === 0) this.#text += stateLine(core);
-      else this.#text += line({ op: 'missed', arena: core.name, operations: missed, reason: RING_FULL });
-      core.journal.set(life.recording, core.row, 0);
+      if (missed === 0 && exists) this.#text += stateLine(core);
+      else if (missed !== 0)
+        this.#text += line({ op: 'missed', arena: core.name, operations: missed, reason: RING_FULL });
+      // The row may serve another arena by now, with a recording of its own.
+      if (life.recording.get(core.row) === this.#recording + 1) core.journal.set(life.recording, core.row, 0);
       core.exit();
     } finally {
       this.#stopped = true;
@@ -105,6 +110,14 @@ export class ArenaRecording {
   /** Same as `stop`, for `using`. */
   [Symbol.dispose](): void {
     this.stop();
+  }
+
+  /** Takes the lock, also when the arena was destroyed: what it did until then is in the ring. True while it exists. */
+  #enter(): boolean {
+    const core = this.#core;
+    if (core.thread.ended) core.thread.failEnded();
+    mutexEnter(core.thread, core.lockAddress, RANK.arena);
+    return core.current;
   }
 
   /** Moves the entries of the ring into the text. Under the lock. */

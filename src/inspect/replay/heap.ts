@@ -41,6 +41,9 @@ class HeapReplay implements Replay {
   readonly #ids: number[] = [];
   readonly #sizes: number[] = [];
   readonly #aligns: number[] = [];
+  /** Ids that are allocated, as far as was read. */
+  readonly #live = new Set<number>();
+  #nextId = 0;
   #summary = '';
 
   constructor(header: TraceHeader) {
@@ -51,9 +54,13 @@ class HeapReplay implements Replay {
   }
 
   step(value: unknown): Difference | null {
+    const wrong = this.#ruleBroken(value);
+    if (wrong !== null) return { expected: wrong, got: JSON.stringify(value) };
     const [letter, id, size = 0, align = 0] = value as [string, number, number?, number?];
-    const code = CODES[letter];
-    if (code === undefined) return { expected: 'a known operation', got: String(letter) };
+    const code = CODES[letter] as number;
+    if (code === FREE) this.#live.delete(id);
+    else this.#live.add(id);
+    if (code === ALLOCATE) this.#nextId = id + 1;
     this.#codes.push(code);
     this.#ids.push(id);
     this.#sizes.push(size);
@@ -98,11 +105,11 @@ class HeapReplay implements Replay {
       if ((sizes[id] as number) > 0) this.#arena.xfree(addresses[id] as number, sizes[id] as number);
     }
     problems.push(...this.#arena.check().problems);
-    const footprintBytes = topAddress - QUANTUM_BYTES;
+    const footprintBytes = Math.max(0, topAddress - QUANTUM_BYTES);
     this.#summary = [
       `${((busyMs * 1e6) / Math.max(1, count)).toFixed(0)} ns an operation in this build`,
       `peak ${formatSize(peakBytes)}`,
-      `fragmentation ${(100 * (1 - peakBytes / Math.max(1, footprintBytes))).toFixed(1)} % of ${formatSize(footprintBytes)}`,
+      `fragmentation ${(footprintBytes === 0 ? 0 : 100 * (1 - peakBytes / footprintBytes)).toFixed(1)} % of ${formatSize(footprintBytes)}`,
       `${CHECKS + 1} checks`,
     ].join(', ');
     const whole = this.#arena.stats().largestFree === ARENA_BYTES;
@@ -120,6 +127,23 @@ class HeapReplay implements Replay {
 
   close(): void {
     this.#vm.detach();
+  }
+
+  /** The rule of the format that a line breaks, or null. */
+  #ruleBroken(value: unknown): string | null {
+    if (!Array.isArray(value)) return 'an array: ["a", id, size], ["r", id, size] or ["f", id]';
+    const [letter, id, size, align = QUANTUM_BYTES] = value as unknown[];
+    const code = typeof letter === 'string' && Object.hasOwn(CODES, letter) ? CODES[letter] : undefined;
+    if (code === undefined) return 'one of the operations "a", "r" and "f"';
+    if (!Number.isSafeInteger(id) || (id as number) < 0) return 'an id that is an integer from 0';
+    if (code === ALLOCATE && id !== this.#nextId)
+      return `the next id, ${this.#nextId}: ids are dense and never used again`;
+    if (code !== ALLOCATE && !this.#live.has(id as number)) return 'an id that is allocated and was not freed before';
+    if (code === FREE) return value.length === 2 ? null : 'an id and nothing else to free';
+    const fits = Number.isSafeInteger(size) && (size as number) > 0 && (size as number) <= ARENA_BYTES;
+    if (!fits) return `a size that is an integer from 1 to ${ARENA_BYTES}`;
+    const powers = Number.isSafeInteger(align) && Number.isInteger(Math.log2(align as number));
+    return powers && (align as number) <= ARENA_BYTES ? null : 'an alignment that is a power of two';
   }
 
   #place(size: number, align: number): number {

@@ -84,6 +84,8 @@ export interface BootOptions {
   readonly dirtyLimit?: number | string;
   /** Limits of the default owner. Default: none. */
   readonly limits?: OwnerLimits;
+  /** Requests that can wait for space in arenas at a time. Default 1024. */
+  readonly spaceWaiters?: number;
   /** Operations that recordings of arenas can hold between two drains, all four together: 64 bytes each. Default 8192. */
   readonly recordEntries?: number;
   /** Polls of a held mutex before its waiter sleeps. Default 100. */
@@ -175,6 +177,7 @@ const KNOWN_OPTIONS: readonly (keyof BootOptions)[] = [
   'mappings',
   'dirtyLimit',
   'limits',
+  'spaceWaiters',
   'recordEntries',
   'spinLimit',
   'clock',
@@ -239,7 +242,7 @@ export function planBoot(options: BootOptions): BootPlan {
     vnodeBuckets: ceilPowerOfTwo(vnodes),
     pathBytes,
     quantumCaches: integer('quantumCaches', 256, 1, 4096),
-    spaceWaiters: 4 * slots,
+    spaceWaiters: integer('spaceWaiters', 1024, 1, 65536),
     recordings: RECORDINGS,
     recordEntries: integer('recordEntries', 8192, 64, 2 ** 24),
     frameWaiters: 4 * slots,

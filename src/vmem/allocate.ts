@@ -1,7 +1,7 @@
 /**
  * Allocating from an arena.
  *
- * STRUCTURE   1 tags and hash are made ready   2 search   3 nothing found: import a span, or take back what importers keep
+ * STRUCTURE   1 tags and hash are made ready   2 search; what is kept for requests that wait counts as not found   3 nothing found: import a span, or take back what importers keep
  *             idle, and search again, `instant` as `best`   4 carve: the front of the chosen segment stays free, the allocation is its
  *             low part behind that, the rest stays free; remainders go to the heads of their lists, front first
  * LOCKING     The arena's lock, left and taken again while a source is asked for a span.
@@ -50,7 +50,8 @@ import { recordAlloc } from './recording.ts';
 import { findSegment } from './search.ts';
 import { moveCursor, nextPlace } from './search-trees.ts';
 import { segmentInsertBefore } from './segment-list.ts';
-import { mustYield } from './space-queue.ts';
+import { NO_WAITER, noteBarred, type WaiterIndex } from './space-queue.ts';
+import { takeTurn } from './space-turn.ts';
 import { freshTag, saveHeaderAndTag } from './spans.ts';
 import { RESERVE_MAX, refillReserve, TAGS_PER_OPERATION, trimReserve } from './tag-pool.ts';
 import { recordImport } from './transfer.ts';
@@ -60,7 +61,7 @@ export const NO_IMPORTER = -1;
 
 /**
  * Allocates `size` (a multiple of the quantum). Returns the address or -1. An allocation that is made for an arena which
- * imports it names that arena, and is in flight when this returns. `waiter` says that the request is first in the queue.
+ * imports it names that arena, and is in flight when this returns. `row` is that of a request that waits.
  */
 export function allocate(
   core: ArenaCore,
@@ -68,29 +69,29 @@ export function allocate(
   strategy: number,
   constraints: Constraints | null,
   importer: ArenaIndex,
-  waiter = false,
+  row: WaiterIndex = NO_WAITER,
 ): number {
   const { words } = core;
   core.enter();
   if (VERIFY) faultPoint(core.thread, 'vmem.alloc.locked');
-  if (!waiter && words[core.waitersAt] !== 0 && mustYield(core, size)) {
-    core.count(COUNT_FAILURES);
-    core.exit();
-    return -1;
-  }
   let chosen = strategy;
   let address = -1;
   let last = false;
+  let held = false;
+  let barred = false;
   for (let attempt = 0; ; attempt++) {
     careForArena(core);
     core.count(COUNT_SEARCHES);
     const tag = findSegment(core, size, chosen, constraints);
-    if (tag !== 0) {
-      const charged = core.charges && importer === NO_IMPORTER;
-      if (charged && !chargeAhead(core, size)) break;
-      address = carve(core, tag, size, chosen, constraints, importer);
-      if (charged && address < 0) redeemPledge(core.thread);
-      if (address >= 0 && words[core.recordingAt] !== 0) recordAlloc(core, address, size, chosen, constraints);
+    const waited = tag !== 0 && words[core.waitersAt] !== 0;
+    const turn = waited ? takeTurn(core, tag, size, chosen, constraints, row) : null;
+    held = waited && turn === null;
+    if (tag !== 0 && !held) {
+      address =
+        turn === null
+          ? take(core, tag, size, chosen, constraints, importer)
+          : take(core, turn.segment, size, turn.strategy, turn.constraints, importer);
+      barred = address < 0;
       break;
     }
     if (chosen === STRATEGY_INSTANT) chosen = STRATEGY_BEST;
@@ -105,11 +106,15 @@ export function allocate(
       break;
     }
   }
-  if (address < 0) core.count(COUNT_FAILURES);
+  if (address < 0) {
+    core.count(COUNT_FAILURES);
+    core.held = held;
+    if (row !== NO_WAITER) noteBarred(core, row, barred);
+  }
   core.exit();
   if (VERIFY) faultPoint(core.thread, 'vmem.alloc.committed');
   if (core.lowCallback >= 0 && importer !== core.row) {
-    return heedSpace(core, address, size, strategy, constraints, importer, waiter);
+    return heedSpace(core, address, size, strategy, constraints, importer, row);
   }
   return address;
 }
@@ -120,6 +125,23 @@ export function careForArena(core: ArenaCore): void {
   if (spareCount < TAGS_PER_OPERATION) refillReserve(core, TAGS_PER_OPERATION);
   else if (spareCount > RESERVE_MAX) trimReserve(core);
   if (hashNeedsCare(core)) maintainHash(core);
+}
+
+/** Charges, carves and records. Returns the address, or -1 when the charge or tags are in the way. */
+function take(
+  core: ArenaCore,
+  segment: TagIndex,
+  size: number,
+  strategy: number,
+  constraints: Constraints | null,
+  importer: ArenaIndex,
+): number {
+  const charged = core.charges && importer === NO_IMPORTER;
+  if (charged && !chargeAhead(core, size)) return -1;
+  const address = carve(core, segment, size, strategy, constraints, importer);
+  if (charged && address < 0) redeemPledge(core.thread);
+  if (address >= 0 && core.words[core.recordingAt] !== 0) recordAlloc(core, address, size, strategy, constraints);
+  return address;
 }
 
 /** Makes an allocation out of a free segment that holds it. Returns its address, or -1 when there are too few tags. */

@@ -109,6 +109,8 @@ export class ArenaCore {
   readonly caches: QuantumCaches | null;
   /** Segments that the search under way has looked at: search.ts counts them at its end. */
   looked = 0;
+  /** True when the last request of this thread that failed was refused space that is kept for one that waits. */
+  held = false;
 
   /** @param generation the one to be bound to: that of a row that is ready or about to be. */
   constructor(cores: ArenaCores, row: ArenaIndex, generation: number) {

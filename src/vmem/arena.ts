@@ -37,8 +37,9 @@ import type { CachedObject } from './quantum-cache.ts';
 import { leaveQuarantine, quarantineInTheWay, quarantineQuietMs } from './quarantine.ts';
 import { ArenaRecording, type RecordOptions } from './recorder.ts';
 import { failIfOwnerFull, type ResizeOptions, resizeInPlace } from './resize.ts';
+import { announceFreed } from './share-idle.ts';
 import { type ArenaSnapshot, describeTag, type Segment, showSnapshot, takeSnapshot } from './snapshot.ts';
-import { announceSpace } from './space-queue.ts';
+import { NO_WAITER } from './space-queue.ts';
 import { failIfImportFailed, importFailures, importQuietMs, requestSpan } from './span-service.ts';
 import { spanContaining } from './span-tree.ts';
 import { insertSpan, removeStaticSpan, requireNoOverlap, requireRange } from './spans.ts';
@@ -104,7 +105,7 @@ export class Arena {
       if (size <= 0) failSize(core, 'arena.alloc', size);
       if (!core.current) core.failStale();
       if (isWaitedFor(core)) {
-        return allocateCachedInTurn(core, caches, roundSize(core, 'arena.alloc', size), core.strategy, false);
+        return allocateCachedInTurn(core, caches, roundSize(core, 'arena.alloc', size), core.strategy, NO_WAITER);
       }
       const cached = caches.tryAlloc(size);
       if (cached >= 0) return cached;
@@ -223,15 +224,14 @@ export class Arena {
       fail('EDQUOT', 'arena.add', { arena: core.name, start, size }, `the limit of all spans is ${core.limit}`);
     }
     careForArena(core);
-    if ((core.words[core.base + ARENA_SPARE_COUNT] as number) < TAGS_PER_OPERATION) {
-      if (!refillReserve(core, TAGS_PER_OPERATION)) {
-        core.exit();
-        fail('ENOMEM', 'arena.add', { arena: core.name, start, size }, NO_TAGS);
-      }
+    const spare = core.words[core.base + ARENA_SPARE_COUNT] as number;
+    if (spare < TAGS_PER_OPERATION && !refillReserve(core, TAGS_PER_OPERATION)) {
+      core.exit();
+      fail('ENOMEM', 'arena.add', { arena: core.name, start, size }, NO_TAGS);
     }
     insertSpan(core, start, size, KIND_SPAN_STATIC);
     core.exit();
-    announceSpace(core);
+    announceFreed(core);
   }
 
   /** Takes a span away that `add` or `create` brought. Throws `EBUSY` while it has allocations, `EINVAL` for no such span. */
@@ -293,7 +293,7 @@ export class Arena {
     core.enter();
     const count = core.quarantines ? leaveQuarantine(core, true) : 0;
     core.exit();
-    if (count > 0) announceSpace(core);
+    if (count > 0) announceFreed(core);
     return count;
   }
 
@@ -405,23 +405,24 @@ export class Arena {
     const rounded = roundSize(core, call, size);
     const constraints = checkConstraints(call, options, rounded, core.quantum, waitOptions);
     const strategy = strategyCode(call, options.strategy, core.strategy);
-    const plain = constraints === null && options.strategy === undefined;
+    const { caches } = core;
+    const cached = constraints === null && options.strategy === undefined && rounded <= (caches?.maxUnits ?? 0);
     return {
       call,
       core,
       size: rounded,
-      constrained: constraints !== null,
-      attempt: (waiter) => {
-        const { caches } = core;
-        if (plain && caches !== null && rounded <= caches.maxUnits && core.current) {
-          if (waiter || isWaitedFor(core)) return allocateCachedInTurn(core, caches, rounded, strategy, waiter);
+      constraints,
+      cached,
+      attempt: (row) => {
+        if (cached && caches !== null && core.current) {
+          if (row !== NO_WAITER || isWaitedFor(core)) return allocateCachedInTurn(core, caches, rounded, strategy, row);
           const address = caches.tryAlloc(rounded);
           if (address >= 0) return address;
         }
-        const found = allocate(core, rounded, strategy, constraints, NO_IMPORTER, waiter);
+        const found = allocate(core, rounded, strategy, constraints, NO_IMPORTER, row);
         if (found >= 0 || caches === null) return found;
         drainAllCaches(core);
-        return allocate(core, rounded, strategy, constraints, NO_IMPORTER, waiter);
+        return allocate(core, rounded, strategy, constraints, NO_IMPORTER, row);
       },
       press: () => core.cores.press(core, rounded),
       seek: (here) => requestSpan(core, rounded, constraints, here),
@@ -444,6 +445,5 @@ function allocateDrained(
 ): number {
   drainAllCaches(core);
   const object = cached ? (core.caches?.takeFromSlabs(size) ?? -1) : -1;
-  if (object >= 0) return object;
-  return allocate(core, size, strategy, constraints, NO_IMPORTER);
+  return object >= 0 ? object : allocate(core, size, strategy, constraints, NO_IMPORTER);
 }

@@ -2,15 +2,14 @@
  * Cached sizes while requests wait for space in their arena.
  *
  * What magazines serve, no queue sees. So while somebody waits, objects are taken from slabs one by one, magazines are
- * emptied, those of other threads by the waiter, and requests that do not wait are counted as those of plain sizes are
- * (space-queue.ts I3).
+ * emptied, those of other threads by the waiter, and the last object of a cache is kept for those who wait for one as the last
+ * place of a plain size is (space-queue.ts I3).
  */
 
 import { allocate, NO_IMPORTER } from './allocate.ts';
 import type { ArenaCore } from './arena-core.ts';
-import { COUNT_FAILURES } from './kinds.ts';
 import type { QuantumCaches } from './quantum-caches.ts';
-import { announceSpace, mustYield, waitersOf } from './space-queue.ts';
+import { announceSpace, NO_WAITER, passWaiters, type WaiterIndex, waitersOf } from './space-queue.ts';
 
 /** True when somebody waits for space in the arena: its magazines must not serve requests. One load when nobody waits. */
 export function isWaitedFor(core: ArenaCore): boolean {
@@ -18,7 +17,7 @@ export function isWaitedFor(core: ArenaCore): boolean {
 }
 
 /**
- * Allocates a cached size (a multiple of the quantum) while somebody waits; `waiter` as for `allocate`. Returns the address
+ * Allocates a cached size (a multiple of the quantum) while somebody waits; `row` as for `allocate`. Returns the address
  * or -1. Called without a lock.
  */
 export function allocateCachedInTurn(
@@ -26,19 +25,18 @@ export function allocateCachedInTurn(
   caches: QuantumCaches,
   size: number,
   strategy: number,
-  waiter: boolean,
+  row: WaiterIndex,
 ): number {
-  const refused = !waiter && mustYield(core, size);
-  const emptied = waiter ? caches.drainAll() : caches.drain();
-  let address = -1;
-  if (refused) {
-    core.enter();
-    core.count(COUNT_FAILURES);
-    core.exit();
-  } else {
-    address = caches.takeFromSlabs(size);
-    // It was counted above.
-    if (address < 0) address = allocate(core, size, strategy, null, NO_IMPORTER, true);
+  const emptied = row === NO_WAITER ? caches.drain() : caches.drainAll();
+  const { cached, size: sizes } = core.tables.spaceWaiter;
+  const wantsObject = (other: WaiterIndex) => cached.get(other) !== 0 && caches.isSameCache(sizes.get(other), size);
+  let held = false;
+  let address = caches.takeFromSlabs(size, (last, take) => {
+    held = !passWaiters(core, size, row, (ahead) => (last ? ahead.filter(wantsObject) : []), take);
+  });
+  if (address < 0) {
+    address = allocate(core, size, strategy, null, NO_IMPORTER, row);
+    core.held ||= held && address < 0;
   }
   if (emptied) announceSpace(core);
   return address;

@@ -11,9 +11,12 @@ import { TAGS_PER_OPERATION, tagPoolUse } from './tag-pool.ts';
 /** Rule of a call that needs a boundary tag when there is none. */
 export const NO_TAGS = 'no boundary tags are left; boot with more `tags`';
 
+/** Rule of a request that others were before. */
+const HELD = 'the space that could hold it is kept for a request that waits';
+
 /**
  * Throws for a request that found no space, the first that holds: `EDQUOT` when the owner may not have that much or the arena
- * may not import that much, `ENOMEM` when boundary tags are used up, `ENOMEM` with the given rule.
+ * may not import that much, `ENOMEM` when boundary tags are used up, `ENOMEM` with the given rule, or when space is kept for requests that wait.
  */
 export function failExhausted(
   core: ArenaCore,
@@ -32,5 +35,13 @@ export function failExhausted(
   }
   const waits = quarantineInTheWay(core);
   const short = spare < TAGS_PER_OPERATION && tagPoolUse(core.thread).unused === 0;
-  fail('ENOMEM', call, values, short && (core.imports || free >= rounded) ? NO_TAGS : `${rule}${waits}`);
+  if (short && (core.imports || free >= rounded)) fail('ENOMEM', call, values, NO_TAGS);
+  fail('ENOMEM', call, values, isHeld(core) ? HELD : `${rule}${waits}`);
+}
+
+/** True when the request found space, in the arena or above, that is kept for another one. */
+function isHeld(core: ArenaCore): boolean {
+  let at = core;
+  while (!at.held && at.importArena >= 0) at = at.cores.at(at.importArena);
+  return at.held;
 }

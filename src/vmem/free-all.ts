@@ -16,6 +16,7 @@ import type { ArenaCore } from './arena-core.ts';
 import { type ArenaIndex, KIND_BUSY, KIND_FREE } from './kinds.ts';
 import { leaveQuarantine } from './quarantine.ts';
 import { freeTagNow } from './release.ts';
+import { shareIdle } from './share-idle.ts';
 import { describeTag } from './snapshot.ts';
 import { announceSpace } from './space-queue.ts';
 import { returnInFlight } from './transfer.ts';
@@ -64,6 +65,7 @@ export function freeAll(core: ArenaCore): void {
     core.exit();
     announceSpace(core);
     if (inFlight) returnInFlight(core.cores, core.thread.slot);
+    shareIdle(core);
   }
 }
 

@@ -9,6 +9,7 @@ import type { ArenaCore } from './arena-core.ts';
 import { requireAddress } from './arguments.ts';
 import type { TagIndex } from './kinds.ts';
 import { freeTag } from './release.ts';
+import { shareIdle } from './share-idle.ts';
 import { describeTag } from './snapshot.ts';
 import { announceSpace } from './space-queue.ts';
 import { returnInFlight } from './transfer.ts';
@@ -45,6 +46,7 @@ export function freeAddress(core: ArenaCore, call: string, address: number, size
   announceSpace(core);
   if (VERIFY) faultPoint(core.thread, 'vmem.free.committed');
   if (inFlight) returnInFlight(core.cores, core.thread.slot);
+  shareIdle(core);
 }
 
 /** The word that points to an allocation's tag; see `hashFind`. Leaves the lock and throws `EINVAL` when it is not there. */

@@ -272,7 +272,8 @@ export function releaseIdle(core: ArenaCore): boolean {
   for (;;) {
     core.enterAnyway();
     const span = words[base + ARENA_IDLE_HEAD] as number;
-    if (span === 0) break;
+    // The row may serve another arena by now.
+    if (span === 0 || words[core.generationAddress] !== core.generation) break;
     saveHeader(core);
     releaseIdleSpan(core, span);
     core.exit();

@@ -21,6 +21,7 @@ import type { ArenaCore } from './arena-core.ts';
 import type { Constraints } from './fit.ts';
 import { freeAddress } from './free.ts';
 import { type ArenaIndex, COUNT_RECLAIMS, COUNT_RETRIES } from './kinds.ts';
+import type { WaiterIndex } from './space-queue.ts';
 
 /** What a reclaim callback is told. */
 export interface SpaceShortage {
@@ -45,14 +46,14 @@ export function heedSpace(
   strategy: number,
   constraints: Constraints | null,
   importer: ArenaIndex,
-  waiter: boolean,
+  row: WaiterIndex,
 ): number {
   if (core.cores.reclaiming.has(core.row)) return address;
   if (address < 0) {
     if (!tell(core, size, true)) return -1;
     core.cores.reclaiming.add(core.row);
     try {
-      return allocate(core, size, strategy, constraints, importer, waiter);
+      return allocate(core, size, strategy, constraints, importer, row);
     } finally {
       core.cores.reclaiming.delete(core.row);
     }

@@ -68,6 +68,12 @@ export interface CachedObject {
   readonly attachment: number;
 }
 
+/**
+ * Decides whether an object leaves its slab, which is not the `last` one or is, and calls `take` if it does. Called under the
+ * lock of the cache, with nothing logged.
+ */
+export type ObjectGate = (last: boolean, take: () => void) => void;
+
 /** Whole free slabs that a cache keeps, so that a flapping load does not take and return one each time. */
 const IDLE_SLABS_KEPT = 1;
 
@@ -192,6 +198,11 @@ export class QuantumCache {
     return true;
   }
 
+  /** True when a slab has a free object. A look. */
+  hasObjects(): boolean {
+    return this.#tables.quantumCache.partialHead.get(this.row) !== 0;
+  }
+
   /** True when an address points to an object that a user has. */
   isAllocated(address: number): boolean {
     const slab = this.#store.find(this.row, Math.floor(address * this.#slabInverse), this.#slabSize);
@@ -213,10 +224,10 @@ export class QuantumCache {
   }
 
   /** An object straight from a slab, or -1: no magazine is filled on the way. */
-  takeFromSlabs(): number {
+  takeFromSlabs(gate?: ObjectGate): number {
     for (;;) {
       this.#lock.enter();
-      const object = this.#serves() ? this.#store.takeObject(this.row, this.#tag) : -1;
+      const object = this.#serves() ? this.#takeObject(gate) : -1;
       this.#lock.exit();
       if (object >= 0) return this.#addressOf(object);
       if (!this.#addSlab()) return -1;
@@ -313,6 +324,18 @@ export class QuantumCache {
       quantumCache.arena.get(this.row) === this.#arenaLink &&
       this.#isCurrent()
     );
+  }
+
+  #takeObject(gate: ObjectGate | undefined): number {
+    if (gate === undefined) return this.#store.takeObject(this.row, this.#tag);
+    const { quantumCache, slab: slabs } = this.#tables;
+    const slab = quantumCache.partialHead.get(this.row) - 1;
+    if (slab < 0) return -1;
+    let object = -1;
+    gate(slabs.free.get(slab) === 1 && slabs.next.get(slab) === 0, () => {
+      object = this.#store.takeObject(this.row, this.#tag);
+    });
+    return object;
   }
 
   /** Counts for the statistics: this slot's alone, and not logged. Explored schedules leave it out. */

@@ -26,7 +26,7 @@ import { Mutex } from '../sync/mutex.ts';
 import { RANK } from '../sync/ranks.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
 import { MagazineDepot } from './magazine-depot.ts';
-import { type CachedObject, QuantumCache, type SlabSource } from './quantum-cache.ts';
+import { type CachedObject, type ObjectGate, QuantumCache, type SlabSource } from './quantum-cache.ts';
 import { cachedIn, isCached, OBJECT_STATE, SlabStore } from './slab-store.ts';
 
 /** Sizes above this many quanta are never cached. */
@@ -188,9 +188,19 @@ export class QuantumCaches {
     return this.#cacheOf(size).tryAlloc();
   }
 
-  /** The same without a magazine: one object straight from a slab. */
-  takeFromSlabs(size: number): number {
-    return this.#cacheOf(size).takeFromSlabs();
+  /** The same without a magazine: one object straight from a slab, if the gate lets it go. */
+  takeFromSlabs(size: number, gate?: ObjectGate): number {
+    return this.#cacheOf(size).takeFromSlabs(gate);
+  }
+
+  /** True when slabs have an object for a size. A look. */
+  hasObjects(size: number): boolean {
+    return size <= this.maxUnits && this.#cacheOf(size).hasObjects();
+  }
+
+  /** True when two sizes are served by one cache. */
+  isSameCache(size: number, other: number): boolean {
+    return this.#cacheOf(size) === this.#cacheOf(other);
   }
 
   /** Frees an address of a size up to `maxUnits`; false when it did not come from a cache. */

@@ -15,23 +15,12 @@
  * REFERENCES  free-lists.ts, for stamps.
  */
 
-import {
-  ARENA_BIN_MAP,
-  ARENA_FREE_HEAD,
-  ARENA_STAMP_NEXT,
-  BIN_MASK,
-  BIN_SHIFT,
-  TAG_DOUBLE_SHIFT,
-  TAG_LINK_NEXT,
-  TAG_SHIFT,
-  TAG_SIZE,
-  TAG_STAMP,
-  TAG_START,
-} from '../layout/index.ts';
+import { ARENA_STAMP_NEXT } from '../layout/index.ts';
 import type { ArenaCore } from './arena-core.ts';
 import { type Constraints, fitSegment } from './fit.ts';
-import { binOf, firstListFrom, isNewer } from './free-lists.ts';
+import { isNewer } from './free-lists.ts';
 import { COUNT_ALLOCATIONS } from './kinds.ts';
+import { visitLarge } from './visit-free.ts';
 
 /** Allocations after which stamps might come round: each makes at most two, and its free one. */
 const ALLOCATIONS_MAX = 2 ** 28;
@@ -67,24 +56,12 @@ export function refusedBefore(core: ArenaCore, size: number, constraints: Constr
 
 /** True when a segment fits that came after the refusal. */
 function newFits(core: ArenaCore, size: number, constraints: Constraints): boolean {
-  const { words, doubles, base } = core;
-  const firstBin = binOf(core, size);
-  const floor = firstBin >>> BIN_SHIFT;
   const last = core.tables.arenaIndex.refusedStamp.get(core.row) - 1;
-  for (let order = firstListFrom(core, floor); order >= 0; order = firstListFrom(core, order + 1)) {
-    let bins = words[base + ARENA_BIN_MAP + order] as number;
-    if (order === floor) bins &= -1 << (firstBin & BIN_MASK);
-    for (; bins !== 0; bins &= bins - 1) {
-      const bin = 31 - Math.clz32(bins & -bins);
-      let tag = words[base + ARENA_FREE_HEAD + (order << BIN_SHIFT) + bin] as number;
-      while (tag !== 0 && isNewer(words[(tag << TAG_SHIFT) + TAG_STAMP] as number, last)) {
-        core.looked++;
-        const start = doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_START] as number;
-        const segmentSize = doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number;
-        if (segmentSize >= size && fitSegment(start, segmentSize, size, constraints) >= 0) return true;
-        tag = words[(tag << TAG_SHIFT) + TAG_LINK_NEXT] as number;
-      }
-    }
-  }
-  return false;
+  const found = visitLarge(
+    core,
+    size,
+    (stamp) => !isNewer(stamp, last),
+    (start, segmentSize) => fitSegment(start, segmentSize, size, constraints) >= 0,
+  );
+  return found !== 0;
 }

@@ -50,6 +50,7 @@ import { quarantineTag } from './quarantine.ts';
 import { extentFrom, leaveFrom } from './quarantine-yield.ts';
 import { recordResize, recordSplit } from './recording.ts';
 import { segmentInsertAfter, segmentRemove } from './segment-list.ts';
+import { shareIdle } from './share-idle.ts';
 import { announceSpace } from './space-queue.ts';
 import { freshTag, saveHeader, saveTag } from './spans.ts';
 import { putSpare } from './tag-pool.ts';
@@ -111,6 +112,7 @@ export function resizeInPlace(
   if (core.charges) redeemPledge(core.thread);
   if (after < before) announceSpace(core);
   if (inFlight) returnInFlight(core.cores, core.thread.slot);
+  if (after < before) shareIdle(core);
   return done;
 }
 

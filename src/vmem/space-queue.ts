@@ -2,34 +2,42 @@
  * Requests that wait for space in an arena.
  *
  * PROBLEM     A request that finds no space must be woken when some comes back, to its arena or to one that it imports
- *             from; small requests must not starve large ones, nor wait behind them; any waiter may die or give up.
- * STRUCTURE   One row per waiting request, with a ticket that says who came first and a class, the power of two of its
- *             size. The first of each class of an arena may try; the others sleep until it is their turn.
+ *             from; small requests must not starve large ones, nor wait behind them; what serves nobody who waits must be had
+ *             by others; any waiter may be busy with something else, die or give up.
+ * STRUCTURE   One row per waiting request: what it asks for, a ticket that says who came first, and a class, the power of two
+ *             of its size.
  *
- *               wait      1 a row, a ticket   2 state := waiting   3 first of its class: try   4 sleep while state is waiting
- *               free      rows of this arena, and of arenas that import from it: the first of each class is told
- *               leave     the row is free; whoever is first now is told
+ *               wait      1 a row, a ticket   2 state := waiting   3 try   4 sleep while state is waiting
+ *               take      a later request of the class may have what leaves a place for those ahead that have one now
+ *               free      rows of this arena, and of arenas that import from it, are told
+ *               leave     the row is free; the others are told
  *
+ *             Of requests of one thread that ask for the same only the first is told: the others cannot be served before it.
  * INVARIANTS  I1 a row is in use iff its slot is not 0, and `count` is the number of such rows.
  *             I2 space that comes back after step 2 changes the state of whoever may use it: it is not missed, also when the
  *                thread that freed it dies before it has told anybody.
- *             I3 requests that do not wait, and come later, are refused once as many of a waiter's class have been served as
- *                there are slots, until the waiter has found that nothing fits it.
- * LOCKING     One mutex for all rows (RANK.spaceQueue), taken inside arena locks; the state is atomic.
- * COSTS       Without waiters: one load for each free. With waiters: a look at each row.
+ *             I3 a waiter is deprived of the last place that it has in the arena by no later waiter of its class, and by as
+ *                many later requests of its class that do not wait as there are slots.
+ *             I4 a row that limits or missing tags keep from a place that it has is barred: no place is kept for it.
+ * LOCKING     One mutex for all rows (RANK.spaceQueue), taken inside arena locks, where nothing is logged; the state is
+ *             atomic. `misfit` columns are written under the arena's lock too.
+ * COSTS       Without waiters: one load for each free and each allocation. With waiters: a look at each row, and for those of
+ *             the class what space-turn.ts says.
  * FAILURE     `ENOMEM` when all rows are in use.
  * REJECTED    A condition variable for each arena: every free would wake everybody. Carving for the waiter in the thread that
- *             frees: imports could not be tried there.
+ *             frees: imports could not be tried there. Letting only the first of a class try: one that nothing fits, or
+ *             whose event loop is busy, would stop all behind it.
  * REFERENCES  Bonwick and Adams 2001, section 4.4.2 (VM_SLEEP); ticket locks. test/explore/space.test.ts runs this file and
  *             waiting.ts under every schedule, with a death at every step.
  */
 
-import { log2Floor } from '../base/exact.ts';
+import { ADDRESS_MAX, log2Floor } from '../base/exact.ts';
 import { ALL_WAITERS, load, notify, store } from '../sync/atomics.ts';
 import { mutexEnter, mutexExit } from '../sync/mutex.ts';
 import { RANK } from '../sync/ranks.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
 import type { ArenaCore } from './arena-core.ts';
+import type { Constraints } from './fit.ts';
 import type { ArenaIndex } from './kinds.ts';
 
 /** What a waiter sleeps on. */
@@ -37,6 +45,17 @@ export const WAITER_STATE = { idle: 0, waiting: 1, told: 2 } as const;
 
 /** Row of a waiting request. */
 export type WaiterIndex = number & { readonly __unit?: 'space waiter' };
+
+/** Row of a request that does not wait. */
+export const NO_WAITER = -1;
+
+/** What a waiting request asks for. */
+export interface WaitingRequest {
+  readonly size: number;
+  readonly constraints: Constraints | null;
+  /** An object of a quantum cache will do. */
+  readonly cached: boolean;
+}
 
 function enter(thread: Thread): void {
   mutexEnter(thread, thread.region.tables.spaceQueue.lock.address(0), RANK.spaceQueue);
@@ -52,7 +71,7 @@ export function classOf(core: ArenaCore, size: number): number {
 }
 
 /** Puts a request into the queue; -1 when all rows are in use. Called without a lock. */
-export function joinQueue(core: ArenaCore, size: number): WaiterIndex {
+export function joinQueue(core: ArenaCore, request: WaitingRequest): WaiterIndex {
   const { thread, journal } = core;
   const { spaceWaiter: rows, spaceQueue: queue } = core.tables;
   enter(thread);
@@ -62,9 +81,7 @@ export function joinQueue(core: ArenaCore, size: number): WaiterIndex {
     exit(thread);
     return -1;
   }
-  rows.arena.put(row, core.row + 1);
-  rows.order.put(row, classOf(core, size));
-  rows.overtaken.put(row, 0);
+  fillRow(core, row, request);
   rows.ticket.put(row, queue.ticketNext.get(0));
   store(thread.words, rows.state.address(row), WAITER_STATE.waiting);
   journal.set(rows.slot, row, thread.tag);
@@ -74,7 +91,36 @@ export function joinQueue(core: ArenaCore, size: number): WaiterIndex {
   return row;
 }
 
-/** Takes a request out of the queue and tells whoever is first now. Called without a lock. */
+/** Plain stores: nobody looks at a row that is not in use. */
+function fillRow(core: ArenaCore, row: WaiterIndex, { size, constraints, cached }: WaitingRequest): void {
+  const { spaceWaiter: rows } = core.tables;
+  rows.arena.put(row, core.row + 1);
+  rows.generation.put(row, core.generation);
+  rows.order.put(row, classOf(core, size));
+  for (const column of [rows.overtaken, rows.misfit, rows.barred]) column.put(row, 0);
+  rows.cached.put(row, cached ? 1 : 0);
+  rows.size.put(row, size);
+  rows.align.put(row, constraints === null ? 0 : constraints.align);
+  rows.phase.put(row, constraints === null ? 0 : constraints.phase);
+  rows.nocross.put(row, constraints === null ? 0 : constraints.nocross);
+  rows.min.put(row, constraints === null ? 0 : constraints.min);
+  rows.max.put(row, constraints === null ? ADDRESS_MAX : constraints.max);
+}
+
+/** The constraints of a waiting request; null when there are none. */
+export function constraintsOf(core: ArenaCore, row: WaiterIndex): Constraints | null {
+  const { align, phase, nocross, min, max } = core.tables.spaceWaiter;
+  if (align.get(row) === 0) return null;
+  return {
+    align: align.get(row),
+    phase: phase.get(row),
+    nocross: nocross.get(row),
+    min: min.get(row),
+    max: max.get(row),
+  };
+}
+
+/** Takes a request out of the queue and tells the others. Called without a lock. */
 export function leaveQueue(core: ArenaCore, row: WaiterIndex, served: boolean): void {
   const { thread } = core;
   const { spaceQueue: queue } = core.tables;
@@ -82,56 +128,83 @@ export function leaveQueue(core: ArenaCore, row: WaiterIndex, served: boolean): 
   removeRow(thread, row);
   if (served) thread.journal.setDouble(queue.served, 0, queue.served.get(0) + 1);
   thread.commit();
-  tellFirst(thread, core.row);
+  tellAll(thread, core.row);
   exit(thread);
 }
 
-/** Steps 2 and 3: marks the request as waiting again; true when it is the first of its class and may try. */
-export function mayTry(core: ArenaCore, row: WaiterIndex): boolean {
-  const { thread } = core;
-  const { state } = core.tables.spaceWaiter;
-  store(thread.words, state.address(row), WAITER_STATE.waiting);
-  enter(thread);
-  const first = isFirst(thread, row);
-  exit(thread);
-  return first;
+/** Step 2: marks the request as waiting again, before it tries. */
+export function markWaiting(core: ArenaCore, row: WaiterIndex): void {
+  store(core.thread.words, core.tables.spaceWaiter.state.address(row), WAITER_STATE.waiting);
 }
 
-/** Notes that nothing fits the request at present: those that overtake it are counted anew. */
-export function noteNothingFits(core: ArenaCore, row: WaiterIndex): void {
-  core.tables.spaceWaiter.overtaken.put(row, 0);
+/** Says whether something else than space keeps the request from being served: then no place is kept for it. */
+export function noteBarred(core: ArenaCore, row: WaiterIndex, barred: boolean): void {
+  core.tables.spaceWaiter.barred.put(row, barred ? 1 : 0);
+}
+
+/** True when no earlier request asks the arena for the same. A look without the lock. */
+export function isFirstOfItsKind(core: ArenaCore, row: WaiterIndex): boolean {
+  const { spaceWaiter: rows } = core.tables;
+  for (let other = 0; other < rows.rowCount; other++) {
+    if (rows.slot.get(other) === 0 || rows.ticket.get(other) >= rows.ticket.get(row)) continue;
+    if (asksForTheSame(core.thread, other, row)) return false;
+  }
+  return true;
 }
 
 /** Space came back to the arena: tells whoever may use it. Called without a lock; cheap when nobody waits. */
 export function announceSpace(core: ArenaCore): void {
   if (core.words[core.waitersAt] === 0) return;
   enter(core.thread);
-  tellFirst(core.thread, core.row);
+  tellAll(core.thread, core.row);
   exit(core.thread);
 }
 
 /**
- * True when a request that does not wait must not be served now, because it would overtake a waiting one of its class once
- * too often; else it is counted. Under the arena's lock.
+ * Step `take`: true when a request may take what it found; each waiter whom that deprives is counted. `row` is that of the
+ * request itself, `NO_WAITER` for one that does not wait; `deprives` says which of those ahead have a place now and will have
+ * none. `take` is done in the same section. Under a lock under which nothing is logged.
  */
-export function mustYield(core: ArenaCore, size: number): boolean {
+export function passWaiters(
+  core: ArenaCore,
+  size: number,
+  row: WaiterIndex,
+  deprives: (ahead: readonly WaiterIndex[]) => readonly WaiterIndex[],
+  take?: () => void,
+): boolean {
   const { thread } = core;
-  const { spaceWaiter: rows } = core.tables;
-  const order = classOf(core, size);
-  let first = -1;
+  const { overtaken } = core.tables.spaceWaiter;
+  const { slots } = thread.region.geometry;
   enter(thread);
-  for (let row = 0; row < rows.rowCount; row++) {
-    if (rows.slot.get(row) === 0 || rows.arena.get(row) !== core.row + 1 || rows.order.get(row) !== order) continue;
-    if (first < 0 || rows.ticket.get(row) < rows.ticket.get(first)) first = row;
+  const ahead = listAhead(core, size, row);
+  const deprived = ahead.length === 0 ? ahead : deprives(ahead);
+  let allowed = true;
+  for (const other of deprived) allowed &&= row === NO_WAITER && overtaken.get(other) < slots;
+  if (allowed) {
+    for (const other of deprived) overtaken.put(other, overtaken.get(other) + 1);
+    take?.();
   }
-  const refused = first >= 0 && rows.overtaken.get(first) >= thread.region.geometry.slots;
-  if (first >= 0 && !refused) rows.overtaken.put(first, rows.overtaken.get(first) + 1);
   exit(thread);
-  return refused;
+  return allowed;
+}
+
+/** Requests of the class that came earlier, first those that came first. Under the queue's lock. */
+function listAhead(core: ArenaCore, size: number, row: WaiterIndex): WaiterIndex[] {
+  const { spaceWaiter: rows, spaceQueue: queue } = core.tables;
+  const order = classOf(core, size);
+  const ahead: WaiterIndex[] = [];
+  for (let other = 0, left = queue.count.get(0); left > 0 && other < rows.rowCount; other++) {
+    if (rows.slot.get(other) === 0) continue;
+    left--;
+    if (rows.arena.get(other) !== core.row + 1 || rows.order.get(other) !== order) continue;
+    if (rows.generation.get(other) !== core.generation || rows.barred.get(other) !== 0) continue;
+    if (row === NO_WAITER || rows.ticket.get(other) < rows.ticket.get(row)) ahead.push(other);
+  }
+  return ahead.sort((a, b) => rows.ticket.get(a) - rows.ticket.get(b));
 }
 
 /**
- * Removes the requests of a dead slot, and tells whoever is first now: also where the slot had freed something and died before
+ * Removes the requests of a dead slot, and tells all others: also where the slot had freed something and died before
  * it said so. Called without a lock.
  */
 export function recoverQueue(thread: Thread, dead: SlotIndex): void {
@@ -140,7 +213,7 @@ export function recoverQueue(thread: Thread, dead: SlotIndex): void {
   enter(thread);
   for (let row = 0; row < rows.rowCount; row++) if (rows.slot.get(row) === dead + 1) removeRow(thread, row);
   thread.commit();
-  for (let row = 0; row < rows.rowCount; row++) if (rows.slot.get(row) !== 0 && isFirst(thread, row)) wake(thread, row);
+  for (let row = 0; row < rows.rowCount; row++) if (rows.slot.get(row) !== 0) wake(thread, row);
   exit(thread);
 }
 
@@ -171,23 +244,35 @@ function removeRow(thread: Thread, row: WaiterIndex): void {
   store(thread.words, rows.state.address(row), WAITER_STATE.idle);
 }
 
-/** True when no earlier request of its arena and class waits. Under the queue's lock. */
-function isFirst(thread: Thread, row: WaiterIndex): boolean {
-  const { spaceWaiter: rows } = thread.region.tables;
-  for (let other = 0; other < rows.rowCount; other++) {
-    if (rows.slot.get(other) === 0 || rows.arena.get(other) !== rows.arena.get(row)) continue;
-    if (rows.order.get(other) === rows.order.get(row) && rows.ticket.get(other) < rows.ticket.get(row)) return false;
-  }
+/** True when two requests of one class ask one arena for the same, so that the earlier one is served first. */
+function asksForTheSame(thread: Thread, row: WaiterIndex, other: WaiterIndex): boolean {
+  const { arena, generation, cached, size, align, phase, nocross, min, max } = thread.region.tables.spaceWaiter;
+  if (arena.get(row) !== arena.get(other) || size.get(row) !== size.get(other)) return false;
+  if (generation.get(row) !== generation.get(other) || cached.get(row) !== cached.get(other)) return false;
+  for (const column of [align, phase, nocross, min, max]) if (column.get(row) !== column.get(other)) return false;
   return true;
 }
 
-/** Tells the first of each class of the arena, and of the arenas that import from it. Under the queue's lock. */
-function tellFirst(thread: Thread, arena: ArenaIndex): void {
-  const { spaceWaiter: rows } = thread.region.tables;
-  for (let row = 0; row < rows.rowCount; row++) {
-    if (rows.slot.get(row) === 0 || !drawsOn(thread, rows.arena.get(row) - 1, arena) || !isFirst(thread, row)) continue;
-    tell(thread, row);
+/** Tells those who wait in the arena, and in arenas that import from it. Under the queue's lock. */
+function tellAll(thread: Thread, arena: ArenaIndex): void {
+  const { spaceWaiter: rows, spaceQueue: queue } = thread.region.tables;
+  const first: WaiterIndex[] = [];
+  for (let row = 0, left = queue.count.get(0); left > 0 && row < rows.rowCount; row++) {
+    if (rows.slot.get(row) === 0) continue;
+    left--;
+    if (!drawsOn(thread, rows.arena.get(row) - 1, arena)) continue;
+    let at = 0;
+    while (at < first.length && !isOfKind(thread, first[at] as number, row)) at++;
+    if (at === first.length) first.push(row);
+    else if (rows.ticket.get(row) < rows.ticket.get(first[at] as number)) first[at] = row;
   }
+  for (const row of first) tell(thread, row);
+}
+
+/** True when two requests ask for the same and are of one thread. */
+function isOfKind(thread: Thread, row: WaiterIndex, other: WaiterIndex): boolean {
+  const { slot } = thread.region.tables.spaceWaiter;
+  return slot.get(row) === slot.get(other) && asksForTheSame(thread, row, other);
 }
 
 /** Tells a request that sleeps, or is about to; one that was told already is awake. Under the queue's lock. */
@@ -201,6 +286,34 @@ function wake(thread: Thread, row: WaiterIndex): void {
   const address = thread.region.tables.spaceWaiter.state.address(row);
   store(thread.words, address, WAITER_STATE.told);
   notify(thread.words, address, ALL_WAITERS);
+}
+
+/**
+ * True when somebody waits whom a span that the arena gives back may serve: in one that it imports from, or that imports from
+ * the same. Called without a lock.
+ */
+export function sourceIsWaitedFor(core: ArenaCore): boolean {
+  const { thread } = core;
+  const { spaceWaiter: rows, spaceQueue: queue } = core.tables;
+  if (core.words[core.waitersAt] === 0 || core.importArena < 0) return false;
+  let found = false;
+  enter(thread);
+  for (let row = 0, left = queue.count.get(0); left > 0 && !found && row < rows.rowCount; row++) {
+    if (rows.slot.get(row) === 0) continue;
+    left--;
+    const arena = rows.arena.get(row) - 1;
+    found = !drawsOn(thread, arena, core.row) && rootOf(thread, arena) === rootOf(thread, core.row);
+  }
+  exit(thread);
+  return found;
+}
+
+/** The arena that is at the end of imports. */
+function rootOf(thread: Thread, arena: ArenaIndex): ArenaIndex {
+  const { importArena, rowCount } = thread.region.tables.arena;
+  let at = arena;
+  for (let steps = rowCount; importArena.get(at) !== 0 && steps > 0; steps--) at = importArena.get(at) - 1;
+  return at;
 }
 
 /** True when an arena is another one or imports from it, directly or not. */

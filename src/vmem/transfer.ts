@@ -28,6 +28,7 @@ import type { ArenaCore } from './arena-core.ts';
 import type { ArenaCores } from './arena-cores.ts';
 import type { Constraints } from './fit.ts';
 import { freeTag } from './release.ts';
+import { shareIdle } from './share-idle.ts';
 import { announceSpace } from './space-queue.ts';
 
 /** A source of spans that is no arena. Both functions run without any lock of an arena. */
@@ -112,6 +113,7 @@ export function clearTransfer(core: ArenaCore): void {
 export function returnInFlight(cores: ArenaCores, from: SlotIndex): void {
   const { thread } = cores;
   const { transfer } = thread.region.tables;
+  const freed: ArenaCore[] = [];
   for (let slot = from; transfer.arena.get(slot) !== 0; slot = thread.slot) {
     const source = cores.at(transfer.arena.get(slot) - 1);
     source.enterAnyway();
@@ -125,10 +127,13 @@ export function returnInFlight(cores: ArenaCores, from: SlotIndex): void {
     freeTag(source, at);
     source.exit();
     announceSpace(source);
+    if (source.words[source.waitersAt] !== 0) freed.push(source);
     if (slot !== thread.slot) break;
   }
   if (from !== thread.slot && transfer.arena.get(thread.slot) !== 0) returnInFlight(cores, thread.slot);
   for (const slot of from === thread.slot ? [from] : [from, thread.slot]) releaseToFunction(cores, slot);
+  // What a death left is told to all who wait: they take back what is idle.
+  if (from === thread.slot) for (const source of freed) shareIdle(source);
 }
 
 /** Calls the release function for what a slot has in flight to one. */

@@ -303,7 +303,9 @@ describe('allocations that wait', () => {
     arena.alloc(16);
     const waiting = arena.allocAsync(16);
     await tick();
-    expect(() => arena.allocWait(4, { timeoutMs: 5 })).toThrow(/ENOMEM: arena.allocWait.*1 requests wait already/);
+    expect(() => arena.allocWait(4, { timeoutMs: 5 })).toThrow(
+      /ENOMEM: arena.allocWait.*1 requests wait already; boot with more `spaceWaiters`/,
+    );
     arena.free(0, 16);
     expect(await waiting).toBe(0);
     expect(region.tables.spaceQueue.count.get(0)).toBe(0);

@@ -2,8 +2,7 @@
  * Allocations that wait: blocking this thread, or its event loop only.
  *
  * STRUCTURE   1 try   2 ask those who listen for pressure, trim what imports from this arena, try again   3 join the queue
- *             4 when it is our turn try, else sleep; until it worked, the time is up, or the wait is cancelled
- *             A request that finds others of its class waiting goes to step 3 at once.
+ *             4 try, then sleep until told; until it worked, the time is up, or the wait is cancelled
  * LOCKING     None is held while listeners run or while sleeping; see space-queue.ts.
  * FAILURE     `ETIMEDOUT`, `ECANCELED`, `ENOMEM` when the queue is full, `ESTALE` when the arena is destroyed meanwhile. With
  *             `compat: 'seed'` a constrained request does not wait: `ENOMEM`.
@@ -18,7 +17,16 @@ import { deadlineOf, remainingMs, requireTimeout, sleepOn } from '../sync/sleep.
 import type { ArenaCore } from './arena-core.ts';
 import type { ConstraintOptions } from './fit.ts';
 import { COUNT_WAITS, FLAG_COMPAT_SEED } from './kinds.ts';
-import { joinQueue, leaveQueue, mayTry, noteNothingFits, WAITER_STATE, type WaiterIndex } from './space-queue.ts';
+import {
+  isFirstOfItsKind,
+  joinQueue,
+  leaveQueue,
+  markWaiting,
+  NO_WAITER,
+  WAITER_STATE,
+  type WaiterIndex,
+  type WaitingRequest,
+} from './space-queue.ts';
 
 /** Longest sleep before a waiter tries by itself: memory may come back where no arena sees it. */
 const LOOK_MS = 250;
@@ -38,14 +46,11 @@ export interface AllocAsyncOptions extends ConstraintOptions, AsyncWaitOptions {
 }
 
 /** What a waiting request asks of its arena. */
-export interface SpaceRequest {
+export interface SpaceRequest extends WaitingRequest {
   readonly call: string;
   readonly core: ArenaCore;
-  readonly size: number;
-  /** True when the request has constraints that the seed's sleepers may not have. */
-  readonly constrained: boolean;
-  /** One try; `waiter` says that it may overtake nobody because it is first in the queue. -1 when nothing fits. */
-  attempt(waiter: boolean): number;
+  /** One try; `row` is the one in the queue, if it is in the queue. -1 when there is nothing that it may have. */
+  attempt(row: WaiterIndex): number;
   /** Asks for space: listeners, trimming. */
   press(): void;
   /** Asks for an import that somebody makes later; `here`: this thread may be the one. */
@@ -145,10 +150,10 @@ function requireToken(call: string, cancel: unknown): void {
 
 /** Steps 1 and 2. */
 function tryFirst(request: SpaceRequest): number {
-  const address = request.attempt(false);
+  const address = request.attempt(NO_WAITER);
   if (address >= 0) return address;
   request.failIfNeverAllowed();
-  if (request.constrained && (request.core.flags & FLAG_COMPAT_SEED) !== 0) {
+  if (request.constraints !== null && (request.core.flags & FLAG_COMPAT_SEED) !== 0) {
     fail(
       'ENOMEM',
       request.call,
@@ -157,7 +162,7 @@ function tryFirst(request: SpaceRequest): number {
     );
   }
   request.press();
-  return request.attempt(false);
+  return request.attempt(NO_WAITER);
 }
 
 /** Step 3. */
@@ -165,24 +170,22 @@ function join(request: SpaceRequest): WaiterIndex {
   request.core.enter();
   request.core.count(COUNT_WAITS);
   request.core.exit();
-  const row = joinQueue(request.core, request.size);
+  const row = joinQueue(request.core, request);
   if (row >= 0) return row;
   const { rowCount } = request.core.tables.spaceWaiter;
   const values = { arena: request.core.name, size: request.size };
-  return fail('ENOMEM', request.call, values, `${rowCount} requests wait already: no room in the queue`);
+  return fail('ENOMEM', request.call, values, `${rowCount} requests wait already; boot with more \`spaceWaiters\``);
 }
 
 /** Step 4, without the sleep. Throws `EIO` when an import failed since the request came; `here`: this thread may run one. */
 function tryInTurn(request: SpaceRequest, row: WaiterIndex, failures: number, here: boolean): number {
   const { core } = request;
-  const first = mayTry(core, row);
-  const address = first ? request.attempt(true) : -1;
+  markWaiting(core, row);
+  const address = request.attempt(row);
   if (address >= 0) return address;
   request.failIfImportFailed(failures);
-  if (first) {
-    noteNothingFits(core, row);
-    request.seek(here);
-  }
+  // What is kept for an earlier request comes with it; who asks for the same has asked for both.
+  if (!core.held && isFirstOfItsKind(core, row)) request.seek(here);
   return -1;
 }
 

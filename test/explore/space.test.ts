@@ -30,6 +30,11 @@ describe('waiting for space', () => {
     prove('space, two classes', world({ programs: ['ff', '2f', '1f'], units: 2, taken: 2 }), { preemptions: 1 });
   });
 
+  it('serves those behind one that nothing fits, and one that does not come for what fits it', () => {
+    prove('space, behind one too large', world({ programs: ['ff', '2f'], units: 2, taken: 2, stuck: 3 }), {});
+    prove('space, behind a busy one', world({ programs: ['ff', '1f'], units: 2, taken: 2, stuck: 1 }), {});
+  });
+
   it('loses nobody when a thread dies at any step', () => {
     const preemptions = LARGE ? 4 : 1;
     prove('space, who frees dies', world({ programs: ['f', '1f'], units: 1, taken: 1, mortal: [0] }), {
@@ -62,37 +67,42 @@ describe('waiting for space', () => {
 });
 
 describe('seeded bugs in waiting for space', () => {
-  const seeded = (...changes: readonly (readonly [find: string, replace: string])[]) => {
-    const bugs = changes.map(([find, replace]) => ({ file: 'src/vmem/space-queue.ts', find, replace }));
+  const seeded = (find: string, replace: string, file = 'space-queue') => {
+    const bugs = [{ file: `src/vmem/${file}.ts`, find, replace }];
     const Mutated = scenarioClass<SpaceOptions>('space.ts', 'SpaceWorld', [NO_LOOK, ...bugs]);
     return (options: SpaceOptions) => () => new Mutated(options);
   };
 
-  const wake = 'isFirst(thread, row)) wake(thread, row);\n  exit';
+  const wake = 'if (rows.slot.get(row) !== 0) wake(thread, row);\n  exit';
 
   it('finds a waiter that says that it waits after it has tried', () => {
-    const mark = '  store(thread.words, state.address(row), WAITER_STATE.waiting);\n  enter(thread);\n';
-    const note = '  core.tables.spaceWaiter.overtaken.put(row, 0);\n';
-    const late = '  store(core.words, core.tables.spaceWaiter.state.address(row), WAITER_STATE.waiting);\n';
-    const make = seeded([mark, '  enter(thread);\n'], [note, note + late]);
+    const mark = '  markWaiting(core, row);\n  const address = request.attempt(row);\n';
+    const late = '  const address = request.attempt(row);\n  markWaiting(core, row);\n';
+    const make = seeded(mark, late, 'waiting');
     expose('marked late', make({ programs: ['ff', '2f'], units: 2, taken: 2 }), {}, /sleep for ever/);
   });
 
   it('finds a queue that is left without telling who is first now', () => {
-    const tell = '  tellFirst(thread, core.row);\n  exit(thread);\n}\n\n/** Steps 2 and 3';
-    const make = seeded([tell, tell.replace('  tellFirst(thread, core.row);\n', '')]);
+    const tell = '  tellAll(thread, core.row);\n  exit(thread);\n}\n\n/** Step 2';
+    const make = seeded(tell, tell.replace('  tellAll(thread, core.row);\n', ''));
     const options = { programs: ['ff', '1', '1'], units: 2, taken: 2 };
     expose('left silently', make(options), { preemptions: 2 }, /sleep for ever/);
   });
 
+  it('finds that one that nothing fits stops those behind it', () => {
+    const deprived = 'const deprived = ahead.length === 0 ? ahead : deprives(ahead);';
+    const make = seeded(deprived, 'const deprived = ahead;');
+    expose('head of line', make({ programs: ['ff', '2f'], units: 2, taken: 2, stuck: 3 }), {}, /sleep for ever/);
+  });
+
   it('finds a death between freeing and telling', () => {
-    const make = seeded([wake, 'isFirst(thread, row)) load(thread.words, 0);\n  exit']);
+    const make = seeded(wake, 'load(thread.words, 0);\n  exit');
     const options = { programs: ['f', '1f'], units: 1, taken: 1, mortal: [0] };
     expose('recovery tells nobody', make(options), { deaths: 1, preemptions: 1 }, /sleep for ever/);
   });
 
   it('finds a death between telling and waking', () => {
-    const make = seeded([wake, 'isFirst(thread, row)) tell(thread, row);\n  exit']);
+    const make = seeded(wake, 'if (rows.slot.get(row) !== 0) tell(thread, row);\n  exit');
     const options = { programs: ['f', '1f'], units: 1, taken: 1, mortal: [0] };
     expose('told, not woken', make(options), { deaths: 1, preemptions: 1 }, /sleep for ever/);
   });

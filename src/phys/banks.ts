@@ -48,6 +48,8 @@ export class Banks implements FrameBytes {
   readonly pageSize: number;
   /** Frames in all banks. */
   readonly frameCount: number;
+  /** Bytes of the first bank: often of the only one. */
+  readonly #firstBytes: number;
   /** How to copy inside each bank, once it was needed. */
   readonly #copies: (BankCopy | undefined)[] = [];
 
@@ -57,6 +59,7 @@ export class Banks implements FrameBytes {
     this.bankFrames = bankFrames;
     this.pageSize = pageSize;
     this.frameCount = frameCount;
+    this.#firstBytes = this.#bankBytes(0);
   }
 
   /** Makes the banks for a number of frames. Throws `ENOMEM`. */
@@ -96,13 +99,20 @@ export class Banks implements FrameBytes {
 
   /** A view of a range of physical memory. Throws `EFAULT` when it lies outside or crosses from one bank to the next. */
   view(address: number, length: number): Uint8Array {
-    const bank = this.bankOfAddress(address);
-    const bytes = this.views[bank];
+    const bank = this.bankOfRange(address, length);
     const offset = this.offsetOfAddress(address);
-    if (!(address >= 0 && length >= 0) || bytes === undefined || offset + length > this.#bankBytes(bank)) {
+    return (this.views[bank] as Uint8Array).subarray(offset, offset + length);
+  }
+
+  /** The bank of a range of physical memory. Throws `EFAULT` when it lies outside or crosses from one bank to the next. */
+  bankOfRange(address: number, length: number): number {
+    if (address >= 0 && length >= 0 && address + length <= this.#firstBytes) return 0;
+    const bank = this.bankOfAddress(address);
+    const inBank = address - bank * this.bankFrames * this.pageSize;
+    if (!(address >= 0 && length >= 0 && bank < this.views.length && inBank + length <= this.#bankBytes(bank))) {
       fail('EFAULT', 'banks.view', { address, length }, 'the range must lie inside one bank');
     }
-    return bytes.subarray(offset, offset + length);
+    return bank;
   }
 
   /** Copies bytes from one place in a bank to another. Both ranges must lie in the bank: it is not checked here. */

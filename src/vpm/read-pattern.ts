@@ -87,21 +87,24 @@ export class ReadPattern {
     return this.#scanning;
   }
 
-  /** Notes a read. */
-  note(offset: number, length: number): void {
+  /** Notes a read. False when it follows no pattern: then `scans` is false, and the buffer is empty. */
+  note(offset: number, length: number): boolean {
     const stride = offset - this.#begin;
+    let follows = true;
     if (offset === this.#end) {
       this.#run += stride;
       this.#widen();
     } else if (stride > 0 && stride === this.#stride && stride <= STRIDE_PAGES_MAX * this.#pageSize) {
       this.#run = 0;
       this.#widen();
-    } else if (offset !== this.#begin) {
+    } else if (stride !== 0) {
       this.#break(offset);
+      follows = false;
     }
     this.#stride = stride;
     this.#begin = offset;
     this.#end = offset + length;
+    return follows;
   }
 
   /** True when what is missing of the read that was noted last should be read past the pages. */

@@ -104,7 +104,11 @@ export class HookedPages {
       const lsn = this.#highest(bytes, offset, size);
       if (lsn > this.durable(vnode) && hooks?.beforeWriteBack !== undefined) {
         const count = Math.ceil(bytes.length / size);
-        this.raise(vnode, hooks.beforeWriteBack({ path, index: first, count, lsn }));
+        const page = { path, index: first, count, lsn };
+        this.raise(
+          vnode,
+          told(page, () => hooks.beforeWriteBack?.(page) ?? 0),
+        );
       }
       if (lsn > this.durable(vnode)) {
         const values = { path, index: first, lsn, durable: this.durable(vnode) };
@@ -112,7 +116,10 @@ export class HookedPages {
       }
     }
     if (hooks?.seal === undefined) return;
-    for (let at = 0; at < bytes.length; at += size) hooks.seal(path, first + at / size, bytes.subarray(at, at + size));
+    for (let at = 0; at < bytes.length; at += size) {
+      const page = { path, index: first + at / size };
+      told(page, () => hooks.seal?.(path, page.index, bytes.subarray(at, at + size)));
+    }
   }
 
   /** Step 2 of a fill, on a private copy. Throws `EIO`. */
@@ -163,5 +170,15 @@ export class HookedPages {
       highest = Math.max(highest, Number(view.getBigUint64(at, true)));
     }
     return highest;
+  }
+}
+
+/** What a program's hook returns for a page that is to be written; what it throws becomes `EIO`, but for a `VmError`. */
+function told<T>({ path, index }: { readonly path: string; readonly index: number }, hook: () => T): T {
+  try {
+    return hook();
+  } catch (cause) {
+    if (cause instanceof VmError) throw cause;
+    throw new VmError('EIO', `vnodes.write(path=${path}, page=${index}): ${String(cause)}`, { cause });
   }
 }

@@ -42,8 +42,8 @@ import type { VnodeLook, VnodeStore } from './vnode-store.ts';
 import { VnodeTable } from './vnode-table.ts';
 import { modifyAgain, WriteErrors } from './write-errors.ts';
 
-/** Largest file: page indices are 32-bit. */
-const PAGES_MAX = 0x7fffffff;
+/** Most pages of a vnode: page indices are 32-bit. */
+export const PAGES_MAX = 0x7fffffff;
 
 /** What is known about an open vnode. */
 export interface VnodeStat {

@@ -11,6 +11,7 @@ import { FETCH_PAGES_MAX } from '../page/pages.ts';
 import { IO_OPERATION, IO_ROLE, type IoRequests } from '../vnode/io-requests.ts';
 import { lookOfAnswer, lookQuestion } from '../vnode/remote-store.ts';
 import type { VnodeLook } from '../vnode/vnode-store.ts';
+import { bytesOf, newBytes } from './byte-arguments.ts';
 import type { File } from './file.ts';
 
 /** Options of asynchronous calls. */
@@ -69,9 +70,10 @@ export async function readAsync(
   const { signal } = options;
   throwIfAborted(signal);
   const pieceBytes = FETCH_PAGES_MAX * rooms.banks.pageSize;
+  requireInteger('file.readAsync', 'offset', offset, 0, Number.MAX_SAFE_INTEGER);
   requireInteger('file.readAsync', 'length', length, 0, Number.MAX_SAFE_INTEGER);
   const wanted = Math.max(0, Math.min(length, file.size - offset));
-  const target = new Uint8Array(wanted);
+  const target = newBytes('file.readAsync', wanted);
   let done = 0;
   while (done < wanted) {
     const piece = await readPiece(rooms, file, offset + done, Math.min(pieceBytes, wanted - done), signal);
@@ -105,11 +107,14 @@ export async function writeAsync(
   rooms: AsyncRooms,
   file: File,
   offset: number,
-  bytes: Uint8Array,
+  data: ArrayBufferView,
   options: AsyncOptions = {},
 ): Promise<number> {
   rejectUnknownOptions('file.writeAsync', options, ['signal']);
   throwIfAborted(options.signal);
+  const bytes = bytesOf('file.writeAsync', 'bytes', data);
+  requireInteger('file.writeAsync', 'offset', offset, 0, Number.MAX_SAFE_INTEGER);
+  if (!file.isWritable) return file.write(offset, bytes);
   const { pageSize } = rooms.banks;
   const end = offset + bytes.length;
   for (const edge of new Set([offset - (offset % pageSize), end - (end % pageSize)])) {

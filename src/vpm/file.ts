@@ -18,12 +18,13 @@
  */
 
 import type { Readable, Writable } from 'node:stream';
-import { fail, requireInteger } from '../base/errors.ts';
+import { fail, failMisuse, requireInteger } from '../base/errors.ts';
 import type { VnodeIndex } from '../page/page-hash.ts';
 import type { Banks } from '../phys/banks.ts';
 import type { OpenOptions } from '../vnode/open-options.ts';
 import type { VnodeLook } from '../vnode/vnode-store.ts';
-import type { VnodeStat, Vnodes } from '../vnode/vnodes.ts';
+import { PAGES_MAX, type VnodeStat, type Vnodes } from '../vnode/vnodes.ts';
+import { bytesOf, bytesOfAll, newBytes } from './byte-arguments.ts';
 import {
   type AsyncOptions,
   type AsyncRooms,
@@ -100,22 +101,24 @@ export class File {
 
   /** Reads up to `length` bytes from `offset` into a new array: shorter, or empty, where the file ends. */
   read(offset: number, length: number): Uint8Array;
-  /** Reads from `offset` until the target is full or the file ends; returns the bytes read. */
-  read(offset: number, target: Uint8Array): number;
-  read(offset: number, into: number | Uint8Array): Uint8Array | number {
+  /** Reads from `offset` until the bytes of the target are full or the file ends; returns the bytes read. */
+  read(offset: number, target: ArrayBufferView): number;
+  read(offset: number, into: number | ArrayBufferView): Uint8Array | number {
+    const { mappings } = this.#rooms;
     if (typeof into !== 'number') {
-      this.#requireRange('file.read', offset, into.length);
-      return this.#rooms.mappings.copyUpTo(this.#vnode, offset, into.length, into, 0, this.#pattern);
+      const bytes = bytesOf('file.read', 'target', into);
+      this.#requireRange('file.read', offset, bytes.length);
+      return mappings.copyUpTo(this.#vnode, offset, bytes.length, bytes, 0, this.#pattern);
     }
-    const target = new Uint8Array(this.#clip('file.read', offset, into));
-    const length = this.#rooms.mappings.copyUpTo(this.#vnode, offset, target.length, target, 0, this.#pattern);
+    const target = newBytes('file.read', this.#clip('file.read', offset, into));
+    const length = mappings.copyUpTo(this.#vnode, offset, target.length, target, 0, this.#pattern);
     return length === target.length ? target : target.subarray(0, length);
   }
 
   /** Reads one array after another until all are full or the file ends; returns the bytes read. */
-  readv(offset: number, targets: readonly Uint8Array[]): number {
+  readv(offset: number, targets: readonly ArrayBufferView[]): number {
     let done = 0;
-    for (const target of targets) {
+    for (const target of bytesOfAll('file.readv', 'targets', targets)) {
       const got = this.read(offset + done, target);
       done += got;
       if (got < target.length) break;
@@ -132,7 +135,7 @@ export class File {
   /** Reads like `read`, but only what is in memory: null when a page is missing. Never waits. */
   tryRead(offset: number, length: number): Uint8Array | null {
     const bytes = this.#clip('file.tryRead', offset, length);
-    const target = new Uint8Array(bytes);
+    const target = newBytes('file.tryRead', bytes);
     return bytes === 0 || this.#rooms.mappings.tryCopyOut(this.#vnode, offset, bytes, target) ? target : null;
   }
 
@@ -141,15 +144,16 @@ export class File {
    * in the file after the next `sync`. Returns the bytes written: fewer than given when an error came after some were
    * written, which the next call then throws. Throws `EACCES` when the file is open for reading, `ENOMEM`, `EIO`.
    */
-  write(offset: number, bytes: Uint8Array): number {
+  write(offset: number, data: ArrayBufferView): number {
+    const bytes = bytesOf('file.write', 'bytes', data);
     this.#requireWrite('file.write', offset, bytes.length);
     return this.#rooms.mappings.writes.write(this.#vnode, offset, bytes.length, { bytes, at: 0 });
   }
 
   /** Writes one array after another; returns the bytes written. */
-  writev(offset: number, pieces: readonly Uint8Array[]): number {
+  writev(offset: number, pieces: readonly ArrayBufferView[]): number {
     let done = 0;
-    for (const piece of pieces) {
+    for (const piece of bytesOfAll('file.writev', 'pieces', pieces)) {
       const took = this.write(offset + done, piece);
       done += took;
       if (took < piece.length) break;
@@ -170,7 +174,8 @@ export class File {
    * Writes behind the end, wherever that is by then: appends of several threads never overlap. Returns the offset. When an
    * error came after some bytes were written, the size tells how many.
    */
-  append(bytes: Uint8Array): number {
+  append(data: ArrayBufferView): number {
+    const bytes = bytesOf('file.append', 'bytes', data);
     this.#requireWrite('file.append', 0, bytes.length);
     return this.#rooms.mappings.writes.append(this.#vnode, bytes.length, { bytes, at: 0 }, this.#written);
   }
@@ -180,7 +185,8 @@ export class File {
    * `EACCES` when the file is open for reading, `EIO`, `ENOSPC`.
    */
   truncate(size: number): void {
-    this.#requireWrite('file.truncate', size, 0);
+    this.#requireWrite('file.truncate', 0, 0);
+    requireInteger('file.truncate', 'size', size, 0, PAGES_MAX * this.#rooms.banks.pageSize);
     this.#rooms.vnodes.sizes.truncate(this.#vnode, size);
   }
 
@@ -204,7 +210,7 @@ export class File {
   }
 
   /** Like `write`, without waiting for pages to be read. */
-  writeAsync(offset: number, bytes: Uint8Array, options?: AsyncOptions): Promise<number> {
+  writeAsync(offset: number, bytes: ArrayBufferView, options?: AsyncOptions): Promise<number> {
     return writeAsync(this.#rooms, this, offset, bytes, options);
   }
 
@@ -256,7 +262,7 @@ export class File {
     this.#rooms.vnodes.hooked.raise(this.#vnode, lsn);
   }
 
-  /** Maps a range of at most 32 pages that lies inside the file; see `PageMappings.map`. */
+  /** Maps a range of at most 32 frames that lies inside the file; see `PageMappings.map`. */
   map(offset: number, length: number, access: MapAccess = 'read'): Mapping {
     this.#requireOpen('file.map');
     if (access === 'write' && !this.#writable) this.#failReadOnly('file.map');
@@ -391,6 +397,9 @@ export class File {
 /** Opens a regular file. Throws `ENOENT`, `EEXIST`, `EACCES`, `EINVAL` when it is not a regular file, `EIO`, `ENOMEM`. */
 export function openFile(rooms: FileRooms, path: string, options: OpenOptions = {}): File {
   const { block: common, ...rest } = options;
+  if (common !== undefined && (typeof path !== 'string' || path === '')) {
+    failMisuse('vnodes.open', { path, block: common }, 'the name of a block vnode is a text that is not empty');
+  }
   const writable = options.mode === 'rw';
   const vnode = rooms.vnodes.open(common ?? path, rest);
   const file = new File(rooms, vnode, writable);

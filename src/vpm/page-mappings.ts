@@ -37,6 +37,7 @@ import type { Banks } from '../phys/banks.ts';
 import { faultPoint } from '../sync/fault.ts';
 import type { Thread } from '../sync/thread.ts';
 import type { Vnodes } from '../vnode/vnodes.ts';
+import { bytesOf } from './byte-arguments.ts';
 import { DirectReads } from './direct-reads.ts';
 import { LockedCharge } from './locked-charge.ts';
 import { Mapping } from './mapping.ts';
@@ -189,7 +190,7 @@ export class PageMappings {
       to = this.#banks.views[bank] as Uint8Array;
       at = target + targetOffset - bank * this.#bankBytes;
     } else {
-      to = target;
+      to = bytesOf('copyOut', 'target', target);
       if (at + length > to.length) this.#failTarget(length, at, to);
     }
     const follows = pattern?.note(offset, length) === true;
@@ -204,7 +205,9 @@ export class PageMappings {
     if (length === 0) return true;
     const banks = this.#banks;
     const inBanks = typeof target === 'number';
-    const to = inBanks ? (banks.views[banks.bankOfRange(target + targetOffset, length)] as Uint8Array) : target;
+    const to = inBanks
+      ? (banks.views[banks.bankOfRange(target + targetOffset, length)] as Uint8Array)
+      : bytesOf('tryCopyOut', 'target', target);
     const at = inBanks ? banks.offsetOfAddress(target + targetOffset) : targetOffset;
     if (at + length > to.length) this.#failTarget(length, at, to);
     return this.#copy(vnode, offset, length, to, at, MEMORY_ONLY);
@@ -277,8 +280,11 @@ export class PageMappings {
         count = this.#fetchAhead(vnode, index, wanted, ahead);
       }
       const bytes = Math.min(count * this.#pageSize - inPage, left);
-      this.#copyHeld(count, inPage, bytes, to, at);
-      this.#pages.releaseSeveral(this.#lanes, count);
+      try {
+        this.#copyHeld(count, inPage, bytes, to, at);
+      } finally {
+        this.#pages.releaseSeveral(this.#lanes, count);
+      }
       at += bytes;
       left -= bytes;
       inPage = 0;

@@ -28,11 +28,8 @@ import { FETCH_PAGES_MAX, type Pages } from '../page/pages.ts';
 import type { Banks } from '../phys/banks.ts';
 import { faultPoint } from '../sync/fault.ts';
 import type { Thread } from '../sync/thread.ts';
-import type { Vnodes } from '../vnode/vnodes.ts';
+import { PAGES_MAX, type Vnodes } from '../vnode/vnodes.ts';
 import { WriteBehind } from './write-behind.ts';
-
-/** Most pages of a vnode: page indices are 32-bit. */
-const PAGES_MAX = 0x7fffffff;
 
 /** Where bytes come from: an array, or the bytes of a bank that a physical address lies in. */
 export interface WriteSource {
@@ -196,7 +193,12 @@ export class PageWrites {
     for (let page = 0; page < count; page++) {
       if (this.#new.made(page)) continue;
       pages.setModified(lanes[page] as number);
-      this.#new.copy(page, lanes[page] as number);
+      try {
+        this.#new.copy(page, lanes[page] as number);
+      } catch (error) {
+        for (let lane = 0; lane < count; lane++) pages.release(lanes[lane] as number);
+        throw error;
+      }
     }
     if (VERIFY) faultPoint(this.#thread, 'vpm.write.copied');
     // 4-6.

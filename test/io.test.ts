@@ -226,6 +226,36 @@ describe("users' own vnodes", () => {
   });
 });
 
+describe("what is cut off a user's own vnode", () => {
+  for (const name of ['keeper', 'slowKeeper', 'cutter', 'slowCutter']) {
+    for (const pageSize of [4096, 16_384]) {
+      it(`does not come back with ${name} and pages of ${pageSize} bytes`, () => {
+        const provider = { module: build('page-provider'), export: name };
+        const file = vm.openProvided({ provider, name: `cut ${pageSize}`, mode: 'rw', pageSize });
+        for (const [kept, next] of [
+          [100, 40_000],
+          [0, 40_000],
+          [16_384, 30_000],
+          [20_000, 20_001],
+        ] as const) {
+          file.write(0, new Uint8Array(40_000).fill(65));
+          file.sync();
+          vm.pages.drop(file.vnode, 16);
+          file.truncate(kept);
+          file.truncate(next);
+          const expected = new Uint8Array(next).fill(65, 0, kept);
+          expect(Buffer.compare(file.read(0, 50_000), expected), `${kept} at once`).toBe(0);
+          file.sync();
+          vm.pages.drop(file.vnode, 16);
+          expect(Buffer.compare(file.read(0, 50_000), expected), `${kept} afterwards`).toBe(0);
+        }
+        file.close();
+        nothingLeft();
+      });
+    }
+  }
+});
+
 describe('a memory vnode', () => {
   it("has pages of 16 KiB if it is told, as users' own have", () => {
     const file = vm.openMemory('large', { pageSize: 16_384 });

@@ -110,10 +110,13 @@ async function serveRemote(row: IoRequest): Promise<void> {
     request.lanes.putAt(row, 0, bytes.length);
   } else if (operation === IO_OPERATION.write) {
     // The asker holds the pages and waits; if it ends, the bytes are still those of pages that nobody has given up.
-    const bytes = copyFromFrames(vm.banks, framesOf(row, count), 0, users.below(vnode, start, count));
+    const bytes = copyFromFrames(vm.banks, framesOf(row, count), 0, users.taken(vnode, start, count));
     if (bytes.length > 0) await users.provider(vnode).putPage?.(users.name(vnode), start, bytes);
   } else if (operation === IO_OPERATION.storeSync) {
     await users.provider(vnode).sync?.(users.name(vnode));
+  } else if (operation === IO_OPERATION.storeTruncate) {
+    const size = first * 2 ** 30 + request.count.get(row);
+    for (const step of users.cutSteps(vnode, size)) await step();
   } else {
     fail('EINVAL', 'io.serve', { operation }, 'the remote worker does not know it');
   }

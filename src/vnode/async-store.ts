@@ -39,5 +39,7 @@ export class AsyncStore implements VnodeStore {
 
   truncate(vnode: VnodeIndex, size: number): void {
     if (!this.#writable) fail('ENOTSUP', 'vnodes.truncate', { vnode, size }, 'this kind of vnode has a fixed size');
+    const [first, count] = [Math.floor(size / 2 ** 30), size % 2 ** 30];
+    this.#requests.ask({ role: IO_ROLE.remote, operation: IO_OPERATION.storeTruncate, vnode, first, count });
   }
 }

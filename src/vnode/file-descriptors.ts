@@ -4,7 +4,8 @@
  * PROBLEM     A thread reads and writes back pages of files that it has open, and of files that only others have: when it
  *             needs their frames. A descriptor must belong to the file that the vnode stands for.
  * STRUCTURE   Two sets, each with the ones used last: for reading, and for reading and writing. With each vnode the generation
- *             of its row. What was closed to make room is opened again by its path, and compared by device and inode.
+ *             of its row. What was closed to make room is opened again by its path, and compared by device and inode; when
+ *             it was renamed or unlinked, on Linux by the descriptor of a thread that has it open.
  * INVARIANTS  I1 a descriptor that is handed out has the device and inode of the vnode's row.
  * LOCKING     None: private to the thread. A row cannot be recycled while a page of it is being filled or written.
  * COSTS       Two look-ups in maps; an open and an fstat for what was closed.
@@ -13,14 +14,42 @@
  * REFERENCES  docs/glossary.md: vnode.
  */
 
-import { closeSync } from 'node:fs';
-import { fail } from '../base/errors.ts';
+import { closeSync, readdirSync } from 'node:fs';
+import { fail, type VmError } from '../base/errors.ts';
 import type { BoundTables } from '../layout/region.ts';
 import type { VnodeIndex } from '../page/page-hash.ts';
 import type { Thread } from '../sync/thread.ts';
 import { Descriptors } from './descriptors.ts';
-import { type OpenedFile, type OpenFlags, openRegular, READ_ONLY, READ_WRITE, systemCode } from './file-facts.ts';
+import {
+  factsOf,
+  type OpenedFile,
+  type OpenFlags,
+  openRegular,
+  READ_ONLY,
+  READ_WRITE,
+  systemCode,
+} from './file-facts.ts';
 import { PathHeap } from './path-heap.ts';
+
+/** Where Linux shows the descriptors of all threads of the process. */
+const DESCRIPTORS = '/proc/self/fd';
+
+function descriptorsOfProcess(): number[] {
+  try {
+    return readdirSync(DESCRIPTORS).map(Number);
+  } catch {
+    return [];
+  }
+}
+
+/** Device and inode of an open regular file; null for anything else, also what was closed meanwhile. */
+function identityOf(descriptor: number): Int32Array | null {
+  try {
+    return factsOf(descriptor)?.identity ?? null;
+  } catch {
+    return null;
+  }
+}
 
 /** Descriptors by vnode. A row that stands for another file by now is known by its generation. */
 export class FileDescriptors {
@@ -111,9 +140,35 @@ export class FileDescriptors {
 
   #reopen(vnode: VnodeIndex, flags: OpenFlags): number {
     const path = this.#paths.read(this.#vnode.path.get(vnode) - 1, this.#vnode.pathLength.get(vnode));
-    const file = this.open(path, flags, 'vnodes.reopen');
-    if (file.identity.every((word, lane) => word === this.#vnode.identity.at(vnode, lane))) return file.descriptor;
-    closeSync(file.descriptor);
-    return fail('ESTALE', 'vnodes.reopen', { path }, 'the path names another file by now');
+    try {
+      const file = this.open(path, flags, 'vnodes.reopen');
+      if (this.#isOf(vnode, file.identity)) return file.descriptor;
+      closeSync(file.descriptor);
+      return fail('ESTALE', 'vnodes.reopen', { path }, 'the path names another file by now');
+    } catch (error) {
+      const code = (error as VmError).code;
+      const descriptor = code === 'ENOENT' || code === 'ESTALE' ? this.#reopenMoved(vnode, flags) : -1;
+      if (descriptor < 0) throw error;
+      return descriptor;
+    }
+  }
+
+  /** Opens a file that was renamed or unlinked, by a descriptor that some thread has for it; -1 when there is none. Linux only. */
+  #reopenMoved(vnode: VnodeIndex, flags: OpenFlags): number {
+    for (const number of descriptorsOfProcess()) {
+      if (!this.#isOf(vnode, identityOf(number))) continue;
+      try {
+        const file = this.open(`${DESCRIPTORS}/${number}`, flags, 'vnodes.reopen');
+        if (this.#isOf(vnode, file.identity)) return file.descriptor;
+        closeSync(file.descriptor);
+      } catch {
+        // It was closed meanwhile, or does not permit it: perhaps another one.
+      }
+    }
+    return -1;
+  }
+
+  #isOf(vnode: VnodeIndex, identity: Int32Array | null): boolean {
+    return identity?.every((word, lane) => word === this.#vnode.identity.at(vnode, lane)) ?? false;
   }
 }

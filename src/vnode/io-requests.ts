@@ -62,6 +62,8 @@ export const IO_OPERATION = {
   sync: 5,
   /** Make durable what an asynchronous store took. */
   storeSync: 6,
+  /** Cut an asynchronous store, or lengthen it; `first` is the size in GiB, `count` the bytes beyond. */
+  storeTruncate: 7,
 } as const;
 
 /**

@@ -14,6 +14,11 @@ export interface VnodeProvider {
   getPage(name: string, offset: number, bytes: Uint8Array): void | Promise<void>;
   /** Takes bytes; without it the vnodes are read only. */
   putPage?(name: string, offset: number, bytes: Uint8Array): void | Promise<void>;
+  /**
+   * Cuts a vnode, or lengthens it with zeros: what was cut must not come back when it grows again. Without it `putPage` gets
+   * zeros for every byte that is cut.
+   */
+  truncate?(name: string, size: number): void | Promise<void>;
   /** Makes durable what `putPage` took. */
   sync?(name: string): void | Promise<void>;
 }

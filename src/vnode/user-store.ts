@@ -4,8 +4,9 @@
  * PROBLEM     A user's code brings pages, in whichever thread they are needed, and must not get hold of the frames: it could
  *             keep a view and write into a page of somebody else later.
  * STRUCTURE   The row names the provider (a callback) and, in its path, which of its vnodes it is. A provider that is not
- *             asynchronous runs here; the others in the remote I/O worker. Bytes pass through private memory.
- * INVARIANTS  I1 a provider sees private memory only.
+ *             asynchronous runs here; the others in the remote I/O worker. Bytes pass through private memory. A provider
+ *             that cannot cut gets zeros: here for whole pages, through a write-back for the page that is cut in two.
+ * INVARIANTS  I1 a provider sees private memory only.   I2 bytes that were cut do not come back when the vnode grows again.
  * LOCKING     The pages that are brought or taken are held by the caller.
  * COSTS       The provider's, and a copy.
  * FAILURE     `EIO` with what the provider threw as its cause; `VmError`s as they are. `EINVAL` for a promise of a provider
@@ -24,6 +25,9 @@ import { copyFromFrames, copyToFrames } from './frame-io.ts';
 import { PathHeap } from './path-heap.ts';
 import type { VnodeProvider } from './provider.ts';
 import type { VnodeStore } from './vnode-store.ts';
+
+/** Zeros that a provider gets at a time: whole pages of any size. */
+const CUT_BYTES = 131_072;
 
 /** The store of users' own vnodes. */
 export class UserStore implements VnodeStore {
@@ -72,7 +76,7 @@ export class UserStore implements VnodeStore {
       return;
     }
     const start = index * this.#banks.pageSize;
-    const bytes = copyFromFrames(this.#banks, frames, at, this.below(vnode, start, count));
+    const bytes = copyFromFrames(this.#banks, frames, at, this.taken(vnode, start, count));
     this.#call(vnode, () => provider.putPage?.(this.name(vnode), start, bytes));
   }
 
@@ -82,8 +86,40 @@ export class UserStore implements VnodeStore {
     else this.#call(vnode, () => provider.sync?.(this.name(vnode)));
   }
 
-  truncate(): void {
-    // The size is the vnode's; the provider hears of it with the next pages.
+  /** The provider cuts, or else gets zeros for the pages that go; the caller writes back the page that is cut in two. */
+  truncate(vnode: VnodeIndex, size: number): void {
+    const provider = this.provider(vnode);
+    if (provider.isAsync) this.#elsewhere.truncate(vnode, size);
+    else for (const step of this.cutSteps(vnode, size)) this.#call(vnode, step);
+  }
+
+  keepsCut(vnode: VnodeIndex): boolean {
+    return this.provider(vnode).truncate === undefined;
+  }
+
+  /** What the provider is to do, one after another, when a vnode is cut or lengthened to a size. */
+  *cutSteps(vnode: VnodeIndex, size: number): Generator<() => void | Promise<void>> {
+    const provider = this.provider(vnode);
+    const name = this.name(vnode);
+    if (provider.truncate !== undefined) {
+      yield () => provider.truncate?.(name, size);
+      return;
+    }
+    const pageBytes = this.#banks.pageSize << this.#vnode.pageShift.get(vnode);
+    const end = this.#vnode.sizePeak.get(vnode);
+    for (let at = Math.ceil(size / pageBytes) * pageBytes; at < end; at += CUT_BYTES) {
+      const start = at;
+      yield () => provider.putPage?.(name, start, new Uint8Array(Math.min(CUT_BYTES, end - start)));
+    }
+  }
+
+  /**
+   * Bytes of `count` pages from `start` on that a provider takes: also what is behind the size while the vnode is being cut, so
+   * that it gets zeros for it.
+   */
+  taken(vnode: VnodeIndex, start: number, count: number): number {
+    const end = Math.max(this.#vnode.size.get(vnode), this.keepsCut(vnode) ? this.#vnode.sizePeak.get(vnode) : 0);
+    return Math.max(0, Math.min(count * this.#banks.pageSize, end - start));
   }
 
   /** Bytes of `count` pages from `start` on that lie below the size. */

@@ -184,16 +184,20 @@ export class VnodeSizes {
 
   /** Zeroes the frames of the page in which the vnode ends, from byte `inPage` of the first of them on. */
   #zeroTail(vnode: VnodeIndex, index: number, count: number, inPage: number): void {
+    const keepsCut = this.#store.keepsCut?.(vnode) ?? false;
     try {
       this.#pages.fetch(vnode, index, count, this.#lanes, 0, this.#store, true);
-    } catch {
+    } catch (error) {
+      if (keepsCut) throw error;
       return; // It is not in memory, and cannot be: a later fill zeroes behind the size.
     }
     for (let lane = 0; lane < count; lane++) {
       const frame = this.#lanes[lane] as number;
       this.#zero(frame, lane === 0 ? inPage : 0);
+      if (keepsCut) this.#pages.setModified(frame);
       this.#pages.release(frame);
     }
+    if (keepsCut) this.#pages.writeBack(vnode, index, count, this.#store);
   }
 
   /** Waits until nobody writes pages back who has seen the old size. Errors stay with the pages, which stay modified. */

@@ -17,6 +17,11 @@ export interface VnodeStore extends PageStore {
   /** Cuts or lengthens what lies below the pages. Throws `EIO` and others; nothing is changed then. */
   truncate(vnode: VnodeIndex, size: number): void;
   /**
+   * True when `truncate` leaves bytes behind a cut inside a page: the page is then written back while its end holds zeros, and
+   * the store takes it up to where nothing but zeros lies. Without it nothing is left.
+   */
+  keepsCut?(vnode: VnodeIndex): boolean;
+  /**
    * Reads `length` bytes from `position` on, none behind the size, straight into an array from `at` on; returns how many,
    * fewer when the store has not got all of them. Throws what `fill` throws. Without it every read goes through pages.
    */

@@ -1,11 +1,23 @@
 import { execFileSync } from 'node:child_process';
-import { appendFileSync, readdirSync, renameSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  symlinkSync,
+  truncateSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { endOracle, moreRooms, problemsOf, type TestRooms, testRooms } from '../../test/support/rooms.ts';
 import { matches, pattern, Scratch } from '../../test/support/scratch.ts';
+import { VmError } from '../base/index.ts';
 import { armFault, disarmFault, undoJournal } from '../sync/index.ts';
+import { openFile } from '../vpm/file.ts';
 import { recoverVnodes } from './vnodes.ts';
+import { isFailure } from './write-refusals.ts';
 
 let scratch: Scratch;
 
@@ -20,6 +32,41 @@ function contents(rooms: TestRooms, vnode: number, offset: number, length: numbe
   rooms.mappings.copyOut(vnode, offset, length, target);
   return target;
 }
+
+describe('a file that was renamed or unlinked while it was modified', () => {
+  for (const how of ['renamed', 'unlinked']) {
+    it(`is written back by a thread that never had it open: ${how}`, () => {
+      const rooms = testRooms({ frames: 64 });
+      const other = moreRooms(rooms);
+      const [path, moved] = [scratch.file('a', 0), join(scratch.directory, 'moved')];
+      const file = openFile(rooms, path, { mode: 'rw' });
+      const bytes = pattern(3, 0, 100_000);
+      file.write(0, bytes);
+      if (how === 'renamed') renameSync(path, moved);
+      else unlinkSync(path);
+      const big = openFile(other, scratch.file('big', 1_000_000, 4));
+      expect(matches(big.read(0, 1_000_000), 4, 0)).toBe(true);
+      expect(other.pages.writeBack(file.vnode, 0, Number.POSITIVE_INFINITY, other.vnodes)).toBe(
+        process.platform === 'linux' ? 25 : 0,
+      );
+      expect(rooms.vnodes.errors.count(file.vnode)).toBe(0);
+      file.sync();
+      expect(Buffer.compare(file.read(0, 200_000), bytes)).toBe(0);
+      if (how === 'renamed') expect(Buffer.compare(readFileSync(moved), bytes)).toBe(0);
+      file.close();
+      big.close();
+      other.vnodes.closeAll();
+      endOracle(rooms);
+    });
+  }
+
+  it('is no failure for others where only its opener can write it, and one when nobody can', () => {
+    const moved = new VmError('ENOENT', 'moved');
+    expect([isFailure(moved, true), isFailure(moved, false)]).toEqual([false, true]);
+    expect([isFailure(new VmError('EIO', 'bad'), true), isFailure(new Error('bad'), true)]).toEqual([true, true]);
+    expect(isFailure(new VmError('EBUSY', 'ahead'), false)).toBe(false);
+  });
+});
 
 describe('opening', () => {
   it('comes to one vnode by every path to a file, and recycles rows that nobody has open', () => {

@@ -23,7 +23,7 @@
 import { closeSync } from 'node:fs';
 import { resolve } from 'node:path';
 import type { CheckReport } from '../base/check.ts';
-import { fail, failMisuse, type VmError } from '../base/errors.ts';
+import { fail, failMisuse } from '../base/errors.ts';
 import type { BoundTables } from '../layout/region.ts';
 import type { VnodeIndex } from '../page/page-hash.ts';
 import type { Pages } from '../page/pages.ts';
@@ -41,6 +41,7 @@ import { VnodeSizes } from './vnode-sizes.ts';
 import type { VnodeLook, VnodeStore } from './vnode-store.ts';
 import { VnodeTable } from './vnode-table.ts';
 import { modifyAgain, WriteErrors } from './write-errors.ts';
+import { isFailure } from './write-refusals.ts';
 
 /** Most pages of a vnode: page indices are 32-bit. */
 export const PAGES_MAX = 0x7fffffff;
@@ -54,9 +55,6 @@ export interface VnodeStat {
   /** Bytes of a page: all openers see the same. */
   readonly pageSize: number;
 }
-
-/** Refusals that are no failures: this thread cannot wait for the store, or the page is ahead of its log. */
-const UNTOLD: readonly string[] = ['EWOULDBLOCK', 'EBUSY'];
 
 /** How often a thread has a vnode open. */
 interface Opens {
@@ -202,8 +200,7 @@ export class Vnodes implements VnodeStore {
   close(vnode: VnodeIndex, writable = false): void {
     const opens = this.#requireOpen(vnode, 'vnodes.close');
     if (writable && opens.writers === 0) fail('EINVAL', 'vnodes.close', { vnode }, 'it is not open for writing here');
-    let failure: unknown;
-    if (writable && opens.writers === 1) failure = this.#flush(vnode);
+    const failure = writable && opens.writers === 1 ? this.#flush(vnode) : undefined;
     if (writable) opens.writers--;
     if (--opens.all > 0) {
       if (writable && opens.writers === 0) this.#table.setWriter(vnode, false);
@@ -342,9 +339,9 @@ export class Vnodes implements VnodeStore {
     try {
       this.#store(vnode).write(vnode, index, frames, at, count);
     } catch (error) {
-      // Pages that have nowhere to go, or whom this thread cannot wait for, are no failure that a sync could tell of.
-      const isNone = this.#vnode.kind.get(vnode) === VNODE_KIND.memory || UNTOLD.includes((error as VmError).code);
-      if (!isNone) this.errors.note(vnode, error);
+      const isOthers = !this.#opens.has(vnode) && this.#table.isOpen(vnode);
+      if (this.#vnode.kind.get(vnode) !== VNODE_KIND.memory && isFailure(error, isOthers))
+        this.errors.note(vnode, error);
       throw error;
     }
   }
@@ -355,6 +352,10 @@ export class Vnodes implements VnodeStore {
 
   truncate(vnode: VnodeIndex, size: number): void {
     this.#store(vnode).truncate(vnode, size);
+  }
+
+  keepsCut(vnode: VnodeIndex): boolean {
+    return this.#store(vnode).keepsCut?.(vnode) ?? false;
   }
 
   allocate(vnode: VnodeIndex, from: number, end: number): void {

@@ -22,6 +22,45 @@ export const plain: VnodeProvider = {
   },
 };
 
+/** Takes whole pages and cannot cut. */
+export const keeper: VnodeProvider = {
+  size: () => 0,
+  getPage(name, offset, bytes) {
+    bytes.set(bytesOf(name).subarray(offset, offset + bytes.length));
+  },
+  putPage(name, offset, bytes) {
+    bytesOf(name).set(bytes, offset);
+  },
+};
+
+/** The same in the I/O worker. */
+export const slowKeeper: VnodeProvider = {
+  ...keeper,
+  isAsync: true,
+  async putPage(name, offset, bytes) {
+    await new Promise((resolve) => setTimeout(resolve, 1));
+    bytesOf(name).set(bytes, offset);
+  },
+};
+
+/** Cuts, and counts on being told. */
+export const cutter: VnodeProvider = {
+  ...keeper,
+  truncate(name, size) {
+    bytesOf(name).fill(0, size);
+  },
+};
+
+/** The same in the I/O worker. */
+export const slowCutter: VnodeProvider = {
+  ...cutter,
+  isAsync: true,
+  async truncate(name, size) {
+    await new Promise((resolve) => setTimeout(resolve, 1));
+    bytesOf(name).fill(0, size);
+  },
+};
+
 /** Served by the I/O worker. */
 export const slow: VnodeProvider = {
   isAsync: true,

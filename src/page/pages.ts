@@ -74,6 +74,7 @@ export class Pages implements FrameReclaimer {
   readonly #frames: Frames;
   readonly #page: BoundTables['page'];
   #pinners: (frame: FrameIndex) => readonly SlotIndex[] = () => [];
+  #beforeWriteBack: (vnode: VnodeIndex, first: number, count: number) => void = () => undefined;
   readonly #replacement: Replacement;
   readonly #dirty: DirtyPages;
   readonly #cache: CacheList;
@@ -238,6 +239,7 @@ export class Pages implements FrameReclaimer {
    * when all have been tried; what the store did not take stays modified.
    */
   writeBack(vnode: VnodeIndex, first: number, count: number, store: PageStore): number {
+    this.#beforeWriteBack(vnode, first, count);
     return this.#writer.range(vnode, first, count, store);
   }
 
@@ -318,6 +320,14 @@ export class Pages implements FrameReclaimer {
   /** Who says, for messages, which slots have pinned a page whose lock belongs to no thread. */
   setPinners(pinners: (frame: FrameIndex) => readonly SlotIndex[]): void {
     this.#pinners = pinners;
+  }
+
+  /**
+   * Who marks the pages of a vnode as modified, before a range is written back, into which bytes may be stored at any time
+   * without anybody saying so: those that are pinned for writing.
+   */
+  setBeforeWriteBack(marks: (vnode: VnodeIndex, first: number, count: number) => void): void {
+    this.#beforeWriteBack = marks;
   }
 
   relocate(frame: FrameIndex, use: number): boolean {

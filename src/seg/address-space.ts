@@ -18,7 +18,7 @@
  */
 
 import { fail, failMisuse, isPowerOfTwo, rejectUnknownOptions, requireInteger } from '../base/index.ts';
-import type { RwLock } from '../sync/index.ts';
+import { isOwner, type RwLock } from '../sync/index.ts';
 import type { Arena } from '../vmem/index.ts';
 import { type RemapOptions, remapDevice } from './device-remap.ts';
 import { type MapOptions, type MapPlan, planMap } from './map-options.ts';
@@ -261,16 +261,21 @@ export class AddressSpace {
     const { core, spaces } = this.parts;
     const { slots, thread } = core;
     this.changes.begin('as.destroy', 0, Number.MAX_SAFE_INTEGER, timeoutMs);
+    const failure = this.advice.writeLast(0, Number.MAX_SAFE_INTEGER);
     core.lock.enter();
     thread.journal.set(core.spaces.state, this.space, SPACE_STATE.unsettled);
     thread.journal.set(slots.unsettled, thread.slot, this.space + 1);
     core.lock.exit();
     this.changes.end();
     spaces.takeApart(this.space);
+    if (failure !== undefined) throw failure;
   }
 
   /** Moves what private mappings have reserved to another owner. Throws `EBUSY` when segments are charged together with others. */
   changeOwner(owner: number): void {
+    const { region } = this.parts.core.thread;
+    requireInteger('as.changeOwner', 'owner', owner, 0, region.tables.owner.rowCount - 1);
+    if (!isOwner(region, owner)) fail('ENOENT', 'as.changeOwner', { owner }, 'there is no such owner');
     this.changes.begin('as.changeOwner', 0, 0, 0);
     try {
       this.changes.changeOwner(owner);
@@ -334,13 +339,16 @@ export class AddressSpace {
   private cut(call: string, arena: Arena, start: number, end: number, timeoutMs: number): void {
     const told: UserPart[] = [];
     this.changes.begin(call, start, end, timeoutMs);
+    let failure: unknown;
     try {
+      failure = this.advice.writeLast(start, end);
       this.changes.cutRange(arena, start, end, told);
     } finally {
       this.changes.end();
     }
     this.changes.finish();
     this.parts.drivers.tell(told);
+    if (failure !== undefined) throw failure;
   }
 
   /** Where a new segment lies; its room is taken. */
@@ -367,6 +375,7 @@ export class AddressSpace {
   private pageRange(call: string, address: number, size: number): [number, number] {
     const { pageSize } = this.parts.core;
     this.requireRange(call, address, size);
+    if (size === 0) failMisuse(call, { address, size }, 'a range has at least a byte');
     if (address % pageSize !== 0) failMisuse(call, { address, pageSize }, 'the address is a multiple of the page size');
     return [address, Math.ceil((address + size) / pageSize) * pageSize];
   }

@@ -83,6 +83,9 @@ const KNOWN: readonly (keyof MapOptions)[] = [
   'timeoutMs',
 ];
 
+/** Most pages of a mapping: they are counted with 31 bits. */
+const MAP_PAGES_MAX = 2 ** 30;
+
 const SOURCES = ['file', 'memory', 'cookie', 'deviceMap', 'physical', 'driver'] as const;
 
 /** Checked options. */
@@ -127,6 +130,10 @@ export function planMap(options: MapOptions, pageSize: number): MapPlan {
     ['size', sizeCode === 0 ? 0 : size, large],
   ] as const) {
     if (value % unit !== 0) failMisuse(call, { [name]: value }, `${name} must be a multiple of ${unit}`);
+  }
+  const pages = size / pageSize;
+  if (pages > MAP_PAGES_MAX) {
+    failMisuse(call, { size, pageSize }, `a mapping has up to ${MAP_PAGES_MAX} pages`);
   }
   const protection = options.protection ?? 'write';
   const isFile = options.file !== undefined;

@@ -189,6 +189,59 @@ export class ShadowLists implements CacheDriver {
     if (freed) this.anon.reap();
   }
 
+  /** A list of the cache is pinned for writing: from here on its pages are marked as modified in the end. */
+  setWritten(shadow: number): void {
+    const { core } = this;
+    const { shadows } = core;
+    const list = shadow % shadows.rowCount;
+    if (shadows.write.get(list) !== 0) return;
+    core.lock.enter();
+    core.thread.journal.set(shadows.write, list, 1);
+    core.lock.exit();
+  }
+
+  /** Marks pages as modified that are locked by a list of the caller's, or that the caller has pinned. */
+  markFrames(frames: readonly FrameIndex[]): void {
+    for (const frame of frames) if (frame >= 0) this.dirty.mark(frame);
+  }
+
+  /** Marks the pages in `[first, end)` of a vnode as modified that lists lock for writing and `isChosen` takes. */
+  markWritten(vnode: number, first: number, end: number, isChosen: (shadow: number) => boolean): void {
+    const { shadows, shadowPool } = this.core;
+    for (let list = 0; list < shadowPool.walkEnd; list++) {
+      if (shadows.state.get(list) === SHADOW_STATE.free || shadows.vnode.get(list) !== vnode + 1) continue;
+      if (shadows.write.get(list) === 0 || shadows.first.get(list) >= end) continue;
+      const number = this.numberOf(list);
+      if (isChosen(number)) this.markList(list, number, first, end);
+    }
+  }
+
+  /** Marks what lists of the cache lock for writing: after the death of a thread that may have stored through them. */
+  markAllCached(): void {
+    const { shadows, shadowPool } = this.core;
+    for (let list = 0; list < shadowPool.walkEnd; list++) {
+      if (shadows.state.get(list) !== SHADOW_STATE.cached || shadows.write.get(list) === 0) continue;
+      this.markList(list, this.numberOf(list), 0, Number.POSITIVE_INFINITY);
+    }
+  }
+
+  /** Page by page under the lock, under which a page that a list counts stays locked. */
+  private markList(list: ShadowIndex, number: number, from: number, to: number): void {
+    const { core } = this;
+    const { shadows } = core;
+    for (let done = Math.max(0, from - shadows.first.get(list)); ; done++) {
+      core.lock.enter();
+      const page = shadows.first.get(list) + done;
+      const isLocked = this.numberOf(list) === number && done < shadows.locked.get(list) && page < to;
+      const map = shadows.map.get(list) - 1;
+      const vnode = shadows.vnode.get(list) - 1;
+      const frame = !isLocked || (map < 0 && vnode < 0) ? -1 : this.frameAt(map, vnode, page);
+      if (frame >= 0) this.dirty.mark(frame);
+      core.lock.exit();
+      if (!isLocked) return;
+    }
+  }
+
   reclaim(_owner: CacheOwner, _address: number, _length: number, shadow: number): boolean {
     const { shadows } = this.core;
     const list = shadow % shadows.rowCount;

@@ -92,6 +92,43 @@ export class SpaceAdvice {
     }
   }
 
+  /**
+   * Before a range is unmapped, which the caller holds exclusively: writes back what no open file would write when it is closed.
+   * Returns what went wrong; the pages stay modified then.
+   */
+  writeLast(start: number, end: number): unknown {
+    const { core, rooms, segments } = this.parts;
+    const rows = core.segments;
+    let failure: unknown;
+    for (let segment = segments.tree.firstIn(this.space, start, end); segment >= 0; ) {
+      const base = rows.base.get(segment);
+      const from = Math.max(start, base);
+      const until = Math.min(end, base + rows.size.get(segment));
+      const vnode = (rows.flags.get(segment) & SEGMENT_FLAG.shared) === 0 ? -1 : rows.vnode.get(segment) - 1;
+      if (vnode >= 0 && rooms.pages.modifiedOf(vnode) > 0 && !this.hasWriter(vnode)) {
+        try {
+          rooms.pages.writeBack(vnode, segments.backingAt(segment, from), core.pagesOf(until - from), rooms.vnodes);
+        } catch (error) {
+          failure ??= error;
+        }
+      }
+      segment = segments.tree.firstIn(this.space, base + rows.size.get(segment), end);
+    }
+    return failure;
+  }
+
+  /** True when a thread has the file open for writing. */
+  private hasWriter(vnode: number): boolean {
+    const { core } = this.parts;
+    const { writers } = core.thread.region.tables.vnode;
+    const ours = core.lockSlot >>> 5;
+    for (let lane = 0; lane < core.thread.region.geometry.slotLanes; lane++) {
+      const bits = writers.at(vnode, lane);
+      if ((lane === ours ? bits & ~(1 << (core.lockSlot & 31)) : bits) !== 0) return true;
+    }
+    return false;
+  }
+
   private free(start: number, end: number): void {
     const { core, anon, shadows, sections } = this.parts;
     const rows = core.segments;

@@ -13,6 +13,7 @@
  * INVARIANTS  I1 a page of a private mapping is pinned only when no other map sees it, and a fork copies it at once: what a pin
  *                shows is what the space has.
  *             I2 every list that is locked is the cache's or names its slot.
+ *             I3 what is pinned for writing is modified when it is pinned, at each write-back meanwhile, when it is released.
  * LOCKING     The space shared while pages are locked; none when the cache's functions run.
  * COSTS       A hit: the cache's, and a look-up for each page to say where it is.
  * FAILURE     `EFAULT`, `EDQUOT`, `ENOMEM`, `EINVAL` for a pin that was released; nothing stays locked then.
@@ -133,6 +134,8 @@ export class SpacePins {
   private readonly shadows: ShadowLists;
   private readonly rooms: PinRooms;
   private readonly charge: LockedCharge;
+  /** The pages of the pin that is being made into which bytes may be stored through it. */
+  private written: FrameIndex[] = [];
 
   constructor(
     core: SpaceCore,
@@ -163,7 +166,9 @@ export class SpacePins {
     this.charge.take(pages);
     const parts: PinPart[] = [];
     const frames: FrameIndex[] = [];
+    const written: FrameIndex[] = [];
     let row = -1;
+    this.written = written;
     try {
       row = this.note(start, end);
       for (let at = start; at < end; ) at = this.pinPart(at, end, write, parts, frames);
@@ -171,8 +176,14 @@ export class SpacePins {
       this.giveBack(parts, row, pages);
       throw error;
     }
+    // A hit of the cache comes without the faults that would have said so.
+    this.shadows.markFrames(written);
     const pieces = this.piecesOf(frames, address, length);
-    return new SpacePin(this.rooms.banks, pieces, () => this.giveBack(parts, row, pages));
+    return new SpacePin(this.rooms.banks, pieces, () => {
+      // Also what was written back while it was pinned may differ from its store again.
+      this.shadows.markFrames(written);
+      this.giveBack(parts, row, pages);
+    });
   }
 
   /** Writes down that this slot pins a range: from here on it is not unmapped. */
@@ -234,6 +245,7 @@ export class SpacePins {
     const hit = rooms.pagelock.lookup(owner, key.first, key.bytes, key.flags);
     if (hit >= 0) {
       try {
+        if (write) shadows.setWritten(rooms.pagelock.shadowOf(hit));
         this.addFrames(request, map, frames);
       } catch (error) {
         this.release(hit, key);
@@ -249,7 +261,7 @@ export class SpacePins {
       for (let page = 0; page < pages; page++) this.lockOne(list, request, page);
       this.addFrames(request, map, frames);
       if (VERIFY) faultPoint(core.thread, 'seg.pin.locked');
-      return this.offer(list, key, this.isWritable(segment, write));
+      return this.offer(list, key, write || (core.segments.protection.get(segment) & 2) !== 0);
     } catch (error) {
       shadows.unlock(list);
       throw error;
@@ -296,15 +308,11 @@ export class SpacePins {
   private lockOne(list: ShadowIndex, { start, write }: PartRequest, page: number): void {
     const { access, shadows, rooms, core } = this;
     const frame = access.lockPage(start + page * core.pageSize, write);
-    if (frame < 0) {
-      shadows.lockNext(list, -1);
-      return;
-    }
     try {
-      if (write) rooms.pages.setModified(frame);
-      shadows.lockNext(list, frame);
+      if (write && frame >= 0) rooms.pages.setModified(frame);
+      shadows.lockNext(list, Math.max(frame, -1));
     } finally {
-      rooms.pages.release(frame);
+      if (frame >= 0) rooms.pages.release(frame);
     }
   }
 
@@ -335,7 +343,9 @@ export class SpacePins {
     const { core, shadows } = this;
     const vnode = map >= 0 ? -1 : this.vnodeOf(segment);
     if (map >= 0 || vnode >= 0) {
+      const from = frames.length;
       shadows.framesOf(map, vnode, this.firstPage(segment, start), (end - start) / core.pageSize, frames);
+      for (let page = from; write && page < frames.length; page++) this.written.push(frames[page] as FrameIndex);
       return;
     }
     for (let at = start; at < end; at += core.pageSize) frames.push(-1 - this.access.lockPage(at, write));
@@ -423,10 +433,6 @@ export class SpacePins {
     if (this.mapOf(segment) >= 0) return core.mapPageOf(segment, address);
     const pages = Math.floor((address - segments.base.get(segment)) / pageSize);
     return this.vnodeOf(segment) >= 0 ? segments.backing.get(segment) + pages : pages;
-  }
-
-  private isWritable(segment: SegmentIndex, write: boolean): boolean {
-    return write || (this.core.segments.protection.get(segment) & 2) !== 0;
   }
 
   private requireAccess({ segment, start, write }: PartRequest): void {

@@ -137,6 +137,7 @@ export class Spaces {
     rooms.pmem.setUnload(() => this.unloadDevices());
     rooms.pmem.setPinners((cookie) => this.pinnersOfCookie(cookie));
     pages.setPinners((frame) => this.pinnersOf(frame));
+    pages.setBeforeWriteBack((vnode, first, count) => this.markPinned(vnode, first, count));
   }
 
   /** A new, empty space, which every thread can open by its `id`. It stays until `destroy`. */
@@ -256,8 +257,12 @@ export class Spaces {
     anon.recover(dead);
     segments.finishClear(dead);
     shadows.recover(dead, (shadow) => pagelock.hasShadow(shadow));
+    let marked = false;
     for (let row = 0; row < pinPool.walkEnd; row++) {
       if (pins.space.get(row) === 0 || pins.slot.get(row) !== dead) continue;
+      // What it has stored through ranges of the cache is nobody's to mark any more.
+      if (!marked) shadows.markAllCached();
+      marked = true;
       core.lock.enter();
       thread.journal.set(pins.space, row, 0);
       pinPool.give(row);
@@ -345,6 +350,18 @@ export class Spaces {
       lock.exitShared();
     }
     return found;
+  }
+
+  /** Bytes may be stored at any time into what is pinned for writing: it is modified whenever it is written back. */
+  private markPinned(vnode: number, first: number, count: number): void {
+    const { core, shadows, pagelock } = this.parts;
+    if (core.pinPool.used === 0) return;
+    shadows.markWritten(
+      vnode,
+      first,
+      first + count,
+      (shadow) => pagelock.slotsOf(shadow).length > 0 || !pagelock.hasShadow(shadow),
+    );
   }
 
   /** A cookie is being freed: takes the translations of all device mappings away. */

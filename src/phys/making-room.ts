@@ -1,10 +1,16 @@
 /**
  * Making room at once: what a request does when what is in its way can neither be given up nor moved.
  *
- * A modified page cannot be given up, and it can be moved only to a free frame. Clean pages leave for that, wherever they are; only
- * when there are too few of them are modified ones written back, about as many as the request has frames.
- *
- * Nothing happens for a thread that holds a lock, which the stores of pages may need, nor for what is asked for meanwhile.
+ * PROBLEM     A modified page cannot be given up, and it can be moved only to a free frame. A request that may not wait would
+ *             fail although most of memory holds pages that can be had again.
+ * STRUCTURE   within(action): moves that find no frame free evict some clean pages first (evictSome)
+ *             attempt(): take -> write back (clean) -> take, at most CLEANINGS_MAX times
+ * INVARIANTS  I1 nothing is made for what is asked for while room is made: no recursion.
+ * LOCKING     None of its own; does nothing for a thread that holds a lock, because stores of pages may need any.
+ * COSTS       Evicting and writing back about as many pages as the request has frames, and SPARE_FRAMES.
+ * FAILURE     null or false when it does not help; pages that could not be written stay modified.
+ * REJECTED    Writing all modified pages back: one request would pay for everybody's writes.
+ * REFERENCES  frames.ts and page-lists.ts, which ask; system/page-room.ts, which answers.
  */
 
 import type { Thread } from '../sync/thread.ts';

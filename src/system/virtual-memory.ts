@@ -1,10 +1,9 @@
 /**
  * The system as one thread sees it: all rooms over one region.
  *
- * PROBLEM     A thread needs one object that knows the region, its slot and every room, and that other threads can be
- *             brought to.
- * STRUCTURE   boot -> VirtualMemory of the booting thread -> handle() -> attach(handle) in any other thread. Rooms are
- *             constructed in the order of their dependence; each brings a recoverer for slots that died.
+ * PROBLEM     A thread needs one object that knows the region, its slot and every room, and that others can be brought to.
+ * STRUCTURE   boot -> VirtualMemory of the booting thread -> handle() -> attach(handle) in any other thread. Rooms are made
+ *             in the order of their dependence; each brings a recoverer.
  * INVARIANTS  I1 one object per attachment, and it is used by its own thread only.  I2 after `detach` nothing works.
  * LOCKING     None of its own.
  * COSTS       Attaching claims a slot and makes a few hundred views: about a millisecond.

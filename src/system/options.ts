@@ -84,7 +84,7 @@ export interface BootOptions {
   readonly dirtyLimit?: number | string;
   /** Limits of the default owner. Default: none. */
   readonly limits?: OwnerLimits;
-  /** Requests that can wait for space in arenas at a time. Default 1024. */
+  /** Requests that can wait for space in arenas at a time. Default 512. */
   readonly spaceWaiters?: number;
   /** Operations that recordings of arenas can hold between two drains, all four together: 64 bytes each. Default 8192. */
   readonly recordEntries?: number;
@@ -242,7 +242,7 @@ export function planBoot(options: BootOptions): BootPlan {
     vnodeBuckets: ceilPowerOfTwo(vnodes),
     pathBytes,
     quantumCaches: integer('quantumCaches', 256, 1, 4096),
-    spaceWaiters: integer('spaceWaiters', 1024, 1, 65536),
+    spaceWaiters: integer('spaceWaiters', 512, 1, 65536),
     recordings: RECORDINGS,
     recordEntries: integer('recordEntries', 8192, 64, 2 ** 24),
     frameWaiters: 4 * slots,

@@ -40,7 +40,7 @@ describe('owners of a system', () => {
     const vm = boot({ memory: '4 MiB', services: 'manual', slots: 4, owners: 2 });
     expect(() => vm.chargeTo('web')).toThrow(/ENOENT: chargeTo\(owner="web"\): no such owner/);
     for (const number of [1, -1, 0.5, 99]) expect(() => vm.chargeTo(number)).toThrow(/EINVAL: chargeTo/);
-    expect(() => vm.createOwner('a', { frames: 1 } as never)).toThrow(/EINVAL: createOwner/);
+    expect(() => vm.createOwner('a', { pages: 1 } as never)).toThrow(/EINVAL: createOwner/);
     expect(() => vm.createOwner('default')).toThrow(/EEXIST/);
     expect(vm.createOwner('a')).toBe(1);
     expect(() => vm.createOwner('b')).toThrow(/ENOMEM: createOwner.*`owners`/);

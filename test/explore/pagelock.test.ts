@@ -57,8 +57,8 @@ describe('seeded bugs in the pagelock cache', () => {
   it('finds a purge that looks at pins before it has the bucket', () => {
     const make = seeded(
       'range-cache.ts',
-      '      core.lockBucket(bucket);\n      if (entries.active.get(entry) === 0) core.unlink(entry, UNLIST.normal);\n      else {\n        thread.journal.set(',
-      '      const idle = entries.active.get(entry) === 0;\n      core.lockBucket(bucket);\n      if (idle) core.unlink(entry, UNLIST.normal);\n      else {\n        thread.journal.set(',
+      '    core.lockBucket(bucket);\n    const idle = entries.active.get(entry) === 0;\n',
+      '    const idle = entries.active.get(entry) === 0;\n    core.lockBucket(bucket);\n',
     );
     expose('pins looked at too early', make(['lr', 'p']), { preemptions: 2 }, /I5/);
   });

@@ -177,7 +177,7 @@ describe('seeded bugs in the page cache', () => {
   });
 
   it('finds a recovery that leaves a page clean into which the dead may have stored', () => {
-    const find = '    if (this.#link.previous.get(frame) !== PAGE_UNLINKED.plain) this.mark(frame);\n';
+    const find = '    if (this.#link.previous.get(head) !== PAGE_UNLINKED.plain) this.mark(head);\n';
     const make = seeded('src/page/dirty-pages.ts', find, '');
     const bounds = { deaths: 1, preemptions: 3 };
     expose('stored and clean', make({ programs: ['00', 's'], mortal: [0] }), bounds, /clean with|lost|I1/);

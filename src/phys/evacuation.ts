@@ -47,12 +47,9 @@ const PIECE_FRAMES = 32;
 export class Evacuation {
   readonly #core: FrameCore;
   readonly #counters: Float64Array;
-  readonly #evict: () => boolean;
   readonly #reclaimers: (FrameReclaimer | null)[] = new Array(USE_MASK + 1).fill(null);
 
-  /** `evict` frees frames that what is in the way can move to, if there are none; true when it did. */
-  constructor(core: FrameCore, evict: () => boolean = () => false) {
-    this.#evict = evict;
+  constructor(core: FrameCore) {
     const { counters } = core.thread.region.tables.pageListSlot;
     const first = core.thread.slot * counters.stride;
     this.#core = core;
@@ -127,10 +124,6 @@ export class Evacuation {
     }
     if (mayReclaim && reclaimer.reclaim(frame, use)) {
       this.#tally(FRAME_COUNTER.reclaimed, 1);
-      return true;
-    }
-    if (mayReclaim && reclaimer.relocate !== undefined && this.#evict() && reclaimer.relocate(frame, use)) {
-      this.#tally(FRAME_COUNTER.moved, 1);
       return true;
     }
     this.#tally(FRAME_COUNTER.pinned, 1);

@@ -36,7 +36,6 @@ import { type FrameCounter, frameStatistics } from './frame-counters.ts';
 import { FRAME_USE } from './frame-uses.ts';
 import { type FrameDemand, type FrameWaitOptions, waitForFrames, waitForFramesAsync } from './frame-waiting.ts';
 import { ListHand } from './list-hand.ts';
-import { MakingRoom } from './making-room.ts';
 import { type MemoryListener, type RemovalOptions, removeMemory } from './memory-removal.ts';
 import type { PhysSegmentOptions } from './phys-segments.ts';
 import { ANYWHERE, RunHand, type RunPlace } from './run-hand.ts';
@@ -60,8 +59,6 @@ export class Frames {
   readonly evacuation: Evacuation;
   /** Free frames that slots keep for themselves. */
   readonly caches: SlotCaches;
-  /** What a request does when pages are in its way. */
-  readonly room: MakingRoom;
   readonly #thread: Thread;
   readonly #mutex: Mutex;
   readonly #runs: RunHand;
@@ -74,10 +71,9 @@ export class Frames {
     this.#thread = thread;
     this.core = new FrameCore(thread);
     this.watermarks = new Watermarks(thread);
-    this.evacuation = new Evacuation(this.core, () => this.room.evictSome(this.reserve));
+    this.evacuation = new Evacuation(this.core);
     this.#mutex = this.core.mutex;
     this.caches = new SlotCaches(this.core, this.watermarks, this.evacuation);
-    this.room = new MakingRoom(this.core, this.caches);
     this.#runs = new RunHand(this.core, this.evacuation);
   }
 
@@ -229,9 +225,7 @@ export class Frames {
    */
   tryTakeAdjacent(use: number, count: number, mayAsk: boolean): FrameIndex {
     if (count > this.#thread.region.geometry.bankFrames) return -1;
-    const first = mayAsk
-      ? this.tryTakeRun(count, ANYWHERE, false)
-      : takeFreeRun(this.core, this.#runs, count, this.reserve);
+    const first = mayAsk ? this.tryTakeRun(count) : takeFreeRun(this.core, this.#runs, count, this.reserve);
     if (first >= 0) singleOut(this.core, this.#runs, first, count, use);
     if (!mayAsk) this.watermarks.kickIfLow();
     return first;
@@ -282,16 +276,16 @@ export class Frames {
 
   /**
    * First frame of a run of `count` adjacent frames of one bank, in its place, or -1. Where no run is free, what is in the way is moved or
-   * given up; if that is not enough, and with `mayWrite`, modified pages are written back. Until `settle` or `settleInSection` is called, the run goes back when this thread dies: call it once, or in
+   * given up. Until `settle` or `settleInSection` is called, the run goes back when this thread dies: call it once, or in
    * the critical section in which, the run is written down elsewhere.
    */
-  tryTakeRun(count: number, place: RunPlace = ANYWHERE, mayWrite = true): FrameIndex {
+  tryTakeRun(count: number, place: RunPlace = ANYWHERE): FrameIndex {
     this.#requireCount(count);
     const { bankFrames } = this.#thread.region.geometry;
     if (count > bankFrames || (place.boundary !== 0 && count > place.boundary)) return -1;
     this.#runs.settleOther();
     const take = () => this.#takeRun(count, false, place);
-    const first = take() ?? (this.press() ? take() : null) ?? this.room.attempt(count, take, mayWrite) ?? -1;
+    const first = take() ?? (this.press() ? take() : null) ?? -1;
     this.watermarks.kickIfLow();
     return first;
   }
@@ -413,7 +407,7 @@ export class Frames {
       values: { count },
       possible: () => this.#onlineFrames() - this.reserve >= count && this.#longestStretch() >= count,
       attempt: (waiter) => this.#takeRun(count, waiter),
-      press: () => this.#pressAndKick() || this.room.clean(count),
+      press: () => this.#pressAndKick(),
     };
   }
 

@@ -7,7 +7,7 @@
  *             follow the pattern and is 0 when one does not:
  *
  *               |read|read|read|......ahead......|        a miss brings the request and the window in one call
- *               |read|....|read|....|read|.......|        strides up to 4 pages count as reading in order
+ *               |read|....|read|....|read|.......|        strides up to 16 pages count as reading in order
  *
  *             A run without gaps is a scan once it is longer than 32 pages, two long reads, or an eighth of the memory: what is
  *             then missing is read past the pages, see direct-reads.ts. The second scan of a vnode, whoever makes it, leaves
@@ -31,8 +31,8 @@ const AHEAD_PAGES_MAX = 31;
 /** Pages ahead when a pattern begins. */
 const AHEAD_PAGES_FIRST = 4;
 
-/** Longest stride that counts, in pages: what lies between comes along, so that longer ones would fill the memory with it. */
-const STRIDE_PAGES_MAX = 4;
+/** Longest stride that counts, in pages. */
+const STRIDE_PAGES_MAX = 16;
 
 /** A run longer than so many pages, or than such a part of the memory, is a scan. */
 const SCAN_PAGES = 32;

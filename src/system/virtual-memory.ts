@@ -350,6 +350,7 @@ export class VirtualMemory {
     const { slot } = this;
     const pins = this.spaces.pinsHeld() || this.pagelock.pinsHeld();
     if (pins !== 0) fail('EBUSY', 'detach', { slot, pins }, 'a thread releases its pins before it detaches');
+    this.mappings.close();
     const { pages, exclusivePages } = this.pages.holds;
     if (pages === 0 && exclusivePages === 0) return;
     const frames = this.pages.holds.held(8).join(' ');
@@ -373,7 +374,6 @@ export class VirtualMemory {
     }
     let failure: unknown;
     if (poisonReason(this.region) === null) {
-      this.mappings.close();
       this.spaces.releaseCursors();
       this.#requireNothingHeld();
       this.arenas.leave();

@@ -50,17 +50,11 @@ import {
 } from '../sync/index.ts';
 import { type Arena, type ArenaOptions, Arenas } from '../vmem/index.ts';
 import {
-  AsyncStore,
-  HookedPages,
   IoRequests,
-  MemoryStore,
   type OpenOptions,
   type ProviderOptions,
-  RemoteStore,
   recoverIo,
   recoverVnodes,
-  UserStore,
-  VNODE_KIND,
   Vnodes,
 } from '../vnode/index.ts';
 import {
@@ -83,6 +77,7 @@ import { Pagedaemon, recoverPagedaemon } from './pagedaemon.ts';
 import type { WatchRequest } from './service-messages.ts';
 import { readSystem, type SystemStatistics } from './system-statistics.ts';
 import { keepPort } from './watch.ts';
+import { registerReclaimers, setStores } from './wiring.ts';
 
 /** Where this thread sends ports for the monitor: the monitor itself, or this thread's own watched port. */
 export interface MonitorLink {
@@ -142,14 +137,14 @@ export class VirtualMemory {
     this.deviceMaps = new DeviceMaps(this.thread);
     this.vnodes = new Vnodes(this.thread, this.pages, banks);
     this.io = new IoRequests(this.thread);
-    this.#setStores();
+    setStores(this);
     this.mappings = new PageMappings(this.thread, banks, this.pages, this.vnodes);
     this.cachedMappings = new CachedMappings(this.thread, banks, this.frames, this.pages.holds, this.vnodes);
     this.pagelock = new PagelockCache(this.thread, this.callbacks, frameGauges(this.frames));
     this.spaces = new Spaces(this);
     registerHeap(this.callbacks, this.frames, banks.pageSize);
     this.pagedaemon = new Pagedaemon(this.thread, this.frames, this.pages, this.vnodes);
-    this.#registerReclaimers();
+    registerReclaimers(this);
     this.pageLists.setPressure(new ListPressure(this.frames, this.pages, this.vnodes, this.pmem.pressure()));
     this.recoverers = [
       recoverIo,
@@ -398,15 +393,6 @@ export class VirtualMemory {
     this.detach();
   }
 
-  /** Brings the stores of the kinds of vnodes that are no files. */
-  #setStores(): void {
-    const { banks, thread, callbacks, io } = this;
-    this.vnodes.setHooks(new HookedPages(thread, callbacks));
-    this.vnodes.setStore(VNODE_KIND.memory, new MemoryStore(banks));
-    this.vnodes.setStore(VNODE_KIND.remote, new RemoteStore(thread, io));
-    this.vnodes.setStore(VNODE_KIND.user, new UserStore(thread, banks, callbacks, new AsyncStore(io, true)));
-  }
-
   /** Closes all files of this thread; returns what went wrong while modified pages were written back. */
   #closeFiles(): unknown {
     try {
@@ -415,20 +401,6 @@ export class VirtualMemory {
     } catch (error) {
       return error;
     }
-  }
-
-  /** Who gives frames back when they are short; see pagedaemon.ts. */
-  #registerReclaimers(): void {
-    const trimHeap = () => {
-      if (this.arenas.has(HEAP)) this.heap.trim();
-    };
-    this.pagedaemon.register({ name: 'heap', priority: 100, reclaim: trimHeap });
-    this.pagedaemon.register({ name: 'pmem', priority: 200, reclaim: () => void this.pmem.trim() });
-    this.pagedaemon.register({
-      name: 'pagelock',
-      priority: 300,
-      reclaim: (wanted) => void this.pagelock.reclaim(wanted),
-    });
   }
 
   #watchedHandle(call: string): { handle: Handle; transfer: Transferable } {

@@ -1,0 +1,30 @@
+/** What rooms need of each other and cannot import: brought to them when a thread attaches. */
+
+import { AsyncStore, HookedPages, MemoryStore, RemoteStore, UserStore, VNODE_KIND } from '../vnode/index.ts';
+import { HEAP } from './heap.ts';
+import type { VirtualMemory } from './virtual-memory.ts';
+
+/** The parts that exist when the stores are brought. */
+type Parts = Pick<VirtualMemory, 'banks' | 'thread' | 'callbacks' | 'io' | 'vnodes'>;
+
+/** Brings the stores of the kinds of vnodes that are no files. */
+export function setStores({ banks, thread, callbacks, io, vnodes }: Parts): void {
+  vnodes.setHooks(new HookedPages(thread, callbacks));
+  vnodes.setStore(VNODE_KIND.memory, new MemoryStore(banks));
+  vnodes.setStore(VNODE_KIND.remote, new RemoteStore(thread, io));
+  vnodes.setStore(VNODE_KIND.user, new UserStore(thread, banks, callbacks, new AsyncStore(io, true)));
+}
+
+/** Who gives frames back when they are short; see pagedaemon.ts. */
+export function registerReclaimers(vm: VirtualMemory): void {
+  const trimHeap = () => {
+    if (vm.arenas.has(HEAP)) vm.heap.trim();
+  };
+  vm.pagedaemon.register({ name: 'heap', priority: 100, reclaim: trimHeap });
+  vm.pagedaemon.register({ name: 'pmem', priority: 200, reclaim: () => void vm.pmem.trim() });
+  vm.pagedaemon.register({
+    name: 'pagelock',
+    priority: 300,
+    reclaim: (wanted) => void vm.pagelock.reclaim(wanted),
+  });
+}

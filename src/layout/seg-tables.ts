@@ -84,9 +84,12 @@ export const pagelockOwnerTable = table('pagelockOwner', 'pagelockOwners', 'reco
   tag: f64('c', 'number that stands for the owner in the hash of the original source'),
   lock: i32('A', 'mutex of the list'),
   state: i32('L', 'driver + 1, 0 for a row that is not in use; under the lock of the cache'),
-  head: i32('L', 'newest entry, entry + 1; the next row of the pool'),
+  head: i32('L', 'newest entry, entry + 1; 0 in the pool'),
   count: i32('L', 'entries on the list'),
-  classes: i32('L', 'bit k: there may be entries of length class k; read without the lock as a hint'),
+  classes: i32(
+    'L',
+    'bit k: entries of length class k; read without the lock as a hint. In the pool: the next row, + 1',
+  ),
   claims: i32('L', 'entries whose reclaim has not ended; under the lock of the cache'),
 });
 

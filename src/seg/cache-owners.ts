@@ -38,7 +38,7 @@ export function createCacheOwner(
   const { journal } = thread;
   lock.enter();
   let owner = control.ownerHead.get(0) - 1;
-  if (owner >= 0) journal.set(control.ownerHead, 0, owners.head.get(owner));
+  if (owner >= 0) journal.set(control.ownerHead, 0, owners.classes.get(owner));
   else {
     owner = control.ownerFresh.get(0);
     if (owner === owners.rowCount) {
@@ -62,6 +62,10 @@ export function destroyCacheOwner(core: PagelockCore, owner: CacheOwner): void {
   requireOwner(core, owner, 'pagelock.destroyOwner');
   const { owners, lock } = core;
   lock.enter();
+  if (!isCacheOwner(core, owner)) {
+    lock.exit();
+    fail('EINVAL', 'pagelock.destroyOwner', { owner }, 'another thread has just destroyed it');
+  }
   const claims = owners.claims.get(owner);
   if (claims !== 0) {
     lock.exit();
@@ -89,13 +93,17 @@ export function retireCacheOwner(core: PagelockCore, owner: CacheOwner, note: ()
 export function freeCacheOwner({ control, owners, thread }: PagelockCore, owner: CacheOwner): void {
   const { journal } = thread;
   journal.set(owners.state, owner, 0);
-  journal.set(owners.head, owner, control.ownerHead.get(0));
+  // The list stays empty: another thread may be about to purge the owner that was.
+  journal.set(owners.classes, owner, control.ownerHead.get(0));
   journal.set(control.ownerHead, 0, owner + 1);
 }
 
 /** Throws `EINVAL` unless the row is in use. */
 export function requireOwner(core: PagelockCore, owner: CacheOwner, call: string): void {
-  if (!Number.isInteger(owner) || owner < 0 || owner >= core.owners.rowCount || core.owners.state.get(owner) === 0) {
-    fail('EINVAL', call, { owner }, 'no such owner');
-  }
+  if (!isCacheOwner(core, owner)) fail('EINVAL', call, { owner }, 'no such owner');
+}
+
+/** True for a row in use. */
+export function isCacheOwner({ owners }: PagelockCore, owner: CacheOwner): boolean {
+  return Number.isInteger(owner) && owner >= 0 && owner < owners.rowCount && owners.state.get(owner) !== 0;
 }

@@ -15,7 +15,7 @@
  * REFERENCES  illumos devmap_devmem_remap, and its use in fork.
  */
 
-import { fail, type VmError } from '../base/errors.ts';
+import { fail } from '../base/errors.ts';
 import { CACHING, type Cookie } from '../pmem/index.ts';
 import { deadlineOf, load, type RwLock, remainingMs, sleepOn } from '../sync/index.ts';
 import type { SpaceChanges } from './space-changes.ts';
@@ -109,12 +109,7 @@ function purgeOthers({ core, pagelock }: SpaceParts, map: number): void {
   for (let segment = 0; segment < segmentPool.walkEnd; segment++) {
     const owner = rows.cacheOwner.get(segment) - 1;
     if (rows.space.get(segment) === 0 || rows.deviceMap.get(segment) !== map + 1 || owner < 0) continue;
-    try {
-      pagelock.purge(owner);
-    } catch (error) {
-      // The segment, and its owner with it, has just gone.
-      if ((error as VmError).code !== 'EINVAL') throw error;
-    }
+    pagelock.purgeIfKnown(owner);
   }
 }
 

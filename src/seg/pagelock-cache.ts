@@ -36,7 +36,7 @@ import {
   waitAsync,
 } from '../sync/index.ts';
 import { checkPagelock } from './cache-check.ts';
-import { createCacheOwner, destroyCacheOwner, requireOwner, retireCacheOwner } from './cache-owners.ts';
+import { createCacheOwner, destroyCacheOwner, isCacheOwner, requireOwner, retireCacheOwner } from './cache-owners.ts';
 import { CacheReaper } from './cache-reaper.ts';
 import { recoverPagelock } from './cache-recovery.ts';
 import { type CacheSnapshot, type CacheStatistics, cacheStatistics, snapshotCache } from './cache-snapshot.ts';
@@ -229,15 +229,12 @@ export class PagelockCache {
    */
   purge(owner: CacheOwner, flags: number = PIN.read): number {
     requireOwner(this.#core, owner, 'pagelock.purge');
-    if (!this.#core.enabled) return 0;
-    if (this.#seedRules) {
-      this.#seed.purge(owner, (flags & PIN.wired) !== 0);
-      return 0;
-    }
-    const pinned = this.#ranges.drop(owner);
-    this.#reclaimer.adopt();
-    this.#reclaimer.run(false);
-    return pinned;
+    return this.#purge(owner, flags);
+  }
+
+  /** Like `purge`, for an owner that another thread may retire at any time: with it everything has gone, and 0 is left. */
+  purgeIfKnown(owner: CacheOwner): number {
+    return isCacheOwner(this.#core, owner) ? this.#purge(owner, PIN.read) : 0;
   }
 
   /** Drops the wired ranges of a shadow list that several segments share; returns how many are pinned. */
@@ -360,6 +357,19 @@ export class PagelockCache {
   /** Checks the structure. Call it at quiet points. */
   check(): CheckReport {
     return checkPagelock(this.#core);
+  }
+
+  /** The owner may go at any step: its row is without entries then, or another's, whose idle ranges go. */
+  #purge(owner: CacheOwner, flags: number): number {
+    if (!this.#core.enabled) return 0;
+    if (this.#seedRules) {
+      this.#seed.purge(owner, (flags & PIN.wired) !== 0);
+      return 0;
+    }
+    const pinned = this.#ranges.drop(owner);
+    this.#reclaimer.adopt();
+    this.#reclaimer.run(false);
+    return pinned;
   }
 
   #entryOf(pin: Pin, call: string): number {

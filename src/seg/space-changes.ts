@@ -77,7 +77,7 @@ export class SpaceChanges {
     const deadline = deadlineOf(core.thread, timeoutMs);
     for (let attempt = 0; ; attempt++) {
       // 1.
-      for (const owner of this.ownersIn(start, end)) this.parts.pagelock.purge(owner);
+      for (const owner of this.ownersIn(start, end)) this.parts.pagelock.purgeIfKnown(owner);
       // 2.
       this.lock.enterExclusive();
       try {

@@ -94,7 +94,7 @@ export class SpaceFork {
       if (isPrivate && core.maps.softLocks.get(map) > 0) owners.add(core.maps.cacheOwner.get(map) - 1);
     }
     lock.exitShared();
-    for (const owner of owners) if (owner >= 0) pagelock.purge(owner);
+    for (const owner of owners) if (owner >= 0) pagelock.purgeIfKnown(owner);
   }
 
   /** What `data` of each segment of a driver of users is in the copy. */

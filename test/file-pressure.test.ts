@@ -1,11 +1,12 @@
 /** Files when memory or disks are short: the cache gives way and comes back, and what a disk refuses stays and is told. */
 
 import { closeSync, openSync, readFileSync, truncateSync, writeSync } from 'node:fs';
-import { boot, shutDown, type VirtualMemory } from 'pagewright';
+import { boot, type VirtualMemory } from 'pagewright';
 import { Prng } from 'pagewright/base';
 import { armFault, disarmFault, type FaultPoint } from 'pagewright/sync';
 import type { File } from 'pagewright/vpm';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { shutDownBalanced } from './support/balance.ts';
 import { until } from './support/chaos.ts';
 import { matches, pattern, Scratch } from './support/scratch.ts';
 import { testSeed } from './support/seed.ts';
@@ -29,7 +30,7 @@ afterEach(async () => {
     expect(vm.check().flatMap((report) => report.problems)).toEqual([]);
     expect(vm.statistics().frames.free).toBe(vm.region.geometry.frames);
   } finally {
-    await shutDown(vm);
+    await shutDownBalanced(vm);
     scratch.remove();
   }
 });

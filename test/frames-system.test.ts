@@ -1,9 +1,10 @@
 /** Page lists and cookies in a whole system: beside a full page cache, across threads, and inside WebAssembly. */
 
 import { once } from 'node:events';
-import { boot, shutDown, type VirtualMemory } from 'pagewright';
+import { boot, type VirtualMemory } from 'pagewright';
 import { CancelToken } from 'pagewright/sync';
 import { afterEach, describe, expect, it } from 'vitest';
+import { shutDownBalanced } from './support/balance.ts';
 import { start } from './support/chaos.ts';
 import { matches, Scratch } from './support/scratch.ts';
 
@@ -13,7 +14,7 @@ const waiter = new URL('../build/test/workers/frame-waiter.js', import.meta.url)
 let vm: VirtualMemory;
 
 afterEach(async () => {
-  await shutDown(vm);
+  await shutDownBalanced(vm);
 });
 
 function expectSound(): void {

@@ -1,11 +1,12 @@
 /** Page lists, single frames and pmem under several workers: real contention, and workers that are terminated anywhere. */
 
 import { once } from 'node:events';
-import { boot, shutDown, type VirtualMemory } from 'pagewright';
+import { boot, type VirtualMemory } from 'pagewright';
 import { Prng } from 'pagewright/base';
 import { FRAME_USE } from 'pagewright/phys';
 import { type FaultPoint, ownerUsage } from 'pagewright/sync';
 import { afterEach, describe, expect, it } from 'vitest';
+import { shutDownBalanced } from './support/balance.ts';
 import { kill, killAt, start, until, type Victim } from './support/chaos.ts';
 import { testSeed } from './support/seed.ts';
 
@@ -17,7 +18,7 @@ let vm: VirtualMemory | undefined;
 const failures: Error[] = [];
 
 afterEach(async () => {
-  if (vm) await shutDown(vm);
+  if (vm) await shutDownBalanced(vm);
   vm = undefined;
   failures.length = 0;
 });

@@ -2,11 +2,12 @@
 
 import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
-import { boot, shutDown, type VirtualMemory } from 'pagewright';
+import { boot, type VirtualMemory } from 'pagewright';
 import { Prng } from 'pagewright/base';
 import { type FaultPoint, load, store } from 'pagewright/sync';
 import { mappingStatistics } from 'pagewright/vpm';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { shutDownBalanced } from './support/balance.ts';
 import { kill, parkAt, start, until, type Victim } from './support/chaos.ts';
 import { Scratch } from './support/scratch.ts';
 import { testSeed } from './support/seed.ts';
@@ -38,7 +39,7 @@ beforeEach(() => {
 });
 
 afterEach(async () => {
-  await shutDown(vm);
+  await shutDownBalanced(vm);
   scratch.remove();
 });
 

@@ -2,9 +2,10 @@
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { boot, shutDown, type VirtualMemory } from 'pagewright';
+import { boot, type VirtualMemory } from 'pagewright';
 import { armFault, disarmFault, type FaultPoint, load, store, waitForParked } from 'pagewright/sync';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { shutDownBalanced } from './support/balance.ts';
 import { killAt, start, until, type Victim } from './support/chaos.ts';
 import { Scratch } from './support/scratch.ts';
 import { type ChurnResult, stampPage, VERSIONS, versionOf } from './workers/page-churn.ts';
@@ -32,7 +33,7 @@ beforeEach(() => {
 });
 
 afterEach(async () => {
-  await shutDown(vm);
+  await shutDownBalanced(vm);
   scratch.remove();
 });
 

@@ -4,9 +4,10 @@ import { closeSync, openSync, readFileSync, readSync, writeSync } from 'node:fs'
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { crc32 } from 'node:zlib';
-import { boot, shutDown, type VirtualMemory } from 'pagewright';
+import { boot, type VirtualMemory } from 'pagewright';
 import { Prng } from 'pagewright/base';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { shutDownBalanced } from './support/balance.ts';
 import { Scratch } from './support/scratch.ts';
 import { testSeed } from './support/seed.ts';
 
@@ -22,7 +23,7 @@ beforeEach(() => {
 });
 
 afterEach(async () => {
-  await shutDown(vm);
+  await shutDownBalanced(vm);
   scratch.remove();
 });
 

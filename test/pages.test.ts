@@ -1,9 +1,10 @@
 import { once } from 'node:events';
 import type { Worker } from 'node:worker_threads';
-import { boot, shutDown, type VirtualMemory } from 'pagewright';
+import { boot, type VirtualMemory } from 'pagewright';
 import { Prng } from 'pagewright/base';
 import { armFault, disarmFault, type FaultPoint, load, store, waitForParked } from 'pagewright/sync';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { shutDownBalanced } from './support/balance.ts';
 import { Scratch } from './support/scratch.ts';
 import type { ReaderData, ReaderResult } from './workers/page-reader.ts';
 
@@ -30,7 +31,7 @@ beforeEach(() => {
 
 afterEach(async () => {
   disarmFault(vm.region);
-  await shutDown(vm);
+  await shutDownBalanced(vm);
   scratch.remove();
 });
 

@@ -1,11 +1,12 @@
 /** Frames that move under several workers: pages, cookies, runs, compaction, ranges that go offline, and deaths anywhere. */
 
 import { once } from 'node:events';
-import { boot, shutDown, type VirtualMemory } from 'pagewright';
+import { boot, type VirtualMemory } from 'pagewright';
 import { Prng } from 'pagewright/base';
 import { FRAME_USE } from 'pagewright/phys';
 import { type FaultPoint, ownerUsage } from 'pagewright/sync';
 import { afterEach, describe, expect, it } from 'vitest';
+import { shutDownBalanced } from './support/balance.ts';
 import { kill, killAt, start, until, type Victim } from './support/chaos.ts';
 import { Scratch } from './support/scratch.ts';
 import { testSeed } from './support/seed.ts';
@@ -20,7 +21,7 @@ let scratch: Scratch;
 const failures: Error[] = [];
 
 afterEach(async () => {
-  if (vm) await shutDown(vm);
+  if (vm) await shutDownBalanced(vm);
   vm = undefined;
   scratch.remove();
   failures.length = 0;

@@ -2,11 +2,12 @@
 
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type BootOptions, boot, shutDown, type VirtualMemory } from 'pagewright';
+import { type BootOptions, boot, type VirtualMemory } from 'pagewright';
 import { Prng, type VmError } from 'pagewright/base';
 import type { AddressSpace, SharedMemory } from 'pagewright/seg';
 import { CancelToken, type FaultPoint, load, store } from 'pagewright/sync';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { shutDownBalanced } from './support/balance.ts';
 import { kill, killAt, start, until, type Victim } from './support/chaos.ts';
 import { Scratch } from './support/scratch.ts';
 import { testSeed } from './support/seed.ts';
@@ -29,7 +30,7 @@ beforeEach(() => {
 });
 
 afterEach(async () => {
-  if (vm) await shutDown(vm);
+  if (vm) await shutDownBalanced(vm);
   vm = undefined;
   scratch.remove();
 });

@@ -1,10 +1,11 @@
 /** Workers that end while they write: others lose nothing, and no byte is neither old nor new. */
 
 import { readFileSync } from 'node:fs';
-import { boot, shutDown, type VirtualMemory } from 'pagewright';
+import { boot, type VirtualMemory } from 'pagewright';
 import { Prng } from 'pagewright/base';
 import { disarmFault, type FaultPoint, load, store } from 'pagewright/sync';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { shutDownBalanced } from './support/balance.ts';
 import { kill, killAt, start, until, type Victim } from './support/chaos.ts';
 import { BEHIND, STRIPE_BYTES } from './support/file-stripes.ts';
 import { Scratch } from './support/scratch.ts';
@@ -43,7 +44,7 @@ beforeEach(() => {
 
 afterEach(async () => {
   disarmFault(vm.region);
-  await shutDown(vm);
+  await shutDownBalanced(vm);
   scratch.remove();
 });
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { dieAtEveryStep } from '../../test/support/deaths.ts';
-import { testRegion, testThread } from '../../test/support/region.ts';
+import { leaveUnbalanced, testRegion, testThread } from '../../test/support/region.ts';
 import { Prng } from '../base/index.ts';
 import { Mutex, RANK } from '../sync/index.ts';
 import { FrameMap } from './frame-map.ts';
@@ -9,6 +9,8 @@ import { placeRun } from './run-tree.ts';
 
 function setUp(frames: number) {
   const { region, thread } = testRegion({ frames, bankFrames: frames });
+  // The map alone: nothing here has a use.
+  leaveUnbalanced();
   const map = new FrameMap(thread);
   const mutex = new Mutex(thread, region.tables.framePool.lock.address(0), RANK.frames);
   return { region, thread, map, mutex };

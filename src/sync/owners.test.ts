@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { testRegion } from '../../test/support/region.ts';
+import { leaveUnbalanced, testRegion } from '../../test/support/region.ts';
 import { charge, createOwner, findOwner, OWNER_RESOURCE, ownerOf, ownerUsage, tryCharge, uncharge } from './owners.ts';
 
 describe('owners', () => {
@@ -51,6 +51,8 @@ describe('owners', () => {
     uncharge(thread, 0, OWNER_RESOURCE.lockedFrames, 10);
     const free = createOwner(region, 'free');
     region.tables.slot.owner.put(thread.slot, free);
+    // Nothing is locked for it.
+    leaveUnbalanced();
     charge(thread, 'lockedFrames', 1e6);
     expect(ownerUsage(region)).toMatchObject([
       { name: 'default', resources: { lockedFrames: { used: 0, peak: 10, limit: 10 } } },

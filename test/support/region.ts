@@ -1,5 +1,9 @@
-/** A region and a thread without the rest of the system, for tests of single rooms. */
+/**
+ * A region and a thread without the rest of the system, for tests of single rooms. After every test the accounts of memory in
+ * the regions that it made are added up anew: see accounts.ts.
+ */
 
+import { afterEach, expect } from 'vitest';
 import {
   GEOMETRY_KEYS,
   type Geometry,
@@ -8,7 +12,22 @@ import {
   pmemGeometry,
   Region,
 } from '../../src/layout/index.ts';
-import { Callbacks, claimSlot, newWatchId, Thread } from '../../src/sync/index.ts';
+import { Callbacks, claimSlot, newWatchId, poisonReason, Thread } from '../../src/sync/index.ts';
+import { accountProblems } from './accounts.ts';
+
+/** Regions of a test that are looked at after it: no more, because some tests make thousands. */
+const KEPT = 8;
+const made: Region[] = [];
+
+afterEach(() => {
+  const problems = made.splice(0).flatMap((region) => (poisonReason(region) === null ? accountProblems(region) : []));
+  expect(problems).toEqual([]);
+});
+
+/** Says that a test leaves the accounts of its regions wrong on purpose. */
+export function leaveUnbalanced(): void {
+  made.length = 0;
+}
 
 const SMALL: Partial<Geometry> = {
   slots: 8,
@@ -81,6 +100,8 @@ export function testRegion(overrides: Partial<Geometry> = {}, virtualClock = fal
   region.tables.pmemPool.largeFrames.put(0, largeFrames);
   region.tables.pmemPool.reserveLimit.put(0, Number.MAX_SAFE_INTEGER);
   const thread = testThread(region);
+  made.push(region);
+  if (made.length > KEPT) made.shift();
   return { region, thread, callbacks: new Callbacks(region) };
 }
 

@@ -98,7 +98,7 @@ export const pmemSlotTable = table('pmemSlot', 'slots', 'columns', {
 /** One row per device map. */
 export const deviceMapTable = table('deviceMap', 'deviceMaps', 'columns', {
   lock: i32('A', 'mutex', { padded: true }),
-  claim: i32('A', '0 free, slot + 1'),
+  claim: i32('A', '0 free, slot + 1, -(slot + 1) being made for a segment, or of segments'),
   flags: i32('L', 'DEVICE_MAP_FLAG bits and others that are left alone'),
   protection: i32('L', 'protection bits in use'),
   originalMaxProtection: i32('L', 'protection bits that the mapping was made with'),

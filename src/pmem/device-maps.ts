@@ -9,6 +9,8 @@
  *               remap   unload what is mapped, then the new cookie, offset, length and rights
  *
  * INVARIANTS  I1 a map that is set up and not invalid names a cookie that had the offset when it was named.
+ *             I2 a map that was made for segments is named by one, or by the slot that makes it, or by nobody: then whoever
+ *                recovers destroys it.
  * LOCKING     The map's own mutex.
  * COSTS       A dozen stores.
  * FAILURE     False, with nothing changed. By default also for offsets below 0, lengths that reach behind the cookie, and cookies
@@ -22,7 +24,7 @@ import type { BoundTables } from '../layout/region.ts';
 import { compareExchange, store } from '../sync/atomics.ts';
 import { Mutex } from '../sync/mutex.ts';
 import { RANK } from '../sync/ranks.ts';
-import type { Thread } from '../sync/thread.ts';
+import type { SlotIndex, Thread } from '../sync/thread.ts';
 import { COOKIE_STATE, type Cookie } from './kinds.ts';
 
 /** Bits of a map's flags; others are left alone. */
@@ -73,6 +75,9 @@ export interface DeviceMapRequest {
   readonly callbackRevision?: number;
 }
 
+/** `claim` of a map that segments share: it goes with the last of them. */
+const OF_SEGMENTS = 0x7fffffff;
+
 /** Number of a map's row. */
 export type DeviceMapIndex = number & { readonly __unit?: 'device map' };
 
@@ -95,13 +100,29 @@ export class DeviceMaps {
 
   /** Makes a map for a mapping with these rights. Throws `ENOMEM` when all rows are taken. */
   create(state: Partial<DeviceMapState> = {}): DeviceMapIndex {
+    return this.#create(state, this.#thread.tag);
+  }
+
+  /** Like `create`, for a segment: the map goes with this thread until `handOver`. */
+  createForSegment(state: Partial<DeviceMapState>): DeviceMapIndex {
+    return this.#create(state, -this.#thread.tag);
+  }
+
+  /** Journaled: from now on a map of `createForSegment` belongs to the segments that name it. */
+  handOver(map: DeviceMapIndex): void {
+    this.#thread.journal.set(this.#maps.claim, map, OF_SEGMENTS);
+  }
+
+  /** Destroys what a dead thread was making for a segment. Returns the maps that belong to segments. */
+  recover(dead: SlotIndex): DeviceMapIndex[] {
     const { rowCount, claim } = this.#maps;
+    const found: DeviceMapIndex[] = [];
     for (let row = 0; row < rowCount; row++) {
-      if (compareExchange(this.#thread.words, claim.address(row), 0, this.#thread.tag) !== 0) continue;
-      this.#put(row, { ...EMPTY, ...state });
-      return row;
+      const holder = claim.get(row);
+      if (holder === -(dead + 1)) store(this.#thread.words, claim.address(row), 0);
+      else if (holder === OF_SEGMENTS) found.push(row);
     }
-    return fail('ENOMEM', 'deviceMaps.create', { rowCount }, 'all rows are taken');
+    return found;
   }
 
   /** Ends a map. */
@@ -203,6 +224,16 @@ export class DeviceMaps {
     } finally {
       mutex.exit();
     }
+  }
+
+  #create(state: Partial<DeviceMapState>, holder: number): DeviceMapIndex {
+    const { rowCount, claim } = this.#maps;
+    for (let row = 0; row < rowCount; row++) {
+      if (compareExchange(this.#thread.words, claim.address(row), 0, holder) !== 0) continue;
+      this.#put(row, { ...EMPTY, ...state });
+      return row;
+    }
+    return fail('ENOMEM', 'deviceMaps.create', { rowCount }, 'all rows are taken');
   }
 
   #target(before: DeviceMapState, { cookie, offset, flags }: DeviceMapRequest): Partial<DeviceMapState> {

@@ -1,11 +1,14 @@
 /**
  * What the driver of a new mapping stores into its segment.
  *
- * The device map of a cookie is made before, because a device map has a lock of its own; when the mapping fails it goes again.
+ * The device map of a cookie is made before, because a device map has a lock of its own; when the mapping fails, or the thread
+ * dies, it goes again. In the transaction of the segment it becomes the segment's.
  */
 
 import { fail, failMisuse } from '../base/errors.ts';
+import { VERIFY } from '../base/verify.ts';
 import { CACHING, DEVICE_MAP_FLAG } from '../pmem/index.ts';
+import { faultPoint } from '../sync/index.ts';
 import type { MapPlan } from './map-options.ts';
 import type { SegmentSetUp } from './segments.ts';
 import { ANON_MAP_FLAG, SEGMENT_DRIVER, SEGMENT_FLAG, type SegmentIndex, type SpaceIndex } from './space-kinds.ts';
@@ -58,7 +61,10 @@ export class MapSetUp implements SegmentSetUp {
       journal.set(segments.vnodeGeneration, segment, this.vnodeGeneration);
     }
     if (source.driver !== undefined) journal.set(segments.callback, segment, rooms.callbacks.intern(source.driver) + 1);
-    if (this.deviceMap >= 0) journal.set(segments.deviceMap, segment, this.deviceMap + 1);
+    if (this.deviceMap >= 0) {
+      journal.set(segments.deviceMap, segment, this.deviceMap + 1);
+      if (ownMap !== 0) rooms.deviceMaps.handOver(this.deviceMap);
+    }
     journal.setDouble(segments.backing, segment, this.backing());
     if (this.driver === SEGMENT_DRIVER.vnode || this.driver === SEGMENT_DRIVER.wired) this.fillMap(segment);
   }
@@ -146,7 +152,9 @@ export class MapSetUp implements SegmentSetUp {
     const { deviceMaps } = this.parts.rooms;
     const { plan } = this;
     const { source } = plan;
-    const map = deviceMaps.create({ originalMaxProtection: 7, maxProtection: 7, protection: plan.protection });
+    const map = deviceMaps.createForSegment({
+      ...{ originalMaxProtection: 7, maxProtection: 7, protection: plan.protection },
+    });
     const ok = deviceMaps.setup(map, {
       cookie: source.cookie ?? null,
       offset: 0,
@@ -154,6 +162,7 @@ export class MapSetUp implements SegmentSetUp {
       maxProtection: 7,
       flags: DEVICE_MAP_FLAG.allowRemap | CACHING.uncached,
     });
+    if (VERIFY) faultPoint(this.parts.core.thread, 'seg.device.made');
     if (ok) return map;
     deviceMaps.destroy(map);
     return fail('ESTALE', 'as.map', { cookie: source.cookie?.cookie }, 'the cookie cannot be mapped: it was freed');

@@ -144,9 +144,10 @@ export class Segments {
     core.lock.exit();
   }
 
-  /** Closes vnodes that a dead thread had opened for segments, or had not closed after them. */
-  closeUnnamed(): void {
+  /** Closes vnodes that a dead thread had opened for segments, or had not closed after them; ends device maps likewise. */
+  closeUnnamed(deviceMaps: readonly number[]): void {
     const { core } = this;
+    for (const map of deviceMaps) this.letGo(-1, map);
     const { vnode } = core.thread.region.tables;
     const lane = core.lockSlot >>> 5;
     const bit = 1 << (core.lockSlot & 31);

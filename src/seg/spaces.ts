@@ -250,7 +250,7 @@ export class Spaces {
 
   /** Gives back what a dead slot had in hand. After the pagelock cache and the pages. */
   recover(dead: SlotIndex): void {
-    const { core, sections, segments, shadows, anon, pagelock } = this.parts;
+    const { core, sections, segments, shadows, anon, pagelock, rooms } = this.parts;
     const { slots, pins, pinPool, thread } = core;
     // First of all, so that nobody who holds a space waits for the dead.
     sections.recover(dead);
@@ -271,10 +271,11 @@ export class Spaces {
     }
     this.shared.recover(dead);
     this.release.retire(dead);
+    const deviceMaps = rooms.deviceMaps.recover(dead);
     const unsettled = slots.unsettled.get(dead) - 1;
     if (unsettled >= 0) {
       this.takeApart(unsettled, dead);
-      segments.closeUnnamed();
+      segments.closeUnnamed(deviceMaps);
     }
     if (slots.changing.get(dead) !== 0) {
       // Whoever changes that space next makes its arena anew.
@@ -283,7 +284,7 @@ export class Spaces {
       thread.journal.set(core.spaces.arena, space, 0);
       core.lock.exit();
       slots.changing.put(dead, 0);
-      segments.closeUnnamed();
+      segments.closeUnnamed(deviceMaps);
     }
     this.parts.room.sweep();
     anon.reap();

@@ -150,6 +150,7 @@ export const FAULT_POINTS = [
   'seg.pin.cached',
   'seg.swap.writing',
   'seg.space.freed',
+  'seg.device.made',
 ] as const;
 
 /** Name of one fault point. */

@@ -23,6 +23,11 @@ export interface DeathPlan {
   readonly operation: () => void;
   /** Called after each takeover with the number of the step. */
   readonly verify: (step: number) => void;
+  /** Called when the stop comes: what lies in files is copied here, and put back by `verify`. */
+  readonly stopped?: () => void;
+  /** Only every so many-th step, from `first` on. Default: every step. */
+  readonly stride?: number;
+  readonly first?: number;
 }
 
 /** Stops the operation before every step, one run each; the region is at the end as it was. Returns the steps. */
@@ -41,12 +46,14 @@ export function dieAtEveryStep(plan: DeathPlan): number {
   const log8 = journal.log8.bind(journal);
   const log7MarkingAnd8 = journal.log7MarkingAnd8.bind(journal);
   const logRange = journal.logRange.bind(journal);
-  for (let stop = 0; ; stop++) {
+  for (let stop = plan.first ?? 0; ; stop += plan.stride ?? 1) {
     putBack(before);
     let step = 0;
     let stopped: readonly Uint8Array[] | null = null;
     const count = () => {
-      if (step++ === stop) stopped = copyAll();
+      if (step++ !== stop) return;
+      stopped = copyAll();
+      plan.stopped?.();
     };
     journal.log1 = (address) => {
       count();
@@ -86,7 +93,7 @@ export function dieAtEveryStep(plan: DeathPlan): number {
     }
     if (stopped === null) {
       putBack(before);
-      return stop;
+      return step;
     }
     putBack(stopped);
     takeOver(self, victim.slot, recoverers);

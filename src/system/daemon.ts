@@ -6,7 +6,7 @@
  * STRUCTURE   monitor: locks of the dead thread are free  ->  message  ->  recoverers of the rooms  ->  the slot is free
  *             once a second, and when kicked           ->  pagelock.reap
  *             an arena wants a span of a remote source ->  its import function, if it is in a module
- *             when frames are short                    ->  rounds of the pagedaemon, messages in between
+ *             when frames are short                    ->  rounds of the pagedaemon, recoveries before each of them
  *             somebody asks for I/O that it cannot do ->  an I/O worker, see io-keeper.ts
  * INVARIANTS  I1 slots are recovered one after another, in the order in which their threads were found dead.
  * LOCKING     Has a slot of its own for what recoverers lock.
@@ -20,7 +20,8 @@ import { setImmediate as nextTurn, setTimeout as sleepMs } from 'node:timers/pro
 import { workerData } from 'node:worker_threads';
 import { attachService } from './boot.ts';
 import { keepIoWorkers } from './io-keeper.ts';
-import { type DaemonData, isRecoverRequest } from './service-messages.ts';
+import { RecoveryMail } from './recovery-mail.ts';
+import type { DaemonData } from './service-messages.ts';
 
 /** How long the pagedaemon waits for a kick before it looks by itself. */
 const KICK_WAIT_MS = 1000;
@@ -30,9 +31,7 @@ const PAUSE_MS_MAX = 500;
 
 const data = workerData as DaemonData;
 const vm = attachService(data);
-data.monitor.on('message', (message: unknown) => {
-  if (isRecoverRequest(message)) vm.finishRecovery(message.recover);
-});
+const mail = new RecoveryMail(data.monitor, (slot) => vm.finishRecovery(slot));
 
 /** The reaper's loop. It ends with the system, or at once when the cache is off. */
 async function reapForEver(): Promise<void> {
@@ -59,11 +58,12 @@ async function pageForEver(): Promise<void> {
       if (pauseMs > 0) await sleepMs(pauseMs);
       else await vm.frames.watermarks.waitForKickAsync(KICK_WAIT_MS);
       for (;;) {
+        // What a dead thread holds may be what is missing.
+        mail.serveNow();
         const report = vm.pagedaemon.step();
         const gained = report !== null && report.freed + report.written > 0;
         const isDone = report !== null && report.missing <= 0;
         pauseMs = isDone || gained ? 0 : Math.min(PAUSE_MS_MAX, 2 * pauseMs + 1);
-        // Recoveries come first: also that of a thread which died in its round, whose kick would not let this one sleep.
         await nextTurn();
         if (isDone || !gained) break;
       }

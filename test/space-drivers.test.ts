@@ -132,6 +132,44 @@ describe('devices', () => {
     other.detach();
   });
 
+  it('show at their beginning the offset that a remap gives, whatever was mapped at first, in all their parts', () => {
+    const vm = start();
+    const cookie = vm.pmem.alloc({ size: 16 * PAGE });
+    const as = vm.addressSpace();
+    const all = as.map({ size: 16 * PAGE, cookie });
+    for (let page = 0; page < 16; page++) as.store(all + page * PAGE, page);
+    const at = as.map({ size: 4 * PAGE, cookie, offset: 2 * PAGE });
+    const look = (...pages: number[]) => pages.map((page) => as.load(at + page * PAGE));
+    expect(look(0, 3)).toEqual([2, 5]);
+    as.remap(at, { cookie, offset: 2 * PAGE });
+    expect(look(0, 3)).toEqual([2, 5]);
+    as.remap(at, { cookie });
+    expect(look(0, 3)).toEqual([0, 3]);
+    as.remap(at + 2 * PAGE, { cookie, offset: 12 * PAGE });
+    expect(look(0, 3)).toEqual([12, 15]);
+    // What a cut leaves keeps its place, and moves as one, whichever part is named.
+    as.unmap(at, PAGE);
+    as.protect(at + 2 * PAGE, PAGE, 'read');
+    as.remap(at + 3 * PAGE, { cookie, offset: 5 * PAGE });
+    expect(look(1, 2, 3)).toEqual([6, 7, 8]);
+    // The last part would lie behind the cookie, though not the one that is named.
+    for (const page of [1, 2, 3]) {
+      expect(() => as.remap(at + page * PAGE, { cookie, offset: 13 * PAGE })).toThrow(/EINVAL.*ends before/);
+    }
+    expect(look(1, 2, 3)).toEqual([6, 7, 8]);
+    expect(as.load(all + 15 * PAGE)).toBe(15);
+    // A device map of the program's own is moved itself: a mapping that begins in its middle shows that much more.
+    const map = vm.deviceMaps.create({ originalMaxProtection: 7, maxProtection: 7, protection: 3 });
+    const flags = CACHING.uncached | DEVICE_MAP_FLAG.allowRemap;
+    vm.deviceMaps.setup(map, { cookie, offset: PAGE, length: 8 * PAGE, maxProtection: 7, flags });
+    const inside = as.map({ size: 2 * PAGE, deviceMap: map, offset: 3 * PAGE });
+    expect(as.load(inside)).toBe(4);
+    as.remap(inside, { cookie, offset: 10 * PAGE });
+    expect([as.load(inside), vm.deviceMaps.state(map).offset]).toEqual([13, 10 * PAGE]);
+    as.destroy();
+    vm.deviceMaps.destroy(map);
+  });
+
   it('can be remapped when the pin is released, and use a map that the program has set up', () => {
     const vm = start();
     const cookie = vm.pmem.alloc({ size: 4 * PAGE });
@@ -258,12 +296,66 @@ describe("users' own drivers", () => {
     const other = attach(vm.handle());
     expect(() => other.addressSpace(as.id).read(at, 1)).toThrow(/ENOENT.*window.*not registered in this thread/);
     other.detach();
-    // The advice has cut it in two; each piece is told by its own offsets.
+    // The advice has cut it in two; offsets go on counting from the beginning.
     as.unmap(at + 5 * PAGE, PAGE);
-    expect(driver.told).toEqual(['sync 1 1', 'sequential 0 2', 'dontNeed 2 1', 'unmapped 3 1']);
+    expect(driver.told).toEqual(['sync 1 1', 'sequential 0 2', 'dontNeed 4 1', 'unmapped 5 1']);
     expect(() => as.read(at + 5 * PAGE, 1)).toThrow(/EFAULT/);
     for (const place of driver.live) vm.heap.free(place, 8 * PAGE);
     driver.live.clear();
+  });
+
+  it('see the same pages at the same offsets in what a cut leaves, in copies and in copies of parts', () => {
+    const { vm, as, driver, places } = withWindows(1);
+    const at = places[0] as number;
+    const [base] = driver.live as unknown as [number];
+    const seen: [number, number, number][] = [];
+    driver.unmapped = ({ data }, offset, length) => {
+      if (data === base) driver.told.push(`${offset / PAGE} ${length / PAGE}`);
+    };
+    const fault = driver.fault.bind(driver);
+    driver.fault = (segment, offset) => {
+      seen.push([segment.start / PAGE, segment.size / PAGE, offset / PAGE]);
+      return fault(segment, offset);
+    };
+    // Four pieces: 0, 2 and 3 with a protection of their own, 4 to 5; 1 and 6 to 7 are gone.
+    as.unmap(at + PAGE, PAGE);
+    as.unmap(at + 6 * PAGE, 2 * PAGE);
+    as.protect(at + 3 * PAGE, PAGE, 'read');
+    as.unmap(at + 2 * PAGE, PAGE);
+    as.protect(at + 3 * PAGE, PAGE, 'write');
+    for (const page of [0, 3, 4, 5]) as.store(at + page * PAGE, page + 1);
+    expect(seen).toEqual([
+      [0, 1, 0],
+      [3, 1, 3],
+      [4, 2, 4],
+      [4, 2, 5],
+    ]);
+    for (const page of [0, 3, 4, 5]) expect(vm.banks.view(base + page * PAGE, 1)[0]).toBe(page + 1);
+    expect(driver.told).toEqual(['1 1', '6 2', '2 1']);
+    // A copy of a part has memory for that part.
+    const forks: [number, number][] = [];
+    const copies: [number, number][] = [];
+    driver.fork = ({ data, size, start: from }) => {
+      forks.push([from / PAGE, size / PAGE]);
+      const made = vm.heap.alloc(size);
+      copies.push([made, size]);
+      vm.banks.view(made, size).set(vm.banks.view(data + from, size));
+      return made - from;
+    };
+    const copy = as.fork();
+    expect(forks).toEqual([
+      [0, 1],
+      [3, 1],
+      [4, 2],
+    ]);
+    as.store(at + 5 * PAGE, 99);
+    expect([0, 3, 4, 5].map((page) => copy.load(at + page * PAGE))).toEqual([1, 4, 5, 6]);
+    driver.fork = () => Number.NaN;
+    expect(() => as.fork()).toThrow(/EINVAL.*driver\.fork\(data=NaN\)/);
+    copy.destroy();
+    as.destroy();
+    expect(driver.told.slice(3)).toEqual(['0 1', '3 1', '4 2']);
+    for (const [place, size] of [...copies, [base, 8 * PAGE] as const]) vm.heap.free(place, size);
   });
 
   it('copy their memory at a fork, and get it back whatever becomes of the copy', () => {

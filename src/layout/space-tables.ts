@@ -73,7 +73,7 @@ export const segmentTable = table('segment', 'segments', 'records', {
   size: f64('L', 'bytes'),
   roomStart: f64('L', 'first address of its room: guard gaps included'),
   roomEnd: f64('L', 'address behind its room'),
-  backing: f64('L', 'first page of the vnode, or first physical address'),
+  backing: f64('L', 'first page of the vnode or device map, first physical address, or number of a driver of users'),
   space: i32('L', 'space + 1, 0 for a row that is not in use'),
   left: i32('L', 'left child, segment + 1; next free row'),
   right: i32('L', 'right child, segment + 1'),
@@ -92,6 +92,7 @@ export const segmentTable = table('segment', 'segments', 'records', {
   deviceMap: i32('L', 'device map + 1'),
   callback: i32('L', 'callback + 1 of a driver of users'),
   generation: i32('L', 'times that the row was taken'),
+  start: f64('L', 'bytes of the mapping that lay before: more than 0 after a cut'),
 });
 
 /** Anon maps: pages of anonymous memory by index, seen through any number of segments. */

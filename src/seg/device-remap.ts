@@ -26,7 +26,10 @@ import type { SpaceParts } from './spaces.ts';
 export interface RemapOptions {
   /** The cookie whose frames are shown from `offset` on. */
   readonly cookie: Cookie;
-  /** Byte offset in the cookie, a multiple of the page size. Default 0. */
+  /**
+   * Byte offset in the cookie, a multiple of the page size, of what the mapping shows at its beginning, as for `map`; parts that
+   * were cut off keep their place in it. For a mapping of a `deviceMap`: where the device map begins. Default 0.
+   */
   readonly offset?: number;
   /** Milliseconds to wait for pins. Default 0: `EBUSY`. */
   readonly timeoutMs?: number;
@@ -65,12 +68,12 @@ export function remapDevice(
         fail('ENOTSUP', CALL, { address, segment }, 'only segments of devices can be remapped');
       }
       const map = rows.deviceMap.get(segment) - 1;
-      const end = (rows.backing.get(segment) + rows.size.get(segment) / core.pageSize) * core.pageSize;
-      if (end > length) fail('EINVAL', CALL, { offset, length, end }, 'the cookie ends before the segment');
       // 2.
       const others = spacesOf(parts, space, map);
       const isFree = [...others].every(([other, pieces]) => tryHold(parts, other, pieces, changes, held));
       if (isFree) {
+        const end = Math.max(...[...others.values()].flat().map((piece) => endOf(parts, piece)));
+        if (end > length) fail('EINVAL', CALL, { offset, length, end }, 'the cookie ends before what is mapped');
         // 3.
         const request = { cookie, offset, length, maxProtection: 7, flags: CACHING.uncached };
         const done = rooms.deviceMaps.remap(map, request, () => {
@@ -123,6 +126,12 @@ function spacesOf(parts: SpaceParts, first: SpaceIndex, map: number): Map<SpaceI
     found.set(space, [...(found.get(space) ?? []), segment]);
   }
   return found;
+}
+
+/** Bytes of its device map up to the end of a segment. */
+function endOf({ core }: SpaceParts, segment: SegmentIndex): number {
+  const { backing, size } = core.segments;
+  return backing.get(segment) * core.pageSize + size.get(segment);
 }
 
 /** Takes another space if nobody has it, and nothing of the segments is pinned there. */

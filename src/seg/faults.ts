@@ -126,7 +126,7 @@ export class Faults {
   /** Asks a driver of users, with no lock held. */
   askUser({ driver, generation, view }: UserSegment, address: number, write: boolean): UserAnswer {
     const { pageSize } = this.core;
-    const offset = Math.floor((address - view.base) / pageSize) * pageSize;
+    const offset = view.start + Math.floor((address - view.base) / pageSize) * pageSize;
     const physical = driver.fault(view, offset, write);
     const { frames } = this.core.thread.region.geometry;
     if (
@@ -146,6 +146,7 @@ export class Faults {
       base: segments.base.get(segment),
       size: segments.size.get(segment),
       data: segments.backing.get(segment),
+      start: segments.start.get(segment),
     };
   }
 

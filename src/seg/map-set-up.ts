@@ -113,7 +113,7 @@ export class MapSetUp implements SegmentSetUp {
     const { source, offsetPages } = this.plan;
     if (source.physical !== undefined) return source.physical;
     if (source.driver !== undefined) return source.data ?? 0;
-    return source.memory === undefined ? offsetPages : 0;
+    return source.memory === undefined && source.cookie === undefined ? offsetPages : 0;
   }
 
   /** The generation of an open vnode. Throws `ESTALE` when this thread does not have it open. */
@@ -152,13 +152,16 @@ export class MapSetUp implements SegmentSetUp {
     const { deviceMaps } = this.parts.rooms;
     const { plan } = this;
     const { source } = plan;
+    const { pageSize } = this.parts.core;
+    const offset = plan.offsetPages * pageSize;
     const map = deviceMaps.createForSegment({
       ...{ originalMaxProtection: 7, maxProtection: 7, protection: plan.protection },
     });
     const ok = deviceMaps.setup(map, {
       cookie: source.cookie ?? null,
-      offset: 0,
-      length: (source.cookie?.frames ?? 0) * this.parts.core.pageSize,
+      // The mapping shows the map from its beginning on: a remap says where that is.
+      offset,
+      length: (source.cookie?.frames ?? 0) * pageSize - offset,
       maxProtection: 7,
       flags: DEVICE_MAP_FLAG.allowRemap | CACHING.uncached,
     });

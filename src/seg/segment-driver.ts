@@ -10,8 +10,13 @@ export interface SegmentView {
   readonly base: number;
   /** Bytes. */
   readonly size: number;
-  /** What `map` was given. */
+  /** What `map` was given, also for a part of what it mapped. */
   readonly data: number;
+  /**
+   * Bytes of the mapping that lay before the segment: 0, until a part is unmapped, or a part is protected or advised, which
+   * cuts the mapping into segments. All offsets count from the beginning of the mapping, so that they go on meaning the same.
+   */
+  readonly start: number;
 }
 
 /**
@@ -25,13 +30,13 @@ export interface SegmentView {
  */
 export interface SegmentDriver {
   /**
-   * The physical address of the page at an offset in the segment: memory that stays where it is until `unmapped` was
+   * The physical address of the page at an offset of the mapping: memory that stays where it is until `unmapped` was
    * called for it, for example of `vm.heap` or a pmem cookie. Called at each first access of a thread, and again after changes:
    * the same offset must give the same page. Throws what the access shall throw.
    */
   fault(segment: SegmentView, offset: number, write: boolean): number;
   /**
-   * A part of the segment has been unmapped: nobody reaches its pages any more. Called once for each part, but a thread that
+   * A part of the mapping has been unmapped: nobody reaches its pages any more. Called once for each part, but a thread that
    * dies while it destroys a space may have called it for a segment already when the daemon does, and one that dies in
    * `as.unmap` may never call it: it must bear both.
    */
@@ -42,7 +47,7 @@ export interface SegmentDriver {
   advise?(segment: SegmentView, offset: number, length: number, advice: string): void;
   /**
    * A fork is made: the value that `data` has in the copy. Without this function the copy shows the same pages. Called
-   * before the instant that the fork shows. When there is no copy in the end, `unmapped` is called for all of a segment with
+   * before the instant that the fork shows, once for each segment; offsets in the copy begin at `start`, as in the original. When there is no copy in the end, `unmapped` is called for all of a segment with
    * this `data`, whose `space` and `segment` are -1 if the copy never had it.
    */
   fork?(segment: SegmentView): number;

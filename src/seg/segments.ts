@@ -189,6 +189,7 @@ export class Segments {
     journal.set(segments.cacheOwner, second, 0);
     journal.set(segments.mapPage, second, segments.mapPage.get(segment) + pages);
     journal.setDouble(segments.backing, second, this.backingAt(segment, address));
+    journal.setDouble(segments.start, second, segments.start.get(segment) + address - base);
     this.place(second, address, end - address, address, segments.roomEnd.get(segment));
     this.place(segment, base, address - base, segments.roomStart.get(segment), address);
     const reserved = segments.reserved.get(segment);
@@ -208,12 +209,15 @@ export class Segments {
     return second;
   }
 
-  /** First page of the vnode, or physical address, at an address of a segment. */
+  /** What `backing` is of a segment that begins at an address of this one. */
   backingAt(segment: SegmentIndex, address: number): number {
     const { segments, pageSize } = this.core;
     const offset = address - segments.base.get(segment);
-    const isPhysical = segments.driver.get(segment) === SEGMENT_DRIVER.kernel;
-    return segments.backing.get(segment) + (isPhysical ? offset : offset / pageSize);
+    const backing = segments.backing.get(segment);
+    const driver = segments.driver.get(segment);
+    // A driver of users counts from the beginning of the mapping.
+    if (driver === SEGMENT_DRIVER.user) return backing;
+    return backing + (driver === SEGMENT_DRIVER.kernel ? offset : offset / pageSize);
   }
 
   /** False for what several spaces charge together: shared memory that has reserved swap, and wired shared memory. */
@@ -242,6 +246,7 @@ export class Segments {
       if (!own.includes(column)) journal.set(column, to, column.get(from));
     }
     journal.setDouble(segments.backing, to, segments.backing.get(from));
+    journal.setDouble(segments.start, to, segments.start.get(from));
     journal.setDouble(segments.roomStart, to, segments.roomStart.get(from));
     journal.setDouble(segments.roomEnd, to, segments.roomEnd.get(from));
   }
@@ -271,6 +276,7 @@ export class Segments {
     if (start === base) {
       this.tree.remove(space, segment);
       journal.setDouble(segments.backing, segment, this.backingAt(segment, end));
+      journal.setDouble(segments.start, segment, segments.start.get(segment) + end - base);
       journal.set(segments.mapPage, segment, segments.mapPage.get(segment) + pages);
       this.place(segment, end, base + size - end, end, segments.roomEnd.get(segment));
       this.tree.insert(space, segment);
@@ -311,6 +317,7 @@ export class Segments {
     journal.set(segments.space, segment, space + 1);
     journal.set(segments.generation, segment, segments.generation.get(segment) + 1);
     segments.backing.put(segment, 0);
+    segments.start.put(segment, 0);
     this.place(segment, base, size, base - guard, base + size + guard);
   }
 

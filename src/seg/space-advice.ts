@@ -216,7 +216,7 @@ export class SpaceAdvice {
           const driver = rooms.callbacks.resolve<SegmentDriver>(rows.callback.get(segment) - 1);
           const view = faults.viewOf(segment);
           const length = until - at;
-          user = () => tell(driver, view, offset, length);
+          user = () => tell(driver, view, view.start + offset, length);
         }
         const first = rows.backing.get(segment) + offset / core.pageSize;
         parts.push({ vnode, first, pages: (until - at) / core.pageSize, user });

@@ -182,8 +182,8 @@ export class SpaceFork {
     if (part === null) return null;
     const answer = answers.get(segment);
     const { view } = part;
-    const isSame = answer?.view.base === view.base && answer.view.size === view.size && answer.view.data === view.data;
-    if (answer !== undefined && isSame) return answer;
+    const fields = ['base', 'size', 'start', 'data'] as const;
+    if (answer !== undefined && fields.every((field) => answer.view[field] === view[field])) return answer;
     return fail('EBUSY', 'fork', { space, segment }, 'the segment changed while its driver was asked');
   }
 

@@ -17,7 +17,7 @@
  * REFERENCES  segment-driver.ts.
  */
 
-import { VmError } from '../base/errors.ts';
+import { fail, VmError } from '../base/errors.ts';
 import type { Callbacks } from '../sync/index.ts';
 import type { SegmentDriver, SegmentView } from './segment-driver.ts';
 import type { SpaceCore } from './space-core.ts';
@@ -50,8 +50,9 @@ export class UserDrivers {
 
   /** What a driver sees of a segment. */
   viewOf(space: SpaceIndex, segment: SegmentIndex): SegmentView {
-    const { base, size, backing } = this.core.segments;
-    return { space, segment, base: base.get(segment), size: size.get(segment), data: backing.get(segment) };
+    const { base, size, backing, start } = this.core.segments;
+    const range = { base: base.get(segment), size: size.get(segment), start: start.get(segment) };
+    return { space, segment, ...range, data: backing.get(segment) };
   }
 
   /** The part `[from, to)` of a segment, if its driver is a user's; else null. */
@@ -59,7 +60,7 @@ export class UserDrivers {
     const { driver, callback } = this.core.segments;
     if (driver.get(segment) !== SEGMENT_DRIVER.user) return null;
     const view = this.viewOf(space, segment);
-    return { view, callback: callback.get(segment) - 1, offset: from - view.base, length: to - from };
+    return { view, callback: callback.get(segment) - 1, offset: view.start + from - view.base, length: to - from };
   }
 
   /** Says that parts are unmapped. Throws the first error when all were told. */
@@ -95,6 +96,7 @@ export class UserDrivers {
       for (const { view, callback } of asked) {
         const { fork } = this.driver(callback);
         const data = fork === undefined ? view.data : fork.call(this.driver(callback), view);
+        if (!Number.isFinite(data)) fail('EINVAL', 'driver.fork', { data }, 'a driver returns the number of the copy');
         answers.set(view.segment, { view, callback, data });
       }
     } catch (error) {
@@ -108,7 +110,7 @@ export class UserDrivers {
   takeBack(answers: Iterable<ForkAnswer>): void {
     for (const { view, callback, data } of answers) {
       try {
-        this.driver(callback).unmapped?.({ ...view, space: -1, segment: -1, data }, 0, view.size);
+        this.driver(callback).unmapped?.({ ...view, space: -1, segment: -1, data }, view.start, view.size);
       } catch {
         // The error that ended the fork is the one that is thrown.
       }

@@ -125,27 +125,33 @@ async function serveRemote(row: IoRequest): Promise<void> {
 const lanes = new Int32Array(FETCH_PAGES_MAX);
 const store: PageStore = vm.vnodes;
 
+/** Pages of a vnode that nobody here holds afterwards. */
+function fetchPages(vnode: number, first: number, wanted: number): void {
+  for (let done = 0; done < wanted; ) {
+    const got = vm.pages.fetch(vnode, first + done, wanted - done, lanes, 0, store, false);
+    for (let lane = 0; lane < got; lane++) vm.pages.release(lanes[lane] as number);
+    done += got;
+  }
+}
+
 function servePages(row: IoRequest): void {
   const vnode = request.vnode.get(row);
   const operation = request.operation.get(row);
-  const generation = request.generation.get(row);
   const first = request.first.get(row);
   const count = request.count.get(row);
-  const isSync = operation === IO_OPERATION.sync;
-  vm.vnodes.retain(vnode, generation, isSync);
+  // Closing it writes back what is modified, which nobody else has asked for.
+  const writes = operation === IO_OPERATION.sync || operation === IO_OPERATION.flush;
+  vm.vnodes.retain(vnode, request.generation.get(row), writes);
   try {
     endIfTold();
-    if (isSync) {
-      vm.vnodes.syncOpen(vnode, count === 1);
-      return;
-    }
-    for (let done = 0; done < Math.min(count, FETCH_PAGES_MAX); ) {
-      const got = vm.pages.fetch(vnode, first + done, Math.min(count, FETCH_PAGES_MAX) - done, lanes, 0, store, false);
-      for (let lane = 0; lane < got; lane++) vm.pages.release(lanes[lane] as number);
-      done += got;
-    }
+    if (operation === IO_OPERATION.sync) vm.vnodes.syncOpen(vnode, count === 1);
+    else if (operation === IO_OPERATION.fetch) fetchPages(vnode, first, Math.min(count, FETCH_PAGES_MAX));
+    else if (operation === IO_OPERATION.truncate) vm.vnodes.sizes.truncate(vnode, first * 2 ** 30 + count);
+    else if (operation === IO_OPERATION.writeBehind) vm.mappings.writes.behind.keep(vnode);
+    else if (operation === IO_OPERATION.settle) vm.vnodes.sizes.settle(vnode);
+    else if (!writes) fail('EINVAL', 'io.serve', { operation }, 'the pages worker does not know it');
   } finally {
-    vm.vnodes.close(vnode, isSync);
+    vm.vnodes.close(vnode, writes);
   }
 }
 

@@ -58,10 +58,12 @@ import {
   Vnodes,
 } from '../vnode/index.ts';
 import {
+  type AsyncOptions,
   CachedMappings,
   type File,
   type MemoryOptions,
   openFile,
+  openFileAsync,
   openMemory,
   openProvided,
   openRemote,
@@ -196,6 +198,12 @@ export class VirtualMemory {
   open(path: string, options?: OpenOptions): File {
     this.#requireAttached('open');
     return openFile(this, path, options);
+  }
+
+  /** Like `open`, without blocking the thread; `signal` ends the wait. See `openFileAsync`. */
+  openAsync(path: string, options?: OpenOptions & AsyncOptions): Promise<File> {
+    this.#requireAttached('openAsync');
+    return openFileAsync(this, path, options);
   }
 
   /** Opens, or makes, a memory vnode of a name; see `openMemory`. */

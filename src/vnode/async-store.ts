@@ -7,7 +7,7 @@
 
 import { fail } from '../base/errors.ts';
 import type { VnodeIndex } from '../page/page-hash.ts';
-import { IO_OPERATION, IO_ROLE, type IoRequests } from './io-requests.ts';
+import { IO_OPERATION, IO_ROLE, type IoRequests, sizeWords } from './io-requests.ts';
 import type { VnodeStore } from './vnode-store.ts';
 
 /** The store of vnodes behind the remote worker. */
@@ -39,7 +39,7 @@ export class AsyncStore implements VnodeStore {
 
   truncate(vnode: VnodeIndex, size: number): void {
     if (!this.#writable) fail('ENOTSUP', 'vnodes.truncate', { vnode, size }, 'this kind of vnode has a fixed size');
-    const [first, count] = [Math.floor(size / 2 ** 30), size % 2 ** 30];
-    this.#requests.ask({ role: IO_ROLE.remote, operation: IO_OPERATION.storeTruncate, vnode, first, count });
+    const question = { role: IO_ROLE.remote, operation: IO_OPERATION.storeTruncate, vnode };
+    this.#requests.ask({ ...question, ...sizeWords(size) });
   }
 }

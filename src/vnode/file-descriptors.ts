@@ -25,6 +25,7 @@ import {
   type OpenedFile,
   type OpenFlags,
   openRegular,
+  openRegularAsync,
   READ_ONLY,
   READ_WRITE,
   systemCode,
@@ -121,13 +122,29 @@ export class FileDescriptors {
     try {
       return openRegular(path, flags, call);
     } catch (error) {
-      const code = systemCode((error as Error).cause);
-      const count = this.#reading.count + this.#writing.count;
-      if ((code !== 'EMFILE' && code !== 'ENFILE') || count === 0) throw error;
-      this.#reading.shrink(Math.floor(this.#reading.count / 2));
-      this.#writing.shrink(Math.floor(this.#writing.count / 2));
+      if (!this.#makeRoom(error)) throw error;
       return openRegular(path, flags, call);
     }
+  }
+
+  /** Like `open`, without waiting. */
+  async openAsync(path: string, flags: OpenFlags, call: string, signal?: AbortSignal): Promise<OpenedFile> {
+    try {
+      return await openRegularAsync(path, flags, call, signal);
+    } catch (error) {
+      if (!this.#makeRoom(error)) throw error;
+      return openRegularAsync(path, flags, call, signal);
+    }
+  }
+
+  /** After an error for want of descriptors: closes half of those of this thread, false when that is not it. */
+  #makeRoom(error: unknown): boolean {
+    const code = systemCode((error as Error).cause);
+    const count = this.#reading.count + this.#writing.count;
+    if ((code !== 'EMFILE' && code !== 'ENFILE') || count === 0) return false;
+    this.#reading.shrink(Math.floor(this.#reading.count / 2));
+    this.#writing.shrink(Math.floor(this.#writing.count / 2));
+    return true;
   }
 
   /** Closes what belongs to an earlier file in the same row. */

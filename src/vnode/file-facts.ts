@@ -1,6 +1,7 @@
 /** What the file system says about a file: who it is, how large it is, and when it was changed. */
 
-import { closeSync, constants, fstatSync, openSync } from 'node:fs';
+import { type BigIntStats, close, closeSync, constants, fstat, fstatSync, open, openSync } from 'node:fs';
+import { promisify } from 'node:util';
 import { failMisuse, showCall, VmError, type VmErrorCode } from '../base/errors.ts';
 
 /** Facts about an open regular file. */
@@ -24,7 +25,10 @@ function putWords(words: Int32Array, lane: number, value: bigint): void {
 
 /** Facts about the file behind a descriptor, or null when it is not a regular file. */
 export function factsOf(descriptor: number): FileFacts | null {
-  const stat = fstatSync(descriptor, { bigint: true });
+  return factsOfStat(fstatSync(descriptor, { bigint: true }));
+}
+
+function factsOfStat(stat: BigIntStats): FileFacts | null {
   if (!stat.isFile()) return null;
   const identity = new Int32Array(4);
   putWords(identity, 0, stat.dev);
@@ -57,8 +61,7 @@ export function openRegular(path: string, { flags, permissions }: OpenFlags, cal
     // Without O_NONBLOCK, opening a pipe would wait for its other end.
     descriptor = openSync(path, flags | constants.O_NONBLOCK, permissions);
   } catch (cause) {
-    if (systemCode(cause) === 'EISDIR') failMisuse(call, { path }, 'only regular files can be opened');
-    throw systemError(cause, call, { path });
+    return failOpen(cause, path, call);
   }
   try {
     const facts = factsOf(descriptor);
@@ -68,6 +71,41 @@ export function openRegular(path: string, { flags, permissions }: OpenFlags, cal
     closeSync(descriptor);
     throw error;
   }
+}
+
+const openLater = promisify(open);
+const closeLater = promisify(close);
+
+/** Like `openRegular`, in a thread of the runtime's pool. Throws the same, and `ECANCELED` after an abort. */
+export async function openRegularAsync(
+  path: string,
+  { flags, permissions }: OpenFlags,
+  call: string,
+  signal?: AbortSignal,
+): Promise<OpenedFile> {
+  let descriptor: number;
+  try {
+    descriptor = await openLater(path, flags | constants.O_NONBLOCK, permissions);
+  } catch (cause) {
+    return failOpen(cause, path, call);
+  }
+  try {
+    const stat = await new Promise<BigIntStats>((resolve, reject) => {
+      fstat(descriptor, { bigint: true }, (error, facts) => (error ? reject(error) : resolve(facts)));
+    });
+    const facts = factsOfStat(stat);
+    if (facts === null) failMisuse(call, { path }, 'only regular files can be opened');
+    if (signal?.aborted) throw new VmError('ECANCELED', `${call}: the call was aborted`, { cause: signal.reason });
+    return { descriptor, ...facts };
+  } catch (error) {
+    await closeLater(descriptor);
+    throw error;
+  }
+}
+
+function failOpen(cause: unknown, path: string, call: string): never {
+  if (systemCode(cause) === 'EISDIR') failMisuse(call, { path }, 'only regular files can be opened');
+  throw systemError(cause, call, { path });
 }
 
 /** Codes of the operating system that programs can tell apart; the others are `EIO`. */

@@ -18,7 +18,8 @@
  * LOCKING     A row belongs to its asker while claimed, done or failed, to its server in between; the state is changed by
  *             compare-and-swap.
  * COSTS       A round trip between two threads: some 20 us, and what is asked for.
- * FAILURE     `EIO` when the worker ends; it is started again with the next request. `ENOMEM` when all rows are taken.
+ * FAILURE     `EIO` when the worker ends; it is started again with the next request. `ENOMEM` when all rows are taken by
+ *             threads that wait; requests of event loops use half of the rows, and wait for one.
  * REJECTED    Message ports: a thread that is attached with a plain handle has none. One worker for both: it would wait for a
  *             page whose holder waits for it.
  * REFERENCES  docs/glossary.md: I/O worker.
@@ -64,6 +65,14 @@ export const IO_OPERATION = {
   storeSync: 6,
   /** Cut an asynchronous store, or lengthen it; `first` is the size in GiB, `count` the bytes beyond. */
   storeTruncate: 7,
+  /** Cut or lengthen a vnode; the size as above. */
+  truncate: 8,
+  /** Give the modified pages of a vnode to its store, as the last close of a writer does. */
+  flush: 9,
+  /** Write pages back, oldest first, while more are modified than the limits allow. */
+  writeBehind: 10,
+  /** Wait until nobody holds the lock of a vnode's size. */
+  settle: 11,
 } as const;
 
 /**
@@ -74,6 +83,9 @@ const COPY_MS = 5000;
 
 /** How long one sleep of an asker lasts before it looks whether there is a keeper. */
 const LOOK_MS = 100;
+
+/** The same for one that waits for a row. */
+const ROW_MS = 2;
 
 /** Number of a row. */
 export type IoRequest = number & { readonly __unit?: 'io request' };
@@ -88,12 +100,20 @@ export interface IoQuestion {
   readonly text?: string;
 }
 
+/** The lanes `first` and `count` of a question for a size. */
+export function sizeWords(size: number): { readonly first: number; readonly count: number } {
+  return { first: Math.floor(size / 2 ** 30), count: size % 2 ** 30 };
+}
+
 /** The requests as one thread makes and serves them. */
 export class IoRequests {
   readonly #thread: Thread;
   readonly #request: BoundTables['ioRequest'];
   readonly #service: BoundTables['ioService'];
   readonly #vnode: BoundTables['vnode'];
+  /** Settled when the last of this thread's requests that wait for a row has one. */
+  #turn: Promise<void> = Promise.resolve();
+  #waiting = 0;
 
   constructor(thread: Thread) {
     const { tables } = thread.region;
@@ -105,7 +125,10 @@ export class IoRequests {
 
   /** Asks and waits; lanes `at` to `at + count - 1` of `frames` go with the question. Throws what the worker met. */
   ask(question: IoQuestion, frames?: Int32Array, at = 0): Int32Array {
-    const row = this.#post(question, frames, at);
+    this.#requireServed(question);
+    const row = this.#claim(0);
+    if (row < 0) fail('ENOMEM', 'io.ask', { requests: this.#request.rowCount }, 'too many requests are under way');
+    this.#post(row, question, frames, at);
     const address = this.#request.state.address(row);
     for (;;) {
       const state = load(this.#thread.words, address);
@@ -117,10 +140,16 @@ export class IoRequests {
     return this.#take(row);
   }
 
-  /** Asks and awaits. An aborted signal gives the request up with `ECANCELED`. */
+  /**
+   * Asks and awaits. An aborted signal gives the request up with `ECANCELED`. Any number may be under way: those that find
+   * no row wait their turn.
+   */
   async askAsync(question: IoQuestion, signal?: AbortSignal): Promise<Int32Array> {
     if (signal?.aborted) this.#failAborted(signal);
-    const row = this.#post(question);
+    this.#requireServed(question);
+    const claimed = this.#waiting === 0 ? this.#claim(this.#asyncRows) : -1;
+    const row = claimed >= 0 ? claimed : await this.#awaitRow(question, signal);
+    this.#post(row, question);
     const address = this.#request.state.address(row);
     for (;;) {
       const state = load(this.#thread.words, address);
@@ -193,17 +222,20 @@ export class IoRequests {
     return { address, rings: load(this.#thread.words, address) };
   }
 
-  #post(question: IoQuestion, frames?: Int32Array, at = 0): IoRequest {
-    const { words, slot } = this.#thread;
-    const { role, operation, vnode, first, count, text = '' } = question;
-    const keeper = load(words, this.#service.keeper.address(0));
+  #requireServed({ operation, text = '' }: IoQuestion): void {
+    const keeper = load(this.#thread.words, this.#service.keeper.address(0));
     if (keeper === 0)
       fail('ENOTSUP', 'io.ask', { operation }, 'there are no I/O workers: services are manual, or ended');
     if (keeper === this.#thread.tag) {
       fail('EWOULDBLOCK', 'io.ask', { operation }, 'the thread that starts the I/O workers does not wait for them');
     }
     if (ByteColumn.sizeOf(text) >= IO_TEXT_BYTES) fail('EINVAL', 'io.ask', { text }, `at most ${IO_TEXT_BYTES} bytes`);
-    const row = this.#claim();
+  }
+
+  /** Writes a question into a row that was claimed, and rings. */
+  #post(row: IoRequest, question: IoQuestion, frames?: Int32Array, at = 0): void {
+    const { words, slot } = this.#thread;
+    const { role, operation, vnode, first, count, text = '' } = question;
     const request = this.#request;
     request.slot.put(row, slot);
     request.role.put(row, role);
@@ -221,17 +253,47 @@ export class IoRequests {
     const bell = this.#service.bell.address(0, role);
     add(words, bell, 1);
     notify(words, bell, ALL_WAITERS);
-    return row;
   }
 
-  #claim(): IoRequest {
+  /** First of the rows for asynchronous requests: the others are left to threads that wait, of which each needs one. */
+  get #asyncRows(): number {
+    return this.#request.rowCount >> 1;
+  }
+
+  /** A free row from `first` on; -1 when there is none. */
+  #claim(first: number): IoRequest {
     const { words, tag } = this.#thread;
-    for (let row = 0; row < this.#request.rowCount; row++) {
+    for (let row = first; row < this.#request.rowCount; row++) {
       const address = this.#request.state.address(row);
       if (load(words, address) !== IO_STATE.free) continue;
       if (compareExchange(words, address, IO_STATE.free, -tag) === IO_STATE.free) return row;
     }
-    return fail('ENOMEM', 'io.ask', { requests: this.#request.rowCount }, 'too many requests are under way');
+    return -1;
+  }
+
+  /** A row for an asynchronous request, one request of this thread after another. */
+  async #awaitRow(question: IoQuestion, signal?: AbortSignal): Promise<IoRequest> {
+    const { words } = this.#thread;
+    const before = this.#turn;
+    let passOn = () => {};
+    this.#turn = new Promise<void>((resolve) => {
+      passOn = resolve;
+    });
+    this.#waiting++;
+    try {
+      await (signal === undefined ? before : orAborted(before, signal));
+      for (;;) {
+        if (signal?.aborted) this.#failAborted(signal);
+        this.#requireServed(question);
+        const row = this.#claim(this.#asyncRows);
+        if (row >= 0) return row;
+        const address = this.#request.state.address(this.#asyncRows);
+        await sleepAsync(this.#thread, address, load(words, address), ROW_MS, signal);
+      }
+    } finally {
+      this.#waiting--;
+      before.then(passOn);
+    }
   }
 
   /** The answer of a row that is done, which is free then; throws that of one that failed. */
@@ -271,6 +333,18 @@ export class IoRequests {
   #failAborted(signal: AbortSignal): never {
     throw new VmError('ECANCELED', 'io.ask: the request was aborted', { cause: signal.reason });
   }
+}
+
+/** Settled with a promise that does not fail, or when a signal is aborted. */
+function orAborted(promise: Promise<void>, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const finish = () => {
+      signal.removeEventListener('abort', finish);
+      resolve();
+    };
+    signal.addEventListener('abort', finish);
+    promise.then(finish);
+  });
 }
 
 /** Gives a request up: a worker that has begun with it frees the row. */

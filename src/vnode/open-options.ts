@@ -1,10 +1,12 @@
 /** How a file is opened. */
 
 import { constants } from 'node:fs';
+import { resolve } from 'node:path';
 import { failMisuse, rejectUnknownOptions, requireInteger } from '../base/errors.ts';
 import { LARGE_PAGE_FRAMES_MAX } from '../page/page-shapes.ts';
 import type { OpenFlags } from './file-facts.ts';
 import { LSN_BYTES, type PageHookOptions } from './page-hooks.ts';
+import { PATH_BYTES_MAX } from './path-heap.ts';
 
 /** Options of `vm.open`. */
 export interface OpenOptions extends PageHookOptions {
@@ -79,6 +81,24 @@ export function pageShiftOf(call: string, pageSize: number | undefined, systemPa
   const fits = Number.isInteger(shift) && shift >= 0 && 2 ** shift <= LARGE_PAGE_FRAMES_MAX;
   if (fits && (pageSize <= PAGE_BYTES_MAX || shift === 0)) return shift;
   return failMisuse(call, { pageSize }, `a power of two from ${systemPageSize} to ${PAGE_BYTES_MAX}`);
+}
+
+/** Where a file is. */
+export interface FilePlace {
+  readonly absolute: string;
+  /** The same as the region stores it. */
+  readonly bytes: Uint8Array;
+}
+
+/** The place of a path. Throws `EINVAL`. */
+export function placeOf(call: string, path: string): FilePlace {
+  if (typeof path !== 'string' || path === '' || path.includes('\0')) {
+    failMisuse(call, { path }, 'a path is a text that is not empty and has no zero byte');
+  }
+  const absolute = resolve(path);
+  const bytes = new TextEncoder().encode(absolute);
+  if (bytes.length > PATH_BYTES_MAX) failMisuse(call, { path }, `a path has at most ${PATH_BYTES_MAX} bytes`);
+  return { absolute, bytes };
 }
 
 /** Checks the options. Throws `EINVAL` that names the option and the rule. */

@@ -1,5 +1,6 @@
 /** What rows of the table of vnodes stand for, and what they are made from. */
 
+import type { VnodeIndex } from '../page/page-hash.ts';
 import type { FileFacts } from './file-facts.ts';
 
 /** States of a row. */
@@ -39,4 +40,14 @@ export interface VnodeFacts extends FileFacts {
   readonly joins: boolean;
   /** A page has 1 << pageShift frames; null: as the row has it, or one. */
   readonly pageShift: number | null;
+}
+
+/** What is known about an open vnode. */
+export interface VnodeStat {
+  readonly vnode: VnodeIndex;
+  readonly generation: number;
+  readonly path: string;
+  readonly size: number;
+  /** Bytes of a page: all openers see the same. */
+  readonly pageSize: number;
 }

@@ -69,6 +69,13 @@ export class VnodeSizes {
     return new RwLock(this.#thread, this.#vnode.lock.address(vnode), RANK.vnode);
   }
 
+  /** Waits until nobody changes the size of a vnode. */
+  settle(vnode: VnodeIndex): void {
+    const lock = this.lock(vnode);
+    lock.enterExclusive();
+    lock.exitExclusive();
+  }
+
   /** Steps 1 and 2 of extending: from here on pages up to `end` may be made. Under the exclusive lock. */
   bound(vnode: VnodeIndex, end: number): void {
     if (this.#vnode.sizePeak.get(vnode) > this.#vnode.size.get(vnode)) this.#clean(vnode);
@@ -111,7 +118,7 @@ export class VnodeSizes {
     try {
       if (size < this.#vnode.size.get(vnode)) {
         this.#put(this.#vnode.size, vnode, size);
-        this.#settle(vnode, Math.floor(size / this.#pageSize));
+        this.#awaitWrites(vnode, Math.floor(size / this.#pageSize));
         this.#zeroBehind(vnode, size);
       }
       if (this.#vnode.pagePeak.get(vnode) < size) this.#put(this.#vnode.pagePeak, vnode, size);
@@ -140,7 +147,7 @@ export class VnodeSizes {
     const size = this.#vnode.size.get(vnode);
     // 2.
     this.#pages.invalidate(vnode, Math.ceil(size / this.#pageSize));
-    this.#settle(vnode, Math.floor(size / this.#pageSize));
+    this.#awaitWrites(vnode, Math.floor(size / this.#pageSize));
     if (VERIFY) faultPoint(this.#thread, 'vnode.truncate.dropped');
     // 3. A file that was not written up to its size yet gets its length now.
     this.#store.truncate(vnode, size);
@@ -201,7 +208,7 @@ export class VnodeSizes {
   }
 
   /** Waits until nobody writes pages back who has seen the old size. Errors stay with the pages, which stay modified. */
-  #settle(vnode: VnodeIndex, first: number): void {
+  #awaitWrites(vnode: VnodeIndex, first: number): void {
     try {
       this.#pages.writeBack(vnode, first, Number.POSITIVE_INFINITY, this.#store);
     } catch {

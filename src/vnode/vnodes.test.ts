@@ -15,7 +15,7 @@ import { endOracle, moreRooms, problemsOf, type TestRooms, testRooms } from '../
 import { matches, pattern, Scratch } from '../../test/support/scratch.ts';
 import { VmError } from '../base/index.ts';
 import { armFault, disarmFault, undoJournal } from '../sync/index.ts';
-import { openFile } from '../vpm/file.ts';
+import { openFile } from '../vpm/open-file.ts';
 import { recoverVnodes } from './vnodes.ts';
 import { isFailure } from './write-refusals.ts';
 

@@ -21,7 +21,6 @@
  */
 
 import { closeSync } from 'node:fs';
-import { resolve } from 'node:path';
 import type { CheckReport } from '../base/check.ts';
 import { fail, failMisuse } from '../base/errors.ts';
 import type { BoundTables } from '../layout/region.ts';
@@ -31,12 +30,13 @@ import type { Banks } from '../phys/banks.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
 import { DESCRIPTORS_MAX } from './descriptors.ts';
 import { FileDescriptors } from './file-descriptors.ts';
+import type { OpenedFile } from './file-facts.ts';
 import { FileStore } from './file-store.ts';
-import { type OpenOptions, type OpenPlan, planOpen } from './open-options.ts';
+import { type FilePlace, type OpenOptions, type OpenPlan, placeOf, planOpen } from './open-options.ts';
 import type { HookedPages } from './page-hooks.ts';
 import { PATH_BYTES_MAX } from './path-heap.ts';
 import { hashWords } from './remote-client.ts';
-import { VNODE_KIND, type VnodeFacts } from './vnode-kinds.ts';
+import { VNODE_KIND, type VnodeFacts, type VnodeStat } from './vnode-kinds.ts';
 import { VnodeSizes } from './vnode-sizes.ts';
 import type { VnodeLook, VnodeStore } from './vnode-store.ts';
 import { VnodeTable } from './vnode-table.ts';
@@ -45,16 +45,6 @@ import { isFailure } from './write-refusals.ts';
 
 /** Most pages of a vnode: page indices are 32-bit. */
 export const PAGES_MAX = 0x7fffffff;
-
-/** What is known about an open vnode. */
-export interface VnodeStat {
-  readonly vnode: VnodeIndex;
-  readonly generation: number;
-  readonly path: string;
-  readonly size: number;
-  /** Bytes of a page: all openers see the same. */
-  readonly pageSize: number;
-}
 
 /** How often a thread has a vnode open. */
 interface Opens {
@@ -107,27 +97,20 @@ export class Vnodes implements VnodeStore {
 
   /** Opens a regular file; every open needs a `close`. Throws `ENOENT`, `EEXIST`, `EACCES`, `EINVAL`, `EIO`, `ENOMEM`. */
   open(path: string, options: OpenOptions = {}): VnodeIndex {
-    if (typeof path !== 'string' || path === '' || path.includes('\0')) {
-      failMisuse('vnodes.open', { path }, 'a path is a text that is not empty and has no zero byte');
-    }
+    const place = placeOf('vnodes.open', path);
     const plan = planOpen(options, 'vnodes.open', this.#region.geometry.pageSize);
-    const absolute = resolve(path);
-    const bytes = new TextEncoder().encode(absolute);
-    if (bytes.length > PATH_BYTES_MAX)
-      failMisuse('vnodes.open', { path }, `a path has at most ${PATH_BYTES_MAX} bytes`);
-    const file = this.#descriptors.open(absolute, plan, 'vnodes.open');
-    let vnode: VnodeIndex;
-    try {
-      vnode = this.#intern({ ...file, kind: VNODE_KIND.file, pageShift: plan.pageShift }, bytes, plan.writable);
-    } catch (error) {
-      closeSync(file.descriptor);
-      throw error;
-    }
-    this.#count(vnode, plan.writable);
-    this.#descriptors.keep(vnode, file.descriptor, plan.writable);
-    if (plan.tied !== null || plan.truncate || plan.modifiedMax !== null || plan.allocate)
-      this.#finishOpen(vnode, plan);
-    return vnode;
+    return this.#keepOpened(this.#descriptors.open(place.absolute, plan, 'vnodes.open'), place, plan);
+  }
+
+  /**
+   * Like `open`, without waiting for the file system. The file is not cut: `truncate` says that the caller will do so. Throws
+   * the same, and `ECANCELED` when the signal is aborted first.
+   */
+  async openAsync(path: string, options: OpenOptions, truncate: boolean, signal?: AbortSignal): Promise<VnodeIndex> {
+    const place = placeOf('vnodes.open', path);
+    const plan = planOpen({ ...options, truncate }, 'vnodes.open', this.#region.geometry.pageSize);
+    const file = await this.#descriptors.openAsync(place.absolute, plan, 'vnodes.open', signal);
+    return this.#keepOpened(file, place, { ...plan, truncate: false });
   }
 
   /** Opens a vnode of another kind than files, known by its kind and a text; every open needs a `close`. */
@@ -368,6 +351,22 @@ export class Vnodes implements VnodeStore {
       this.#stores[kind] ??
       fail('ENOTSUP', 'vnodes', { vnode, kind }, 'this thread has no store for vnodes of this kind')
     );
+  }
+
+  /** Makes a file that was opened a vnode of this thread; when that fails, it is closed. */
+  #keepOpened(file: OpenedFile, { bytes }: FilePlace, plan: OpenPlan): VnodeIndex {
+    let vnode: VnodeIndex;
+    try {
+      vnode = this.#intern({ ...file, kind: VNODE_KIND.file, pageShift: plan.pageShift }, bytes, plan.writable);
+    } catch (error) {
+      closeSync(file.descriptor);
+      throw error;
+    }
+    this.#count(vnode, plan.writable);
+    this.#descriptors.keep(vnode, file.descriptor, plan.writable);
+    if (plan.tied !== null || plan.truncate || plan.modifiedMax !== null || plan.allocate)
+      this.#finishOpen(vnode, plan);
+    return vnode;
   }
 
   /** The rest of an open; when it fails, the vnode is closed again. */

@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { endOracle, testRooms } from '../../test/support/rooms.ts';
 import { Scratch } from '../../test/support/scratch.ts';
-import { openFile } from './file.ts';
+import { openFile } from './open-file.ts';
 
 let scratch: Scratch;
 
@@ -49,7 +49,7 @@ describe('bytes that are given to files', () => {
     await expect(writeAsync?.call(file, 0, 'hello')).rejects.toThrow(/EINVAL: file\.writeAsync\(bytes="hello"\)/);
     const list = [1, 2, 3] as unknown as Uint8Array;
     expect(() => rooms.mappings.copyOut(file.vnode, 0, 3, list)).toThrow(/EINVAL: copyOut\(target/);
-    expect(() => rooms.mappings.tryCopyOut(file.vnode, 0, 3, list)).toThrow(/EINVAL: tryCopyOut\(target/);
+    expect(() => rooms.mappings.tryCopyUpTo(file.vnode, 0, 3, list)).toThrow(/EINVAL: tryCopyUpTo\(target/);
     expect(rooms.pages.holds.pages).toBe(0);
     expect(file.read(0, 9000)).toEqual(before);
     file.close();

@@ -5,7 +5,8 @@ import { endOracle, type TestRooms, testRooms } from '../../test/support/rooms.t
 import { matches, pattern, Scratch } from '../../test/support/scratch.ts';
 import { pageStatistics } from '../page/index.ts';
 import { armFault, disarmFault } from '../sync/index.ts';
-import { type File, openFile } from './file.ts';
+import type { File } from './file.ts';
+import { openFile } from './open-file.ts';
 
 const PAGE = 4096;
 

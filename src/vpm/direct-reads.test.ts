@@ -5,7 +5,8 @@ import { matches, Scratch } from '../../test/support/scratch.ts';
 import { testSeed } from '../../test/support/seed.ts';
 import { Prng } from '../base/index.ts';
 import { pageStatistics } from '../page/index.ts';
-import { type File, openFile } from './file.ts';
+import type { File } from './file.ts';
+import { openFile } from './open-file.ts';
 
 const PAGE = 4096;
 const SEED = 5;

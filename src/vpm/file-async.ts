@@ -1,18 +1,33 @@
 /**
- * Files without blocking the thread: promises, streams, iteration.
+ * Files without blocking the thread.
  *
- * What is in memory is answered at once, on this thread; what is not is brought by the I/O worker first. So a main thread
- * never waits for a disk or a network, and nothing is copied between threads: the worker fills the shared pages.
+ * PROBLEM     An event loop must not wait for a disk, a network or a lock; the bytes lie in pages that all threads share.
+ * STRUCTURE   read, map    1 what is in memory, on this thread   2 else the pages worker brings the pages   3 again from 1
+ *             write        1 pages that keep some of their bytes are brought   2 above a limit of modified pages the worker
+ *                          writes some back   3 the bytes are copied on this thread, if nobody has the lock of the size
+ *                          4 else the worker waits for it, and again from 1
+ *             sync, truncate, and the writing back of a close: wholly in the worker
+ * INVARIANTS  I1 nothing is held across an `await`.
+ * LOCKING     Page locks and the lock of the size are only tried here.
+ * COSTS       What is in memory: as the synchronous forms, and a promise. Else a round trip, some 20 us for each 32 pages.
+ * FAILURE     What the synchronous forms throw, with the call's name; `ECANCELED` after an abort, when a request that was
+ *             posted may still be carried out; `EIO` when the worker ends, which the next request starts again; `ENOTSUP`
+ *             without services. An array of several may then be partly filled or written.
+ * REJECTED    Bytes that go to the worker: they would be copied twice. Asynchronous calls of the file system into frames:
+ *             their thread may end before they do.
+ * REFERENCES  vnode/io-requests.ts.
  */
 
-import { Readable, Writable } from 'node:stream';
-import { fail, rejectUnknownOptions, requireInteger, VmError } from '../base/errors.ts';
+import { fail, rejectUnknownOptions, VmError } from '../base/errors.ts';
 import { FETCH_PAGES_MAX } from '../page/pages.ts';
-import { IO_OPERATION, IO_ROLE, type IoRequests } from '../vnode/io-requests.ts';
+import { requireSignal, throwIfAborted } from '../sync/mutex-async.ts';
+import { IO_OPERATION, IO_ROLE, type IoRequests, sizeWords } from '../vnode/io-requests.ts';
 import { lookOfAnswer, lookQuestion } from '../vnode/remote-store.ts';
 import type { VnodeLook } from '../vnode/vnode-store.ts';
-import { bytesOf, newBytes } from './byte-arguments.ts';
-import type { File } from './file.ts';
+import type { Vnodes } from '../vnode/vnodes.ts';
+import type { AsyncForms } from './file-async-forms.ts';
+import type { Mapping } from './mapping.ts';
+import type { MapAccess, PageMappings } from './page-mappings.ts';
 
 /** Options of asynchronous calls. */
 export interface AsyncOptions {
@@ -20,187 +35,179 @@ export interface AsyncOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** What part of a file a stream or an iteration goes through. */
-export interface StreamOptions extends AsyncOptions {
-  /** First byte. Default 0. */
-  readonly start?: number;
-  /** Behind the last byte. Default: the end of the file, wherever it is by then. */
-  readonly end?: number;
-  /** Bytes of a chunk. Default 64 KiB. */
-  readonly chunkBytes?: number;
-}
-
-const CHUNK_BYTES = 65_536;
-
-/** Times that pages are brought again because they left before they could be read. */
+/** Times that pages are brought again because they left before they could be used. */
 const ROUNDS_MAX = 64;
+
+/** Times that a write tries the lock of the size before it waits for it like a synchronous one. */
+const LOCK_ROUNDS_MAX = 16;
 
 /** Where a file is asked for without blocking. */
 export interface AsyncRooms {
   readonly io: IoRequests;
   readonly banks: { readonly pageSize: number };
+  readonly vnodes: Vnodes;
+  readonly mappings: PageMappings;
+}
+
+/** What a call is called, what it may use, and what ends it. */
+interface Call {
+  readonly name: string;
+  readonly rooms: AsyncRooms;
+  readonly file: AsyncForms;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** Checks the options of a call and runs it; its errors name it. */
+export async function asyncCall<Result>(
+  name: string,
+  rooms: AsyncRooms,
+  file: AsyncForms,
+  options: AsyncOptions | undefined,
+  action: (call: Call) => Promise<Result>,
+): Promise<Result> {
+  const signal = signalOf(name, options);
+  try {
+    return await action({ name, rooms, file, signal });
+  } catch (error) {
+    throw namedError(name, error);
+  }
+}
+
+/** The signal of checked options. Throws `EINVAL`, and `ECANCELED` when it is aborted already. */
+export function signalOf(name: string, options: AsyncOptions = {}): AbortSignal | undefined {
+  if (typeof options !== 'object' || options === null) fail('EINVAL', name, { options }, 'options are an object');
+  rejectUnknownOptions(name, options, ['signal']);
+  requireSignal(name, options.signal);
+  throwIfAborted(name, options.signal);
+  return options.signal;
+}
+
+/** An error that names the call. */
+export function namedError(name: string, error: unknown): unknown {
+  if (!(error instanceof VmError)) return error;
+  const text = error.message.slice(error.code.length + 2);
+  return text.startsWith(name) ? error : new VmError(error.code, `${name}: ${text}`, { cause: error.cause ?? error });
+}
+
+async function ask({ rooms, file, signal }: Call, operation: number, first = 0, count = 0): Promise<void> {
+  await rooms.io.askAsync({ role: IO_ROLE.pages, operation, vnode: file.vnode, first, count }, signal);
 }
 
 /** Brings the pages of a range into memory. */
-async function bring(
-  rooms: AsyncRooms,
-  file: File,
-  offset: number,
-  length: number,
-  signal?: AbortSignal,
-): Promise<void> {
-  const { pageSize } = rooms.banks;
+async function bring(call: Call, offset: number, length: number): Promise<void> {
+  const { pageSize } = call.rooms.banks;
   const last = Math.floor((offset + length - 1) / pageSize);
   for (let first = Math.floor(offset / pageSize); first <= last; first += FETCH_PAGES_MAX) {
-    const count = Math.min(FETCH_PAGES_MAX, last - first + 1);
-    const question = { role: IO_ROLE.pages, operation: IO_OPERATION.fetch, vnode: file.vnode, first, count };
-    await rooms.io.askAsync(question, signal);
+    await ask(call, IO_OPERATION.fetch, first, Math.min(FETCH_PAGES_MAX, last - first + 1));
   }
 }
 
-/** Reads like `file.read`. Rejects with what a read throws, and `ECANCELED`. */
-export async function readAsync(
-  rooms: AsyncRooms,
-  file: File,
+/** What `fromMemory` says, after the pages of the range were brought as often as it says null. */
+async function whenInMemory<Result>(
+  call: Call,
   offset: number,
   length: number,
-  options: AsyncOptions = {},
-): Promise<Uint8Array> {
-  rejectUnknownOptions('file.readAsync', options, ['signal']);
-  const { signal } = options;
-  throwIfAborted(signal);
-  const pieceBytes = FETCH_PAGES_MAX * rooms.banks.pageSize;
-  requireInteger('file.readAsync', 'offset', offset, 0, Number.MAX_SAFE_INTEGER);
-  requireInteger('file.readAsync', 'length', length, 0, Number.MAX_SAFE_INTEGER);
-  const wanted = Math.max(0, Math.min(length, file.size - offset));
-  const target = newBytes('file.readAsync', wanted);
-  let done = 0;
-  while (done < wanted) {
-    const piece = await readPiece(rooms, file, offset + done, Math.min(pieceBytes, wanted - done), signal);
-    target.set(piece, done);
-    done += piece.length;
-    if (piece.length === 0) break;
-  }
-  return done === wanted ? target : target.subarray(0, done);
-}
-
-async function readPiece(
-  rooms: AsyncRooms,
-  file: File,
-  offset: number,
-  length: number,
-  signal: AbortSignal | undefined,
-): Promise<Uint8Array> {
+  fromMemory: () => Result | null,
+): Promise<Result> {
   for (let round = 0; round < ROUNDS_MAX; round++) {
-    const bytes = file.tryRead(offset, length);
-    if (bytes !== null) return bytes;
-    await bring(rooms, file, offset, length, signal);
+    const result = fromMemory();
+    if (result !== null) return result;
+    await bring(call, offset, length);
   }
-  return fail('ENOMEM', 'file.readAsync', { offset, length }, 'pages leave memory before they can be read');
+  return fail('ENOMEM', call.name, { offset, length }, 'pages leave memory before they can be used');
+}
+
+/** Reads until the target is full or the file ends; returns the bytes read. */
+export async function readInto(call: Call, offset: number, target: Uint8Array): Promise<number> {
+  const { banks, mappings } = call.rooms;
+  const pieceBytes = FETCH_PAGES_MAX * banks.pageSize;
+  let done = 0;
+  while (done < target.length) {
+    const at = offset + done;
+    const wanted = Math.min(pieceBytes, target.length - done);
+    const got = await whenInMemory(call, at, wanted, () => {
+      const copied = mappings.tryCopyUpTo(call.file.vnode, at, wanted, target, done);
+      return copied < 0 ? null : copied;
+    });
+    done += got;
+    if (got < wanted) break;
+  }
+  return done;
+}
+
+/** Makes ready for a write: brings what it keeps, and has pages written back when too many are modified. */
+async function prepare(call: Call, offset: number, length: number): Promise<void> {
+  const { vnodes, mappings } = call.rooms;
+  const pageBytes = vnodes.pageSizeOf(call.file.vnode);
+  const end = offset + length;
+  for (const edge of new Set([offset - (offset % pageBytes), end - (end % pageBytes)])) {
+    const isWhole = edge >= offset && edge + pageBytes <= end;
+    const isInside = edge < call.file.size && edge < end;
+    if (isWhole || !isInside || call.file.tryRead(edge, 1) !== null) continue;
+    await bring(call, edge, 1);
+  }
+  if (mappings.writes.behind.isOver(call.file.vnode)) await ask(call, IO_OPERATION.writeBehind);
+}
+
+/** Writes at an offset; returns the bytes written. */
+export async function writeFrom(call: Call, offset: number, bytes: Uint8Array): Promise<number> {
+  const { writes } = call.rooms.mappings;
+  const source = { bytes, at: 0 };
+  for (let round = 0; round < LOCK_ROUNDS_MAX; round++) {
+    await prepare(call, offset, bytes.length);
+    const done = writes.tryWrite(call.file.vnode, offset, bytes.length, source);
+    if (done >= 0) return done;
+    await ask(call, IO_OPERATION.settle);
+  }
+  return writes.write(call.file.vnode, offset, bytes.length, source);
+}
+
+/** Appends; returns the offset. */
+export async function appendFrom(call: Call, bytes: Uint8Array): Promise<number> {
+  const { writes } = call.rooms.mappings;
+  const source = { bytes, at: 0 };
+  const written = new Float64Array(1);
+  for (let round = 0; round < LOCK_ROUNDS_MAX; round++) {
+    await prepare(call, call.file.size, bytes.length);
+    const offset = writes.tryAppend(call.file.vnode, bytes.length, source, written);
+    if (offset >= 0) return offset;
+    await ask(call, IO_OPERATION.settle);
+  }
+  return writes.append(call.file.vnode, bytes.length, source, written);
+}
+
+/** Maps a range when all of its pages are in memory. */
+export function mapWhenThere(call: Call, offset: number, length: number, access: MapAccess): Promise<Mapping> {
+  const { mappings } = call.rooms;
+  return whenInMemory(call, offset, length, () => mappings.tryMap(call.file.vnode, offset, length, access));
+}
+
+/** Syncs in the I/O worker. */
+export function syncThere(call: Call, dataOnly: boolean): Promise<void> {
+  return ask(call, IO_OPERATION.sync, 0, dataOnly ? 1 : 0);
+}
+
+/** Cuts or lengthens in the I/O worker. */
+export function truncateThere(call: Call, size: number): Promise<void> {
+  const { first, count } = sizeWords(size);
+  return ask(call, IO_OPERATION.truncate, first, count);
 }
 
 /**
- * Writes like `file.write`. Pages that keep some of their bytes are brought first; a page that leaves again at once is
- * read on this thread. Returns the bytes written.
+ * Writes back what is modified, in the I/O worker. Rejects only when nobody has tried or the wait was ended: what the store
+ * says is noted for every opener.
  */
-export async function writeAsync(
-  rooms: AsyncRooms,
-  file: File,
-  offset: number,
-  data: ArrayBufferView,
-  options: AsyncOptions = {},
-): Promise<number> {
-  rejectUnknownOptions('file.writeAsync', options, ['signal']);
-  throwIfAborted(options.signal);
-  const bytes = bytesOf('file.writeAsync', 'bytes', data);
-  requireInteger('file.writeAsync', 'offset', offset, 0, Number.MAX_SAFE_INTEGER);
-  if (!file.isWritable) return file.write(offset, bytes);
-  const { pageSize } = rooms.banks;
-  const end = offset + bytes.length;
-  for (const edge of new Set([offset - (offset % pageSize), end - (end % pageSize)])) {
-    const isWhole = edge >= offset && edge + pageSize <= end;
-    const isInside = edge < file.size && edge < end;
-    if (isWhole || !isInside || file.tryRead(edge, 1) !== null) continue;
-    await bring(rooms, file, edge, 1, options.signal);
+export async function flushThere(call: Call): Promise<void> {
+  try {
+    await ask(call, IO_OPERATION.flush);
+  } catch (error) {
+    const code = error instanceof VmError ? error.code : '';
+    if (code === 'ECANCELED' || code === 'ENOTSUP' || code === 'EWOULDBLOCK') throw error;
   }
-  return file.write(offset, bytes);
-}
-
-/** Syncs like `file.sync`, in the I/O worker. */
-export async function syncAsync(
-  rooms: AsyncRooms,
-  file: File,
-  dataOnly: boolean,
-  options: AsyncOptions = {},
-): Promise<void> {
-  rejectUnknownOptions('file.syncAsync', options, ['signal']);
-  const count = dataOnly ? 1 : 0;
-  const question = { role: IO_ROLE.pages, operation: IO_OPERATION.sync, vnode: file.vnode, first: 0, count };
-  await rooms.io.askAsync(question, options.signal);
 }
 
 /** What a server says about a resource now; nothing to say without a name. */
-export async function lookAsync(
-  rooms: AsyncRooms,
-  name: string | null,
-  options: AsyncOptions = {},
-): Promise<VnodeLook | undefined> {
-  rejectUnknownOptions('file.revalidateAsync', options, ['signal']);
-  throwIfAborted(options.signal);
-  return name === null ? undefined : lookOfAnswer(await rooms.io.askAsync(lookQuestion(name), options.signal));
-}
-
-/** The bytes of a file, chunk after chunk, up to its end. */
-export async function* chunks(rooms: AsyncRooms, file: File, options: StreamOptions = {}): AsyncGenerator<Uint8Array> {
-  rejectUnknownOptions('file.chunks', options, ['start', 'end', 'chunkBytes', 'signal']);
-  const { start = 0, end = Number.MAX_SAFE_INTEGER, chunkBytes = CHUNK_BYTES, signal } = options;
-  requireInteger('file.chunks', 'start', start, 0, Number.MAX_SAFE_INTEGER);
-  requireInteger('file.chunks', 'end', end, start, Number.MAX_SAFE_INTEGER);
-  requireInteger('file.chunks', 'chunkBytes', chunkBytes, 1, Number.MAX_SAFE_INTEGER);
-  for (let offset = start; offset < end; ) {
-    const bytes = await readAsync(rooms, file, offset, Math.min(chunkBytes, end - offset), { signal });
-    if (bytes.length === 0) return;
-    offset += bytes.length;
-    yield bytes;
-  }
-}
-
-/** A stream of a file's bytes. */
-export function readable(rooms: AsyncRooms, file: File, options: StreamOptions = {}): Readable {
-  return Readable.from(chunks(rooms, file, options), { objectMode: false });
-}
-
-/** A stream that writes into a file from `start` on; it ends with a sync, and `finish` comes after that. */
-export function writable(rooms: AsyncRooms, file: File, options: { start?: number } & AsyncOptions = {}): Writable {
-  rejectUnknownOptions('file.writable', options, ['start', 'signal']);
-  let offset = requireInteger('file.writable', 'start', options.start ?? 0, 0, Number.MAX_SAFE_INTEGER);
-  const { signal } = options;
-  return new Writable({
-    ...(signal === undefined ? {} : { signal }),
-    write(chunk: Uint8Array, _encoding, callback) {
-      writeAll(rooms, file, offset, chunk, signal).then(() => {
-        offset += chunk.length;
-        callback();
-      }, callback);
-    },
-    final(callback) {
-      syncAsync(rooms, file, false, { signal }).then(() => callback(), callback);
-    },
-  });
-}
-
-async function writeAll(
-  rooms: AsyncRooms,
-  file: File,
-  offset: number,
-  bytes: Uint8Array,
-  signal: AbortSignal | undefined,
-): Promise<void> {
-  for (let done = 0; done < bytes.length; ) {
-    done += await writeAsync(rooms, file, offset + done, bytes.subarray(done), { signal });
-  }
-}
-
-function throwIfAborted(signal: AbortSignal | undefined): void {
-  if (signal?.aborted) throw new VmError('ECANCELED', 'the call was aborted', { cause: signal.reason });
+export async function lookThere({ rooms, file, signal }: Call): Promise<VnodeLook | undefined> {
+  const name = rooms.vnodes.remoteName(file.vnode);
+  return name === null ? undefined : lookOfAnswer(await rooms.io.askAsync(lookQuestion(name), signal));
 }

@@ -4,8 +4,8 @@ import { matches, pattern, Scratch } from '../../test/support/scratch.ts';
 import { Prng } from '../base/index.ts';
 import { pageStatistics } from '../page/index.ts';
 import { ownerUsage } from '../sync/index.ts';
-import { openFile } from './file.ts';
 import { recoverMappings } from './locked-charge.ts';
+import { openFile } from './open-file.ts';
 
 let scratch: Scratch;
 
@@ -51,8 +51,8 @@ describe('mappings', () => {
     ] as const) {
       expect(() => file.map(offset, length)).toThrow(/EFAULT/);
     }
-    expect(() => file.map(0, 0)).toThrow(/EINVAL.*1 to 32 pages/);
-    expect(() => file.map(1, 32 * 4096)).toThrow(/EINVAL.*1 to 32 pages/);
+    expect(() => file.map(0, 0)).toThrow(/EINVAL.*1 to 32 frames of 4096 bytes/);
+    expect(() => file.map(1, 32 * 4096)).toThrow(/EINVAL.*1 to 32 frames of 4096 bytes/);
     expect(() => rooms.mappings.mapInto(vnode, 0, 10_000, new Float64Array(8))).toThrow(/EINVAL.*3 numbers/);
     expect(() => rooms.mappings.map(vnode, 0, 1, 'both' as 'read')).toThrow(/EINVAL.*'read' or 'write'/);
     expect(() => rooms.mappings.map(vnode, 0, 1, 'write')).toThrow(/EACCES.*mode 'rw'/);

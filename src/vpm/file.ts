@@ -17,39 +17,34 @@
  * through us.
  */
 
-import type { Readable, Writable } from 'node:stream';
-import { fail, failMisuse, requireInteger } from '../base/errors.ts';
+import { fail, requireInteger } from '../base/errors.ts';
 import type { VnodeIndex } from '../page/page-hash.ts';
 import type { Banks } from '../phys/banks.ts';
-import type { OpenOptions } from '../vnode/open-options.ts';
+import type { VnodeStat } from '../vnode/vnode-kinds.ts';
 import type { VnodeLook } from '../vnode/vnode-store.ts';
-import { PAGES_MAX, type VnodeStat, type Vnodes } from '../vnode/vnodes.ts';
+import { PAGES_MAX } from '../vnode/vnodes.ts';
 import { bytesOf, bytesOfAll, newBytes } from './byte-arguments.ts';
 import {
   type AsyncOptions,
   type AsyncRooms,
-  chunks,
-  lookAsync,
-  readAsync,
-  readable,
-  type StreamOptions,
-  syncAsync,
-  writable,
-  writeAsync,
+  flushThere,
+  lookThere,
+  namedError,
+  signalOf,
+  syncThere,
 } from './file-async.ts';
+import { AsyncForms } from './file-async-forms.ts';
 import type { Mapping } from './mapping.ts';
-import type { MapAccess, PageMappings } from './page-mappings.ts';
+import type { MapAccess } from './page-mappings.ts';
 import { ReadPattern } from './read-pattern.ts';
 
 /** The rooms that a file needs. */
 export interface FileRooms extends AsyncRooms {
   readonly banks: Banks;
-  readonly vnodes: Vnodes;
-  readonly mappings: PageMappings;
 }
 
 /** An open file of one thread. All threads that open the same file share its pages. */
-export class File {
+export class File extends AsyncForms {
   readonly #rooms: FileRooms;
   readonly #writable: boolean;
   readonly #written = new Float64Array(1);
@@ -63,11 +58,16 @@ export class File {
 
   /** For `openFile`: takes over one open of the vnode. */
   constructor(rooms: FileRooms, vnode: VnodeIndex, writable: boolean) {
+    super();
     this.#rooms = rooms;
     this.#vnode = vnode;
     this.#writable = writable;
     this.#errorsSeen = rooms.vnodes.errors.count(vnode);
     this.#pattern = this.#newPattern();
+  }
+
+  protected get rooms(): AsyncRooms {
+    return this.#rooms;
   }
 
   /** For `openFile`: says by which block vnode the file was opened. */
@@ -107,10 +107,10 @@ export class File {
     const { mappings } = this.#rooms;
     if (typeof into !== 'number') {
       const bytes = bytesOf('file.read', 'target', into);
-      this.#requireRange('file.read', offset, bytes.length);
+      this.requireRange('file.read', offset, bytes.length);
       return mappings.copyUpTo(this.#vnode, offset, bytes.length, bytes, 0, this.#pattern);
     }
-    const target = newBytes('file.read', this.#clip('file.read', offset, into));
+    const target = newBytes('file.read', this.clip('file.read', offset, into));
     const length = mappings.copyUpTo(this.#vnode, offset, target.length, target, 0, this.#pattern);
     return length === target.length ? target : target.subarray(0, length);
   }
@@ -128,15 +128,15 @@ export class File {
 
   /** Reads like `read`, to a physical address in the banks, for example of an arena; returns the bytes read. */
   readTo(offset: number, address: number, maxBytes: number): number {
-    this.#requireRange('file.readTo', offset, maxBytes);
+    this.requireRange('file.readTo', offset, maxBytes);
     return this.#rooms.mappings.copyUpTo(this.#vnode, offset, maxBytes, address, 0, this.#pattern);
   }
 
   /** Reads like `read`, but only what is in memory: null when a page is missing. Never waits. */
   tryRead(offset: number, length: number): Uint8Array | null {
-    const bytes = this.#clip('file.tryRead', offset, length);
-    const target = newBytes('file.tryRead', bytes);
-    return bytes === 0 || this.#rooms.mappings.tryCopyOut(this.#vnode, offset, bytes, target) ? target : null;
+    const target = newBytes('file.tryRead', this.clip('file.tryRead', offset, length));
+    const got = this.#rooms.mappings.tryCopyUpTo(this.#vnode, offset, target.length, target);
+    return got < 0 ? null : got === target.length ? target : target.subarray(0, got);
   }
 
   /**
@@ -146,7 +146,7 @@ export class File {
    */
   write(offset: number, data: ArrayBufferView): number {
     const bytes = bytesOf('file.write', 'bytes', data);
-    this.#requireWrite('file.write', offset, bytes.length);
+    this.requireWrite('file.write', offset, bytes.length);
     return this.#rooms.mappings.writes.write(this.#vnode, offset, bytes.length, { bytes, at: 0 });
   }
 
@@ -163,7 +163,7 @@ export class File {
 
   /** Writes like `write`, from a physical address in the banks. */
   writeFrom(offset: number, address: number, length: number): number {
-    this.#requireWrite('file.writeFrom', offset, length);
+    this.requireWrite('file.writeFrom', offset, length);
     const { banks, mappings } = this.#rooms;
     banks.view(address, length);
     const bytes = banks.views[banks.bankOfAddress(address)] as Uint8Array;
@@ -176,7 +176,7 @@ export class File {
    */
   append(data: ArrayBufferView): number {
     const bytes = bytesOf('file.append', 'bytes', data);
-    this.#requireWrite('file.append', 0, bytes.length);
+    this.requireWrite('file.append', 0, bytes.length);
     return this.#rooms.mappings.writes.append(this.#vnode, bytes.length, { bytes, at: 0 }, this.#written);
   }
 
@@ -185,8 +185,7 @@ export class File {
    * `EACCES` when the file is open for reading, `EIO`, `ENOSPC`.
    */
   truncate(size: number): void {
-    this.#requireWrite('file.truncate', 0, 0);
-    requireInteger('file.truncate', 'size', size, 0, PAGES_MAX * this.#rooms.banks.pageSize);
+    this.requireSize('file.truncate', size);
     this.#rooms.vnodes.sizes.truncate(this.#vnode, size);
   }
 
@@ -202,49 +201,6 @@ export class File {
   /** Like `sync`, without times and the like: `fdatasync`. */
   datasync(): void {
     this.#sync('file.datasync', true);
-  }
-
-  /** Like `read` into a new array, without blocking the thread: the I/O worker brings what is not in memory. */
-  readAsync(offset: number, length: number, options?: AsyncOptions): Promise<Uint8Array> {
-    return readAsync(this.#rooms, this, offset, length, options);
-  }
-
-  /** Like `write`, without waiting for pages to be read. */
-  writeAsync(offset: number, bytes: ArrayBufferView, options?: AsyncOptions): Promise<number> {
-    return writeAsync(this.#rooms, this, offset, bytes, options);
-  }
-
-  /** Like `sync`, in the I/O worker. */
-  syncAsync(options?: AsyncOptions): Promise<void> {
-    return this.#syncAsync('file.syncAsync', false, options);
-  }
-
-  /** Like `datasync`, in the I/O worker. */
-  datasyncAsync(options?: AsyncOptions): Promise<void> {
-    return this.#syncAsync('file.datasyncAsync', true, options);
-  }
-
-  /** A stream of the bytes from `start` to `end`. */
-  readable(options?: StreamOptions): Readable {
-    this.#requireOpen('file.readable');
-    return readable(this.#rooms, this, options);
-  }
-
-  /** A stream that writes from `start` on, and syncs before it has finished. */
-  writable(options?: { start?: number } & AsyncOptions): Writable {
-    if (!this.#writable) this.#failReadOnly('file.writable');
-    return writable(this.#rooms, this, options);
-  }
-
-  /** The bytes chunk after chunk; `for await (const bytes of file)` goes through all of them. */
-  chunks(options?: StreamOptions): AsyncGenerator<Uint8Array> {
-    this.#requireOpen('file.chunks');
-    return chunks(this.#rooms, this, options);
-  }
-
-  /** Same as `chunks()`. */
-  [Symbol.asyncIterator](): AsyncGenerator<Uint8Array> {
-    return this.chunks();
   }
 
   /**
@@ -264,8 +220,7 @@ export class File {
 
   /** Maps a range of at most 32 frames that lies inside the file; see `PageMappings.map`. */
   map(offset: number, length: number, access: MapAccess = 'read'): Mapping {
-    this.#requireOpen('file.map');
-    if (access === 'write' && !this.#writable) this.#failReadOnly('file.map');
+    this.requireMap('file.map', access);
     return this.#rooms.mappings.map(this.#vnode, offset, length, access);
   }
 
@@ -290,7 +245,7 @@ export class File {
   /** Like `revalidate`, without waiting for a server. */
   async revalidateAsync(options?: AsyncOptions): Promise<boolean> {
     this.#requireOpen('file.revalidateAsync');
-    const look = await lookAsync(this.#rooms, this.#rooms.vnodes.remoteName(this.#vnode), options);
+    const look = await this.call('file.revalidateAsync', options, lookThere);
     return this.#revalidate('file.revalidateAsync', look);
   }
 
@@ -324,6 +279,26 @@ export class File {
     if (this.#writable && count !== seen) throw vnodes.errors.unseen(this.#vnode, 'file.close');
   }
 
+  /**
+   * Like `close`, when the I/O worker has given modified pages to the file system. Rejects with `ECANCELED`, and with
+   * `ENOTSUP` without services, when the file is still open; with anything else when it is closed.
+   */
+  async closeAsync(options?: AsyncOptions): Promise<void> {
+    if (this.#closed) return;
+    if (this.#writable) await this.call('file.closeAsync', options, flushThere);
+    else signalOf('file.closeAsync', options);
+    try {
+      this.close();
+    } catch (error) {
+      throw namedError('file.closeAsync', error);
+    }
+  }
+
+  /** Same as `closeAsync`. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.closeAsync();
+  }
+
   /** Same as `close`. */
   [Symbol.dispose](): void {
     this.close();
@@ -343,14 +318,14 @@ export class File {
     if (before !== seen) throw vnodes.errors.unseen(this.#vnode, call);
   }
 
-  async #syncAsync(call: string, dataOnly: boolean, options?: AsyncOptions): Promise<void> {
+  protected async syncedAsync(call: string, dataOnly: boolean, options?: AsyncOptions): Promise<void> {
     this.#requireOpen(call);
     if (!this.#writable) this.#failReadOnly(call);
     const { errors } = this.#rooms.vnodes;
     const seen = this.#errorsSeen;
     const before = errors.count(this.#vnode);
     try {
-      await syncAsync(this.#rooms, this, dataOnly, options);
+      await this.call(call, options, (asked) => syncThere(asked, dataOnly));
     } finally {
       if (!this.#closed) this.#errorsSeen = errors.count(this.#vnode);
     }
@@ -362,12 +337,12 @@ export class File {
     return new ReadPattern(pageSize, frameCount * pageSize);
   }
 
-  #clip(call: string, offset: number, length: number): number {
-    this.#requireRange(call, offset, length);
+  protected clip(call: string, offset: number, length: number): number {
+    this.requireRange(call, offset, length);
     return Math.max(0, Math.min(length, this.#rooms.vnodes.size(this.#vnode) - offset));
   }
 
-  #requireRange(call: string, offset: number, length: number): void {
+  protected requireRange(call: string, offset: number, length: number): void {
     if (!this.#closed && Number.isSafeInteger(offset) && offset >= 0 && Number.isSafeInteger(length) && length >= 0)
       return;
     this.#failRange(call, offset, length);
@@ -380,8 +355,18 @@ export class File {
     requireInteger(call, 'length', length, 0, Number.MAX_SAFE_INTEGER);
   }
 
-  #requireWrite(call: string, offset: number, length: number): void {
-    this.#requireRange(call, offset, length);
+  protected requireMap(call: string, access: MapAccess): void {
+    this.#requireOpen(call);
+    if (access === 'write' && !this.#writable) this.#failReadOnly(call);
+  }
+
+  protected requireSize(call: string, size: number): void {
+    this.requireWrite(call, 0, 0);
+    requireInteger(call, 'size', size, 0, PAGES_MAX * this.#rooms.banks.pageSize);
+  }
+
+  protected requireWrite(call: string, offset: number, length: number): void {
+    this.requireRange(call, offset, length);
     if (!this.#writable) this.#failReadOnly(call);
   }
 
@@ -392,23 +377,4 @@ export class File {
   #requireOpen(call: string): void {
     if (this.#closed) fail('ESTALE', call, {}, 'the file was closed');
   }
-}
-
-/** Opens a regular file. Throws `ENOENT`, `EEXIST`, `EACCES`, `EINVAL` when it is not a regular file, `EIO`, `ENOMEM`. */
-export function openFile(rooms: FileRooms, path: string, options: OpenOptions = {}): File {
-  const { block: common, ...rest } = options;
-  if (common !== undefined && (typeof path !== 'string' || path === '')) {
-    failMisuse('vnodes.open', { path, block: common }, 'the name of a block vnode is a text that is not empty');
-  }
-  const writable = options.mode === 'rw';
-  const vnode = rooms.vnodes.open(common ?? path, rest);
-  const file = new File(rooms, vnode, writable);
-  if (common === undefined) return file;
-  try {
-    file.useBlock(path, rooms.vnodes.openBlock(path, vnode, writable));
-  } catch (error) {
-    file.close();
-    throw error;
-  }
-  return file;
 }

@@ -4,7 +4,7 @@ import { endOracle, moreRooms, problemsOf, testRooms } from '../../test/support/
 import { matches, Scratch } from '../../test/support/scratch.ts';
 import { testSeed } from '../../test/support/seed.ts';
 import { Prng } from '../base/index.ts';
-import { openFile } from './file.ts';
+import { openFile } from './open-file.ts';
 
 let scratch: Scratch;
 

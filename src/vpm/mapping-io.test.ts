@@ -6,8 +6,8 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { endOracle, testRooms } from '../../test/support/rooms.ts';
 import { matches, pattern, Scratch } from '../../test/support/scratch.ts';
 import { bankCopy } from '../phys/bank-copy.ts';
-import { openFile } from './file.ts';
 import { joinPieces, sendMapped, writeMapped } from './mapping-io.ts';
+import { openFile } from './open-file.ts';
 
 let scratch: Scratch;
 

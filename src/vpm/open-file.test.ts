@@ -5,8 +5,8 @@ import { matches, Scratch } from '../../test/support/scratch.ts';
 import { armFault, disarmFault } from '../sync/index.ts';
 import { recoverVnodes } from '../vnode/index.ts';
 import { CachedMappings } from './cached-mappings.ts';
-import { openFile } from './file.ts';
 import { createMappingCache, MAPPING_STATE } from './mapping-options.ts';
+import { openFile } from './open-file.ts';
 
 let scratch: Scratch;
 

@@ -100,8 +100,8 @@ export class PageMappings {
   }
 
   /**
-   * Maps up to 32 frames of pages of an open vnode, as many pages if they have one frame. Throws `EFAULT` when the range is not inside the file, `EDQUOT`, `ENOMEM` when
-   * pinned pages leave no frame, `EIO`, and `EACCES` for `'write'` when this thread has the vnode open for reading only.
+   * Maps up to 32 frames of pages of an open vnode, as many pages if they have one frame. Throws `EFAULT` when the range is not
+   * inside the file, `EDQUOT`, `ENOMEM` when pinned pages leave no frame, `EIO`, and `EACCES` for `'write'` when this thread has the vnode open for reading only.
    */
   map(vnode: VnodeIndex, offset: number, length: number, access: MapAccess = 'read'): Mapping {
     if (access !== 'read' && access !== 'write') failMisuse('map', { access }, "access is 'read' or 'write'");
@@ -112,6 +112,18 @@ export class PageMappings {
     const pageFrames = this.#vnodes.pageSizeOf(vnode) / this.#pageSize;
     const firstFrame = Math.floor(offset / this.#pageSize);
     return new Mapping(this, pieces, count, { vnode, firstFrame, pageFrames, writable: access === 'write' });
+  }
+
+  /** Like `map`, but only pages in memory: null when one is missing. Never waits. */
+  tryMap(vnode: VnodeIndex, offset: number, length: number, access: MapAccess = 'read'): Mapping | null {
+    const count = this.#pageCount('tryMap', vnode, offset, length);
+    const lanes = new Int32Array(count);
+    const held = this.#pages.holdSeveral(vnode, Math.floor(offset / this.#pageSize), count, lanes);
+    try {
+      return held < count ? null : this.map(vnode, offset, length, access);
+    } finally {
+      this.#pages.releaseSeveral(lanes, held);
+    }
   }
 
   /**
@@ -199,18 +211,13 @@ export class PageMappings {
     return length;
   }
 
-  /** Like `copyOut`, but only from memory: false when a page is missing, and the target may then be half written. */
-  tryCopyOut(vnode: VnodeIndex, offset: number, length: number, target: CopyTarget, targetOffset = 0): boolean {
-    this.#requireRange('tryCopyOut', vnode, offset, length);
-    if (length === 0) return true;
-    const banks = this.#banks;
-    const inBanks = typeof target === 'number';
-    const to = inBanks
-      ? (banks.views[banks.bankOfRange(target + targetOffset, length)] as Uint8Array)
-      : bytesOf('tryCopyOut', 'target', target);
-    const at = inBanks ? banks.offsetOfAddress(target + targetOffset) : targetOffset;
-    if (at + length > to.length) this.#failTarget(length, at, to);
-    return this.#copy(vnode, offset, length, to, at, MEMORY_ONLY);
+  /** Like `copyUpTo`, but only from memory: -1 when a page is missing, and the target may then be half written. Never waits. */
+  tryCopyUpTo(vnode: VnodeIndex, offset: number, max: number, target: Uint8Array, targetOffset = 0): number {
+    this.#requireOpen('tryCopyUpTo', vnode);
+    const to = bytesOf('tryCopyUpTo', 'target', target);
+    const length = Math.max(0, Math.min(max, this.#vnode.size.get(vnode) - offset));
+    if (targetOffset + length > to.length) this.#failTarget(length, targetOffset, to);
+    return length === 0 || this.#copy(vnode, offset, length, to, targetOffset, MEMORY_ONLY) ? length : -1;
   }
 
   /** A view of a piece. Must not be written to, nor used after the release. */
@@ -363,7 +370,11 @@ export class PageMappings {
     const first = Math.floor(offset / this.#pageSize);
     const count = Math.floor((offset + length - 1) / this.#pageSize) - first + 1;
     if (length > 0 && count <= MAP_PAGES_MAX) return count;
-    return failMisuse(call, { offset, length, pages: count }, `a mapping has 1 to ${MAP_PAGES_MAX} pages`);
+    return failMisuse(
+      call,
+      { offset, length, frames: count },
+      `a mapping covers 1 to ${MAP_PAGES_MAX} frames of ${this.#pageSize} bytes`,
+    );
   }
 
   /** Throws `EACCES` unless this thread has the vnode open for writing. */

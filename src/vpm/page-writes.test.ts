@@ -18,7 +18,7 @@ import { testSeed } from '../../test/support/seed.ts';
 import { Prng } from '../base/index.ts';
 import { pageStatistics } from '../page/index.ts';
 import { armFault, disarmFault, type FaultPoint } from '../sync/index.ts';
-import { openFile } from './file.ts';
+import { openFile } from './open-file.ts';
 
 let scratch: Scratch;
 

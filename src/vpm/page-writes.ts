@@ -27,6 +27,7 @@ import type { PageSource } from '../page/page-store.ts';
 import { FETCH_PAGES_MAX, type Pages } from '../page/pages.ts';
 import type { Banks } from '../phys/banks.ts';
 import { faultPoint } from '../sync/fault.ts';
+import type { RwLock } from '../sync/rwlock-class.ts';
 import type { Thread } from '../sync/thread.ts';
 import { PAGES_MAX, type Vnodes } from '../vnode/vnodes.ts';
 import { WriteBehind } from './write-behind.ts';
@@ -126,12 +127,48 @@ export class PageWrites {
     this.#requireEnd(offset, length);
     const lock = this.#vnodes.sizes.lock(vnode);
     lock.enterShared();
+    const inside = this.#writeInside(vnode, offset, length, source, lock);
+    if (inside >= 0) return inside;
+    lock.enterExclusive();
+    return this.#writeBehind(vnode, offset, length, source, lock);
+  }
+
+  /** Like `write`; -1 with nothing written when it would have to wait for somebody who changes the size. */
+  tryWrite(vnode: VnodeIndex, offset: number, length: number, source: WriteSource): number {
+    if (length === 0) return 0;
+    this.#requireEnd(offset, length);
+    const lock = this.#vnodes.sizes.lock(vnode);
+    if (!lock.tryEnterShared()) return -1;
+    const inside = this.#writeInside(vnode, offset, length, source, lock);
+    if (inside >= 0 || !lock.tryEnterExclusive()) return inside;
+    return this.#writeBehind(vnode, offset, length, source, lock);
+  }
+
+  /** Writes behind the end, wherever it is by then; returns the offset. `written` gets the bytes written in its first lane. */
+  append(vnode: VnodeIndex, length: number, source: WriteSource, written: Float64Array): number {
+    const lock = this.#vnodes.sizes.lock(vnode);
+    lock.enterExclusive();
+    return this.#append(vnode, length, source, written, lock);
+  }
+
+  /** Like `append`; -1 with nothing written when it would have to wait for others who use the file. */
+  tryAppend(vnode: VnodeIndex, length: number, source: WriteSource, written: Float64Array): number {
+    const lock = this.#vnodes.sizes.lock(vnode);
+    return lock.tryEnterExclusive() ? this.#append(vnode, length, source, written, lock) : -1;
+  }
+
+  /** Under the shared lock, which it gives back: a write inside the size; -1 when it reaches behind. */
+  #writeInside(vnode: VnodeIndex, offset: number, length: number, source: WriteSource, lock: RwLock): number {
     try {
-      if (offset + length <= this.#vnodes.size(vnode)) return this.#writeLocked(vnode, offset, length, source, false);
+      if (offset + length > this.#vnodes.size(vnode)) return -1;
+      return this.#writeLocked(vnode, offset, length, source, false);
     } finally {
       lock.exitShared();
     }
-    lock.enterExclusive();
+  }
+
+  /** Under the exclusive lock, which it gives back: a write that may reach behind the size. */
+  #writeBehind(vnode: VnodeIndex, offset: number, length: number, source: WriteSource, lock: RwLock): number {
     try {
       this.#vnodes.sizes.bound(vnode, offset + length);
       return this.#writeLocked(vnode, offset, length, source, true);
@@ -140,10 +177,7 @@ export class PageWrites {
     }
   }
 
-  /** Writes behind the end, wherever it is by then; returns the offset. `written` gets the bytes written in its first lane. */
-  append(vnode: VnodeIndex, length: number, source: WriteSource, written: Float64Array): number {
-    const lock = this.#vnodes.sizes.lock(vnode);
-    lock.enterExclusive();
+  #append(vnode: VnodeIndex, length: number, source: WriteSource, written: Float64Array, lock: RwLock): number {
     try {
       const offset = this.#vnodes.size(vnode);
       written[0] = 0;

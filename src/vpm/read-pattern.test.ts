@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { endOracle, testRooms } from '../../test/support/rooms.ts';
 import { matches, Scratch } from '../../test/support/scratch.ts';
 import { pageStatistics } from '../page/index.ts';
-import { openFile } from './file.ts';
+import { openFile } from './open-file.ts';
 import { ReadPattern } from './read-pattern.ts';
 
 const PAGE = 4096;

@@ -4,7 +4,7 @@ import { endOracle, moreRooms, type TestRooms, testRooms } from '../../test/supp
 import { Scratch } from '../../test/support/scratch.ts';
 import { pageStatistics } from '../page/index.ts';
 import { armFault, disarmFault } from '../sync/index.ts';
-import { openFile } from './file.ts';
+import { openFile } from './open-file.ts';
 
 let scratch: Scratch;
 

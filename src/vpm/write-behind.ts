@@ -70,17 +70,23 @@ export class WriteBehind {
   after(vnode: VnodeIndex, frames: number): void {
     this.#unseen += frames;
     if (this.#vnode.modifiedMax.get(vnode) === 0 && this.#unseen < LOOK_FRAMES) return;
-    const isOver = this.#isOver(vnode);
+    const isOver = this.isOver(vnode);
     this.#unseen = 0;
     if (!isOver) return;
     if (this.#rest > 0) this.#rest--;
     else this.#holdUp(vnode);
   }
 
-  #isOver(vnode: VnodeIndex): boolean {
+  /** True while more is modified than the limits of a vnode and of the system allow. */
+  isOver(vnode: VnodeIndex): boolean {
     const max = this.#vnode.modifiedMax.get(vnode);
     if (max > 0 && this.#framesOf(vnode) > max) return true;
     return this.#systemMax > 0 && this.#pages.modified - this.#anonymous > this.#systemMax;
+  }
+
+  /** Writes back what is too much, for somebody who cannot be held up. */
+  keep(vnode: VnodeIndex): void {
+    if (this.isOver(vnode)) this.#holdUp(vnode);
   }
 
   #holdUp(vnode: VnodeIndex): void {
@@ -95,7 +101,7 @@ export class WriteBehind {
           : 0);
       // 3.
       if (written === 0) this.#pause();
-      isOver = this.#isOver(vnode);
+      isOver = this.isOver(vnode);
     }
     if (isOver) this.#rest = REST_PIECES;
     const lane = PAGE_COUNTER.behindPages;

@@ -79,3 +79,29 @@ export const slow: VnodeProvider = {
     await new Promise((resolve) => setTimeout(resolve, 2));
   },
 };
+
+/** How long `laggard` takes for anything. */
+export const LAG_MS = 50;
+
+const lag = () => new Promise((resolve) => setTimeout(resolve, LAG_MS));
+
+/** Takes its time for everything, in the I/O worker. */
+export const laggard: VnodeProvider = {
+  ...cutter,
+  isAsync: true,
+  async getPage(name, offset, bytes) {
+    await lag();
+    keeper.getPage(name, offset, bytes);
+  },
+  async putPage(name, offset, bytes) {
+    await lag();
+    keeper.putPage?.(name, offset, bytes);
+  },
+  async truncate(name, size) {
+    await lag();
+    cutter.truncate?.(name, size);
+  },
+  sync: async () => {
+    await lag();
+  },
+};

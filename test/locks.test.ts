@@ -1,17 +1,7 @@
 import { once } from 'node:events';
 import { boot, shutDown, type VirtualMemory } from 'pagewright';
 import { Prng } from 'pagewright/base';
-import {
-  CancelToken,
-  Condition,
-  FAULT_POINTS,
-  type FaultPoint,
-  load,
-  Mutex,
-  RANK,
-  RwLock,
-  store,
-} from 'pagewright/sync';
+import { FAULT_POINTS, type FaultPoint, load, store } from 'pagewright/sync';
 import { afterEach, describe, expect, it } from 'vitest';
 import { kill, killAt, start, until, type Victim } from './support/chaos.ts';
 
@@ -24,9 +14,9 @@ const ROUNDS = 10;
 
 /** What each member does: one of the two that give may die, and nobody waits for ever. */
 const ALL = [
-  ['give', 'exclude', 'read', 'write'],
-  ['take', 'exclude', 'read', 'write'],
-  ['give', 'exclude', 'read', 'write'],
+  ['give', 'exclude', 'read', 'write', 'name'],
+  ['take', 'exclude', 'read', 'write', 'name'],
+  ['give', 'exclude', 'read', 'write', 'name'],
 ];
 
 let vm: VirtualMemory | undefined;
@@ -48,7 +38,8 @@ const MIXED = [
 class Crew {
   readonly system: VirtualMemory;
   readonly stop = new Int32Array(new SharedArrayBuffer(4));
-  readonly done = new Int32Array(new SharedArrayBuffer(4));
+  /** Turns that were made, and sections of dead threads that were looked at. */
+  readonly done = new Int32Array(new SharedArrayBuffer(8));
   readonly members: Victim[] = [];
   readonly #roles = new Map<Victim, readonly string[]>();
   readonly failures: unknown[] = [];
@@ -84,16 +75,12 @@ class Crew {
 
   /** Stops everybody, wakes who waits for an item, and looks at what is left. */
   async end(): Promise<{ contended: number; slept: number }> {
-    const { region, thread } = this.system;
+    const { region, locks } = this.system;
     const { arena, arenaState } = region.tables;
     const row = arena.rowCount - 1;
     const results = this.members.map(({ worker }) => once(worker, 'message'));
     store(this.stop, 0, 1);
-    const condition = new Condition(thread, arena.space.address(row));
-    const mutex = new Mutex(thread, arena.lock.address(row), RANK.user);
-    mutex.enter();
-    condition.broadcast();
-    mutex.exit();
+    locks.mutex('mutex', { repair: () => {} }).run(() => locks.condition('condition').broadcast());
     const sums = { contended: 0, slept: 0 };
     for (const [result] of await Promise.all(results)) {
       sums.contended += result.contended;
@@ -104,9 +91,13 @@ class Crew {
     expect(this.failures).toEqual([]);
     for (const at of [row, row - 1]) {
       expect(arenaState.busyTags.get(at)).toBe(arenaState.busyTagsPeak.get(at));
-      expect([0, 1].map((lane) => arena.space.at(at, lane) & (lane === 0 && at === row ? 0 : -1))).toEqual([0, 0]);
     }
-    expect(arena.lock.get(row)).toBe(0);
+    for (const { name, holder, readers, waiting } of locks.list()) {
+      expect({ name, holder, readers, waiting }).toEqual({ name, holder: null, readers: [], waiting: [] });
+      locks.remove(name);
+    }
+    expect(locks.list()).toEqual([]);
+    expect(locks.check().problems).toEqual([]);
     return sums;
   }
 }
@@ -114,6 +105,7 @@ class Crew {
 describe('locks under several workers', () => {
   it.each([
     ['mutex', [['exclude']]],
+    ['names', [['name']]],
     ['condition variable', [['give'], ['take'], ['give', 'take']]],
     ['readers/writer lock', [['read', 'write']]],
     ['all', ALL],
@@ -134,7 +126,9 @@ describe('locks under several workers', () => {
     expect(points.length).toBeGreaterThan(10);
     for (const point of points) await crew.replace(await killAt(crew.system, point, crew.members));
     const { contended } = await crew.end();
-    console.log(`locks: ${points.length} places, ${contended} contended entries`);
+    const repairs = load(crew.done, 1);
+    console.log(`locks: ${points.length} places, ${contended} contended entries, ${repairs} repairs`);
+    expect(repairs).toBeGreaterThan(0);
   });
 
   it.each([
@@ -176,16 +170,17 @@ describe('a thread that blocks', () => {
   it.each(['mutex', 'condition', 'rwlock'])('is woken when its wait is cancelled: %s', async (kind) => {
     const system = boot({ memory: '1 MiB', slots: 8, arenas: 8, tags: 256 });
     vm = system;
-    const { arena, slot: slots } = system.region.tables;
-    const row = arena.rowCount - 1;
-    const mutex = new Mutex(system.thread, arena.lock.address(row), RANK.user);
-    const rwlock = new RwLock(system.thread, arena.space.address(row - 1), RANK.user);
-    const token = CancelToken.create(system.thread);
+    const { slot: slots } = system.region.tables;
+    const mutex = system.locks.mutex('mutex');
+    const rwlock = system.locks.rwlock('rwlock');
+    const token = system.locks.cancelToken();
     if (kind === 'mutex') mutex.enter();
     if (kind === 'rwlock') rwlock.enterExclusive();
     const waiter = await start(system, waiting, { kind, handle: token.handle() });
     const asleep = () => load(system.region.words, slots.waitToken.address(waiter.slot)) !== 0;
     await until(asleep, 'the worker does not wait');
+    expect(system.locks.list().find(({ name }) => name === kind)?.waiting).toEqual([waiter.slot]);
+    expect(() => system.locks.remove(kind)).toThrow(/EBUSY: locks.remove/);
     const ended = once(waiter.worker, 'message');
     const from = performance.now();
     token.cancel();
@@ -197,14 +192,14 @@ describe('a thread that blocks', () => {
     expect(tookMs).toBeLessThan(900);
     if (kind === 'mutex') mutex.exit();
     if (kind === 'rwlock') rwlock.exitExclusive();
+    system.locks.remove(kind);
     await waiter.worker.terminate();
   });
 
   it('leaves the event loop of another running, which waits for the same lock', async () => {
     const crew = new Crew([['exclude']]);
     for (let i = 0; i < 2; i++) await crew.add();
-    const { arena } = crew.system.region.tables;
-    const mutex = new Mutex(crew.system.thread, arena.lock.address(arena.rowCount - 1), RANK.user);
+    const mutex = crew.system.locks.mutex('mutex');
     let ticks = 0;
     const timer = setInterval(() => ticks++, 1);
     for (let round = 0; round < 20; round++) {

@@ -38,6 +38,8 @@ export type VmErrorCode =
   | 'ETIMEDOUT'
   /** The wait was cancelled. */
   | 'ECANCELED'
+  /** The thread that held the lock has died inside, and nobody has repaired what it left. */
+  | 'EOWNERDEAD'
   /** Waiting is not allowed on this thread. */
   | 'EWOULDBLOCK'
   /** The region was poisoned by a broken invariant in some thread. */

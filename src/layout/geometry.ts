@@ -69,6 +69,7 @@ export const GEOMETRY_KEYS = [
   'swapWords',
   'frameCacheFrames',
   'frameCacheLanes',
+  'namedLocks',
 ] as const;
 
 /** Name of one capacity. */

@@ -1,6 +1,7 @@
 export * from './column.ts';
 export * from './geometry.ts';
 export * from './io-tables.ts';
+export * from './lock-tables.ts';
 export * from './page-tables.ts';
 export * from './phys-tables.ts';
 export * from './pmem-tables.ts';

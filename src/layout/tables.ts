@@ -10,6 +10,7 @@ import {
   spanServiceTable,
 } from './arena-life-tables.ts';
 import { ioRequestTable, ioServiceTable } from './io-tables.ts';
+import { lockRegistryTable, namedLockTable } from './lock-tables.ts';
 import {
   frameGroupTable,
   frameHandTable,
@@ -214,6 +215,8 @@ export const TABLES = {
   swapMap: swapMapTable,
   frameCache: frameCacheTable,
   frameCachePause: frameCachePauseTable,
+  namedLock: namedLockTable,
+  lockRegistry: lockRegistryTable,
 } as const;
 
 /** The type of `TABLES`. */

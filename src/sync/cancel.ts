@@ -48,9 +48,12 @@ export class CancelToken {
   /** The word while the token is in use and not cancelled. */
   readonly #state: number;
   readonly #address: WordAddress;
+  /** Set in the thread that made it. */
+  readonly #maker: Thread | undefined;
 
-  private constructor(region: Region, number: number, state: number) {
+  private constructor(region: Region, number: number, state: number, maker?: Thread) {
     this.#region = region;
+    this.#maker = maker;
     this.number = number;
     this.#state = state;
     const row = Math.floor(number / CANCEL_LANES);
@@ -66,7 +69,7 @@ export class CancelToken {
       inUse.put(thread.slot, inUse.get(thread.slot) + 1);
       const next = ((word + GENERATION_STEP) & ~CANCELLED) | IN_USE;
       store(thread.words, state.address(thread.slot, lane), next);
-      return new CancelToken(thread.region, thread.slot * CANCEL_LANES + lane, next);
+      return new CancelToken(thread.region, thread.slot * CANCEL_LANES + lane, next, thread);
     }
     return fail('ENOMEM', 'CancelToken.create', { slot: thread.slot }, `a thread has at most ${CANCEL_LANES} tokens`);
   }
@@ -104,16 +107,23 @@ export class CancelToken {
   }
 
   /** Ends the token: waits that still use it end as if cancelled. Throws `EINVAL` in another thread than its maker's. */
-  release(thread: Thread): void {
+  release(thread: Thread | undefined = this.#maker): void {
     const { words, tables } = this.#region;
-    if (Math.floor(this.number / CANCEL_LANES) !== thread.slot) {
-      failMisuse('CancelToken.release', { token: this.number, slot: thread.slot }, 'only the thread that made it may');
+    if (thread === undefined || Math.floor(this.number / CANCEL_LANES) !== thread.slot) {
+      failMisuse('CancelToken.release', { token: this.number, slot: thread?.slot }, 'only the thread that made it may');
     }
+    // The slot may be another thread's by now; its tokens ended when it was given back.
+    if (thread.ended) return;
     const word = load(words, this.#address);
     if ((word & ~CANCELLED) !== this.#state) return;
     store(words, this.#address, word & ~IN_USE);
     tables.cancel.inUse.put(thread.slot, tables.cancel.inUse.get(thread.slot) - 1);
     if (word === this.#state) wakeTokenWaiters(this.#region, this.number);
+  }
+
+  /** Same as `release`. */
+  [Symbol.dispose](): void {
+    this.release();
   }
 }
 

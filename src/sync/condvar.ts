@@ -99,7 +99,7 @@ export class Condition {
    * Rejects with what `attempt` throws, with `ECANCELED` after an abort, and with `EPOISONED`.
    */
   async untilAsync<Value>(
-    mutex: Mutex,
+    mutex: Pick<Mutex, 'enter' | 'exit'>,
     attempt: () => Value | undefined,
     options: AsyncWaitOptions = {},
   ): Promise<Value | undefined> {

@@ -151,6 +151,11 @@ export const FAULT_POINTS = [
   'seg.swap.writing',
   'seg.space.freed',
   'seg.device.made',
+  'sync.locks.created',
+  'sync.locks.removing',
+  'sync.locks.waiting',
+  'sync.locks.taken',
+  'sync.locks.inside',
 ] as const;
 
 /** Name of one fault point. */

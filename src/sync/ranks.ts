@@ -10,6 +10,8 @@
 export const RANK = {
   /** Locks of user code, taken before anything of ours. */
   user: 0,
+  /** The registry of named locks, looked into while others are held. */
+  lockRegistry: 50,
   /** The list of arenas: create, destroy, open. */
   arenaRegistry: 100,
   /** Address spaces. */

@@ -86,6 +86,8 @@ export interface BootOptions {
   readonly limits?: OwnerLimits;
   /** Requests that can wait for space in arenas at a time. Default 512. */
   readonly spaceWaiters?: number;
+  /** Named locks that can exist at a time: mutexes, readers/writer locks and condition variables. Default 256. */
+  readonly locks?: number;
   /** Operations that recordings of arenas can hold between two drains, all four together: 64 bytes each. Default 8192. */
   readonly recordEntries?: number;
   /** Polls of a held mutex before its waiter sleeps. Default 100. */
@@ -178,6 +180,7 @@ const KNOWN_OPTIONS: readonly (keyof BootOptions)[] = [
   'dirtyLimit',
   'limits',
   'spaceWaiters',
+  'locks',
   'recordEntries',
   'spinLimit',
   'clock',
@@ -263,6 +266,7 @@ export function planBoot(options: BootOptions): BootPlan {
     ...mappings.geometry,
     ...replacementGeometry(replacement, frames, ceilPowerOfTwo(slots)),
     ...spaceGeometry(frames, addressSpaces, segments, anonymousPages),
+    namedLocks: integer('locks', 256, 1, 65536),
   };
   const spinLimit = integer('spinLimit', 100, 0, 1_000_000);
   const clock = oneOf('clock', options.clock ?? 'real', ['real', 'virtual']);

@@ -35,6 +35,7 @@ import {
   chargeTo,
   createOwner,
   finishTakeover,
+  Locks,
   newWatchId,
   type OwnerIndex,
   type OwnerLimits,
@@ -97,6 +98,8 @@ export class VirtualMemory {
   readonly banks: Banks;
   readonly thread: Thread;
   readonly callbacks: Callbacks;
+  /** Locks of programs, by name. */
+  readonly locks: Locks;
   readonly arenas: Arenas;
   readonly frames: Frames;
   /** Frames that meet constraints: contiguous, aligned, inside a window. */
@@ -131,6 +134,7 @@ export class VirtualMemory {
     this.banks = banks;
     this.thread = new Thread(region, slot);
     this.callbacks = new Callbacks(region);
+    this.locks = new Locks(this.thread);
     this.arenas = new Arenas(this.thread, this.callbacks);
     this.frames = new Frames(this.thread);
     this.pageLists = new PageLists(this.frames);
@@ -149,6 +153,7 @@ export class VirtualMemory {
     registerReclaimers(this);
     this.pageLists.setPressure(new ListPressure(this.frames, this.pages, this.vnodes, this.pmem.pressure()));
     this.recoverers = [
+      (_self, dead) => this.locks.recover(dead),
       recoverIo,
       (_self, dead) => this.arenas.recover(dead),
       recoverPages,
@@ -327,6 +332,7 @@ export class VirtualMemory {
   check(): CheckReport[] {
     this.#requireAttached('check');
     return [
+      this.locks.check(),
       ...this.arenas.check(),
       this.frames.check(),
       this.pmem.check(),
@@ -380,6 +386,7 @@ export class VirtualMemory {
       this.spaces.releaseCursors();
       this.#requireNothingHeld();
       this.arenas.leave();
+      this.locks.leave();
       failure = this.#closeFiles();
     } else {
       this.vnodes.closeDescriptors();

@@ -76,6 +76,7 @@ const SMALL: Partial<Geometry> = {
   anons: 2048,
   shadowLists: 256,
   swapWords: 64,
+  namedLocks: 16,
 };
 
 /** What a room needs to run in one thread. */

@@ -1,12 +1,13 @@
 /**
- * Uses a mutex, a condition variable and a readers/writer lock at random until told to stop, and looks at every turn
- * whether the words that they guard agree.
+ * Uses a mutex, a condition variable and a readers/writer lock of known names at random until told to stop, makes and removes
+ * others, and looks at every turn whether the words that the locks guard agree. They are changed through the journal, so
+ * that those of a thread that has died agree again: whoever is told to repair them finds nothing to do.
  */
 
 import { parentPort, workerData } from 'node:worker_threads';
 import { attach } from 'pagewright';
-import { Prng } from 'pagewright/base';
-import { add, Condition, load, Mutex, RANK, RwLock } from 'pagewright/sync';
+import { Prng, VmError } from 'pagewright/base';
+import { add, load } from 'pagewright/sync';
 
 const { seed, stop, done, turns } = workerData as {
   seed: number;
@@ -22,14 +23,19 @@ const ITEMS_MAX = 3;
 const vm = attach(workerData.vm);
 const { thread } = vm;
 const { arena, arenaState } = vm.region.tables;
-// Rows that no arena uses: their locks, conditions and words.
+// Words of rows that no arena uses.
 const row = arena.rowCount - 1;
 const rwRow = arena.rowCount - 2;
-const mutex = new Mutex(thread, arena.lock.address(row), RANK.user);
-const condition = new Condition(thread, arena.space.address(row));
-const rwlock = new RwLock(thread, arena.space.address(rwRow), RANK.user);
+const mutex = vm.locks.mutex('mutex', { repair: () => requireAgreement(row) });
+const condition = vm.locks.condition('condition');
+const rwlock = vm.locks.rwlock('rwlock', { repair: () => requireAgreement(rwRow) });
 const random = new Prng(seed);
 const { journal } = thread;
+
+function requireAgreement(at: number): void {
+  add(done, 1, 1);
+  if (arenaState.busyTags.get(at) !== arenaState.busyTagsPeak.get(at)) throw new Error(`row ${at}: half changed`);
+}
 
 function change(at: number): void {
   const value = arenaState.busyTags.get(at);
@@ -108,6 +114,19 @@ function write(): void {
   rwlock.exitExclusive();
 }
 
+/** Makes, uses and removes a lock of one of two names. */
+function name(): void {
+  const which = random.chance(0.5) ? 'come' : 'go';
+  try {
+    const passing = vm.locks.mutex(which, { repair: () => void add(done, 1, 1) });
+    if (passing.enterWithin(random.below(3))) passing.exit();
+    if (random.chance(0.5)) vm.locks.remove(which);
+  } catch (error) {
+    // Somebody else has removed it, or is in.
+    if (!(error instanceof VmError) || !['ESTALE', 'EBUSY', 'ENOENT'].includes(error.code)) throw error;
+  }
+}
+
 async function excludeAsync(): Promise<void> {
   if (!(await mutex.enterAsync(random.chance(0.2) ? { timeoutMs: random.below(3) } : {}))) return;
   change(row);
@@ -139,7 +158,7 @@ async function writeAsync(): Promise<void> {
   rwlock.exitExclusive();
 }
 
-const TURNS = { exclude, give, take, read, write, excludeAsync, takeAsync, readAsync, writeAsync };
+const TURNS = { exclude, name, give, take, read, write, excludeAsync, takeAsync, readAsync, writeAsync };
 parentPort?.postMessage({ slot: vm.slot });
 while (load(stop, 0) === 0) {
   const turn = TURNS[random.pick(turns)]();

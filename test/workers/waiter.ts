@@ -3,21 +3,18 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { attach } from 'pagewright';
 import { VmError } from 'pagewright/base';
-import { type CancelHandle, CancelToken, Condition, Mutex, RANK, RwLock } from 'pagewright/sync';
+import type { CancelHandle } from 'pagewright/sync';
 
 const { kind, handle } = workerData as { kind: string; handle: CancelHandle };
 const vm = attach(workerData.vm);
-const { arena } = vm.region.tables;
-// A row that no arena uses.
-const row = arena.rowCount - 1;
-const token = CancelToken.from(vm.region, handle);
-const mutex = new Mutex(vm.thread, arena.lock.address(row), RANK.user);
+const token = vm.locks.cancelToken(handle);
+const mutex = vm.locks.mutex('mutex');
 
 function wait(): void {
   if (kind === 'mutex') {
     mutex.enterWithin(60_000, token);
   } else if (kind === 'condition') {
-    const condition = new Condition(vm.thread, arena.space.address(row));
+    const condition = vm.locks.condition('condition');
     mutex.enter();
     try {
       for (;;) condition.wait(mutex, undefined, token);
@@ -25,7 +22,7 @@ function wait(): void {
       mutex.exit();
     }
   } else {
-    new RwLock(vm.thread, arena.space.address(row - 1), RANK.user).enterShared(undefined, token);
+    vm.locks.rwlock('rwlock').enterShared(undefined, token);
   }
 }
 

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { boot, type VirtualMemory } from 'pagewright';
 import { Prng } from 'pagewright/base';
 import { FRAME_USE } from 'pagewright/phys';
-import { type FaultPoint, ownerUsage } from 'pagewright/sync';
+import { type FaultPoint, ownerUsage, slotOfAttachment } from 'pagewright/sync';
 import { afterEach, describe, expect, it } from 'vitest';
 import { shutDownBalanced } from './support/balance.ts';
 import { kill, killAt, start, until, type Victim } from './support/chaos.ts';
@@ -63,6 +63,20 @@ async function finish(crew: Crew, workers: readonly Victim[]): Promise<Record<st
   for (const result of results)
     for (const [name, value] of Object.entries(result)) sums[name] = (sums[name] ?? 0) + value;
   return sums;
+}
+
+/** Gives back what a worker that was terminated had, before its slot has another owner: else the dead own all memory soon. */
+function giveBackOf({ vm }: Crew, slot: number): void {
+  const { pmem, frames, region } = vm;
+  const { maker } = region.tables.pmemCookie;
+  const left = pmem.cookies().find(({ cookie }) => slotOfAttachment(maker.get(cookie)) === slot);
+  if (left !== undefined) pmem.freeOf(maker.get(left.cookie));
+  for (let first = 0; first < FRAMES; first++) {
+    if (frames.useOf(first) !== FRAME_USE.run || frames.takerOf(first) !== slot) continue;
+    let end = first + 1;
+    while (end % (FRAMES / 2) !== 0 && frames.useOf(end) === FRAME_USE.runRest) end++;
+    frames.giveRun(first, end - first);
+  }
 }
 
 /** What dead workers left goes back here, memory that they took offline comes online, and then all of it is free. */
@@ -134,7 +148,12 @@ describe('frames that move under several workers', () => {
       const dead = await killAt(crew.vm, point, workers);
       workers = workers.filter((worker) => worker !== dead);
       await pause(random.between(0, 20));
-      if (death % 3 === 0) await kill(crew.vm, workers.shift() as Victim);
+      giveBackOf(crew, dead.slot);
+      if (death % 3 === 0) {
+        const other = workers.shift() as Victim;
+        await kill(crew.vm, other);
+        giveBackOf(crew, other.slot);
+      }
       while (workers.length < 3) workers.push(await begin(crew, 100 + death * 10 + workers.length));
       expect(failures).toEqual([]);
     }

@@ -7,7 +7,8 @@
  *                        policy lets go   3 write some modified pages back, then 2
  *             takeRun    1 a free run   2 pages that leave by 2 and 3 of take, which large ones do as runs   3 the window with the
  *                        least to move or to evict
- *             gainOne    waits for some page to be released and evicts it: the frame is kept as a spare for the next take
+ *             gainOne    waits for some page to be released and evicts it: the frame is kept as a spare for the next take; and for
+ *                        frames that are on their way from one use to another
  *             gainRun    waits until a run may have come about
  * INVARIANTS  I1 every frame that is handed out is held exclusively, of use page, without an identity.
  *             I2 the spare is such a frame.
@@ -139,7 +140,8 @@ export class FrameSupply {
     const { frames } = this.#thread.region.geometry;
     for (;;) {
       if (this.clean(store)) return true;
-      let candidates = 0;
+      if (this.#thread.clock.now() >= deadline) return false;
+      let candidates = this.#frames.someInFlight ? 1 : 0;
       let waited = false;
       for (let steps = frames; steps > 0; steps--) {
         const frame = this.#replacement.advance();
@@ -161,7 +163,9 @@ export class FrameSupply {
         }
         if (this.#thread.clock.now() >= deadline) return false;
       }
-      if (candidates === 0) return false;
+      // Those that were on their way may have arrived behind the hand.
+      if (this.#frames.core.free > this.#frames.reserve) return true;
+      if (candidates === 0 && !this.#frames.someInFlight) return false;
       if (!waited) this.#replacement.pause();
     }
   }

@@ -8,7 +8,8 @@
  *             behind the request with pages that will be asked for next; those are not held. When no frame can be had:
  *
  *               1 let go of everything   2 write modified pages back, start again   3 have others give back what they keep
- *               4 one thread at a time keeps what it has, and waits for pinned pages to be released, one after another
+ *               4 one thread at a time keeps what it has, and waits for pinned pages to be released, and for frames that are on
+ *                 their way, one after another
  *
  * INVARIANTS  Those of pages.ts.
  * LOCKING     As there; step 4 under the mutex of the shortage.
@@ -246,9 +247,19 @@ export class PageFetches {
   }
 
   #failShort(vnode: VnodeIndex, count: number): never {
-    const { total, free, page } = this.#frames.counts();
-    const rule = 'pinned or modified pages leave no frame; release mappings or boot with more memory';
-    const values = { vnode, count, total, free, page, pinnedHere: this.#holds.pages, modified: this.#dirty.total };
+    const { total, free, page, run, list } = this.#frames.counts();
+    const rule = 'what is taken, pinned or modified leaves no frame; release mappings or boot with more memory';
+    const values = {
+      vnode,
+      count,
+      total,
+      free,
+      page,
+      run,
+      list,
+      pinnedHere: this.#holds.pages,
+      modified: this.#dirty.total,
+    };
     fail('ENOMEM', 'pages.fetch', values, rule);
   }
 

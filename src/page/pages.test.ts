@@ -1,8 +1,10 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { testRegion, testThread } from '../../test/support/region.ts';
 import { Prng, VmError } from '../base/index.ts';
 import { Banks } from '../phys/banks.ts';
+import type { PageList } from '../phys/frame-runs.ts';
 import { FRAME_USE, Frames } from '../phys/frames.ts';
+import { PageLists } from '../phys/page-lists.ts';
 import { armFault, disarmFault } from '../sync/index.ts';
 import { checkPages } from './check.ts';
 import { PAGE_STATE, PageHash } from './page-hash.ts';
@@ -107,6 +109,26 @@ describe('pages', () => {
     expect(s.pages.held).toBe(8);
     for (let i = 0; i < 6; i++) s.pages.release(s.out[i] as number);
     expect(s.pages.fetch(2, 0, 5, s.out, 16, s.store, true)).toBe(5);
+    expectSound(s);
+  });
+
+  it('waits for frames that another thread is about to have or to give back, not for those that are taken for good', () => {
+    const s = setUp(4);
+    const other = new PageLists(new Frames(testThread(s.region)));
+    let list = other.tryTakeHeld({ size: 4 * 4096 }) as PageList;
+    let sleeps = 0;
+    const counting = vi.spyOn(s.thread, 'countSlept').mockImplementation(() => {
+      if (++sleeps === 3) other.giveUp(list);
+    });
+    expect(s.pages.fetch(0, 0, 2, s.out, 0, s.store, true)).toBe(2);
+    expect(sleeps).toBe(3);
+    for (let i = 0; i < 2; i++) s.pages.release(s.out[i] as number);
+    expect(s.pages.drop(0, 2)).toBe(0);
+    list = other.alloc({ size: 4 * 4096 });
+    expect(() => s.pages.fetch(0, 0, 2, s.out, 0, s.store, true)).toThrow(/ENOMEM.*list=4.*is taken/);
+    expect(sleeps).toBe(3);
+    counting.mockRestore();
+    other.free(list);
     expectSound(s);
   });
 

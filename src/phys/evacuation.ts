@@ -40,6 +40,14 @@ export interface FrameReclaimer {
   holders?(frame: FrameIndex): SlotIndex[];
 }
 
+/** What goes for requests that are in progress: see making-room.ts. */
+export interface EvacuationRoom {
+  /** False when pages must not become fewer. */
+  readonly mayShrink: boolean;
+  /** Frees frames that what is in the way can move to, if there are none; true when it did. */
+  evictSome(): boolean;
+}
+
 /** Frames taken in one critical section: each takes up to nine journal entries. */
 const PIECE_FRAMES = 32;
 
@@ -47,9 +55,11 @@ const PIECE_FRAMES = 32;
 export class Evacuation {
   readonly #core: FrameCore;
   readonly #counters: Float64Array;
+  readonly #room: EvacuationRoom | null;
   readonly #reclaimers: (FrameReclaimer | null)[] = new Array(USE_MASK + 1).fill(null);
 
-  constructor(core: FrameCore) {
+  constructor(core: FrameCore, room: EvacuationRoom | null = null) {
+    this.#room = room;
     const { counters } = core.thread.region.tables.pageListSlot;
     const first = core.thread.slot * counters.stride;
     this.#core = core;
@@ -122,9 +132,15 @@ export class Evacuation {
       }
       this.#tally(FRAME_COUNTER.moveFailed, 1);
     }
-    if (mayReclaim && reclaimer.reclaim(frame, use)) {
-      this.#tally(FRAME_COUNTER.reclaimed, 1);
-      return true;
+    if (mayReclaim && this.#room?.mayShrink !== false) {
+      if (reclaimer.reclaim(frame, use)) {
+        this.#tally(FRAME_COUNTER.reclaimed, 1);
+        return true;
+      }
+      if (this.#room?.evictSome() === true && reclaimer.relocate?.(frame, use) === true) {
+        this.#tally(FRAME_COUNTER.moved, 1);
+        return true;
+      }
     }
     this.#tally(FRAME_COUNTER.pinned, 1);
     return false;

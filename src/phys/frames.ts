@@ -35,7 +35,8 @@ import { FrameCore, type FrameCounts } from './frame-core.ts';
 import { type FrameCounter, frameStatistics } from './frame-counters.ts';
 import { FRAME_USE } from './frame-uses.ts';
 import { type FrameDemand, type FrameWaitOptions, waitForFrames, waitForFramesAsync } from './frame-waiting.ts';
-import { ListHand } from './list-hand.ts';
+import { ListHand, listsBusy } from './list-hand.ts';
+import { MakingRoom } from './making-room.ts';
 import { type MemoryListener, type RemovalOptions, removeMemory } from './memory-removal.ts';
 import type { PhysSegmentOptions } from './phys-segments.ts';
 import { ANYWHERE, RunHand, type RunPlace } from './run-hand.ts';
@@ -59,6 +60,8 @@ export class Frames {
   readonly evacuation: Evacuation;
   /** Free frames that slots keep for themselves. */
   readonly caches: SlotCaches;
+  /** What a request does when pages are in its way. */
+  readonly room: MakingRoom;
   readonly #thread: Thread;
   readonly #mutex: Mutex;
   readonly #runs: RunHand;
@@ -71,7 +74,8 @@ export class Frames {
     this.#thread = thread;
     this.core = new FrameCore(thread);
     this.watermarks = new Watermarks(thread);
-    this.evacuation = new Evacuation(this.core);
+    this.room = new MakingRoom(thread, this);
+    this.evacuation = new Evacuation(this.core, this.room);
     this.#mutex = this.core.mutex;
     this.caches = new SlotCaches(this.core, this.watermarks, this.evacuation);
     this.#runs = new RunHand(this.core, this.evacuation);
@@ -91,8 +95,8 @@ export class Frames {
   /** Free frames that this thread leaves to others. */
   get reserve(): number {
     if (this.#privilege === 'pagedaemon') return 0;
-    const { pagedaemonReserve, kernelReserve } = this.watermarks;
-    return this.#privilege === 'system' ? pagedaemonReserve : pagedaemonReserve + kernelReserve;
+    const { pagedaemonReserve: least, kernelReserve } = this.watermarks;
+    return this.#privilege === 'system' ? least : least + kernelReserve;
   }
 
   /** Who is told, without any lock held, that frames are short: to give back what is kept for later. */
@@ -225,7 +229,10 @@ export class Frames {
    */
   tryTakeAdjacent(use: number, count: number, mayAsk: boolean): FrameIndex {
     if (count > this.#thread.region.geometry.bankFrames) return -1;
-    const first = mayAsk ? this.tryTakeRun(count) : takeFreeRun(this.core, this.#runs, count, this.reserve);
+    // Room that pages make for pages leaves as many of them.
+    const first = mayAsk
+      ? this.#makeRun(count, ANYWHERE, false)
+      : takeFreeRun(this.core, this.#runs, count, this.reserve);
     if (first >= 0) singleOut(this.core, this.#runs, first, count, use);
     if (!mayAsk) this.watermarks.kickIfLow();
     return first;
@@ -275,19 +282,16 @@ export class Frames {
   }
 
   /**
-   * First frame of a run of `count` adjacent frames of one bank, in its place, or -1. Where no run is free, what is in the way is moved or
-   * given up. Until `settle` or `settleInSection` is called, the run goes back when this thread dies: call it once, or in
-   * the critical section in which, the run is written down elsewhere.
+   * First frame of a run of `count` adjacent frames of one bank, in its place, or -1. Where no run is free, what is in the way
+   * is moved or given up, but for the last pages; if that is not enough, and with `mayWrite`, modified pages are written
+   * back. Until `settle` or `settleInSection` is called, the run goes back when this thread dies: call it once, or in the
+   * critical section in which, the run is written down elsewhere.
    */
-  tryTakeRun(count: number, place: RunPlace = ANYWHERE): FrameIndex {
+  tryTakeRun(count: number, place: RunPlace = ANYWHERE, mayWrite = true): FrameIndex {
     this.#requireCount(count);
-    const { bankFrames } = this.#thread.region.geometry;
-    if (count > bankFrames || (place.boundary !== 0 && count > place.boundary)) return -1;
-    this.#runs.settleOther();
-    const take = () => this.#takeRun(count, false, place);
-    const first = take() ?? (this.press() ? take() : null) ?? -1;
-    this.watermarks.kickIfLow();
-    return first;
+    if (count > this.#thread.region.geometry.bankFrames) return -1;
+    if (place.boundary !== 0 && count > place.boundary) return -1;
+    return this.room.sparing(() => this.#makeRun(count, place, mayWrite));
   }
 
   /** Like `takeRun`, but waits until such a run can be had. `EINVAL` at once when that can never be. */
@@ -338,6 +342,11 @@ export class Frames {
     return cached === 0 ? counts : { ...counts, free: counts.free + cached, page: counts.page - cached };
   }
 
+  /** True while a run or a page list is put together or given back, or its thread has died meanwhile. A look without the lock. */
+  get someInFlight(): boolean {
+    return this.#runs.isBusy || listsBusy(this.#thread);
+  }
+
   /** What all slots did with frames. */
   statistics(): Record<FrameCounter, number> {
     return frameStatistics(this.#thread.region);
@@ -382,6 +391,14 @@ export class Frames {
     return made < 0 ? null : made;
   }
 
+  #makeRun(count: number, place: RunPlace, mayWrite: boolean): FrameIndex {
+    this.#runs.settleOther();
+    const take = () => this.#takeRun(count, false, place);
+    const first = take() ?? (this.press() ? take() : null) ?? this.room.attempt(count, take, mayWrite) ?? -1;
+    this.watermarks.kickIfLow();
+    return first;
+  }
+
   #demandOne(use: number): FrameDemand<FrameIndex> {
     return {
       call: 'frames.take',
@@ -407,7 +424,7 @@ export class Frames {
       values: { count },
       possible: () => this.#onlineFrames() - this.reserve >= count && this.#longestStretch() >= count,
       attempt: (waiter) => this.#takeRun(count, waiter),
-      press: () => this.#pressAndKick(),
+      press: () => this.#pressAndKick() || this.room.clean(count),
     };
   }
 

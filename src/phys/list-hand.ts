@@ -47,6 +47,13 @@ export const LIST_STAGE = {
   givingRun: 8,
 } as const;
 
+/** True when a list is being put together or given back, by whomever. A look without the lock. */
+export function listsBusy(thread: Thread): boolean {
+  const { stage, rowCount } = thread.region.tables.pageListSlot;
+  for (let slot = 0; slot < rowCount; slot++) if (stage.get(slot) !== LIST_STAGE.empty) return true;
+  return false;
+}
+
 /** This thread's record, and recovery from those of others. */
 export class ListHand {
   readonly #thread: Thread;

@@ -139,8 +139,8 @@ export class PageLists {
    * Like `tryAlloc`, for rooms that write down what they take: until `settle` is called, which must come before any other
    * call here, the frames go back when this thread dies.
    */
-  tryTakeHeld(given: PageListRequest): PageList | null {
-    return this.#alloc(given, true);
+  tryTakeHeld(given: PageListRequest, mayAsk = false): PageList | null {
+    return this.#alloc(given, true) ?? (mayAsk ? this.#assembleNow(given) : null);
   }
 
   /** Says that a list taken by `tryTakeHeld` is written down. */
@@ -329,7 +329,7 @@ export class PageLists {
   #assemble(request: FrameRequest, held: boolean): PageList | null {
     if (!this.#frames.evacuation.any || this.#core.free < this.#frames.reserve) return null;
     const { charges } = this.#core;
-    return this.#frames.caches.paused(() => {
+    return this.#frames.room.within(() => {
       const before = this.#charges(held) ? charges.begin() : 0;
       const list = FitSearch.isSimple(request) ? this.#assembly.any(request) : this.#assembly.run(request);
       // The frames are charged already.
@@ -342,6 +342,19 @@ export class PageLists {
       if (list !== null && !held) this.#hand.settle(list.runs);
       return list;
     });
+  }
+
+  /** For who does not wait: frames of pages, but for the last ones, unless others wait for them. */
+  #assembleNow(given: PageListRequest): PageList | null {
+    const { pageSize, frames } = this.#thread.region.geometry;
+    const request = readRequest(given, pageSize, frames);
+    const { mutex, queue } = this.#core;
+    mutex.enter();
+    const yields = queue.mustYield(request.count);
+    mutex.exit();
+    if (yields || this.#overLimit) return null;
+    const { room } = this.#frames;
+    return room.sparing(() => room.withCleaning(request.count, () => this.#assemble(request, true)));
   }
 
   /** True when what is taken is charged to this thread's owner: rooms that write down what they take charge it themselves. */

@@ -161,6 +161,16 @@ export class RunHand {
     this.settle();
   }
 
+  /** True when a run is being put together or given back, by whomever. A look without the lock. */
+  get isBusy(): boolean {
+    const { stage, rowCount } = this.#hand;
+    for (let slot = 0; slot < rowCount; slot++) {
+      const now = stage.get(slot);
+      if (now !== HAND_STAGE.empty && now !== HAND_STAGE.taken) return true;
+    }
+    return false;
+  }
+
   /** Gives back what a dead slot had in hand. */
   recover(dead: SlotIndex): void {
     const stage = this.#hand.stage.get(dead);

@@ -324,7 +324,7 @@ export class CookieWork {
     segments = missing,
   ): PmemFailure | null {
     if (!this.seed && !this.#hasReserve(missing)) return 'reservation';
-    const list = this.#lists.tryTakeHeld({ size: missing * this.#pageSize, segments, wait });
+    const list = this.#lists.tryTakeHeld({ size: missing * this.#pageSize, segments, wait }, !this.seed);
     if (list === null) return 'frames';
     this.mutex.enter();
     const fits = this.chains.hasSpare(list.runs.length) && (this.seed || this.#hasReserve(missing));

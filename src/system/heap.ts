@@ -8,6 +8,7 @@
 
 import { alignUp } from '../base/exact.ts';
 import type { Frames } from '../phys/frames.ts';
+import { ANYWHERE } from '../phys/run-hand.ts';
 import type { CallbackReference, Callbacks } from '../sync/index.ts';
 import type { ArenaOptions, Constraints, SpanSource } from '../vmem/index.ts';
 import { runsFor } from './heap-runs.ts';
@@ -35,9 +36,13 @@ export function registerHeap(callbacks: Callbacks, frames: Frames, pageSize: num
   const source: SpanSource = {
     import(sizeBytes, constraints, neededBytes = sizeBytes) {
       if (constraints !== undefined) return importPlaced(frames, pageSize, neededBytes, constraints);
-      const count = Math.ceil(sizeBytes / pageSize);
-      const first = frames.tryTakeRun(count);
-      return first < 0 ? -1 : { start: first * pageSize, size: count * pageSize };
+      const least = Math.ceil(neededBytes / pageSize);
+      const wished = Math.ceil(sizeBytes / pageSize);
+      // What goes beyond the request is worth no writing.
+      const more = least < wished ? frames.tryTakeRun(wished, ANYWHERE, false) : -1;
+      if (more >= 0) return { start: more * pageSize, size: wished * pageSize };
+      const first = frames.tryTakeRun(least);
+      return first < 0 ? -1 : { start: first * pageSize, size: least * pageSize };
     },
     recorded: () => frames.settleInSection(),
     releasing: (startBytes, sizeBytes) => frames.giveInSection(startBytes / pageSize, sizeBytes / pageSize),

@@ -76,6 +76,7 @@ import { frameGauges } from './frame-gauges.ts';
 import type { AdoptMessage, Handle, Watch } from './handle.ts';
 import { HEAP, registerHeap } from './heap.ts';
 import { ListPressure } from './list-pressure.ts';
+import { PageRoom } from './page-room.ts';
 import { Pagedaemon, recoverPagedaemon } from './pagedaemon.ts';
 import type { WatchRequest } from './service-messages.ts';
 import { readSystem, type SystemStatistics } from './system-statistics.ts';
@@ -167,6 +168,7 @@ export class VirtualMemory {
       recoverPagedaemon,
     ];
     this.frames.onShortage(() => this.pagedaemon.giveSpares());
+    this.frames.room.set(new PageRoom(this.pages, this.vnodes));
     this.frames.onMemoryChange({
       removing: () => void this.pagelock.disable(),
       removed: () => this.pagelock.enable(),

@@ -197,8 +197,8 @@ function askFunction(core: ArenaCore, ask: Ask): number {
   const source = spanSource(core.cores, core);
   if (typeof source.import !== 'function') failSource(core, { export: source }, 'must be an object with `import`');
   const { constraints, size } = ask;
-  const answer = constraints === null ? source.import(wanted) : source.import(wanted, constraints, size);
-  return recordAnswer(core, source, answer, wanted, constraints === null ? wanted : size);
+  if (core.seed) return recordAnswer(core, source, source.import(wanted), wanted);
+  return recordAnswer(core, source, source.import(wanted, constraints ?? undefined, size), wanted, size);
 }
 
 /** Looks at what an import function returned and puts it in flight. The range's start, or -1 for none. */

@@ -34,9 +34,9 @@ import { announceSpace } from './space-queue.ts';
 /** A source of spans that is no arena. Both functions run without any lock of an arena. */
 export interface SpanSource {
   /**
-   * A range of at least `size`: its first address, or address and size, or -1 when there is none. A request with
-   * constraints hands them on, and its own size, `needed`: any range that has a place for it will do, one that has none goes
-   * back at once.
+   * A range of at least `size`: its first address, or address and size, or -1 when there is none. A request hands
+   * on its own size, `needed`, and constraints if it has some: any range that has a place for it will do, one that has none
+   * goes back at once. With `compat: 'seed'` only `size` is handed on.
    */
   import(
     size: number,

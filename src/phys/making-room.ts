@@ -1,0 +1,134 @@
+/**
+ * Making room at once: what a request does when what is in its way can neither be given up nor moved.
+ *
+ * PROBLEM     A modified page cannot be given up, and it can be moved only to a free frame. A request that may not wait would
+ *             fail although most of memory holds pages that can be had again. And a request that takes whatever it can get
+ *             would leave none for pages, so that every file in the program fails.
+ * STRUCTURE   within(action): moves that find no frame free evict some clean pages first (evictSome)
+ *             withCleaning(take): take -> write back (clean) -> take, at most CLEANINGS_MAX times
+ *             sparing(action): the last pages stay; for requests that do not wait
+ *
+ *               pages |....................|#####|     what is on the left may leave, the last PAGES_KEPT_MAX stay
+ * INVARIANTS  I1 nothing is made for what is asked for while room is made: no recursion.
+ * LOCKING     None of its own; does nothing for a thread that holds a lock, because stores of pages may need any.
+ * COSTS       Evicting and writing back about as many pages as the request has frames, and SPARE_FRAMES.
+ * FAILURE     null or false when it does not help; pages that could not be written stay modified.
+ * REJECTED    Writing all modified pages back: one request would pay for everybody's writes. Keeping the last pages from those
+ *             who wait, or who take memory offline, too: they ask for just that memory, and nothing less will do.
+ * REFERENCES  frames.ts and page-lists.ts, which ask; system/page-room.ts, which answers; Linux min_free_kbytes.
+ */
+
+import type { Thread } from '../sync/thread.ts';
+import type { FrameIndex } from './banks.ts';
+import type { EvacuationRoom } from './evacuation.ts';
+import type { FrameCore } from './frame-core.ts';
+import { FRAME_USE } from './frame-uses.ts';
+import type { FrameRoom } from './pressure.ts';
+import type { SlotCaches } from './slot-caches.ts';
+
+/** Frames made free or clean beyond those that are missing. */
+const SPARE_FRAMES = 16;
+
+/** Times that modified pages are written back for one request. */
+const CLEANINGS_MAX = 3;
+
+/** Pages that requests which do not wait leave in memory: as many as one fetch may hold, */
+const PAGES_KEPT_MAX = 32;
+
+/** but at most such a part of the memory. */
+const PAGES_KEPT_PART = 16;
+
+/** Those for whom room is made. */
+export interface RoomUser {
+  readonly core: FrameCore;
+  readonly caches: SlotCaches;
+  /** Free frames that are left to others. */
+  readonly reserve: number;
+}
+
+/** Makes room for one thread. */
+export class MakingRoom implements EvacuationRoom {
+  readonly #thread: Thread;
+  readonly #user: RoomUser;
+  readonly #kept: number;
+  #room: FrameRoom | null = null;
+  #active = false;
+  #spares = false;
+
+  constructor(thread: Thread, user: RoomUser) {
+    this.#thread = thread;
+    this.#user = user;
+    this.#kept = pagesKept(thread.region.geometry.frames);
+  }
+
+  /** Sets who frees frames and cleans pages. */
+  set(room: FrameRoom): void {
+    this.#room = room;
+  }
+
+  /** Runs something that moves pages out of the way: where no frame is free for them, clean pages leave meanwhile. */
+  within<Value>(action: () => Value): Value {
+    const before = this.#active;
+    this.#active = this.#room !== null && this.#thread.heldCount === 0;
+    try {
+      return this.#user.caches.paused(action);
+    } finally {
+      this.#active = before;
+    }
+  }
+
+  /** Runs something that leaves the last pages where they are. */
+  sparing<Value>(action: () => Value): Value {
+    const before = this.#spares;
+    this.#spares = true;
+    try {
+      return action();
+    } finally {
+      this.#spares = before;
+    }
+  }
+
+  /** Tries with clean pages leaving, then, with `mayWrite`, after modified ones are written back; null when it does not help. */
+  attempt(count: number, take: () => FrameIndex | null, mayWrite: boolean): FrameIndex | null {
+    if (this.#room === null || this.#active || this.#thread.heldCount > 0) return null;
+    return this.within(() => (mayWrite ? this.withCleaning(count, take) : take()));
+  }
+
+  /** Tries again after writing modified pages back, as long as that may help. */
+  withCleaning<Found>(count: number, take: () => Found | null): Found | null {
+    let found = take();
+    for (let tries = CLEANINGS_MAX; found === null && tries > 0 && this.clean(count); tries--) found = take();
+    return found;
+  }
+
+  /** Writes back what may be in the way of so many frames; true when some pages are clean now. */
+  clean(count: number): boolean {
+    if (this.#room === null || this.#thread.heldCount > 0) return false;
+    return this.#room.clean(count + SPARE_FRAMES) > 0;
+  }
+
+  /** False when the pages that are there now are the last ones, and have to stay. A look without the lock. */
+  get mayShrink(): boolean {
+    return this.#spareable > 0;
+  }
+
+  /** Inside `within`: evicts some pages if there is no frame above the reserve to move to; true when there is one now. */
+  evictSome(): boolean {
+    const { core, reserve } = this.#user;
+    const missing = reserve + 1 - core.free;
+    if (!this.#active || this.#room === null || missing <= 0) return false;
+    const most = Math.min(missing + SPARE_FRAMES, this.#spareable);
+    return most >= missing && this.#room.evict(most) >= missing;
+  }
+
+  /** Pages that may leave. */
+  get #spareable(): number {
+    if (!this.#spares) return Number.POSITIVE_INFINITY;
+    return this.#user.core.countOf(FRAME_USE.page) - this.#kept;
+  }
+}
+
+/** Pages that requests which do not wait leave in a memory of so many frames. */
+export function pagesKept(frames: number): number {
+  return Math.min(PAGES_KEPT_MAX, Math.floor(frames / PAGES_KEPT_PART));
+}

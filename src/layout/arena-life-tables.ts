@@ -30,6 +30,9 @@ export const ownerPledgeTable = table('ownerPledge', 'slots', 'columns', {
   amount: f64('W', 'the amount'),
 });
 
+/** Kinds of requests for which an arena remembers that its asynchronous source had nothing. */
+export const PAUSED_KINDS = 8;
+
 /** One row per arena: the import that requests of an arena with an asynchronous source wait for. */
 export const spanRequestTable = table('spanRequest', 'arenas', 'columns', {
   state: i32('A', 'SPAN_REQUEST', { padded: true }),
@@ -46,11 +49,15 @@ export const spanRequestTable = table('spanRequest', 'arenas', 'columns', {
   timeoutMs: f64('c', 'most that an import may take, 0 no limit'),
   deadline: f64('L', 'when the import that is running has taken too long'),
   run: i32('L', 'imports that were begun, wrapping: tells one that was given up from the next'),
-  misses: i32('L', 'answers in a row that brought nothing'),
-  missedPlain: i32('L', '1 when one of them was to a request without constraints'),
-  missedSize: f64('L', 'the smallest request among them'),
-  missedAt: f64('L', 'spans that the arena had given back at the last of them'),
-  retryAt: f64('L', 'when the source may be asked again'),
+  misses: i32('L', 'per kind of request that brought nothing: answers in a row, 0 none', { lanes: PAUSED_KINDS }),
+  missedAt: f64('L', 'spans that the arena had given back at the last of them', { lanes: PAUSED_KINDS }),
+  retryAt: f64('L', 'when the source may be asked for the kind again', { lanes: PAUSED_KINDS }),
+  missedSize: f64('L', 'size of the kind', { lanes: PAUSED_KINDS }),
+  missedAlign: f64('L', 'its constraint, 0 for a kind without constraints', { lanes: PAUSED_KINDS }),
+  missedPhase: f64('L', 'its constraint', { lanes: PAUSED_KINDS }),
+  missedNocross: f64('L', 'its constraint', { lanes: PAUSED_KINDS }),
+  missedMin: f64('L', 'its constraint', { lanes: PAUSED_KINDS }),
+  missedMax: f64('L', 'its constraint', { lanes: PAUSED_KINDS }),
 });
 
 /** What threads that run asynchronous imports sleep on: one row. */

@@ -1,3 +1,4 @@
+export { PAUSED_KINDS } from './arena-life-tables.ts';
 export * from './column.ts';
 export * from './geometry.ts';
 export * from './io-tables.ts';

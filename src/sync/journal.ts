@@ -74,6 +74,13 @@ export class Journal {
     column.view[index] = value;
   }
 
+  /** The same for one lane. */
+  setDoubleAt(column: Float64Column, row: number, lane: number, value: number): void {
+    const index = row * column.stride + lane;
+    this.logRange((column.base + index) * 2, 2);
+    column.view[index] = value;
+  }
+
   /** Writes down the word at an address of the region, which may then be changed by a plain store. */
   log1(address: number): void {
     const { log, words } = this;

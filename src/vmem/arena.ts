@@ -429,7 +429,7 @@ export class Arena {
       failures: () => importFailures(core),
       failIfNeverAllowed: () => failIfNeverAllowed(core, call, rounded),
       limits: () => `${quotaInTheWay(core, rounded)}${quarantineInTheWay(core)}`,
-      quietMs: () => Math.min(quarantineQuietMs(core), importQuietMs(core)),
+      quietMs: () => Math.min(quarantineQuietMs(core), importQuietMs(core, rounded, constraints)),
       failIfImportFailed: (noted) => failIfImportFailed(core, call, rounded, noted),
     };
   }

@@ -2,6 +2,7 @@
 
 import { afterEach, describe, expect, it } from 'vitest';
 import { testRegion, testThread } from '../../test/support/region.ts';
+import { PAUSED_KINDS } from '../layout/index.ts';
 import { Callbacks, takeOver } from '../sync/index.ts';
 import { Arenas, type AsyncSpanSource } from './index.ts';
 import { SPAN_REQUEST } from './span-service.ts';
@@ -180,6 +181,59 @@ describe('asynchronous imports', () => {
     at += 1;
     expect((await arena.allocAsync(10, { align: 1024, min: 1 })) % 1024).toBe(0);
     expect(times.length).toBeLessThan(6);
+    sound(arenas);
+  });
+
+  it('pause for each kind of request by itself: who waits in vain does not keep others from being asked for', async () => {
+    const { arenas, arena, remote } = setUp();
+    const asked = new Map<number, number>();
+    remote.importAsync = async (_size, constraints) => {
+      const { min } = constraints as { min: number };
+      asked.set(min, (asked.get(min) ?? 0) + 1);
+      return min >= 20_000 ? min : -1;
+    };
+    const stop = new AbortController();
+    const ask = (min: number) => arena.allocAsync(10, { min, max: min + 99, signal: stop.signal });
+    // As many windows without anything as pauses are remembered.
+    const vain = Array.from({ length: PAUSED_KINDS }, (_, index) => ask(1000 * (index + 1)).catch(String));
+    await tick(400);
+    expect(await arena.allocAsync(10, { min: 20_000, max: 20_099, timeoutMs: 5000 })).toBe(20_000);
+    stop.abort();
+    for (const outcome of await Promise.all(vain)) expect(outcome).toMatch(/ECANCELED/);
+    const asks = [...asked.values()].reduce((sum, count) => sum + count, 0);
+    console.log(`pauses: ${JSON.stringify([...asked])}`);
+    // Each window was asked for; all together no more often than pauses that grow allow.
+    expect(asked.size).toBe(PAUSED_KINDS + 1);
+    expect(asks).toBeLessThan(200);
+    arena.xfreeAll();
+    sound(arenas);
+  });
+
+  it('leave at the limit to each request the span that came for it', async () => {
+    const { arenas, arena, remote } = setUp({ limit: 100 });
+    let asks = 0;
+    // Nothing for the one who is told first.
+    remote.importAsync = async (size, constraints) => {
+      asks++;
+      const { min } = constraints as { min: number };
+      return min < 2000 ? -1 : { start: min, size: Math.max(size, 100) };
+    };
+    const vain = arena.allocAsync(10, { min: 1000, max: 1099, timeoutMs: 600 }).catch(String);
+    await tick();
+    const got = await Promise.all(
+      [2000, 3000, 4000].map(async (min) => {
+        const address = await arena.allocAsync(10, { min, max: min + 99, timeoutMs: 5000 });
+        await tick();
+        arena.xfree(address, 10);
+        return address;
+      }),
+    );
+    expect(got).toEqual([2000, 3000, 4000]);
+    expect(await vain).toMatch(/ETIMEDOUT/);
+    console.log(`at the limit: ${asks} imports were asked for`);
+    expect(asks).toBeLessThan(40);
+    arena.trim();
+    expect(arena.size('all')).toBe(0);
     sound(arenas);
   });
 

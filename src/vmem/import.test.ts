@@ -203,6 +203,43 @@ describe('sizes that are rounded up', () => {
   });
 });
 
+describe('what a source gives', () => {
+  it('is a span in whole quanta of the source, except for the original and where the limit forbids it', () => {
+    const arenas = makeArenas();
+    const source = arenas.create('source', { size: 64 * 4096, quantum: 4096 });
+    const child = arenas.create('child', { quantum: 8, import: { from: source } });
+    for (let piece = 0; piece < 39; piece++) child.alloc(100);
+    expect([child.stats().spans, source.size('allocated')]).toEqual([1, 4096]);
+    const seed = arenas.create('seed', { quantum: 8, import: { from: source }, compat: 'seed' });
+    for (let piece = 0; piece < 3; piece++) seed.alloc(100);
+    expect([seed.stats().spans, seed.size('all')]).toEqual([3, 3 * 104]);
+    const limited = arenas.create('limited', { quantum: 8, limit: 5000, import: { from: source } });
+    expect(limited.tryAlloc(100)).toBeGreaterThanOrEqual(0);
+    expect(limited.tryAlloc(4000)).toBe(-1);
+    expect(limited.tryAlloc(904)).toBeGreaterThanOrEqual(0);
+    expect(limited.tryAlloc(3200)).toBe(-1);
+    expect([limited.size('all'), limited.stats().spans]).toEqual([4096, 1]);
+  });
+
+  it('and keeps idle goes back when its limit would refuse a request for it', async () => {
+    const arenas = makeArenas();
+    const source = arenas.create('source', { size: 1000 });
+    const child = arenas.create('child', { limit: 100, import: { from: source } });
+    const middle = arenas.create('middle', { limit: 120, import: { from: source } });
+    const leaf = arenas.create('leaf', { import: { from: middle } });
+    for (const arena of [child, leaf]) {
+      for (const size of [60, 80, 40, 100]) arena.free(arena.alloc(size), size);
+      arena.free(arena.alloc(30), 30);
+      const address = await arena.allocAsync(90, { align: 2, timeoutMs: 1000 });
+      expect(arena.tryAlloc(50)).toBe(-1);
+      arena.xfree(address, 90);
+      expect(arena.check().problems).toEqual([]);
+    }
+    expect(middle.size('all')).toBeLessThanOrEqual(120);
+    expect(child.size('all')).toBeLessThanOrEqual(100);
+  });
+});
+
 describe('loads of several sizes', () => {
   it.each<[string, number[], boolean]>([
     ['two in turn', [10, 5000], false],

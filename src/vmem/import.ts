@@ -4,7 +4,8 @@
  * PROBLEM     An arena without a free segment for a request gets one from its source: an amount that makes the next imports
  *             rarer, at a place that satisfies the request, and without draining the source for requests that cannot be
  *             satisfied.
- * STRUCTURE   plain request         16 times the size if that is wished, else or then the size
+ * STRUCTURE   plain request         16 times the size if that is wished, else or then the size; of another arena in whole
+ *                                   quanta of that arena, which gives no less anyway
  *             constrained request   every range of the source's quanta that just covers a place for the request, as
  *                                   constraints on that range: import-places.ts; then, if a function is asked, a range
  *                                   with room for any place
@@ -26,8 +27,17 @@
  * REFERENCES  docs/differences.md: imports.
  */
 
-import { ADDRESS_MAX, alignDown, alignUp, fail, failMisuse, VERIFY } from '../base/index.ts';
-import { ARENA_IDLE_HEAD, ARENA_SIZE_TOTAL, ARENA_SPARE_COUNT } from '../layout/index.ts';
+import { ADDRESS_MAX, alignDown, alignUp, crosses, fail, failMisuse, VERIFY } from '../base/index.ts';
+import {
+  ARENA_IDLE_HEAD,
+  ARENA_SIZE_TOTAL,
+  ARENA_SPARE_COUNT,
+  TAG_BIN_NEXT,
+  TAG_DOUBLE_SHIFT,
+  TAG_SHIFT,
+  TAG_SIZE,
+  TAG_START,
+} from '../layout/index.ts';
 import { faultPoint } from '../sync/index.ts';
 import { allocate } from './allocate.ts';
 import type { ArenaCore } from './arena-core.ts';
@@ -46,6 +56,7 @@ import {
   STRATEGY_INSTANT,
 } from './kinds.ts';
 import { releaseIdleSpan } from './release.ts';
+import { isAwaited } from './space-queue.ts';
 import { spanOverlap } from './span-tree.ts';
 import { insertSpan, saveHeader } from './spans.ts';
 import { refillReserve, TAGS_PER_OPERATION } from './tag-pool.ts';
@@ -54,10 +65,15 @@ import { clearTransfer, recordFunctionImport, returnInFlight, type SpanSource, s
 /** Imports that one request may make: more than one only when other threads take what it imported. */
 const ATTEMPTS_MAX = 4;
 
-/** Sizes that an asynchronous source is asked for, the best first. */
+/** Sizes that a source is asked for, the best first: a constrained request asks an asynchronous one only. */
 export function asksFor(core: ArenaCore, size: number, constraints: Constraints | null): number[] {
   const large = (core.flags & FLAG_LARGE_IMPORT) !== 0 && constraints === null && !core.seed;
-  return large ? [inUnits(core, size * LARGE_IMPORT_FACTOR), inUnits(core, size)] : [inUnits(core, size)];
+  const asks = large ? [inUnits(core, size * LARGE_IMPORT_FACTOR), inUnits(core, size)] : [inUnits(core, size)];
+  if (core.importArena < 0 || core.seed) return asks;
+  // What the source gives in whole quanta becomes a span in whole quanta, unless only less than that is allowed.
+  const unit = core.cores.at(core.importArena).quantum;
+  const whole = [...asks, size].map((ask) => alignUp(ask, unit));
+  return [...new Set(core.limit === Number.POSITIVE_INFINITY ? whole : [...whole, size])];
 }
 
 /** What is asked of the source, and for which request. */
@@ -91,15 +107,12 @@ export function importSpan(
     return importRange(core, { ...plain, wanted: inUnits(core, large ? size * LARGE_IMPORT_FACTOR : size) });
   }
   if (attempt >= ATTEMPTS_MAX) return false;
-  const exact = rounds && core.importArena >= 0;
   if (constraints !== null) {
     const request = { ...plain, constraints };
+    const exact = rounds && core.importArena >= 0;
     return importConstrained(core, request, false) || (exact && importConstrained(core, request, true));
   }
-  if (large && importRange(core, { ...plain, wanted: inUnits(core, size * LARGE_IMPORT_FACTOR) })) return true;
-  const wanted = inUnits(core, size);
-  if (importRange(core, { ...plain, wanted })) return true;
-  return exact && wanted !== size && importRange(core, { ...plain, wanted: size });
+  return asksFor(core, size, null).some((wanted) => importRange(core, { ...plain, wanted }));
 }
 
 /** True for constraints that the original source lets import: `min` and `max`. */
@@ -122,11 +135,17 @@ function importConstrained(core: ArenaCore, request: ConstrainedRequest, exact: 
       if (more !== 0 && importRange(core, { ...request, wanted: covered, place })) return true;
       continue;
     }
-    const nocross = place.nocross >= rounded ? place.nocross : 0;
-    const wide = more === 0 ? place : { ...place, nocross, max: Math.min(ADDRESS_MAX, place.max + more) };
+    const wide =
+      more === 0 ? place : { ...place, ...enlarged(place, rounded), max: Math.min(ADDRESS_MAX, place.max + more) };
     if (importRange(core, { ...request, wanted: rounded, place: wide })) return true;
   }
   return core.importArena < 0 && importFromFunction(core, request);
+}
+
+/** The boundary for a range that is larger than what must not cross it: none where the alignment, or nothing, keeps to it. */
+function enlarged({ align, phase, nocross }: Constraints, rounded: number): Pick<Constraints, 'nocross'> {
+  const keeps = align < nocross && nocross >= rounded && !crosses(phase, phase + rounded - 1, nocross);
+  return { nocross: keeps ? nocross : 0 };
 }
 
 /** A function may choose places of its own: asks for what could hold the request, and for what holds it wherever it lies. */
@@ -264,14 +283,22 @@ export function recordSpan(core: ArenaCore, start: number, size: number, ask: As
   return true;
 }
 
-/** Gives the spans that an arena keeps idle back to its source. False when there are none. Called without the lock. */
-export function releaseIdle(core: ArenaCore): boolean {
-  const { words, base } = core;
+/**
+ * Gives the spans that an arena keeps idle back to its source, but those that requests wait for if `unwanted`. False when
+ * there are none. Called without the lock.
+ */
+export function releaseIdle(core: ArenaCore, unwanted = false): boolean {
+  const { words, doubles, base } = core;
   if (!core.canRelease) return false;
   let released = false;
   for (;;) {
     core.enterAnyway();
-    const span = words[base + ARENA_IDLE_HEAD] as number;
+    let span = words[base + ARENA_IDLE_HEAD] as number;
+    while (unwanted && span !== 0) {
+      const at = span << TAG_DOUBLE_SHIFT;
+      if (!isAwaited(core, doubles[at + TAG_START] as number, doubles[at + TAG_SIZE] as number)) break;
+      span = words[(span << TAG_SHIFT) + TAG_BIN_NEXT] as number;
+    }
     // The row may serve another arena by now.
     if (span === 0 || words[core.generationAddress] !== core.generation) break;
     saveHeader(core);
@@ -289,15 +316,17 @@ export function reclaimIdle(core: ArenaCore, size: number, attempt: number): boo
   const { arena } = core.tables;
   if (core.seed || attempt >= ATTEMPTS_MAX) return false;
   // What it got from a function and keeps idle itself: given back, it may come again as part of something larger.
-  // From one that answers later it may have come for another request just now: only when the limit is in the way.
+  // From one that answers later only when the limit is in the way, and not what came for another request just now.
   const total = core.doubles[core.baseDouble + ARENA_SIZE_TOTAL] as number;
-  const returns = core.importCallback >= 0 && (!core.asyncImports || total + size > core.limit);
+  // From an arena, which takes it back itself: only where a limit may have kept that from being asked.
+  const limited = core.limit !== Number.POSITIVE_INFINITY;
+  const returns = core.importCallback >= 0 ? !core.asyncImports || total + size > core.limit : limited;
   const own = returns && core.words[core.base + ARENA_IDLE_HEAD] !== 0;
   let importers = 0;
   for (let row = 0; row < arena.rowCount; row++) if (arena.importArena.get(row) === core.row + 1) importers++;
   if (importers === 0 && !own) return false;
   core.exit();
-  const released = own && releaseIdle(core);
+  const released = own && releaseIdle(core, core.asyncImports);
   const reclaimed = reclaimBelow(core) || released;
   core.enter();
   return reclaimed;

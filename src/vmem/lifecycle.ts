@@ -20,6 +20,7 @@ import {
   ARENA_BUSY_TAGS,
   ARENA_IDLE_HEAD,
   ARENA_SEGMENT_HEAD,
+  PAUSED_KINDS,
   TAG_KIND_AT,
   TAG_SEGMENT_NEXT,
   TAG_SHIFT,
@@ -168,7 +169,7 @@ function fillLife(cores: ArenaCores, row: ArenaIndex, plan: ArenaPlan): void {
   life.quarantineSize.put(row, 0);
   request.state.put(row, 0);
   request.failures.put(row, 0);
-  request.misses.put(row, 0);
+  for (let kind = 0; kind < PAUSED_KINDS; kind++) request.misses.putAt(row, kind, 0);
   request.timeoutMs.put(row, plan.importMs);
 }
 

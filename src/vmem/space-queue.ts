@@ -37,7 +37,7 @@ import { mutexEnter, mutexExit } from '../sync/mutex.ts';
 import { RANK } from '../sync/ranks.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
 import type { ArenaCore } from './arena-core.ts';
-import type { Constraints } from './fit.ts';
+import { type Constraints, fitSegment } from './fit.ts';
 import type { ArenaIndex } from './kinds.ts';
 
 /** What a waiter sleeps on. */
@@ -303,6 +303,24 @@ export function sourceIsWaitedFor(core: ArenaCore): boolean {
     left--;
     const arena = rows.arena.get(row) - 1;
     found = !drawsOn(thread, arena, core.row) && rootOf(thread, arena) === rootOf(thread, core.row);
+  }
+  exit(thread);
+  return found;
+}
+
+/** True when a range of an arena serves a request that waits, there or in an importer. Under the arena's lock, nothing logged. */
+export function isAwaited(core: ArenaCore, start: number, size: number): boolean {
+  const { thread } = core;
+  const { spaceWaiter: rows, spaceQueue: queue } = core.tables;
+  let found = false;
+  enter(thread);
+  for (let row = 0, left = queue.count.get(0); left > 0 && !found && row < rows.rowCount; row++) {
+    if (rows.slot.get(row) === 0) continue;
+    left--;
+    if (rows.barred.get(row) !== 0 || rows.size.get(row) > size) continue;
+    if (!drawsOn(thread, rows.arena.get(row) - 1, core.row)) continue;
+    const constraints = constraintsOf(core, row);
+    found = constraints === null || fitSegment(start, size, rows.size.get(row), constraints) >= 0;
   }
   exit(thread);
   return found;

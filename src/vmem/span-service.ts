@@ -18,9 +18,8 @@
  * COSTS       Arenas with another source, or none: a test of a constant where a request fails.
  * FAILURE     An error of the function, garbage for an answer, a limit that has passed, or a module or export that does not
  *             exist ends the waits of all who share the request: `EIO` with the function and the error. -1 means that there is
- *             nothing at present: they go on waiting. After such an answer, or one that did not help, the source is asked again when
- *             1 ms has passed, then twice as long each time, up to a second, whichever thread asks; at once when a span was
- *             given back meanwhile, or for a smaller request, or one without constraints where all before had some. An import may have a time limit of its own, beside those of its waiters: waiters and threads that
+ *             nothing at present: they go on waiting, and the source is asked again after a pause (import-pauses.ts).
+ *             An import may have a time limit of its own, beside those of its waiters: waiters and threads that
  *             serve see that it has passed. What comes late becomes a span all the same.
  *             The function may run twice for one request when the thread that ran it died. A range that it had returned to
  *             the dead thread, but that was not yet noted, is the source's to take back: leases should expire. Once it is
@@ -36,13 +35,10 @@ import type { ArenaCore } from './arena-core.ts';
 import type { ArenaCores } from './arena-cores.ts';
 import type { Constraints } from './fit.ts';
 import { type Ask, asksFor, isOverLimit, recordAnswer, recordSpan, roomFor } from './import.ts';
-import { COUNT_RELEASES, FLAG_ASYNC_IMPORT, STATE_READY, STRATEGY_INSTANT } from './kinds.ts';
+import { endPauses, missesOf, noteMiss, pauseOf } from './import-pauses.ts';
+import { FLAG_ASYNC_IMPORT, STATE_READY, STRATEGY_INSTANT } from './kinds.ts';
 import { announceSpace } from './space-queue.ts';
 import { type AsyncSpanSource, returnInFlight } from './transfer.ts';
-
-/** Longest and first pause after an answer that brought nothing; it doubles. */
-const PAUSE_MAX_MS = 1000;
-const PAUSE_MS = 1;
 
 /** States of an arena's request. */
 export const SPAN_REQUEST = { idle: 0, wanted: 1, running: 2 } as const;
@@ -75,14 +71,14 @@ export function requestSpan(from: ArenaCore, size: number, constraints: Constrai
   if (core === null) return;
   const { spanRequest: request, spanService } = core.tables;
   const { journal, row, thread } = core;
-  const rounded = Math.ceil(size * core.inverseQuantum) * core.quantum;
+  const rounded = roundUp(core, size);
   const place = core === from ? constraints : null;
   // Whoever finds that an import has taken too long learns of it next, and wants nothing more.
   if (expireImport(core)) return;
   core.enter();
   const state = request.state.get(row);
   // Also instead of one that has to pause when this one need not.
-  const paused = state === SPAN_REQUEST.wanted && pauseMs(core) > 0 && pauseEnds(core, rounded, place !== null);
+  const paused = state === SPAN_REQUEST.wanted && pauseMs(core) > 0 && pauseOf(core, rounded, place) === 0;
   const noted = state === SPAN_REQUEST.idle || paused;
   if (noted) {
     journal.setDouble(request.size, row, rounded);
@@ -157,11 +153,10 @@ function claim(core: ArenaCore): SpanAsk | null {
   let ask: SpanAsk | null = null;
   if (request.state.get(row) === SPAN_REQUEST.wanted && pauseMs(core) === 0) {
     const size = request.size.get(row);
-    const [align, phase, nocross] = [request.align.get(row), request.phase.get(row), request.nocross.get(row)];
-    const place = { align, phase, nocross, min: request.min.get(row), max: request.max.get(row) };
-    const constraints = request.constrained.get(row) === 0 ? null : place;
+    const constraints = wantedPlace(core);
     // Every other time after one that did not help: the source may not look at constraints.
-    const wide = constraints !== null && request.misses.get(row) % 2 === 1 ? [roomFor(core, size, constraints)] : [];
+    const wide =
+      constraints !== null && missesOf(core, constraints) % 2 === 1 ? [roomFor(core, size, constraints)] : [];
     const wanted = [...wide, ...asksFor(core, size, constraints)].find((candidate) => !isOverLimit(core, candidate));
     const run = (request.run.get(row) + 1) | 0;
     if (wanted !== undefined) ask = { wanted, size, constraints, run };
@@ -202,42 +197,43 @@ function noteFailure(core: ArenaCore, text: string): void {
   core.journal.set(failures, core.row, (failures.get(core.row) + 1) | 0);
 }
 
-/** An answer brought nothing: the source is not asked for the like for a while. Under the lock. */
-function noteMiss(core: ArenaCore, { size, constraints }: SpanAsk): void {
-  const { spanRequest: request } = core.tables;
-  const { row, journal } = core;
-  const misses = pauseEnds(core, Number.POSITIVE_INFINITY, true) ? 0 : request.misses.get(row);
-  const plain = constraints === null || (misses > 0 && request.missedPlain.get(row) !== 0);
-  journal.set(request.misses, row, Math.min(misses + 1, 2 ** 30));
-  journal.set(request.missedPlain, row, plain ? 1 : 0);
-  journal.setDouble(request.missedSize, row, misses === 0 ? size : Math.min(size, request.missedSize.get(row)));
-  journal.setDouble(request.missedAt, row, core.doubles[core.baseDouble + COUNT_RELEASES] as number);
-  journal.setDouble(request.retryAt, row, core.thread.clock.now() + Math.min(PAUSE_MAX_MS, PAUSE_MS * 2 ** misses));
-}
-
-/** True when a request of this kind need not wait for the end of a pause. */
-function pauseEnds(core: ArenaCore, size: number, constrained: boolean): boolean {
-  const { spanRequest: request } = core.tables;
-  const { row } = core;
-  if (request.misses.get(row) === 0 || request.missedAt.get(row) !== core.doubles[core.baseDouble + COUNT_RELEASES]) {
-    return true;
-  }
-  return size < request.missedSize.get(row) || (!constrained && request.missedPlain.get(row) === 0);
-}
-
 /** Milliseconds for which the source is not asked for what is wanted. A look. */
 function pauseMs(core: ArenaCore): number {
-  const { spanRequest: request } = core.tables;
-  const { row } = core;
-  if (pauseEnds(core, request.size.get(row), request.constrained.get(row) !== 0)) return 0;
-  return Math.max(0, request.retryAt.get(row) - core.thread.clock.now());
+  return pauseOf(core, core.tables.spanRequest.size.get(core.row), wantedPlace(core));
 }
 
-/** Milliseconds after which a waiter looks whether its import may be asked for again. A look. */
-export function importQuietMs(from: ArenaCore): number {
+/** Constraints of what is wanted, or null. */
+function wantedPlace(core: ArenaCore): Constraints | null {
+  const { constrained, align, phase, nocross, min, max } = core.tables.spanRequest;
+  const { row } = core;
+  if (constrained.get(row) === 0) return null;
+  return {
+    align: align.get(row),
+    phase: phase.get(row),
+    nocross: nocross.get(row),
+    min: min.get(row),
+    max: max.get(row),
+  };
+}
+
+/**
+ * Milliseconds after which who waits for this looks whether its import, or the one that is wanted, may be asked for. A look.
+ */
+export function importQuietMs(from: ArenaCore, size: number, constraints: Constraints | null): number {
   const core = asyncAncestor(from);
-  const state = core?.tables.spanRequest.state.get(core.row) ?? SPAN_REQUEST.idle;
-  return core === null || state === SPAN_REQUEST.running ? FOREVER : Math.ceil(pauseMs(core)) || FOREVER;
+  if (core === null) return FOREVER;
+  const own = pauseOf(core, roundUp(core, size), core === from ? constraints : null);
+  return Math.min(quietMs(core), Math.ceil(own) || FOREVER);
+}
+
+function quietMs(core: ArenaCore): number {
+  const state = core.tables.spanRequest.state.get(core.row);
+  return state === SPAN_REQUEST.running ? FOREVER : Math.ceil(pauseMs(core)) || FOREVER;
+}
+
+/** In whole quanta of the arena that is asked. */
+function roundUp(core: ArenaCore, size: number): number {
+  return Math.ceil(size * core.inverseQuantum) * core.quantum;
 }
 
 async function runImport(core: ArenaCore, source: AsyncSpanSource, ask: SpanAsk): Promise<void> {
@@ -299,8 +295,8 @@ function finish(core: ArenaCore, failure: string | null, run: number, missed: Sp
   core.enter();
   if (request.runner.get(row) === thread.tag && request.run.get(row) === run) {
     if (failure !== null) noteFailure(core, failure);
-    if (missed === null) journal.set(request.misses, row, 0);
-    else noteMiss(core, missed);
+    if (missed === null) endPauses(core);
+    else noteMiss(core, missed.size, missed.constraints);
     journal.set(request.state, row, SPAN_REQUEST.idle);
     journal.set(request.runner, row, 0);
   }
@@ -330,7 +326,7 @@ function serveQuietly(core: ArenaCore): number {
   try {
     expireImport(core);
     startImport(core);
-    return importQuietMs(core);
+    return quietMs(core);
   } catch (error) {
     if (!(error instanceof VmError) || error.code === 'EPOISONED') throw error;
     return LOOK_MS;

@@ -90,7 +90,7 @@ export class ArenaModel {
         return this.#carve(found, start, rounded.size);
       }
       if (strategy === 'instant') strategy = 'best';
-      if (this.#releaseDue(Number.POSITIVE_INFINITY) > 0 || this.#import(rounded)) continue;
+      if (this.#releaseDue(Number.POSITIVE_INFINITY) > 0 || this.makeSpace(rounded)) continue;
       if (!this.early || !this.#releaseEarly(rounded)) return -1;
     }
   }
@@ -277,12 +277,19 @@ export class ArenaModel {
     }
     const at = this.segments.indexOf(tag);
     const span = this.segments[at - 1] as ModelTag;
-    if (this.source !== null && span.kind === 'span' && span.size === tag.size) {
-      this.segments.splice(at - 1, 2);
-      this.source.free(span.start);
-    } else {
-      this.#list(tag.size).unshift(tag);
-    }
+    this.#list(tag.size).unshift(tag);
+    if (span.kind === 'span' && span.size === tag.size) this.emptied(span);
+  }
+
+  /** An imported span is all free: it goes back. */
+  protected emptied(span: ModelTag): void {
+    this.giveBack(span);
+  }
+
+  /** An imported span that is all free leaves, and is free in the source. */
+  protected giveBack(span: ModelTag): void {
+    this.remove(span);
+    this.source?.free(span.start);
   }
 
   freeAll(): void {
@@ -391,19 +398,25 @@ export class ArenaModel {
     return start;
   }
 
-  #import(request: ModelRequest): boolean {
+  /** Imports a span. False: there is no more to be had. */
+  protected makeSpace(request: ModelRequest): boolean {
     if (this.source === null) return false;
     if (request.align !== this.quantum || request.phase !== 0 || request.nocross !== 0) return false;
     let wanted = this.large ? request.size * 16 : request.size;
     if (this.roundTo !== 0) wanted = Math.ceil(wanted / this.roundTo) * this.roundTo;
-    const spans = this.segments.filter(({ kind }) => kind === 'static' || kind === 'span');
-    if (spans.reduce((sum, { size }) => sum + size, wanted) > this.limit) return false;
+    if (this.total() + wanted > this.limit) return false;
     // The sources of the model's importers choose instantly when exact or next fit is asked for.
     const best = this.roundTo === 0 && request.strategy === 'best';
     const start = this.source.alloc(plainRequest(wanted, best ? 'best' : 'instant'));
     if (start < 0) return false;
     this.add(start, wanted, 'span');
     return true;
+  }
+
+  /** Size of all spans. */
+  total(): number {
+    const spans = this.segments.filter(({ kind }) => kind === 'static' || kind === 'span');
+    return spans.reduce((sum, { size }) => sum + size, 0);
   }
 
   #order(size: number): number {

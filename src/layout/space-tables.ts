@@ -41,7 +41,7 @@ export const spaceControlTable = table('spaceControl', 1, 'columns', {
   dyingNodes: i32('L', 'first node without references, node + 1'),
   dyingAnons: i32('L', 'first anon without references, anon + 1'),
   reserved: f64('L', 'pages of swap that segments have reserved'),
-  reserveMax: f64('L', 'most pages that may be reserved'),
+  swapPages: f64('L', 'pages of swap: so many may be reserved beside those of memory that is online'),
   advice: f64('L', 'ADVICE_COUNTER values', { lanes: ADVICE_LANES }),
   untold: i32('L', 'segments of dead threads that went without their driver being told'),
 });

@@ -56,6 +56,7 @@ export class Evacuation {
   readonly #core: FrameCore;
   readonly #counters: Float64Array;
   readonly #room: EvacuationRoom | null;
+  #name: (frame: FrameIndex) => Readonly<Record<string, unknown>> = () => ({});
   readonly #reclaimers: (FrameReclaimer | null)[] = new Array(USE_MASK + 1).fill(null);
 
   constructor(core: FrameCore, room: EvacuationRoom | null = null) {
@@ -64,6 +65,16 @@ export class Evacuation {
     const first = core.thread.slot * counters.stride;
     this.#core = core;
     this.#counters = counters.view.subarray(first, first + counters.stride);
+  }
+
+  /** Sets who says in messages what a frame belongs to, as names and values. */
+  setNamer(name: (frame: FrameIndex) => Readonly<Record<string, unknown>>): void {
+    this.#name = name;
+  }
+
+  /** What a frame belongs to, for messages. */
+  nameOf(frame: FrameIndex): Readonly<Record<string, unknown>> {
+    return this.#name(frame);
   }
 
   /** Sets who is asked for frames of a use. */

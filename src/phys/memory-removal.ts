@@ -173,6 +173,7 @@ function failBusy(core: FrameCore, evacuation: Evacuation, first: FrameIndex, co
   const word = core.useOf(frame);
   const use = Object.entries(FRAME_USE).find(([, value]) => value === word)?.[0];
   const holders = evacuation.of(word)?.holders?.(frame) ?? [];
-  const values = { first, count, frame, use, takenBy: core.takerOf(frame), heldBySlots: holders.join(' ') };
+  const taken = { first, count, frame, use, takenBy: core.takerOf(frame), heldBySlots: holders.join(' ') };
+  const values = { ...taken, ...evacuation.nameOf(frame) };
   fail('EBUSY', 'frames.offline', values, 'the frame is neither moved nor given up by whoever uses it');
 }

@@ -19,7 +19,7 @@
  */
 
 import { fail, failMisuse, requireInteger } from '../base/errors.ts';
-import type { BoundTables } from '../layout/region.ts';
+import type { BoundTables, Region } from '../layout/region.ts';
 import { load } from '../sync/atomics.ts';
 import type { Thread } from '../sync/thread.ts';
 import type { FrameIndex } from './banks.ts';
@@ -40,6 +40,15 @@ export interface PhysSegmentOptions {
 export interface Stretch {
   readonly low: FrameIndex;
   readonly high: FrameIndex;
+}
+
+/** Frames that are online and can be free. Read without a lock: exact but for a moment in which memory comes or goes. */
+export function onlineFrames({ tables }: Region): number {
+  const { availableStart, availableEnd } = tables.physSegment;
+  const count = tables.physSegments.count.get(0);
+  let frames = 0;
+  for (let row = 0; row < count; row++) frames += availableEnd.get(row) - availableStart.get(row);
+  return frames;
 }
 
 /** The segments as one thread sees them. */

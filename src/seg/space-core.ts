@@ -22,6 +22,7 @@
 
 import { fail } from '../base/errors.ts';
 import type { BoundTables } from '../layout/region.ts';
+import { onlineFrames } from '../phys/index.ts';
 import {
   Condition,
   Mutex,
@@ -132,10 +133,15 @@ export class SpaceCore {
     return mapPage.get(segment) + Math.floor((address - base.get(segment)) / this.pageSize);
   }
 
+  /** Most pages that may be reserved: those of memory that is online, and of swap. */
+  get reserveMax(): number {
+    return onlineFrames(this.thread.region) + this.control.swapPages.get(0);
+  }
+
   /** Journaled, under the lock: reserves pages of swap for an owner; false when there are not so many, or not for it. */
   tryReserve(owner: OwnerIndex, pages: number): boolean {
-    const { reserved, reserveMax } = this.control;
-    if (reserved.get(0) + pages > reserveMax.get(0)) return false;
+    const { reserved } = this.control;
+    if (pages > 0 && reserved.get(0) + pages > this.reserveMax) return false;
     if (pages > 0 && !tryChargeUnderLock(this.thread, owner, OWNER_RESOURCE.swap, pages)) return false;
     this.thread.journal.setDouble(reserved, 0, reserved.get(0) + pages);
     return true;
@@ -156,7 +162,7 @@ export class SpaceCore {
 
   /** Throws the error for a request that cannot be reserved. */
   failReserve(call: string, pages: number): never {
-    const values = { pages, reserved: this.control.reserved.get(0), reserveMax: this.control.reserveMax.get(0) };
+    const values = { pages, reserved: this.control.reserved.get(0), reserveMax: this.reserveMax };
     fail(
       'ENOMEM',
       call,

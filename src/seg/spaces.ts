@@ -304,7 +304,7 @@ export class Spaces {
       pins: core.pinPool.used,
       shadowLists: core.shadowPool.used,
       reserved: control.reserved.get(0),
-      reserveMax: control.reserveMax.get(0),
+      reserveMax: core.reserveMax,
       freeHits: advice.at(0, ADVICE_COUNTER.freeHit),
       freeMisses: advice.at(0, ADVICE_COUNTER.freeMiss),
       willNeed: advice.at(0, ADVICE_COUNTER.willNeed),
@@ -331,7 +331,7 @@ export class Spaces {
   }
 
   /** Slots that have pinned device mappings of a cookie. */
-  private pinnersOfCookie({ cookie, generation }: Cookie): SlotIndex[] {
+  pinnersOfCookie({ cookie, generation }: Cookie): SlotIndex[] {
     const { core, rooms } = this.parts;
     const { segments: rows, pins } = core;
     const found: SlotIndex[] = [];

@@ -85,8 +85,7 @@ export class SwapFile {
     row.path.putText(0, absolute);
     row.pages.put(0, pages);
     core.lock.enter();
-    const { reserveMax } = core.control;
-    core.thread.journal.setDouble(reserveMax, 0, reserveMax.get(0) + pages);
+    core.thread.journal.setDouble(core.control.swapPages, 0, pages);
     core.lock.exit();
     store(words, row.ready.address(0), READY.ready);
   }

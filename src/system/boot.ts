@@ -49,7 +49,7 @@ export function boot(options: BootOptions): VirtualMemory {
   pmemPool.reserveLimit.put(0, plan.pmem.reserveLimit);
   pmemPool.keepLarge.put(0, plan.pmem.keepLarge);
   pmemPool.seed.put(0, plan.pmem.seed ? 1 : 0);
-  createSpaces(region, plan.onlineFrames);
+  createSpaces(region);
   const slot = claimSlot(region, newWatchId(region));
   if (plan.services === 'manual') return begin(new VirtualMemory(region, banks, slot, null), plan);
   const handle: Handle = { pagewright: 'handle', region: region.buffer, memories: banks.memories };

@@ -1,5 +1,6 @@
 /** What rooms need of each other and cannot import: brought to them when a thread attaches. */
 
+import type { FrameIndex } from '../phys/index.ts';
 import { AsyncStore, HookedPages, MemoryStore, RemoteStore, UserStore, VNODE_KIND } from '../vnode/index.ts';
 import { HEAP } from './heap.ts';
 import type { VirtualMemory } from './virtual-memory.ts';
@@ -27,4 +28,16 @@ export function registerReclaimers(vm: VirtualMemory): void {
     priority: 300,
     reclaim: (wanted) => void vm.pagelock.reclaim(wanted),
   });
+  vm.frames.evacuation.setNamer((frame) => nameFrame(vm, frame));
+}
+
+/** The cookie that a frame belongs to, and the slots that have mappings of it pinned: for messages. Looks at all cookies. */
+function nameFrame({ pmem, spaces }: VirtualMemory, frame: FrameIndex): Readonly<Record<string, unknown>> {
+  for (const cookie of pmem.cookies()) {
+    if (pmem.getPfns(cookie, 0, cookie.frames).includes(frame)) {
+      const pinnedBySlots = [...new Set(spaces.pinnersOfCookie(cookie))].join(' ');
+      return { cookie: cookie.cookie, pinnedBySlots };
+    }
+  }
+  return {};
 }

@@ -9,14 +9,14 @@ import { testSeed } from './support/seed.ts';
 const MEMORY_FOLDER = '/dev/shm';
 
 describe('the file exerciser', () => {
-  for (const [operations, workers, memory, replacement, pageSize, onDisk] of [
-    [150_000, 1, '256 KiB', 'clock', 4096, false],
-    [50_000, 1, '1 MiB', 'clock', 16_384, false],
-    [20_000, 2, '4 MiB', 's3fifo', 65_536, true],
-    [120_000, 2, '1 MiB', 'queues', 4096, false],
-    [60_000, 3, '768 KiB', 'clockPro', 8192, false],
+  for (const [operations, workers, memory, replacement, pageSize, asyncShare, onDisk] of [
+    [150_000, 1, '256 KiB', 'clock', 4096, 0, false],
+    [50_000, 1, '1 MiB', 'clock', 16_384, 0.05, false],
+    [20_000, 2, '4 MiB', 's3fifo', 65_536, 0, true],
+    [120_000, 2, '1 MiB', 'queues', 4096, 0, false],
+    [60_000, 3, '768 KiB', 'clockPro', 8192, 0.05, false],
   ] as const) {
-    it(`finds no byte that differs in ${operations} operations of ${workers} workers in ${memory}, ${replacement}, ${pageSize}`, async () => {
+    it(`finds no byte that differs in ${operations} operations of ${workers} workers in ${memory}, ${replacement}, ${pageSize}, ${100 * asyncShare} % asynchronous`, async () => {
       const seed = testSeed(`fsx with ${workers} workers`, 7 * workers);
       const folder = !onDisk && existsSync(MEMORY_FOLDER) ? { folder: MEMORY_FOLDER } : {};
       const result = await runFsx({
@@ -25,6 +25,7 @@ describe('the file exerciser', () => {
         memory,
         replacement,
         pageSize,
+        asyncShare,
         seed,
         maxBytes: 500_000,
         ...folder,
@@ -34,6 +35,7 @@ describe('the file exerciser', () => {
       expect(result.problems).toEqual([]);
       expect(result.operations).toBeGreaterThanOrEqual(operations);
       expect(pages.writtenPages).toBeGreaterThan(1000);
+      if (asyncShare > 0) expect(Object.keys(tally).filter((name) => name.endsWith('Async')).length).toBe(16);
       if (workers > 1) expect(contended).toBeGreaterThan(0);
     });
   }

@@ -2,7 +2,8 @@
  * Files without blocking the thread.
  *
  * PROBLEM     An event loop must not wait for a disk, a network or a lock; the bytes lie in pages that all threads share.
- * STRUCTURE   read, map    1 what is in memory, on this thread   2 else the pages worker brings the pages   3 again from 1
+ * STRUCTURE   read, map    1 what is in memory, on this thread   2 else the pages worker brings the pages   3 again from 1;
+ *                          pages that leave each time before they are used are brought on this thread: memory is short
  *             write        1 pages that keep some of their bytes are brought   2 above a limit of modified pages the worker
  *                          writes some back   3 the bytes are copied on this thread, if nobody has the lock of the size
  *                          4 else the worker waits for it, and again from 1
@@ -35,8 +36,8 @@ export interface AsyncOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Times that pages are brought again because they left before they could be used. */
-const ROUNDS_MAX = 64;
+/** Times that pages are brought again because they left before they could be used, before they are brought on this thread. */
+const ROUNDS_MAX = 8;
 
 /** Times that a write tries the lock of the size before it waits for it like a synchronous one. */
 const LOCK_ROUNDS_MAX = 16;
@@ -102,37 +103,22 @@ async function bring(call: Call, offset: number, length: number): Promise<void> 
   }
 }
 
-/** What `fromMemory` says, after the pages of the range were brought as often as it says null. */
-async function whenInMemory<Result>(
-  call: Call,
-  offset: number,
-  length: number,
-  fromMemory: () => Result | null,
-): Promise<Result> {
-  for (let round = 0; round < ROUNDS_MAX; round++) {
-    const result = fromMemory();
-    if (result !== null) return result;
-    await bring(call, offset, length);
-  }
-  return fail('ENOMEM', call.name, { offset, length }, 'pages leave memory before they can be used');
-}
-
 /** Reads until the target is full or the file ends; returns the bytes read. */
 export async function readInto(call: Call, offset: number, target: Uint8Array): Promise<number> {
-  const { banks, mappings } = call.rooms;
+  const { file, rooms } = call;
+  const { banks, mappings } = rooms;
   const pieceBytes = FETCH_PAGES_MAX * banks.pageSize;
-  let done = 0;
-  while (done < target.length) {
+  let rounds = 0;
+  for (let done = 0; ; ) {
     const at = offset + done;
-    const wanted = Math.min(pieceBytes, target.length - done);
-    const got = await whenInMemory(call, at, wanted, () => {
-      const copied = mappings.tryCopyUpTo(call.file.vnode, at, wanted, target, done);
-      return copied < 0 ? null : copied;
-    });
+    const wanted = Math.min(pieceBytes, target.length - done, file.size - at);
+    if (wanted <= 0) return done;
+    const got = mappings.tryCopyUpTo(file.vnode, at, wanted, target, done);
     done += got;
-    if (got < wanted) break;
+    if (got > 0) rounds = 0;
+    else if (rounds++ < ROUNDS_MAX) await bring(call, at, wanted);
+    else done += mappings.copyUpTo(file.vnode, at, Math.min(wanted, banks.pageSize), target, done);
   }
-  return done;
 }
 
 /** Makes ready for a write: brings what it keeps, and has pages written back when too many are modified. */
@@ -177,9 +163,14 @@ export async function appendFrom(call: Call, bytes: Uint8Array): Promise<number>
 }
 
 /** Maps a range when all of its pages are in memory. */
-export function mapWhenThere(call: Call, offset: number, length: number, access: MapAccess): Promise<Mapping> {
+export async function mapWhenThere(call: Call, offset: number, length: number, access: MapAccess): Promise<Mapping> {
   const { mappings } = call.rooms;
-  return whenInMemory(call, offset, length, () => mappings.tryMap(call.file.vnode, offset, length, access));
+  for (let round = 0; round < ROUNDS_MAX; round++) {
+    const mapping = mappings.tryMap(call.file.vnode, offset, length, access);
+    if (mapping !== null) return mapping;
+    await bring(call, offset, length);
+  }
+  return mappings.map(call.file.vnode, offset, length, access);
 }
 
 /** Syncs in the I/O worker. */

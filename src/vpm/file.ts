@@ -136,7 +136,9 @@ export class File extends AsyncForms {
   tryRead(offset: number, length: number): Uint8Array | null {
     const target = newBytes('file.tryRead', this.clip('file.tryRead', offset, length));
     const got = this.#rooms.mappings.tryCopyUpTo(this.#vnode, offset, target.length, target);
-    return got < 0 ? null : got === target.length ? target : target.subarray(0, got);
+    if (got === target.length) return target;
+    // Others may have cut the file meanwhile.
+    return offset + got < this.size ? null : target.subarray(0, got);
   }
 
   /**

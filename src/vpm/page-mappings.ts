@@ -211,13 +211,13 @@ export class PageMappings {
     return length;
   }
 
-  /** Like `copyUpTo`, but only from memory: -1 when a page is missing, and the target may then be half written. Never waits. */
+  /** Like `copyUpTo`, but only from memory: up to the first page that is missing. Never waits. */
   tryCopyUpTo(vnode: VnodeIndex, offset: number, max: number, target: Uint8Array, targetOffset = 0): number {
     this.#requireOpen('tryCopyUpTo', vnode);
     const to = bytesOf('tryCopyUpTo', 'target', target);
     const length = Math.max(0, Math.min(max, this.#vnode.size.get(vnode) - offset));
     if (targetOffset + length > to.length) this.#failTarget(length, targetOffset, to);
-    return length === 0 || this.#copy(vnode, offset, length, to, targetOffset, MEMORY_ONLY) ? length : -1;
+    return length === 0 ? 0 : this.#copy(vnode, offset, length, to, targetOffset, MEMORY_ONLY);
   }
 
   /** A view of a piece. Must not be written to, nor used after the release. */
@@ -272,8 +272,8 @@ export class PageMappings {
     return this.#direct.read(pattern, vnode, offset + head, length - head, to, at + head) ? length : head;
   }
 
-  /** `ahead`: pages that a miss brings beyond the range, or `MEMORY_ONLY`. */
-  #copy(vnode: VnodeIndex, offset: number, length: number, to: Uint8Array, toAt: number, ahead: number): boolean {
+  /** `ahead`: pages that a miss brings beyond the range, or `MEMORY_ONLY`. Returns the bytes that were copied. */
+  #copy(vnode: VnodeIndex, offset: number, length: number, to: Uint8Array, toAt: number, ahead: number): number {
     let index = Math.floor(offset * this.#perPage);
     let inPage = offset - index * this.#pageSize;
     let at = toAt;
@@ -283,7 +283,7 @@ export class PageMappings {
       const wanted = Math.min(last - index + 1, FETCH_PAGES_MAX);
       let count = this.#pages.holdSeveral(vnode, index, wanted, this.#lanes);
       if (count === 0) {
-        if (ahead === MEMORY_ONLY) return false;
+        if (ahead === MEMORY_ONLY) break;
         count = this.#fetchAhead(vnode, index, wanted, ahead);
       }
       const bytes = Math.min(count * this.#pageSize - inPage, left);
@@ -297,8 +297,8 @@ export class PageMappings {
       inPage = 0;
       index += count;
     }
-    this.#count(PAGE_COUNTER.copiedBytes, length);
-    return true;
+    this.#count(PAGE_COUNTER.copiedBytes, length - left);
+    return length - left;
   }
 
   /** Copies a range that lies in one page and is in memory; else false. */

@@ -32,24 +32,25 @@ const RW = { mode: 'rw' } as const;
 
 describe('writing', () => {
   for (const frames of [64, 512]) {
-    it(`agrees with a model and with the real file, in ${frames} frames`, () => {
+    it(`agrees with a model and with the real file, in ${frames} frames`, async () => {
       const seed = testSeed('writes against a model', 31 + frames);
       const rooms = testRooms({ frames, bankFrames: 32, pageBuckets: 64 });
       const path = scratch.file('a', 0);
       const open = () => openFile(rooms, path, RW);
+      const opener = { open, openAsync: async () => open(), asyncShare: 0 };
       const run = rooms.frames.takeRun(2);
       const address = run * rooms.banks.pageSize;
       const bank = { address, bytes: rooms.banks.view(address, 2 * rooms.banks.pageSize) };
-      const exerciser = new Exerciser(open, path, emptyModel(700_000, false), new Prng(seed), bank);
+      const exerciser = new Exerciser(opener, path, emptyModel(700_000, false), new Prng(seed), bank);
       for (let step = 0; step < 6000; step++) {
         try {
-          exerciser.step();
+          await exerciser.step();
         } catch (error) {
           throw new Error(`step ${step} of seed ${seed}`, { cause: error });
         }
         if (step % 500 === 0) expect(problemsOf(rooms)).toEqual([]);
       }
-      exerciser.end();
+      await exerciser.end();
       const { writtenPages, evictions } = pageStatistics(rooms.region);
       expect(writtenPages).toBeGreaterThan(1000);
       if (frames === 64) expect(evictions).toBeGreaterThan(1000);

@@ -34,6 +34,8 @@ export interface FsxOptions {
   readonly pageSize: number;
   /** Largest size of a file. */
   readonly maxBytes: number;
+  /** Share of operations that use asynchronous forms, 0 to 1. Default 0. */
+  readonly asyncShare?: number;
   /** Where the files lie while it runs. Default: the system's folder for such things. */
   readonly folder?: string;
   /** Called now and then with the operations done. */
@@ -52,7 +54,17 @@ export interface FsxResult {
 
 /** Runs; resolves when all workers have ended and the files were compared. */
 export async function runFsx(options: FsxOptions): Promise<FsxResult> {
-  const { operations, workers, seed, maxBytes, memory, replacement, pageSize, folder = tmpdir() } = options;
+  const {
+    operations,
+    workers,
+    seed,
+    maxBytes,
+    memory,
+    replacement,
+    pageSize,
+    asyncShare = 0,
+    folder = tmpdir(),
+  } = options;
   const directory = mkdtempSync(join(folder, 'pagewright-fsx-'));
   const vm = boot({ memory, replacement, bankSize: Math.max(65_536, 4 * pageSize), slots: workers + 4 });
   const start = performance.now();
@@ -73,6 +85,7 @@ export async function runFsx(options: FsxOptions): Promise<FsxResult> {
           paths: pathsOf(directory, number),
           maxBytes,
           pageSize,
+          asyncShare,
           turns,
           turn,
           stripes: model,

@@ -1,6 +1,8 @@
 /**
  * One file under random operations, with a plain model beside it: the exerciser in the manner of fsx.
  *
+ * With a share of asynchronous operations, so many of them use the forms that await, and several at a time.
+ *
  * The model is an array of bytes and a size; it may lie in shared memory, so that threads take turns on one file. After a
  * sync the real file, read with plain fs, must equal the model byte for byte.
  */
@@ -42,6 +44,7 @@ export const OPERATIONS = [
   'sync',
   'reopen',
   'outside',
+  'flight',
 ] as const;
 
 const PAGE_BYTES = 4096;
@@ -54,11 +57,19 @@ export interface BankRoom {
   readonly bytes: Uint8Array;
 }
 
+/** How a file is opened, and how often it is used by asynchronous forms. */
+export interface Opener {
+  open(): File;
+  openAsync(): Promise<File>;
+  /** Chance of an asynchronous form, 0 to 1. */
+  readonly asyncShare: number;
+}
+
 /** Drives one file. */
 export class Exerciser {
   /** Operations done, by name. */
   readonly tally: Record<string, number> = {};
-  readonly #open: () => File;
+  readonly #opener: Opener;
   readonly #path: string;
   readonly #model: Model;
   readonly #random: Prng;
@@ -67,58 +78,53 @@ export class Exerciser {
   readonly #pageSize: number;
   #file: File;
 
-  /** @param open opens the file at `path` for writing. */
-  constructor(
-    open: () => File,
-    path: string,
-    model: Model,
-    random: Prng,
-    bank: BankRoom,
-    pageSize: number = PAGE_BYTES,
-  ) {
-    this.#open = open;
+  /** @param opener opens the file at `path` for writing. */
+  constructor(opener: Opener, path: string, model: Model, random: Prng, bank: BankRoom, pageSize: number = PAGE_BYTES) {
+    this.#opener = opener;
     this.#bank = bank;
     this.#pageSize = pageSize;
     this.#path = path;
     this.#model = model;
     this.#random = random;
     this.#bytes = model.bytes;
-    this.#file = open();
+    this.#file = opener.open();
   }
 
   /** One random operation. Throws when anything differs. */
-  step(): void {
+  async step(): Promise<void> {
     const random = this.#random;
+    const awaits = this.#opener.asyncShare > 0 && random.chance(this.#opener.asyncShare);
     const choice = random.below(1000);
-    if (choice < 280) this.#read();
+    if (choice < 280) await (awaits && choice < 40 ? this.#flight() : this.#read(awaits));
     else if (choice < 340) this.#tryRead();
-    else if (choice < 370) this.#readv();
+    else if (choice < 370) await this.#readv(awaits);
     else if (choice < 390) this.#readTo();
-    else if (choice < 620) this.#write();
-    else if (choice < 660) this.#writev();
+    else if (choice < 620) await this.#write(awaits);
+    else if (choice < 660) await this.#writev(awaits);
     else if (choice < 680) this.#writeFrom();
-    else if (choice < 740) this.#append();
-    else if (choice < 820) this.#map('read');
-    else if (choice < 900) this.#map('write');
-    else if (choice < 940) this.#truncate(this.#cutSize(), 'cut');
-    else if (choice < 970) this.#truncate(this.#size + random.below(this.#room + 1), 'lengthen');
-    else if (choice < 983) this.sync();
-    else if (choice < 997) this.#reopen();
-    else this.#outside();
+    else if (choice < 740) await this.#append(awaits);
+    else if (choice < 820) await this.#map('read', awaits);
+    else if (choice < 900) await this.#map('write', awaits);
+    else if (choice < 940) await this.#truncate(this.#cutSize(), 'cut', awaits);
+    else if (choice < 970) await this.#truncate(this.#size + random.below(this.#room + 1), 'lengthen', awaits);
+    else if (choice < 983) await this.sync(awaits);
+    else if (choice < 997) await this.#reopen(awaits);
+    else await this.#outside(awaits);
   }
 
   /** Syncs and compares the real file with the model. */
-  sync(): void {
-    this.#count('sync');
-    if (this.#random.chance(0.3)) this.#file.datasync();
-    else if (this.#random.chance(0.1)) this.#file.barrier();
-    else this.#file.sync();
+  async sync(awaits = false): Promise<void> {
+    this.#count('sync', awaits);
+    const file = this.#file;
+    if (this.#random.chance(0.3)) await (awaits ? file.datasyncAsync() : file.datasync());
+    else if (this.#random.chance(0.1)) await (awaits ? file.barrierAsync() : file.barrier());
+    else await (awaits ? file.syncAsync() : file.sync());
     this.#compare('the file', readFileSync(this.#path), 0, this.#size);
   }
 
   /** Syncs, compares, closes. */
-  end(): void {
-    this.sync();
+  async end(): Promise<void> {
+    await this.sync();
     this.#file.close();
   }
 
@@ -170,11 +176,39 @@ export class Exerciser {
     throw new Error(`${what}: byte ${offset + wrong} of ${this.#size} is ${value} (${length} bytes at ${offset})`);
   }
 
-  #read(): void {
-    this.#count('read');
+  async #read(awaits: boolean): Promise<void> {
+    this.#count('read', awaits);
     const offset = this.#offset(this.#size + 5000);
     const length = this.#length();
-    this.#compare('read', this.#file.read(offset, length), offset, this.#clip(offset, length));
+    const got = awaits ? await this.#file.readAsync(offset, length) : this.#file.read(offset, length);
+    this.#compare('read', got, offset, this.#clip(offset, length));
+  }
+
+  /** Several at a time: reads, and writes inside the size to other places. */
+  async #flight(): Promise<void> {
+    this.#count('flight', true);
+    const random = this.#random;
+    const part = Math.floor(this.#size / random.between(2, 12));
+    if (part === 0) return;
+    const under: Promise<() => void>[] = [];
+    for (let start = 0; start + part <= this.#size; start += part) {
+      const offset = start + random.below(part);
+      const length = random.between(1, Math.min(start + part - offset, 20_000));
+      if (random.chance(0.5)) {
+        under.push(
+          this.#file.readAsync(offset, length).then((got) => () => this.#compare('flight', got, offset, length)),
+        );
+        continue;
+      }
+      const bytes = this.#fresh(length);
+      under.push(
+        this.#file.writeAsync(offset, bytes).then((took) => () => {
+          if (took !== length) throw new Error('a write in flight was short');
+          this.#put(offset, bytes);
+        }),
+      );
+    }
+    for (const check of await Promise.all(under)) check();
   }
 
   #tryRead(): void {
@@ -185,11 +219,11 @@ export class Exerciser {
     if (got !== null) this.#compare('tryRead', got, offset, this.#clip(offset, length));
   }
 
-  #readv(): void {
-    this.#count('readv');
+  async #readv(awaits: boolean): Promise<void> {
+    this.#count('readv', awaits);
     const offset = this.#offset(this.#size);
     const targets = [0, 1, 2].map(() => new Uint8Array(this.#random.below(5000)));
-    const got = this.#file.readv(offset, targets);
+    const got = await (awaits ? this.#file.readvAsync(offset, targets) : this.#file.readv(offset, targets));
     this.#compare('readv', Buffer.concat(targets).subarray(0, got), offset, this.#clip(offset, total(targets)));
   }
 
@@ -202,19 +236,21 @@ export class Exerciser {
     this.#compare('readTo', bytes.subarray(0, got), offset, this.#clip(offset, length));
   }
 
-  #write(): void {
-    this.#count('write');
+  async #write(awaits: boolean): Promise<void> {
+    this.#count('write', awaits);
     const offset = this.#offset(Math.min(this.#size + 9000, this.#bytes.length - 1));
     const bytes = this.#fresh(Math.min(this.#length(), this.#bytes.length - offset));
-    if (this.#file.write(offset, bytes) !== bytes.length) throw new Error('a write was short');
+    const took = await (awaits ? this.#file.writeAsync(offset, bytes) : this.#file.write(offset, bytes));
+    if (took !== bytes.length) throw new Error('a write was short');
     this.#put(offset, bytes);
   }
 
-  #writev(): void {
-    this.#count('writev');
+  async #writev(awaits: boolean): Promise<void> {
+    this.#count('writev', awaits);
     const offset = this.#offset(Math.min(this.#size, this.#bytes.length - 15_000));
     const pieces = [0, 1, 2].map(() => this.#fresh(this.#random.below(5000)));
-    if (this.#file.writev(offset, pieces) !== total(pieces)) throw new Error('a writev was short');
+    const took = await (awaits ? this.#file.writevAsync(offset, pieces) : this.#file.writev(offset, pieces));
+    if (took !== total(pieces)) throw new Error('a writev was short');
     this.#put(offset, Buffer.concat(pieces));
   }
 
@@ -228,22 +264,24 @@ export class Exerciser {
     this.#put(offset, bytes.subarray(0, length));
   }
 
-  #append(): void {
-    this.#count('append');
+  async #append(awaits: boolean): Promise<void> {
+    this.#count('append', awaits);
     const bytes = this.#fresh(Math.min(this.#length(), this.#room));
     const before = this.#size;
-    const offset = this.#file.append(bytes);
+    const offset = await (awaits ? this.#file.appendAsync(bytes) : this.#file.append(bytes));
     if (offset !== before) throw new Error(`appended at ${offset}, expected ${before}`);
     this.#put(offset, bytes);
   }
 
-  #map(access: 'read' | 'write'): void {
-    this.#count(access === 'read' ? 'mapRead' : 'mapWrite');
+  async #map(access: 'read' | 'write', awaits: boolean): Promise<void> {
+    this.#count(access === 'read' ? 'mapRead' : 'mapWrite', awaits);
     if (this.#size === 0) return;
     const offset = this.#offset(this.#size - 1);
     const lengthMax = offset - (offset % this.#pageSize) + MAP_BYTES_MAX - offset;
     const length = Math.min(1 + this.#length(), lengthMax, this.#size - offset);
-    const mapping: Mapping = this.#file.map(offset, length, access);
+    const mapping: Mapping = awaits
+      ? await this.#file.mapAsync(offset, length, access)
+      : this.#file.map(offset, length, access);
     try {
       this.#compare(`map ${access}`, Buffer.concat(mapping.views()), offset, length);
       if (access === 'read') return;
@@ -256,32 +294,32 @@ export class Exerciser {
       this.#put(offset, bytes);
       if (this.#random.chance(0.1)) {
         mapping.modified();
-        this.sync();
+        await this.sync(awaits);
       }
     } finally {
       mapping.release();
     }
   }
 
-  #truncate(size: number, what: 'cut' | 'lengthen'): void {
-    this.#count(what);
+  async #truncate(size: number, what: 'cut' | 'lengthen', awaits: boolean): Promise<void> {
+    this.#count(what, awaits);
     const before = this.#size;
-    this.#file.truncate(size);
+    await (awaits ? this.#file.truncateAsync(size) : this.#file.truncate(size));
     this.#bytes.fill(0, Math.min(size, before), Math.max(size, before));
     this.#model.size[0] = size;
   }
 
-  #reopen(): void {
-    this.#count('reopen');
-    this.#file.close();
+  async #reopen(awaits: boolean): Promise<void> {
+    this.#count('reopen', awaits);
+    await (awaits ? this.#file.closeAsync() : this.#file.close());
     if (this.#random.chance(0.5)) this.#compareClosed();
-    this.#file = this.#open();
+    this.#file = awaits ? await this.#opener.openAsync() : this.#opener.open();
   }
 
   /** Somebody else changes the file with plain fs while everything is written back; `revalidate` shows it. */
-  #outside(): void {
-    this.#count('outside');
-    this.sync();
+  async #outside(awaits: boolean): Promise<void> {
+    this.#count('outside', awaits);
+    await this.sync(awaits);
     const descriptor = openSync(this.#path, 'r+');
     try {
       if (this.#random.chance(0.3)) {
@@ -298,7 +336,7 @@ export class Exerciser {
     } finally {
       closeSync(descriptor);
     }
-    this.#file.revalidate();
+    await (awaits ? this.#file.revalidateAsync() : this.#file.revalidate());
     this.#compare('revalidated', this.#file.read(0, this.#size), 0, this.#size);
   }
 
@@ -322,8 +360,9 @@ export class Exerciser {
     return Math.max(0, Math.min(length, this.#size - offset));
   }
 
-  #count(name: (typeof OPERATIONS)[number]): void {
-    this.tally[name] = (this.tally[name] ?? 0) + 1;
+  #count(name: (typeof OPERATIONS)[number], awaits = false): void {
+    const counted = awaits ? `${name}Async` : name;
+    this.tally[counted] = (this.tally[counted] ?? 0) + 1;
   }
 }
 

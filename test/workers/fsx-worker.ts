@@ -7,7 +7,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { attach } from 'pagewright';
 import { Prng } from 'pagewright/base';
 import { compareExchange, notify, store, wait } from 'pagewright/sync';
-import { Exerciser, emptyModel, type Model } from '../support/fsx.ts';
+import { Exerciser, emptyModel, type Model, type Opener } from '../support/fsx.ts';
 import { type FsxPaths, RECORD_BYTES_MIN, STRIPE_BYTES } from '../support/fsx-run.ts';
 
 /** What a worker is told. */
@@ -21,6 +21,8 @@ export interface FsxWorkerData {
   readonly maxBytes: number;
   /** Bytes of a page of the files. */
   readonly pageSize: number;
+  /** Share of operations that use asynchronous forms. */
+  readonly asyncShare: number;
   /** The model of the file that all take turns on, and the word that says whose turn it is. */
   readonly turns: Model;
   readonly turn: Int32Array;
@@ -45,15 +47,20 @@ const BANK_BYTES = 8192;
 const data = workerData as FsxWorkerData;
 const vm = attach(data.vm);
 const random = new Prng(data.seed, data.number + 1);
-const opener = (path: string) => () => vm.open(path, { mode: 'rw', create: true, pageSize: data.pageSize });
+const options = { mode: 'rw', create: true, pageSize: data.pageSize } as const;
+const opener = (path: string): Opener => ({
+  open: () => vm.open(path, options),
+  openAsync: () => vm.openAsync(path, options),
+  asyncShare: data.asyncShare,
+});
 const address = vm.heap.alloc(BANK_BYTES);
 const bank = { address, bytes: vm.banks.view(address, BANK_BYTES) };
 const { pageSize, paths } = data;
 const ownModel = emptyModel(data.maxBytes, false);
 const own = new Exerciser(opener(paths.own), paths.own, ownModel, random, bank, pageSize);
 const turns = new Exerciser(opener(paths.turns), paths.turns, data.turns, random, bank, pageSize);
-const stripes = opener(paths.stripes)();
-const log = opener(paths.log)();
+const stripes = opener(paths.stripes).open();
+const log = opener(paths.log).open();
 const tally: Record<string, number> = {};
 let records = 0;
 
@@ -61,11 +68,16 @@ function count(name: string): void {
   tally[name] = (tally[name] ?? 0) + 1;
 }
 
+/** True when the next operation shall be an asynchronous one. */
+function awaitsNow(): boolean {
+  return data.asyncShare > 0 && random.chance(data.asyncShare);
+}
+
 /** Runs while no other worker does. */
-function inTurn(action: () => void): void {
+async function inTurn(action: () => Promise<void>): Promise<void> {
   while (compareExchange(data.turn, 0, 0, 1) !== 0) wait(data.turn, 0, 1, 1000);
   try {
-    action();
+    await action();
   } finally {
     store(data.turn, 0, 0);
     notify(data.turn, 0, 1);
@@ -73,7 +85,7 @@ function inTurn(action: () => void): void {
 }
 
 /** Writes or reads one of this worker's stripes; the pages are shared with the stripes of all others. */
-function useStripe(): void {
+async function useStripe(): Promise<void> {
   const { bytes, size } = data.stripes;
   const stripesMax = Math.floor(bytes.length / STRIPE_BYTES / data.workers);
   const stripe = random.below(stripesMax) * data.workers + data.number;
@@ -81,29 +93,33 @@ function useStripe(): void {
   const length = random.between(1, (stripe + 1) * STRIPE_BYTES - from);
   if (random.chance(0.5)) {
     const end = Math.min(from + length, Math.max(from, stripes.size));
-    const got = stripes.read(from, end - from);
-    count('stripeRead');
+    const awaits = awaitsNow();
+    const got = awaits ? await stripes.readAsync(from, end - from) : stripes.read(from, end - from);
+    count(awaits ? 'stripeReadAsync' : 'stripeRead');
     if (Buffer.compare(got, bytes.subarray(from, end)) !== 0)
       throw new Error(`stripe ${stripe}: bytes at ${from} differ`);
     return;
   }
   const fresh = Uint8Array.from({ length }, () => random.next() & 255);
-  if (stripes.write(from, fresh) !== length) throw new Error('a stripe was written short');
+  const awaits = awaitsNow();
+  const took = awaits ? await stripes.writeAsync(from, fresh) : stripes.write(from, fresh);
+  if (took !== length) throw new Error('a stripe was written short');
   bytes.set(fresh, from);
   size[0] = Math.max(size[0] as number, from + length);
-  count('stripeWrite');
-  if (random.chance(0.01)) stripes.sync();
+  count(awaits ? 'stripeWriteAsync' : 'stripeWrite');
+  if (random.chance(0.01)) await (awaits ? stripes.syncAsync() : stripes.sync());
 }
 
 /** Appends a record: length, worker, sequence, and bytes that follow from them. */
-function appendRecord(): void {
+async function appendRecord(): Promise<void> {
   const record = Buffer.alloc(RECORD_BYTES_MIN + random.below(200), data.number + 1);
   record.writeUInt32LE(record.length, 0);
   record.writeUInt32LE(data.number, 4);
   record.writeUInt32LE(records++, 8);
-  const offset = log.append(record);
+  const awaits = awaitsNow();
+  const offset = awaits ? await log.appendAsync(record) : log.append(record);
   if (Buffer.compare(log.read(offset, record.length), record) !== 0) throw new Error(`the record at ${offset} differs`);
-  count('record');
+  count(awaits ? 'recordAsync' : 'record');
 }
 
 let done = 0;
@@ -112,14 +128,14 @@ parentPort?.postMessage({ slot: vm.slot });
 try {
   for (; done < data.operations; done++) {
     const choice = random.below(100);
-    if (choice < 55) own.step();
-    else if (choice < 75) inTurn(() => turns.step());
-    else if (choice < 95) useStripe();
-    else appendRecord();
+    if (choice < 55) await own.step();
+    else if (choice < 75) await inTurn(() => turns.step());
+    else if (choice < 95) await useStripe();
+    else await appendRecord();
     if (done % 64 === 0) store(data.progress, data.number, done);
   }
-  own.end();
-  inTurn(() => turns.end());
+  await own.end();
+  await inTurn(() => turns.end());
   stripes.sync();
   log.sync();
   stripes.close();

@@ -22,6 +22,7 @@ const HELP = `npm run fsx -- [options]
   --memory SIZE,...    memory ("256 KiB,1 MiB,4 MiB")
   --replacement P,...  clock, s3fifo, clockPro or queues (all)
   --page-size N,...    bytes of a page, where memory has 16 of them for each worker (4096,4096,8192,16384,65536)
+  --async P,...        share of operations that use asynchronous forms, 0 to 1 (0,0.3)
   --max N              largest size of a file (700000)
   --folder PATH        where the files lie meanwhile (the system's folder for such things)
   --log FILE           adds a line for each round, and goes on where the file ends
@@ -36,6 +37,7 @@ const { values } = parseArgs({
     memory: { type: 'string', default: '256 KiB,1 MiB,4 MiB' },
     replacement: { type: 'string', default: 'clock,s3fifo,clockPro,queues' },
     'page-size': { type: 'string', default: '4096,4096,8192,16384,65536' },
+    async: { type: 'string', default: '0,0.3' },
     max: { type: 'string', default: '700000' },
     folder: { type: 'string' },
     log: { type: 'string' },
@@ -59,8 +61,15 @@ function planOf(seed: number, operations: number): FsxOptions {
     pageSize: hasRoom ? pageSize : 4096,
     replacement: choose(values.replacement) as ReplacementName,
     maxBytes: whole('max', values.max),
+    asyncShare: shareOf(choose(values.async)),
     ...(values.folder === undefined ? {} : { folder: values.folder }),
   };
+}
+
+function shareOf(text: string): number {
+  const value = Number(text);
+  if (!(value >= 0 && value <= 1)) throw new Error(`--async is a number from 0 to 1, not "${text}"`);
+  return value;
 }
 
 function whole(name: string, text: string): number {

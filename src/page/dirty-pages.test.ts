@@ -83,15 +83,21 @@ describe('modified pages', () => {
   it('stay modified when the store refuses; the rest is written, and the error is thrown', () => {
     const s = setUp();
     for (const index of [0, 1, 4, 5, 9]) write(s, 2, index, 50 + index);
-    s.store.refusals = 1;
+    // Two pages together, and then the first of them alone: the second goes.
+    s.store.refusals = 2;
     expect(() => s.pages.writeBack(2, 0, 10, s.store)).toThrow(/EIO.*full/);
-    expect(s.pages.modifiedOf(2)).toBe(2);
+    expect(s.pages.modifiedOf(2)).toBe(1);
+    expect(s.store.kept.get('2:1')).toBe(51);
     expectSound(s);
     armFault(s.region, 'page.write.refuse', 'fail');
     expect(() => s.pages.writeBack(2, 0, 10, s.store)).toThrow(/injected/);
     disarmFault(s.region);
-    expect(s.pages.writeBack(2, 0, 10, s.store)).toBe(2);
+    expect(s.pages.writeBack(2, 0, 10, s.store)).toBe(1);
     expect(s.store.kept.get('2:0')).toBe(50);
+    // Refused together and taken alone: nothing is left to be said.
+    for (const index of [3, 4, 5]) write(s, 2, index, 60 + index);
+    s.store.refusals = 1;
+    expect(s.pages.writeBack(2, 0, 10, s.store)).toBe(3);
     endOracle(s);
   });
 

@@ -203,11 +203,12 @@ export class DirtyPages {
   }
 
   /** Page indices of up to `max` pages of a vnode that were modified first and that nobody is writing back. */
-  oldest(vnode: VnodeIndex, max: number): number[] {
+  oldest(vnode: VnodeIndex, max: number, takes: (index: number) => boolean = () => true): number[] {
     const found: number[] = [];
     const stripe = this.#enter(vnode);
     for (let frame = this.#list.first(vnode); frame >= 0 && found.length < max; frame = this.#list.after(frame)) {
-      if ((this.#page.modified.get(frame) & MODIFIED.writer) === 0) found.push(this.#page.index.get(frame));
+      const index = this.#page.index.get(frame);
+      if ((this.#page.modified.get(frame) & MODIFIED.writer) === 0 && takes(index)) found.push(index);
     }
     mutexExit(this.#thread, stripe);
     return found;

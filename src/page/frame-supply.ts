@@ -33,7 +33,7 @@ import { PAGE_STATE } from './page-hash.ts';
 import type { PageHolds } from './page-holds.ts';
 import type { PageParts } from './page-parts.ts';
 import type { PageStore } from './page-store.ts';
-import { type PageWriter, WRITE_PAGES_MAX } from './page-writer.ts';
+import { type PageWriter, WRITE_PAGES_MAX, type WriteFailure } from './page-writer.ts';
 import { EVICT_PAGES_MAX, type Replacement } from './replacement.ts';
 
 /** How long `gainOne` waits for one pinned page before it tries the next. */
@@ -71,6 +71,11 @@ export class FrameSupply {
     this.#replacement = replacement;
     this.#writer = writer;
     this.#counters = countersOf(parts.thread);
+  }
+
+  /** What a store said when it last refused modified pages of this thread. */
+  get refusal(): WriteFailure | null {
+    return this.#writer.lastFailure;
   }
 
   /** Takes up to `count` empty frames into `out` from lane `at`; returns how many. */

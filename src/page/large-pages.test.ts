@@ -99,7 +99,8 @@ describe('large pages', () => {
       [2, 8, 4],
     ]);
     for (const index of [6, 9]) writePage(room, store, 2, index, 9);
-    store.refusals = 1;
+    // Together, and each alone.
+    store.refusals = 3;
     expect(() => pages.writeBack(2, 0, Number.POSITIVE_INFINITY, store)).toThrow(/the store is full/);
     expect(pages.modified).toBe(2);
     expect(pages.writeBack(2, 0, Number.POSITIVE_INFINITY, store)).toBe(8);

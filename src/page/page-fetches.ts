@@ -19,7 +19,7 @@
  * REFERENCES  illumos page_create_va; BSD vm_page_grab.
  */
 
-import { fail } from '../base/errors.ts';
+import { fail, showCall, VmError } from '../base/errors.ts';
 import { VERIFY } from '../base/verify.ts';
 import type { BoundTables } from '../layout/region.ts';
 import type { FrameBytes } from '../phys/banks.ts';
@@ -39,6 +39,7 @@ import type { PageLookup } from './page-lookup.ts';
 import type { PageParts } from './page-parts.ts';
 import type { PageShapes } from './page-shapes.ts';
 import type { PageSource, PageStore } from './page-store.ts';
+import type { WriteFailure } from './page-writer.ts';
 import type { Replacement } from './replacement.ts';
 
 /** How long a fetch waits for pinned pages before it throws `ENOMEM`. */
@@ -230,7 +231,9 @@ export class PageFetches {
     const shortage = thread.region.tables.pageClock.shortage.address(0);
     this.#tally(PAGE_COUNTER.shortages, 1);
     const deadline = thread.clock.now() + SHORTAGE_MS;
-    if (!mutexEnterWithin(thread, shortage, RANK.pageShortage, SHORTAGE_MS)) return this.#failShort(vnode, count);
+    const { refusal } = this.#supply;
+    if (!mutexEnterWithin(thread, shortage, RANK.pageShortage, SHORTAGE_MS))
+      return this.#failShort(vnode, count, refusal);
     try {
       for (let done = 0; ; ) {
         done = this.#fetchSome(request, done);
@@ -238,7 +241,7 @@ export class PageFetches {
         const size = this.#shapes.framesOf(vnode);
         if (size > 1 ? this.#supply.gainRun(size, deadline, store) : this.#supply.gainOne(deadline, store)) continue;
         this.#releaseSeveral(out, at, done);
-        return this.#failShort(vnode, count);
+        return this.#failShort(vnode, count, refusal);
       }
     } finally {
       this.#supply.settle();
@@ -246,21 +249,21 @@ export class PageFetches {
     }
   }
 
-  #failShort(vnode: VnodeIndex, count: number): never {
+  /** Throws `ENOMEM`, with what a store has said about modified pages meanwhile: `before` is what was said before. */
+  #failShort(vnode: VnodeIndex, count: number, before: WriteFailure | null): never {
     const { total, free, page, run, list } = this.#frames.counts();
     const rule = 'what is taken, pinned or modified leaves no frame; release mappings or boot with more memory';
     const values = {
-      vnode,
-      count,
-      total,
-      free,
-      page,
-      run,
-      list,
-      pinnedHere: this.#holds.pages,
-      modified: this.#dirty.total,
+      ...{ vnode, count, total, free, page, run, list },
+      ...{ pinnedHere: this.#holds.pages, modified: this.#dirty.total },
     };
-    fail('ENOMEM', 'pages.fetch', values, rule);
+    const { refusal } = this.#supply;
+    if (refusal === null || refusal === before) fail('ENOMEM', 'pages.fetch', values, rule);
+    const cause = refusal.error;
+    const said = cause instanceof Error ? cause.message : String(cause);
+    throw new VmError('ENOMEM', `${showCall('pages.fetch', values)}: ${rule}; pages cannot be written: ${said}`, {
+      cause,
+    });
   }
 
   #releaseSeveral(out: Int32Array, at: number, count: number): void {

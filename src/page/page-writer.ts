@@ -6,6 +6,8 @@
  * STRUCTURE   A range          1 the indices of its modified pages, ascending   2 as many adjacent ones as there are, up to 32:
  *                              hold each shared, claim it   3 one call of the store   4 finish each: clean, or dirty as before
  *                              5 a page that another thread is writing: wait until it has, then look again
+ *                              6 refused together: each alone, so that one bad block, or the last page of a full disk, keeps
+ *                              no neighbour from being written
  *             When frames are short: the pages of a vnode that were modified first, if they can be had at once
  * INVARIANTS  I1 a page is clean only after the store took the bytes that it had when it was claimed.
  *             I2 no page is claimed by a thread that waits for another page.
@@ -53,6 +55,8 @@ export class PageWriter {
   /** The vnode whose pages were written when frames were last short. */
   #rotor = 0;
   #lastFailure: WriteFailure | null = null;
+  /** Which pages of a vnode its store has room for. */
+  readonly #takes = new Map<VnodeIndex, (index: number) => boolean>();
 
   constructor(thread: Thread, hash: PageHash, holds: PageHolds, dirty: DirtyPages, shapes: PageShapes) {
     this.#thread = thread;
@@ -68,6 +72,11 @@ export class PageWriter {
     return this.#lastFailure;
   }
 
+  /** See `Pages.setTakes`. */
+  setTakes(vnode: VnodeIndex, takes: (index: number) => boolean): void {
+    this.#takes.set(vnode, takes);
+  }
+
   /**
    * Writes back every page of a range that is modified when it is called, and waits for those that other threads are
    * writing. Returns the pages written; throws the store's first error when all have been tried.
@@ -77,17 +86,24 @@ export class PageWriter {
     const indices = this.#modifiedIn(vnode, first, count);
     // Not kept between calls: the store may itself come here.
     const lanes = new Int32Array(WRITE_PAGES_MAX);
+    const size = this.#shapes.framesOf(vnode);
     let written = 0;
     let failure: unknown;
+    // Up to here, pages were refused together.
+    let alone = 0;
     for (let at = 0; at < indices.length; ) {
       // 2.
-      const run = this.#claimRun(vnode, indices, at, lanes, true);
+      const run = this.#claimRun(vnode, indices, at, lanes, true, at < alone ? size : WRITE_PAGES_MAX);
       if (run > 0) {
         // 3-4.
         const error = this.#write(vnode, indices[at] as number, lanes, run, store);
         if (error === undefined) written += run;
+        if (error !== undefined && run > size) {
+          alone = at + run / size;
+          continue;
+        }
         failure ??= error;
-        at += run / this.#shapes.framesOf(vnode);
+        at += run / size;
       } else if (run < 0) {
         // 5.
         this.#awaitOther(vnode, indices[at] as number);
@@ -117,26 +133,39 @@ export class PageWriter {
 
   /** Like `someOldest`, of one vnode. Returns the frames written. */
   oldestOf(vnode: VnodeIndex, max: number, store: PageStore): number {
-    const indices = this.#dirty.oldest(vnode, max).sort((a, b) => a - b);
+    const indices = this.#dirty.oldest(vnode, max, this.#takes.get(vnode)).sort((a, b) => a - b);
     const lanes = new Int32Array(WRITE_PAGES_MAX);
+    const size = this.#shapes.framesOf(vnode);
     let written = 0;
+    let alone = 0;
     for (let at = 0; at < indices.length; ) {
-      const run = this.#claimRun(vnode, indices, at, lanes, false);
+      const run = this.#claimRun(vnode, indices, at, lanes, false, at < alone ? size : WRITE_PAGES_MAX);
       if (run > 0 && this.#write(vnode, indices[at] as number, lanes, run, store) === undefined) written += run;
-      at += Math.max(run / this.#shapes.framesOf(vnode), 1);
+      else if (run > size) {
+        alone = at + run / size;
+        continue;
+      }
+      at += Math.max(run / size, 1);
     }
     return written;
   }
 
   /**
-   * Claims pages from `indices[at]` on while they are adjacent and modified. Returns how many frames they have; -1 when the
-   * first is busy.
+   * Claims pages from `indices[at]` on while they are adjacent and modified, of at most `most` frames. Returns how many frames
+   * they have; -1 when the first is busy.
    */
-  #claimRun(vnode: VnodeIndex, indices: readonly number[], at: number, lanes: Int32Array, mayWait: boolean): number {
+  #claimRun(
+    vnode: VnodeIndex,
+    indices: readonly number[],
+    at: number,
+    lanes: Int32Array,
+    mayWait: boolean,
+    most: number,
+  ): number {
     const start = indices[at] as number;
     const size = this.#shapes.framesOf(vnode);
     let claimed = 0;
-    while (claimed + size <= WRITE_PAGES_MAX && indices[at + claimed / size] === start + claimed) {
+    while (claimed + size <= most && indices[at + claimed / size] === start + claimed) {
       const frame = this.#hold(vnode, start + claimed, mayWait && claimed === 0);
       if (frame < 0) break;
       const claim = this.#dirty.claim(frame);

@@ -330,6 +330,11 @@ export class Pages implements FrameReclaimer {
     this.#beforeWriteBack = marks;
   }
 
+  /** Who knows which modified pages of a vnode its store has room for: when frames are short, no others are tried. */
+  setTakes(vnode: VnodeIndex, takes: (index: number) => boolean): void {
+    this.#writer.setTakes(vnode, takes);
+  }
+
   relocate(frame: FrameIndex, use: number): boolean {
     return this.#moves.relocate(frame, use);
   }

@@ -38,6 +38,9 @@ import {
 import { RowPool } from './row-pool.ts';
 import { type AnonMapIndex, type SegmentIndex, SPACE_STATE, type SpaceIndex } from './space-kinds.ts';
 
+/** Frames that a thread needs for a fault: for the page, and for the one that it is a copy of. */
+const FAULT_FRAMES = 2;
+
 /** Rows and lock as one thread sees them. */
 export class SpaceCore {
   readonly thread: Thread;
@@ -133,9 +136,15 @@ export class SpaceCore {
     return mapPage.get(segment) + Math.floor((address - base.get(segment)) / this.pageSize);
   }
 
-  /** Most pages that may be reserved: those of memory that is online, and of swap. */
+  /**
+   * Most pages that may be reserved: those of memory that is online, and of swap, but for some that faults need: so where all of
+   * it holds what was reserved, every page can still be brought in.
+   */
   get reserveMax(): number {
-    return onlineFrames(this.thread.region) + this.control.swapPages.get(0);
+    const { region } = this.thread;
+    const online = onlineFrames(region);
+    const kept = Math.min(FAULT_FRAMES * region.geometry.slots, Math.floor(online / 8));
+    return online - kept + this.control.swapPages.get(0);
   }
 
   /** Journaled, under the lock: reserves pages of swap for an owner; false when there are not so many, or not for it. */

@@ -120,9 +120,10 @@ export class Spaces {
     const core = new SpaceCore(thread);
     const sections = new WriteSections(thread);
     this.swap = new SwapFile(core, banks);
+    const anonVnode = core.control.anonVnode.get(0) - 1;
     const store = new AnonStore(core, banks, this.swap);
     vnodes.setStore(VNODE_KIND.anon, store);
-    const anon = new AnonMemory(core, pages, banks, vnodes, core.control.anonVnode.get(0) - 1, sections, this.swap);
+    const anon = new AnonMemory(core, pages, banks, vnodes, anonVnode, sections, this.swap);
     const shadows = new ShadowLists(core, anon);
     this.release = new MapRelease(core, anon, shadows, rooms.pagelock);
     const segments = new Segments(core, anon, this.release, vnodes, deviceMaps);
@@ -136,6 +137,7 @@ export class Spaces {
     rooms.callbacks.register(SHADOW_DRIVER, shadows);
     rooms.pmem.setUnload(() => this.unloadDevices());
     rooms.pmem.setPinners((cookie) => this.pinnersOfCookie(cookie));
+    pages.setTakes(anonVnode, (index) => this.swap.hasRoom(index));
     pages.setPinners((frame) => this.pinnersOf(frame));
     pages.setBeforeWriteBack((vnode, first, count) => this.markPinned(vnode, first, count));
   }

@@ -11,7 +11,8 @@
  * LOCKING     One mutex (RANK.swap) for the map and the anons' pages, entered while pages are held. The bytes are those of pages
  *             that the caller holds.
  * COSTS       A system call for a run of anons whose pages lie side by side.
- * FAILURE     `ENOSPC` without a file or when it is full; `EIO` with the cause. The page stays modified then.
+ * FAILURE     `ENOSPC` without a file or when it is full; `EIO` with the cause. The page stays modified then. While it is full,
+ *             pages in memory that were swapped before, and modified since, can still leave: they are asked for first.
  * REJECTED    A page of swap for each anon from the start: the file would be as large as all that could ever be mapped. An arena
  *             of pages: a thread that dies between taking one and noting it in the anon would lose it.
  * REFERENCES  illumos vm_swap.c, swap maps of the BSDs.
@@ -109,6 +110,12 @@ export class SwapFile {
       start = page;
     }
     if (start >= 0) this.transfer('swap.write', start, frames, at + first, count - first, writePieces);
+  }
+
+  /** True when an anon has a page of the file, or may get one. A look without the lock. */
+  hasRoom(anon: AnonIndex): boolean {
+    const { row, core } = this;
+    return core.anons.swap.get(anon) !== 0 || row.used.get(0) < row.pages.get(0);
   }
 
   /** Frees the page of an anon. */

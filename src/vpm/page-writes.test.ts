@@ -289,8 +289,9 @@ describe('failures', () => {
     file.sync();
     expect(file.read(0, 5000)).toEqual(pattern(2, 0, 5000));
     file.write(0, pattern(3, 0, 5000));
-    armFault(rooms.region, 'vnode.write.error', 'fail');
+    armFault(rooms.region, 'vnode.write.error', 'failAlways');
     expect(() => file.close()).toThrow(/EIO/);
+    disarmFault(rooms.region);
     expect(rooms.vnodes.dropUnused()).toBe(0);
     endOracle(rooms);
   });

@@ -106,6 +106,7 @@ export const frameReserveTable = table('frameReserve', 1, 'columns', {
   desiredFree: i32('L', 'below this many nobody takes frames ahead of need'),
   lotsFree: i32('L', 'at this many there is no shortage'),
   kicked: i32('A', '1 since the pagedaemon was kicked, 0 since it looked', { padded: true }),
+  promised: i32('L', 'frames promised to owners in all', { padded: true }),
 });
 
 /** What a slot's page list call would leave unfinished, and its counters. */
@@ -143,4 +144,9 @@ export const frameCacheTable = table('frameCache', 'slots', 'columns', {
 /** Who wants those frames back: one row. */
 export const frameCachePauseTable = table('frameCachePause', 1, 'columns', {
   slots: i32('A', 'bit per slot that wants all free frames in the source', { lanes: 'slotLanes', padded: true }),
+});
+
+/** What is promised to each owner: see phys/frame-reservations.ts. */
+export const frameReservationTable = table('frameReservation', 'owners', 'columns', {
+  frames: i32('L', 'frames that are kept for the owner, or that it has in page lists'),
 });

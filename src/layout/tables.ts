@@ -40,6 +40,7 @@ import {
   frameListTable,
   frameOrderTable,
   frameQueueTable,
+  frameReservationTable,
   frameReserveTable,
   frameWaiterTable,
   pageListSlotTable,
@@ -217,6 +218,7 @@ export const TABLES = {
   frameCachePause: frameCachePauseTable,
   namedLock: namedLockTable,
   lockRegistry: lockRegistryTable,
+  frameReservation: frameReservationTable,
 } as const;
 
 /** The type of `TABLES`. */

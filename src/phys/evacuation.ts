@@ -57,6 +57,8 @@ export class Evacuation {
   readonly #counters: Float64Array;
   readonly #room: EvacuationRoom | null;
   #name: (frame: FrameIndex) => Readonly<Record<string, unknown>> = () => ({});
+  /** Free frames that are left to others. */
+  floor: () => number = () => 0;
   readonly #reclaimers: (FrameReclaimer | null)[] = new Array(USE_MASK + 1).fill(null);
 
   constructor(core: FrameCore, room: EvacuationRoom | null = null) {
@@ -111,13 +113,15 @@ export class Evacuation {
     return -1;
   }
 
-  /** Takes the free frames of a range. */
+  /** Takes the free frames of a range, as many as the reserves of others allow. */
   takeFree(first: FrameIndex, count: number, use: number): void {
     const core = this.#core;
     const end = first + count;
     for (let at = first; at >= 0 && at < end; ) {
       core.mutex.enter();
-      for (let left = PIECE_FRAMES; left > 0; left--) {
+      const most = core.free - this.floor();
+      if (most <= 0) at = -1;
+      for (let left = Math.min(PIECE_FRAMES, most); left > 0; left--) {
         at = core.source.nextFree(at, end);
         if (at < 0) break;
         core.take(at++, use);
@@ -128,13 +132,13 @@ export class Evacuation {
 
   /** Takes one frame: a free one, or by moving what is in it, or by having it given up. */
   takeOne(frame: FrameIndex, use: number, mayReclaim = true): boolean {
-    const core = this.#core;
-    core.mutex.enter();
-    const free = core.source.has(frame);
-    if (free) core.take(frame, use);
-    core.mutex.exit();
-    if (free) return true;
-    const reclaimer = this.of(core.useOf(frame));
+    const taken = this.#takeIfFree(frame, use);
+    if (taken === true) return true;
+    // Where the reserves keep a free frame from being taken, pages leave for it.
+    if (taken === false) {
+      return mayReclaim && this.#room?.evictSome() === true && this.#takeIfFree(frame, use) === true;
+    }
+    const reclaimer = this.of(this.#core.useOf(frame));
     if (reclaimer === null) return false;
     if (reclaimer.relocate !== undefined) {
       if (reclaimer.relocate(frame, use)) {
@@ -160,6 +164,17 @@ export class Evacuation {
   /** Counts something that this slot did. */
   count(counter: number, amount = 1): void {
     this.#tally(counter, amount);
+  }
+
+  /** True when the frame was free and is taken, false when it is free and left to others, null when it is not free. */
+  #takeIfFree(frame: FrameIndex, use: number): boolean | null {
+    const core = this.#core;
+    core.mutex.enter();
+    const free = core.source.has(frame);
+    const taken = free && core.free > this.floor();
+    if (taken) core.take(frame, use);
+    core.mutex.exit();
+    return free ? taken : null;
   }
 
   #isMine(frame: FrameIndex, use: number): boolean {

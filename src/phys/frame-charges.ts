@@ -44,6 +44,11 @@ export class FrameCharges {
     this.#section = new OwnerSection(thread, FRAMES);
   }
 
+  /** Whom this thread's frames for lists are charged to now; -1 nobody. */
+  get owner(): number {
+    return (this.bits >>> OWNER_SHIFT) - 1;
+  }
+
   /** From now on frames for lists are charged to this thread's owner; returns what `end` needs. */
   begin(): number {
     const before = this.bits;

@@ -39,6 +39,7 @@ import { FrameCharges } from './frame-charges.ts';
 import { FrameLists } from './frame-lists.ts';
 import { FrameMap } from './frame-map.ts';
 import { FrameQueue } from './frame-queue.ts';
+import { FrameReservations } from './frame-reservations.ts';
 import { type FrameRun, RunBuilder } from './frame-runs.ts';
 import type { FrameSource } from './frame-source.ts';
 import {
@@ -88,6 +89,8 @@ export class FrameCore {
   readonly queue: FrameQueue;
   /** Whom the frames of page lists are charged to. */
   readonly charges: FrameCharges;
+  /** What is promised to owners. */
+  readonly reservations: FrameReservations;
   /** True while this thread wants the lowest free frame whatever the order: it moves frames together. */
   lowestFirst = false;
   readonly #use: BoundTables['frame']['use'];
@@ -104,6 +107,7 @@ export class FrameCore {
     this.source = ordered ? new FrameLists(thread, this.map, this.segments) : this.map;
     this.queue = new FrameQueue(thread);
     this.charges = new FrameCharges(thread);
+    this.reservations = new FrameReservations(thread);
     this.#use = tables.frame.use;
     this.#counts = tables.framePool.counts;
     this.#mark = markOf(thread.attachment);
@@ -137,6 +141,12 @@ export class FrameCore {
   /** Frames that are free; a look without the lock is a hint. */
   get free(): number {
     return this.#counts.at(0, FRAME_USE.free);
+  }
+
+  /** Frames that are not absent. */
+  get online(): number {
+    const { total, absent } = this.counts();
+    return total - absent;
   }
 
   /** Frames of a use. */
@@ -311,7 +321,8 @@ export class FrameCore {
       if (use === FRAME_USE.absent || count === found[use]) continue;
       problems.push(`phys/frame-core I2: ${name}: count ${count}, found ${found[use]}`);
     }
-    return { structure: 'phys/frames', checked: frames, problems: [...problems, ...this.charges.problems(charged)] };
+    problems.push(...this.charges.problems(charged), ...this.reservations.problems());
+    return { structure: 'phys/frames', checked: frames, problems };
   }
 
   #fill(first: FrameIndex, count: number, word: number): void {

@@ -26,6 +26,7 @@ import { fail, failMisuse, requireInteger } from '../base/errors.ts';
 import type { Int32Column } from '../layout/column.ts';
 import type { Mutex } from '../sync/mutex.ts';
 import type { AsyncWaitOptions } from '../sync/mutex-async.ts';
+import type { OwnerIndex } from '../sync/owners.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
 import { singleOut, takeFreeRun } from './adjacent-frames.ts';
 import type { FrameIndex } from './banks.ts';
@@ -33,6 +34,7 @@ import { type CompactionOptions, type CompactionReport, compactFrames } from './
 import { Evacuation, type FrameReclaimer } from './evacuation.ts';
 import { FrameCore, type FrameCounts } from './frame-core.ts';
 import { type FrameCounter, frameStatistics } from './frame-counters.ts';
+import { reserveFrames } from './frame-promises.ts';
 import { FRAME_USE } from './frame-uses.ts';
 import { type FrameDemand, type FrameWaitOptions, waitForFrames, waitForFramesAsync } from './frame-waiting.ts';
 import { ListHand, listsBusy } from './list-hand.ts';
@@ -41,14 +43,11 @@ import { type MemoryListener, type RemovalOptions, removeMemory } from './memory
 import type { PhysSegmentOptions } from './phys-segments.ts';
 import { ANYWHERE, RunHand, type RunPlace } from './run-hand.ts';
 import { SlotCaches } from './slot-caches.ts';
-import { Watermarks } from './watermarks.ts';
+import { type FramePrivilege, Watermarks } from './watermarks.ts';
 
 export type { FrameReclaimer } from './evacuation.ts';
 export { FRAME_USE } from './frame-uses.ts';
 export { HAND_STAGE } from './run-hand.ts';
-
-/** What a thread may take: `user` leaves both reserves alone, `system` that of the pagedaemon, `pagedaemon` none. */
-export type FramePrivilege = 'user' | 'system' | 'pagedaemon';
 
 /** The frames as one thread sees them. */
 export class Frames {
@@ -76,6 +75,7 @@ export class Frames {
     this.watermarks = new Watermarks(thread);
     this.room = new MakingRoom(thread, this);
     this.evacuation = new Evacuation(this.core, this.room);
+    this.evacuation.floor = () => this.reserve;
     this.#mutex = this.core.mutex;
     this.caches = new SlotCaches(this.core, this.watermarks, this.evacuation);
     this.#runs = new RunHand(this.core, this.evacuation);
@@ -92,11 +92,23 @@ export class Frames {
     }
   }
 
-  /** Free frames that this thread leaves to others. */
+  /** Free frames that this thread leaves to others: the reserves, and what is kept for owners that it does not take for. */
   get reserve(): number {
-    if (this.#privilege === 'pagedaemon') return 0;
-    const { pagedaemonReserve: least, kernelReserve } = this.watermarks;
-    return this.#privilege === 'system' ? least : least + kernelReserve;
+    return this.systemReserve + this.core.reservations.others(this.core.charges.owner);
+  }
+
+  /** The part of `reserve` that is kept for the system. */
+  get systemReserve(): number {
+    return this.watermarks.reserveFor(this.#privilege);
+  }
+
+  /**
+   * Promises frames to an owner: they are kept free for its page lists, from everybody else, and what it has in lists counts. 0 ends
+   * that. Pages are given up for it where free frames are short; with `timeoutMs` it waits. Throws `ENOMEM`, or `ETIMEDOUT`, when
+   * so many cannot be had, `EINVAL` above the owner's limit; nothing has changed then.
+   */
+  reserveFor(owner: OwnerIndex | string, frames: number, options: FrameWaitOptions = {}): void {
+    reserveFrames(this, owner, frames, options);
   }
 
   /** Who is told, without any lock held, that frames are short: to give back what is kept for later. */
@@ -214,7 +226,7 @@ export class Frames {
     // A hint: the lock decides when there are some.
     if (this.core.free > reserve) {
       this.#mutex.enter();
-      const most = Math.min(count, this.core.free - reserve);
+      const most = Math.min(count, this.core.free - this.reserve);
       const yields = most > 0 && this.core.queue.mustYield(1);
       while (!yields && taken < most) out[at + taken++] = this.core.takeNext(use);
       this.#mutex.exit();
@@ -288,7 +300,7 @@ export class Frames {
    * critical section in which, the run is written down elsewhere.
    */
   tryTakeRun(count: number, place: RunPlace = ANYWHERE, mayWrite = true): FrameIndex {
-    this.#requireCount(count);
+    requireInteger('frames.takeRun', 'count', count, 1, 2 ** 30);
     if (count > this.#thread.region.geometry.bankFrames) return -1;
     if (place.boundary !== 0 && count > place.boundary) return -1;
     return this.room.sparing(() => this.#makeRun(count, place, mayWrite));
@@ -372,19 +384,17 @@ export class Frames {
   }
 
   #takeOne(use: number, waiter: boolean): FrameIndex {
-    const { reserve } = this;
     this.#mutex.enter();
-    const may = this.core.free > reserve && (waiter || !this.core.queue.mustYield(1));
+    const may = this.core.free > this.reserve && (waiter || !this.core.queue.mustYield(1));
     const frame = may ? this.core.takeNext(use) : -1;
     this.#mutex.exit();
     return frame;
   }
 
   #takeRun(count: number, waiter: boolean, place: RunPlace = ANYWHERE): FrameIndex | null {
-    const { reserve } = this;
     this.#mutex.enter();
     const may = waiter || !this.core.queue.mustYield(count);
-    const free = may ? this.#runs.takeFree(count, reserve, place) : -1;
+    const free = may ? this.#runs.takeFree(count, this.reserve, place) : -1;
     this.#mutex.exit();
     if (free >= 0) return free;
     const made = may ? this.#runs.assemble(count, place) : -1;
@@ -405,7 +415,7 @@ export class Frames {
       core: this.core,
       count: 1,
       values: { use },
-      possible: () => this.#onlineFrames() > this.reserve,
+      possible: () => this.core.online > this.systemReserve,
       attempt: (waiter) => {
         const frame = this.#takeOne(use, waiter);
         return frame < 0 ? null : frame;
@@ -415,14 +425,14 @@ export class Frames {
   }
 
   #demandRun(count: number): FrameDemand<FrameIndex> {
-    this.#requireCount(count);
+    requireInteger('frames.takeRun', 'count', count, 1, 2 ** 30);
     this.#runs.settleOther();
     return {
       call: 'frames.takeRun',
       core: this.core,
       count,
       values: { count },
-      possible: () => this.#onlineFrames() - this.reserve >= count && this.#longestStretch() >= count,
+      possible: () => this.core.online - this.systemReserve >= count && this.core.segments.longestStretch() >= count,
       attempt: (waiter) => this.#takeRun(count, waiter),
       press: () => this.#pressAndKick() || this.room.clean(count),
     };
@@ -431,18 +441,5 @@ export class Frames {
   #pressAndKick(): boolean {
     this.watermarks.kick();
     return this.press();
-  }
-
-  #onlineFrames(): number {
-    const { total, absent } = this.counts();
-    return total - absent;
-  }
-
-  #longestStretch(): number {
-    return this.core.segments.joined().reduce((longest, { low, high }) => Math.max(longest, high - low), 0);
-  }
-
-  #requireCount(count: number): void {
-    requireInteger('frames.takeRun', 'count', count, 1, 2 ** 30);
   }
 }

@@ -8,6 +8,7 @@ export * from './frame-counters.ts';
 export * from './frame-lists.ts';
 export * from './frame-map.ts';
 export * from './frame-queue.ts';
+export * from './frame-reservations.ts';
 export * from './frame-runs.ts';
 export * from './frame-snapshot.ts';
 export * from './frame-source.ts';

@@ -208,13 +208,14 @@ export class PageLists {
 
   /** Takes a single frame, in the order of the page source; -1 when there is none above the reserves. */
   tryTakeFrame(): FrameIndex {
-    const { watermarks, reserve } = this.#frames;
+    const { watermarks } = this.#frames;
     const core = this.#core;
     core.mutex.enter();
     // The original keeps the kernel's reserve in each class of memory by itself.
     const seedReserve = this.#seed === null ? 0 : watermarks.kernelReserve;
     const before = this.#charges(false) ? core.charges.begin() : 0;
-    const may = this.#seed !== null || (core.free > reserve && !core.queue.mustYield(1) && core.charges.fits(1));
+    const may =
+      this.#seed !== null || (core.free > this.#frames.reserve && this.#mayOvertake(1) && core.charges.fits(1));
     const frame = may ? core.takeNext(FRAME_USE.list, seedReserve) : -1;
     core.charges.end(before);
     core.mutex.exit();
@@ -277,7 +278,7 @@ export class PageLists {
       values: { ...given },
       possible: () => {
         const { absent, total } = this.#core.counts();
-        return request.count <= total - absent - frames.reserve && this.#search.isPossible(request);
+        return request.count <= total - absent - frames.systemReserve && this.#search.isPossible(request);
       },
       attempt: (waiter) => {
         const list = this.#takeNow(request, held, waiter) ?? (this.#overLimit ? null : this.#assemble(request, held));
@@ -295,14 +296,14 @@ export class PageLists {
 
   /** One search. */
   #takeNow(request: FrameRequest, held: boolean, waiter: boolean): PageList | null {
-    const { mutex, queue, charges } = this.#core;
-    const { reserve } = this.#frames;
+    const { mutex, charges } = this.#core;
     mutex.enter();
     let list: PageList | null = null;
     const before = this.#charges(held) ? charges.begin() : 0;
     this.#overLimit = !charges.fits(request.count);
     // A request leaves the reserves as they are.
-    if (!this.#overLimit && this.#core.free - request.count >= reserve && (waiter || !queue.mustYield(request.count))) {
+    const most = this.#core.free - this.#frames.reserve;
+    if (!this.#overLimit && request.count <= most && (waiter || this.#mayOvertake(request.count))) {
       const first = FitSearch.isSimple(request) && request.count > 1 ? -1 : this.#search.oneRun(request);
       if (first >= 0) {
         this.#hand.takeRun(first, request.count, held);
@@ -316,6 +317,12 @@ export class PageLists {
     return list;
   }
 
+  /** Under the lock: true for what is promised, which those who wait cannot have, or when nobody waits for too long. */
+  #mayOvertake(frames: number): boolean {
+    const { reservations, charges, queue } = this.#core;
+    return reservations.covers(charges.owner, frames) || !queue.mustYield(frames);
+  }
+
   #takeRuns(request: FrameRequest, held: boolean): PageList | null {
     const runs = FitSearch.isSimple(request) ? this.#search.anyFrames(request) : this.#search.fewRuns(request);
     if (runs === null) return null;
@@ -327,11 +334,13 @@ export class PageLists {
 
   /** Takes the frames of a request out of free ones and of others that are moved or given up. */
   #assemble(request: FrameRequest, held: boolean): PageList | null {
-    if (!this.#frames.evacuation.any || this.#core.free < this.#frames.reserve) return null;
+    if (!this.#frames.evacuation.any) return null;
     const { charges } = this.#core;
     return this.#frames.room.within(() => {
       const before = this.#charges(held) ? charges.begin() : 0;
-      const list = FitSearch.isSimple(request) ? this.#assembly.any(request) : this.#assembly.run(request);
+      const simple = FitSearch.isSimple(request);
+      const may = this.#core.free >= this.#frames.reserve;
+      const list = !may ? null : simple ? this.#assembly.any(request) : this.#assembly.run(request);
       // The frames are charged already.
       this.#overLimit = !charges.fits(0);
       charges.end(before);

@@ -179,6 +179,11 @@ export class PhysSegments {
     return this.#joined;
   }
 
+  /** Frames in the longest of those. */
+  longestStretch(): number {
+    return this.joined().reduce((longest, { low, high }) => Math.max(longest, high - low), 0);
+  }
+
   /** Broken invariants, for `check()`. */
   problems(): string[] {
     const found: string[] = [];

@@ -79,6 +79,24 @@ export class RunAssembly {
     return null;
   }
 
+  /** Has up to `count` frames given up, wherever they are; they are free then. Returns how many. */
+  freeSome(count: number): number {
+    const core = this.#core;
+    let freed = 0;
+    this.#hand.begin();
+    for (let frame = 0; frame < core.thread.region.geometry.frames && freed < count; frame++) {
+      if (core.source.has(frame)) continue;
+      if (this.#evacuation.of(core.useOf(frame))?.reclaim(frame, FRAME_USE.listTaking) !== true) continue;
+      if (VERIFY) faultPoint(core.thread, 'phys.list.partial');
+      core.mutex.enter();
+      this.#hand.giveOne(frame);
+      core.mutex.exit();
+      freed++;
+    }
+    this.#hand.end();
+    return freed;
+  }
+
   /** The part of a window that was taken. */
   #mine({ runs }: PageList): PageList {
     const mine = new RunBuilder();

@@ -193,7 +193,7 @@ export class SlotCaches {
     const wanted = Math.max(1, this.room >>> 1);
     core.mutex.enter();
     const { desiredFree } = this.#watermarks.read();
-    const reserves = this.#watermarks.pagedaemonReserve + this.#watermarks.kernelReserve;
+    const reserves = this.#watermarks.pagedaemonReserve + this.#watermarks.kernelReserve + core.reservations.others();
     const fills = core.queue.count === 0 && core.free - wanted >= Math.max(desiredFree, reserves);
     if (fills) {
       for (let at = wanted - 1; at >= 0; at--) {

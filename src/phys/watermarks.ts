@@ -29,7 +29,11 @@ import { Mutex } from '../sync/mutex.ts';
 import { RANK } from '../sync/ranks.ts';
 import { sleepOn } from '../sync/sleep.ts';
 import type { Thread } from '../sync/thread.ts';
+import { FrameReservations } from './frame-reservations.ts';
 import { FRAME_USE } from './frame-uses.ts';
+
+/** What a thread may take: `user` leaves both reserves alone, `system` that of the pagedaemon, `pagedaemon` none. */
+export type FramePrivilege = 'user' | 'system' | 'pagedaemon';
 
 /** The marks, in frames. */
 export interface FrameMarks {
@@ -54,6 +58,7 @@ export class Watermarks {
   readonly #row: BoundTables['frameReserve'];
   readonly #counts: BoundTables['framePool']['counts'];
   readonly #kicked: number;
+  readonly #reservations: FrameReservations;
 
   constructor(thread: Thread) {
     const { tables } = thread.region;
@@ -61,6 +66,7 @@ export class Watermarks {
     this.#mutex = new Mutex(thread, tables.framePool.lock.address(0), RANK.frames);
     this.#row = tables.frameReserve;
     this.#counts = tables.framePool.counts;
+    this.#reservations = new FrameReservations(thread);
     this.#kicked = tables.frameReserve.kicked.address(0);
   }
 
@@ -115,6 +121,12 @@ export class Watermarks {
   /** Frames above those that only the system and the pagedaemon may take. */
   get kernelReserve(): number {
     return this.#row.kernel.get(0);
+  }
+
+  /** Free frames that a thread leaves to the system and the pagedaemon. */
+  reserveFor(privilege: FramePrivilege): number {
+    if (privilege === 'pagedaemon') return 0;
+    return privilege === 'system' ? this.pagedaemonReserve : this.pagedaemonReserve + this.kernelReserve;
   }
 
   /** True when the pagedaemon should work. */
@@ -174,8 +186,9 @@ export class Watermarks {
     return [`phys/watermarks I1: ${freeMin} ${freeTarget} ${desiredFree} ${lotsFree}`];
   }
 
+  /** Free frames that are not kept for an owner. */
   get #free(): number {
-    return this.#counts.at(0, FRAME_USE.free);
+    return this.#counts.at(0, FRAME_USE.free) - this.#reservations.others();
   }
 }
 

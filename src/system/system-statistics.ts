@@ -2,7 +2,7 @@
 
 import { type Geometry, layoutOf } from '../layout/index.ts';
 import { type PageCounter, pageStatistics } from '../page/index.ts';
-import type { FrameCounts } from '../phys/index.ts';
+import type { FrameCounts, FrameReservation } from '../phys/index.ts';
 import type { CacheStatistics } from '../seg/index.ts';
 import { type OwnerUsage, ownerUsage } from '../sync/index.ts';
 import type { PagedaemonStatistics } from './pagedaemon.ts';
@@ -15,6 +15,8 @@ export interface SystemStatistics {
   readonly owners: readonly OwnerUsage[];
   /** Frames by what they are used for. */
   readonly frames: FrameCounts;
+  /** Frames promised to owners. */
+  readonly reservations: readonly FrameReservation[];
   /** What all slots together did with pages. */
   readonly pages: Readonly<Record<PageCounter, number>>;
   /** The pagelock cache. */
@@ -51,6 +53,7 @@ export function readSystem(vm: VirtualMemory): SystemStatistics {
     slots: describeSlots(region),
     owners: ownerUsage(region),
     frames: vm.frames.counts(),
+    reservations: vm.frames.core.reservations.list(),
     pages: pageStatistics(region),
     pagelock: vm.pagelock.statistics(),
     pagedaemon: vm.pagedaemon.statistics(),

@@ -125,7 +125,17 @@ function ownerAccounts(
   charged: readonly number[],
   held: { readonly frames: readonly number[]; readonly locked: readonly number[] },
 ): void {
-  const { owner, mapSlot, pmemPool } = tables;
+  const { owner, mapSlot, pmemPool, frameReservation, frameReserve, framePool } = tables;
+  let promised = 0;
+  let kept = 0;
+  for (let row = 0; row < geometry.owners; row++) {
+    const frames = frameReservation.frames.get(row);
+    promised += frames;
+    kept += Math.max(0, frames - (charged[row] ?? 0));
+  }
+  compare('frames promised to owners', frameReserve.promised.get(0), promised);
+  const free = framePool.counts.at(0, FRAME_USE.free);
+  if (free < kept) compare('free frames that are kept for owners', free, kept);
   const paid = charged.map(() => 0);
   for (let slot = 0; slot < mapSlot.rowCount; slot++) {
     const by = mapSlot.owner.get(slot);

@@ -1,0 +1,61 @@
+/** Promising frames to an owner: pages are given up for it, or it waits. See frame-reservations.ts. */
+
+import { fail, failMisuse, rejectUnknownOptions, requireInteger } from '../base/errors.ts';
+import { limitOf, OWNER_RESOURCE, type OwnerIndex } from '../sync/owners.ts';
+import { type FrameWaitOptions, waitForFrames } from './frame-waiting.ts';
+import type { Frames } from './frames.ts';
+import { ListHand } from './list-hand.ts';
+import { RunAssembly } from './run-assembly.ts';
+
+const CALL = 'frames.reserveFor';
+
+/** Does what `Frames.reserveFor` says. */
+export function reserveFrames(
+  all: Frames,
+  owner: OwnerIndex | string,
+  frames: number,
+  options: FrameWaitOptions,
+): void {
+  rejectUnknownOptions(CALL, options, ['timeoutMs', 'cancel']);
+  const { core } = all;
+  const { region } = core.thread;
+  requireInteger(CALL, 'frames', frames, 0, region.geometry.frames);
+  const { owner: row, name } = core.reservations.of(owner);
+  const limit = limitOf(region, row, OWNER_RESOURCE.frames);
+  if (frames > limit) failMisuse(CALL, { owner: name, frames, limit }, "the owner's limit of frames must allow it");
+  const attempt = () => tryReserve(all, row, frames);
+  const press = () => makeRoom(all, row, frames);
+  const { timeoutMs = 0, cancel } = options;
+  if (timeoutMs > 0 || cancel !== undefined) {
+    const possible = () => frames <= core.online - all.systemReserve;
+    const values = { owner: name, frames };
+    waitForFrames({ call: CALL, core, count: Math.max(1, frames), values, possible, attempt, press }, options);
+  } else if (attempt() === null && !(press() && attempt() !== null)) {
+    const values = { owner: name, frames, free: core.free, keptForOthers: core.reservations.others(row) };
+    fail('ENOMEM', CALL, values, 'so many frames are not free and cannot be had now');
+  }
+}
+
+/** Null when too few frames are free. Less than before can always be promised. */
+function tryReserve({ core, systemReserve }: Frames, owner: OwnerIndex, frames: number): true | null {
+  const { mutex, reservations, queue } = core;
+  mutex.enter();
+  const isLess = frames <= reservations.of(owner).frames;
+  const fits = isLess || core.free >= systemReserve + reservations.needed(owner, frames);
+  if (fits) reservations.change(owner, frames);
+  // Whoever waits may have what was kept.
+  if (fits) queue.tell(core.free);
+  mutex.exit();
+  return fits ? true : null;
+}
+
+/** Has pages given up until as many frames are free as a reservation needs. True when that may have helped. */
+function makeRoom(all: Frames, owner: OwnerIndex, frames: number): boolean {
+  const { core, evacuation } = all;
+  all.watermarks.kick();
+  const pressed = all.press();
+  const missing = core.reservations.needed(owner, frames) + all.systemReserve - core.free;
+  if (missing <= 0) return true;
+  const assembly = new RunAssembly(core, new ListHand(core), evacuation);
+  return all.caches.paused(() => assembly.freeSome(missing)) > 0 || pressed;
+}

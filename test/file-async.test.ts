@@ -255,13 +255,81 @@ describe('asynchronous forms', () => {
     const file = await vm.openAsync(path, { mode: 'rw' });
     const other = await vm.openAsync(path, { mode: 'rw' });
     file.write(0, pattern(2, 0, 9000));
-    armFault(vm.region, 'vnode.write.full', 'fail');
+    armFault(vm.region, 'vnode.write.full', 'failAlways');
     await expect(file.barrierAsync()).rejects.toThrow(/ENOSPC: file\.barrierAsync/);
     disarmFault(vm.region);
     await file.barrierAsync();
     expect(readFileSync(path).subarray(0, 9000)).toEqual(Buffer.from(pattern(2, 0, 9000)));
     await expect(other.closeAsync()).rejects.toThrow(/ENOSPC: file\.closeAsync/);
     await file.closeAsync();
+    nothingLeft();
+  });
+});
+
+describe("users' own vnodes that can be looked at", () => {
+  for (const name of ['versioned', 'slowVersioned']) {
+    it(`turn to what they are now when they are revalidated: ${name}`, async () => {
+      const path = scratch.file('own', 30_000, 1);
+      const change = (version: string, size: number, seed: number) => {
+        writeFileSync(path, pattern(seed, 0, size));
+        writeFileSync(`${path}.version`, version);
+      };
+      change('1', 30_000, 1);
+      const options = { provider: { module, export: name }, name: path };
+      const file = vm.openProvided(options);
+      const other = await vm.openProvidedAsync(options);
+      expect([file.size, other.vnode]).toEqual([30_000, file.vnode]);
+      expect(file.read(0, 5000)).toEqual(pattern(1, 0, 5000));
+      expect([file.isChanged(), file.revalidate(), await file.revalidateAsync()]).toEqual([false, false, false]);
+      change('2', 30_000, 2);
+      expect(file.isChanged()).toBe(true);
+      expect(file.read(0, 5000)).toEqual(pattern(1, 0, 5000));
+      if (name === 'versioned') expect(await file.revalidateAsync()).toBe(true);
+      else expect(await turning('revalidateAsync', () => file.revalidateAsync())).toBe(true);
+      expect(file.read(0, 30_000)).toEqual(pattern(2, 0, 30_000));
+      expect(other.vnode).not.toBe(file.vnode);
+      expect(other.read(0, 5000)).toEqual(pattern(1, 0, 5000));
+      // Who opens it now sees the new one, whatever others still see; also when only the size is another.
+      expect((await vm.openProvidedAsync(options)).vnode).toBe(file.vnode);
+      change('2', 20_000, 2);
+      expect(other.revalidate()).toBe(true);
+      expect([other.size, file.size]).toEqual([20_000, 30_000]);
+      // What we write makes another version, which is ours.
+      const writer = vm.openProvided({ ...options, mode: 'rw' });
+      writer.write(100, pattern(3, 0, 10_000));
+      await writer.syncAsync();
+      writer.truncate(15_000);
+      const { vnode } = writer;
+      await writer.closeAsync();
+      const again = vm.openProvided(options);
+      expect([again.vnode, again.isChanged(), again.size]).toEqual([vnode, false, 15_000]);
+      // While somebody has it open for writing it stays one vnode.
+      const last = vm.openProvided({ ...options, mode: 'rw' });
+      last.write(0, pattern(4, 0, 100));
+      change('9', 25_000, 5);
+      expect(last.isChanged()).toBe(false);
+      expect(name === 'versioned' ? last.revalidate() : await last.revalidateAsync()).toBe(true);
+      expect([last.vnode, last.size]).toEqual([vnode, 25_000]);
+      expect(last.read(0, 100)).toEqual(pattern(4, 0, 100));
+      expect(last.read(4096, 20_000)).toEqual(pattern(5, 4096, 20_000)); // The first page is ours as a whole.
+      vm.vnodes.closeAll();
+      nothingLeft();
+    });
+  }
+
+  it('are refused when they say nonsense, and change only through us when they say nothing', async () => {
+    const path = scratch.file('own', 100);
+    const options = { provider: { module, export: 'nonsense' }, name: path };
+    expect(() => vm.openProvided(options)).toThrow(/EINVAL: provider\.look\(size=-1\)/);
+    await expect(vm.openProvidedAsync({ ...options, signal: AbortSignal.abort() })).rejects.toThrow(/ECANCELED/);
+    const file = vm.openProvided({ ...options, size: 100 });
+    expect(() => file.revalidate()).toThrow(/EINVAL: provider\.look/);
+    file.close();
+    const plain = vm.openProvided({ provider: { module, export: 'cutter' }, name: 'x', mode: 'rw' });
+    plain.write(0, pattern(1, 0, 100));
+    expect([plain.isChanged(), plain.revalidate(), await plain.revalidateAsync()]).toEqual([false, false, false]);
+    expect(plain.read(0, 100)).toEqual(pattern(1, 0, 100));
+    plain.close();
     nothingLeft();
   });
 });

@@ -20,16 +20,21 @@ import { FETCH_PAGES_MAX } from '../page/index.ts';
 import type { PageStore } from '../page/page-store.ts';
 import { faultPoint, sleepAsync } from '../sync/index.ts';
 import {
+  checkedLook,
   copyFromFrames,
   copyToFrames,
   IO_OPERATION,
   IO_ROLE,
   type IoRequest,
   lookAt,
+  putLook,
   type RemoteFacts,
   readRange,
+  splitProvided,
   UserStore,
   VNODE_KIND,
+  type VnodeLook,
+  type VnodeProvider,
   versionOf,
 } from '../vnode/index.ts';
 import { attachService } from './boot.ts';
@@ -89,6 +94,18 @@ function framesOf(row: IoRequest, count: number): Int32Array {
   return Int32Array.from({ length: count }, (_, lane) => request.lanes.at(row, lane));
 }
 
+/** Size and version of a user's own vnode, or of a resource, by name. */
+async function lookOf(text: string): Promise<VnodeLook> {
+  const own = splitProvided(text);
+  if (own !== null) {
+    const provider = vm.callbacks.resolve<VnodeProvider>(own.detail);
+    const look = await provider.look?.(own.name);
+    return look === undefined ? fail('ENOTSUP', 'io.look', own, 'the provider cannot look') : checkedLook(look);
+  }
+  const facts = remember(text, await lookAt(text));
+  return { size: facts.size, stamp: versionOf(text, facts) };
+}
+
 async function serveRemote(row: IoRequest): Promise<void> {
   const vnode = request.vnode.get(row);
   const first = request.first.get(row);
@@ -97,13 +114,8 @@ async function serveRemote(row: IoRequest): Promise<void> {
   const operation = request.operation.get(row);
   endIfTold();
   if (operation === IO_OPERATION.look) {
-    const url = request.text.text(row);
-    const facts = remember(url, await lookAt(url));
-    request.lanes.putAt(row, 0, Math.floor(facts.size / 2 ** 30));
-    request.lanes.putAt(row, 1, facts.size % 2 ** 30);
-    versionOf(url, facts).forEach((word, lane) => {
-      request.lanes.putAt(row, 2 + lane, word);
-    });
+    const look = await lookOf(request.text.text(row));
+    putLook(look, (lane, word) => request.lanes.putAt(row, lane, word));
   } else if (operation === IO_OPERATION.fill) {
     const bytes = await bytesOf(vnode, start, users.below(vnode, start, count));
     vm.io.copying(row, () => copyToFrames(vm.banks, bytes, framesOf(row, count), 0, count));

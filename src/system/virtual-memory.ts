@@ -67,9 +67,11 @@ import {
   openFileAsync,
   openMemory,
   openProvided,
+  openProvidedAsync,
   openRemote,
   openRemoteAsync,
   PageMappings,
+  type RemoteOptions,
   recoverMappings,
 } from '../vpm/index.ts';
 import { frameGauges } from './frame-gauges.ts';
@@ -220,21 +222,27 @@ export class VirtualMemory {
   }
 
   /** Opens a resource behind HTTP or HTTPS for reading, waiting for it; see `openRemote`. */
-  openRemote(url: string): File {
+  openRemote(url: string, options?: RemoteOptions): File {
     this.#requireAttached('openRemote');
-    return openRemote(this, url);
+    return openRemote(this, url, options);
   }
 
   /** Like `openRemote`, without blocking the thread. */
-  openRemoteAsync(url: string, signal?: AbortSignal): Promise<File> {
+  openRemoteAsync(url: string, options?: RemoteOptions & AsyncOptions): Promise<File> {
     this.#requireAttached('openRemoteAsync');
-    return openRemoteAsync(this, url, signal);
+    return openRemoteAsync(this, url, options);
   }
 
   /** Opens a vnode of a user's own kind: a module and an export that bring and take pages; see `VnodeProvider`. */
   openProvided(options: ProviderOptions): File {
     this.#requireAttached('openProvided');
     return openProvided(this, options);
+  }
+
+  /** Like `openProvided`, without waiting for a provider that is asynchronous. */
+  openProvidedAsync(options: ProviderOptions & AsyncOptions): Promise<File> {
+    this.#requireAttached('openProvidedAsync');
+    return openProvidedAsync(this, options);
   }
 
   /** A handle for any number of threads: pass it on and call `attach` there. Watched on Linux only; see `spawn`. */

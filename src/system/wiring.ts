@@ -1,7 +1,7 @@
 /** What rooms need of each other and cannot import: brought to them when a thread attaches. */
 
 import type { FrameIndex } from '../phys/index.ts';
-import { AsyncStore, HookedPages, MemoryStore, RemoteStore, UserStore, VNODE_KIND } from '../vnode/index.ts';
+import { HookedPages, MemoryStore, RemoteStore, UserStore, VNODE_KIND } from '../vnode/index.ts';
 import { HEAP } from './heap.ts';
 import type { VirtualMemory } from './virtual-memory.ts';
 
@@ -12,8 +12,8 @@ type Parts = Pick<VirtualMemory, 'banks' | 'thread' | 'callbacks' | 'io' | 'vnod
 export function setStores({ banks, thread, callbacks, io, vnodes }: Parts): void {
   vnodes.setHooks(new HookedPages(thread, callbacks));
   vnodes.setStore(VNODE_KIND.memory, new MemoryStore(banks));
-  vnodes.setStore(VNODE_KIND.remote, new RemoteStore(thread, io));
-  vnodes.setStore(VNODE_KIND.user, new UserStore(thread, banks, callbacks, new AsyncStore(io, true)));
+  vnodes.setStore(VNODE_KIND.remote, new RemoteStore(thread, io, false));
+  vnodes.setStore(VNODE_KIND.user, new UserStore(thread, banks, callbacks, new RemoteStore(thread, io, true)));
 }
 
 /** Who gives frames back when they are short; see pagedaemon.ts. */

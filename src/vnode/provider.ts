@@ -2,13 +2,21 @@
 
 import type { CallbackReference } from '../sync/callbacks.ts';
 
+/** What a provider says about a vnode now. */
+export interface ProvidedLook {
+  /** Bytes. */
+  readonly size: number;
+  /** Another one whenever the contents may have changed. */
+  readonly version: string | number;
+}
+
 /**
  * Brings and takes pages. With `isAsync` the methods run in the I/O worker and may return promises; without it they run in
  * whichever thread needs the page, while that thread holds it, and must return at once. The bytes are private memory.
  */
 export interface VnodeProvider {
   readonly isAsync?: boolean;
-  /** Bytes of a vnode when it is opened. */
+  /** Bytes of a vnode when it is opened; not asked when there is `look`. */
   size(name: string): number;
   /** Fills `bytes`, which lie at `offset`, at most up to the size of the vnode. */
   getPage(name: string, offset: number, bytes: Uint8Array): void | Promise<void>;
@@ -19,6 +27,11 @@ export interface VnodeProvider {
    * zeros for every byte that is cut.
    */
   truncate?(name: string, size: number): void | Promise<void>;
+  /**
+   * Size and version now, for `file.revalidate`, `file.isChanged` and later opens, which then leave old pages to those who have
+   * the vnode open. Without it a vnode changes only through us.
+   */
+  look?(name: string): ProvidedLook | Promise<ProvidedLook>;
   /** Makes durable what `putPage` took. */
   sync?(name: string): void | Promise<void>;
 }
@@ -30,7 +43,7 @@ export interface ProviderOptions {
   /** Which vnode of it. */
   readonly name: string;
   readonly mode?: 'r' | 'rw';
-  /** Bytes, if the provider is not to be asked. */
+  /** Bytes, if the provider is not to be asked; its version is then looked at by `revalidate` only. */
   readonly size?: number;
   /** As for files: see `OpenOptions`. The provider then brings and takes whole pages of it, but for the last. */
   readonly pageSize?: number;

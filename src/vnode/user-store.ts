@@ -15,7 +15,7 @@
  * REFERENCES  illumos VOP_GETPAGE and VOP_PUTPAGE.
  */
 
-import { fail, VmError } from '../base/errors.ts';
+import { fail, requireInteger, VmError } from '../base/errors.ts';
 import type { BoundTables } from '../layout/region.ts';
 import type { VnodeIndex } from '../page/page-hash.ts';
 import type { Banks } from '../phys/banks.ts';
@@ -23,11 +23,32 @@ import type { Callbacks } from '../sync/callbacks.ts';
 import type { Thread } from '../sync/thread.ts';
 import { copyFromFrames, copyToFrames } from './frame-io.ts';
 import { PathHeap } from './path-heap.ts';
-import type { VnodeProvider } from './provider.ts';
-import type { VnodeStore } from './vnode-store.ts';
+import type { ProvidedLook, VnodeProvider } from './provider.ts';
+import { hashWords } from './remote-client.ts';
+import type { VnodeLook, VnodeStore } from './vnode-store.ts';
 
 /** Zeros that a provider gets at a time: whole pages of any size. */
 const CUT_BYTES = 131_072;
+
+/** What a vnode of a provider is called among all vnodes. */
+export function providedName(detail: number, name: string): string {
+  return `user#${detail} ${name}`;
+}
+
+/** The number of the provider and its own name in a `providedName`; null for any other name. */
+export function splitProvided(text: string): { readonly detail: number; readonly name: string } | null {
+  const match = /^user#(\d+) (.*)$/s.exec(text);
+  return match === null ? null : { detail: Number(match[1]), name: match[2] as string };
+}
+
+/** Size and version as a row has them. Throws `EINVAL` when a provider said something else. */
+export function checkedLook({ size, version }: ProvidedLook): VnodeLook {
+  requireInteger('provider.look', 'size', size, 0, Number.MAX_SAFE_INTEGER);
+  if (typeof version !== 'string' && typeof version !== 'number') {
+    fail('EINVAL', 'provider.look', { version }, 'a version is a text or a number');
+  }
+  return { size, stamp: hashWords(`${typeof version} ${version}`) };
+}
 
 /** The store of users' own vnodes. */
 export class UserStore implements VnodeStore {
@@ -71,6 +92,7 @@ export class UserStore implements VnodeStore {
   write(vnode: VnodeIndex, index: number, frames: Int32Array, at: number, count: number): void {
     const provider = this.provider(vnode);
     if (provider.putPage === undefined) fail('ENOTSUP', 'vnodes.write', { vnode }, 'its provider takes no pages');
+    this.#noteWrite(vnode, provider);
     if (provider.isAsync) {
       this.#elsewhere.write(vnode, index, frames, at, count);
       return;
@@ -89,8 +111,21 @@ export class UserStore implements VnodeStore {
   /** The provider cuts, or else gets zeros for the pages that go; the caller writes back the page that is cut in two. */
   truncate(vnode: VnodeIndex, size: number): void {
     const provider = this.provider(vnode);
+    this.#noteWrite(vnode, provider);
     if (provider.isAsync) this.#elsewhere.truncate(vnode, size);
     else for (const step of this.cutSteps(vnode, size)) this.#call(vnode, step);
+  }
+
+  look(vnode: VnodeIndex): VnodeLook | null {
+    const provider = this.provider(vnode);
+    if (provider.look === undefined) return null;
+    if (provider.isAsync) return this.#elsewhere.look?.(vnode) ?? null;
+    return checkedLook(this.#call(vnode, () => provider.look?.(this.name(vnode))) as ProvidedLook);
+  }
+
+  lookName(vnode: VnodeIndex): string | null {
+    const { isAsync, look } = this.provider(vnode);
+    return isAsync && look !== undefined ? (this.#elsewhere.lookName?.(vnode) ?? null) : null;
   }
 
   keepsCut(vnode: VnodeIndex): boolean {
@@ -127,7 +162,12 @@ export class UserStore implements VnodeStore {
     return Math.max(0, Math.min(count * this.#banks.pageSize, this.#vnode.size.get(vnode) - start));
   }
 
-  #call(vnode: VnodeIndex, action: () => void | Promise<void>): void {
+  /** The version goes on by what we write: it is taken over with the next sync or close. */
+  #noteWrite(vnode: VnodeIndex, provider: VnodeProvider): void {
+    if (provider.look !== undefined) this.#vnode.written.put(vnode, 1);
+  }
+
+  #call(vnode: VnodeIndex, action: () => unknown): unknown {
     let result: unknown;
     try {
       result = action();
@@ -139,5 +179,6 @@ export class UserStore implements VnodeStore {
       result.catch(() => undefined);
       fail('EINVAL', 'vnodes', { vnode }, 'a provider that returns promises says so with isAsync');
     }
+    return result;
   }
 }

@@ -26,8 +26,10 @@ export interface VnodeStore extends PageStore {
    * fewer when the store has not got all of them. Throws what `fill` throws. Without it every read goes through pages.
    */
   read?(vnode: VnodeIndex, position: number, target: Uint8Array, at: number, length: number): number;
-  /** Looks at what is below now. Without it a vnode never changes but by us. Throws `EIO` and others. */
-  look?(vnode: VnodeIndex): VnodeLook;
+  /** Looks at what is below now. Without it, or when it says null, a vnode never changes but by us. Throws `EIO` and others. */
+  look?(vnode: VnodeIndex): VnodeLook | null;
+  /** What to ask the remote I/O worker so that it looks; null when `look` does not wait for it. */
+  lookName?(vnode: VnodeIndex): string | null;
   /**
    * Makes sure that bytes `from` to `end - 1`, behind the size, can be written later; they read as zeros. Throws `ENOSPC` when
    * there is no room, and then what lies below is as it was. Without it, that shows only when pages are written back.

@@ -103,8 +103,7 @@ export class Vnodes implements VnodeStore {
   }
 
   /**
-   * Like `open`, without waiting for the file system. The file is not cut: `truncate` says that the caller will do so. Throws
-   * the same, and `ECANCELED` when the signal is aborted first.
+   * Like `open`, without waiting for the file system. `truncate` says that the caller will cut the file. Throws `ECANCELED` too.
    */
   async openAsync(path: string, options: OpenOptions, truncate: boolean, signal?: AbortSignal): Promise<VnodeIndex> {
     const place = placeOf('vnodes.open', path);
@@ -235,17 +234,19 @@ export class Vnodes implements VnodeStore {
    * Looks at the file again. Returns the same vnode when size and times are what they were, else a new one, open in its
    * place; pages of the old one stay with those who have it open. While somebody has the file open for writing, it stays
    * one vnode: modified pages are written back, the others forgotten, and the size is what the file has then. Resources behind
-   * HTTP have a version in place of times. `look` is what the store has said, if it was asked already.
+   * HTTP, and users' own vnodes that can be looked at, have a version in place of times. `look` is what the store has said, if it was asked already.
    */
   revalidate(vnode: VnodeIndex, writable = false, look?: VnodeLook): VnodeIndex {
     const opens = this.#requireOpen(vnode, 'vnodes.revalidate');
     const store = this.#store(vnode);
     if (store.look === undefined) return vnode;
     if (this.#table.isWritten(vnode, this.#pages)) {
-      this.#refresh(vnode);
+      this.#refresh(vnode, look);
       return vnode;
     }
-    const next = this.#internAgain(vnode, look ?? store.look(vnode), writable);
+    const seen = look ?? store.look(vnode);
+    if (seen === null) return vnode;
+    const next = this.#internAgain(vnode, seen, writable);
     if (next === vnode) return vnode;
     this.#table.inherit(next, vnode);
     this.#count(next, writable);
@@ -262,8 +263,8 @@ export class Vnodes implements VnodeStore {
     this.#requireOpen(vnode, 'vnodes.isChanged');
     const store = this.#store(vnode);
     if (store.look === undefined || this.#table.isWritten(vnode, this.#pages)) return false;
-    const { size, stamp } = store.look(vnode);
-    return size !== this.#vnode.size.get(vnode) || !this.#hasStamp(vnode, stamp);
+    const seen = store.look(vnode);
+    return seen !== null && (seen.size !== this.size(vnode) || !this.#hasStamp(vnode, seen.stamp));
   }
 
   /** Bytes of a vnode. */
@@ -281,9 +282,9 @@ export class Vnodes implements VnodeStore {
     return this.#table.path(vnode);
   }
 
-  /** The address of a vnode behind HTTP; null for any other. */
-  remoteName(vnode: VnodeIndex): string | null {
-    return this.#vnode.kind.get(vnode) === VNODE_KIND.remote ? this.#table.path(vnode) : null;
+  /** What the remote I/O worker must be asked to look at a vnode; null when nobody need be asked. */
+  lookName(vnode: VnodeIndex): string | null {
+    return this.#store(vnode).lookName?.(vnode) ?? null;
   }
 
   /** Number, generation, path and size of a vnode that this thread has open. */
@@ -364,12 +365,11 @@ export class Vnodes implements VnodeStore {
     }
     this.#count(vnode, plan.writable);
     this.#descriptors.keep(vnode, file.descriptor, plan.writable);
-    if (plan.tied !== null || plan.truncate || plan.modifiedMax !== null || plan.allocate)
-      this.#finishOpen(vnode, plan);
+    this.#finishOpen(vnode, plan);
     return vnode;
   }
 
-  /** The rest of an open; when it fails, the vnode is closed again. */
+  /** The rest of an open; when it fails, the vnode is closed. */
   #finishOpen(vnode: VnodeIndex, { tied, truncate, writable, modifiedMax, allocate }: OpenPlan): void {
     try {
       if (modifiedMax !== null) this.#vnode.modifiedMax.put(vnode, modifiedMax);
@@ -396,12 +396,15 @@ export class Vnodes implements VnodeStore {
 
   /** Takes over the times of a file that we have written to; those of others are left to be noticed. */
   #restamp(vnode: VnodeIndex): void {
-    if (this.#vnode.written.get(vnode) !== 0) this.#table.restamp(vnode, this.#files.look(vnode).stamp);
+    if (this.#vnode.written.get(vnode) === 0) return;
+    const seen = this.#store(vnode).look?.(vnode) ?? null;
+    if (seen !== null) this.#table.restamp(vnode, seen.stamp);
   }
 
-  #refresh(vnode: VnodeIndex): void {
+  #refresh(vnode: VnodeIndex, look?: VnodeLook): void {
     this.#pages.writeBack(vnode, 0, Number.POSITIVE_INFINITY, this);
-    const facts = this.#files.look(vnode);
+    const facts = look ?? this.#store(vnode).look?.(vnode) ?? null;
+    if (facts === null) return;
     const { pageSize } = this.#region.geometry;
     this.#pages.drop(vnode, Math.ceil(this.#vnode.pagePeak.get(vnode) / pageSize));
     if (facts.size !== this.size(vnode)) this.sizes.follow(vnode, facts.size);

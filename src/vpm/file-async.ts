@@ -197,8 +197,8 @@ export async function flushThere(call: Call): Promise<void> {
   }
 }
 
-/** What a server says about a resource now; nothing to say without a name. */
+/** What a server or a user's provider says about a vnode now; undefined when nobody need be asked. */
 export async function lookThere({ rooms, file, signal }: Call): Promise<VnodeLook | undefined> {
-  const name = rooms.vnodes.remoteName(file.vnode);
+  const name = rooms.vnodes.lookName(file.vnode);
   return name === null ? undefined : lookOfAnswer(await rooms.io.askAsync(lookQuestion(name), signal));
 }

@@ -13,8 +13,8 @@
  *
  * A resource behind HTTP has a version, its entity tag or time of modification. When that changes, pages in memory stay as they
  * were, and those that are not in memory cannot be read any more: `ESTALE`, never a mixture. `revalidate`, or on a thread that
- * must not wait `revalidateAsync`, asks the server and turns to the version that it has now. A user's own vnode changes only
- * through us.
+ * must not wait `revalidateAsync`, asks the server and turns to the version that it has now. A user's own vnode
+ * has a version if its provider says one (`VnodeProvider.look`), and is treated as a file then; else it changes only through us.
  */
 
 import { fail, requireInteger } from '../base/errors.ts';
@@ -247,6 +247,7 @@ export class File extends AsyncForms {
   /** Like `revalidate`, without waiting for a server. */
   async revalidateAsync(options?: AsyncOptions): Promise<boolean> {
     this.#requireOpen('file.revalidateAsync');
+    if (this.#writable) await this.call('file.revalidateAsync', options, flushThere);
     const look = await this.call('file.revalidateAsync', options, lookThere);
     return this.#revalidate('file.revalidateAsync', look);
   }

@@ -3,10 +3,13 @@
 import { failMisuse, rejectUnknownOptions, requireInteger } from '../base/errors.ts';
 import type { Callbacks } from '../sync/callbacks.ts';
 import { pageShiftOf } from '../vnode/open-options.ts';
-import type { ProviderOptions, VnodeProvider } from '../vnode/provider.ts';
+import type { ProvidedLook, ProviderOptions, VnodeProvider } from '../vnode/provider.ts';
 import { lookOfAnswer, lookQuestion } from '../vnode/remote-store.ts';
+import { checkedLook, providedName } from '../vnode/user-store.ts';
 import { VNODE_KIND } from '../vnode/vnode-kinds.ts';
+import type { VnodeLook } from '../vnode/vnode-store.ts';
 import { File, type FileRooms } from './file.ts';
+import { type AsyncOptions, namedError, signalOf } from './file-async.ts';
 
 const NO_STAMP = new Int32Array(4);
 
@@ -33,36 +36,107 @@ export function openMemory(rooms: KindRooms, name: string, options: MemoryOption
   return new File(rooms, rooms.vnodes.openNamed(`memory ${name}`, facts, true), true);
 }
 
+/** How a resource behind HTTP is opened. */
+export interface RemoteOptions {
+  /** As for files: see `OpenOptions`. A miss then asks for at least so many bytes. */
+  readonly pageSize?: number;
+}
+
 /**
  * Opens a resource behind HTTP or HTTPS for reading; the thread waits until the I/O worker has looked at it. Its pages are
- * read by ranges of one version: a resource that changes meanwhile is `ESTALE`, and the next open sees the new one.
+ * read by ranges of one version: a resource that changes meanwhile is `ESTALE`, and the next open sees the new one. A server
+ * that names no version must not change the resource: see docs/files.md.
  */
-export function openRemote(rooms: KindRooms, url: string): File {
-  const { href } = checkedUrl(url);
+export function openRemote(rooms: KindRooms, url: string, options: RemoteOptions = {}): File {
+  const { href, pageShift } = remotePlan(rooms, url, options);
   const answer = rooms.io.ask(lookQuestion(href));
-  return fileOfAnswer(rooms, href, answer);
+  return fileOfAnswer(rooms, href, answer, pageShift);
 }
 
 /** Like `openRemote`, without blocking the thread. */
-export async function openRemoteAsync(rooms: KindRooms, url: string, signal?: AbortSignal): Promise<File> {
-  const { href } = checkedUrl(url);
-  const answer = await rooms.io.askAsync(lookQuestion(href), signal);
-  return fileOfAnswer(rooms, href, answer);
+export async function openRemoteAsync(
+  rooms: KindRooms,
+  url: string,
+  options: RemoteOptions & AsyncOptions = {},
+): Promise<File> {
+  const { signal, ...rest } = options;
+  const { href, pageShift } = remotePlan(rooms, url, rest);
+  try {
+    const answer = await rooms.io.askAsync(lookQuestion(href), signalOf('openRemoteAsync', { signal }));
+    return fileOfAnswer(rooms, href, answer, pageShift);
+  } catch (error) {
+    throw namedError('openRemoteAsync', error);
+  }
 }
 
 /** Opens a vnode of a user's own kind. Throws `ENOENT` when its module cannot be loaded, and what the provider throws. */
 export function openProvided(rooms: KindRooms, options: ProviderOptions): File {
+  const plan = providedPlan(rooms, options);
+  if (!plan.looks) return fileOfProvider(rooms, plan, null);
+  if (plan.provider.isAsync) return fileOfProvider(rooms, plan, lookOfAnswer(rooms.io.ask(lookQuestion(plan.text))));
+  const look = plan.provider.look?.(options.name);
+  if (look instanceof Promise) failMisuse('openProvided', {}, 'a provider that returns promises says so with isAsync');
+  return fileOfProvider(rooms, plan, checkedLook(look as ProvidedLook));
+}
+
+/** Like `openProvided`, without waiting for a provider that is asynchronous. */
+export async function openProvidedAsync(rooms: KindRooms, options: ProviderOptions & AsyncOptions): Promise<File> {
+  const { signal, ...rest } = options;
+  const used = signalOf('openProvidedAsync', { signal });
+  const plan = providedPlan(rooms, rest);
+  if (!plan.looks || !plan.provider.isAsync) return openProvided(rooms, rest);
+  try {
+    return fileOfProvider(rooms, plan, lookOfAnswer(await rooms.io.askAsync(lookQuestion(plan.text), used)));
+  } catch (error) {
+    throw namedError('openProvidedAsync', error);
+  }
+}
+
+/** Checked options of a user's own vnode. */
+interface ProvidedPlan {
+  readonly provider: VnodeProvider;
+  /** What the vnode is called. */
+  readonly text: string;
+  /** True when the provider is to be asked for size and version. */
+  readonly looks: boolean;
+  readonly size: number;
+  readonly detail: number;
+  readonly writable: boolean;
+  readonly pageShift: number | null;
+}
+
+function providedPlan(rooms: KindRooms, options: ProviderOptions): ProvidedPlan {
   rejectUnknownOptions('openProvided', options, ['provider', 'name', 'mode', 'size', 'pageSize']);
   const { provider: reference, name, mode = 'r' } = options;
   if (typeof name !== 'string') failMisuse('openProvided', { name }, 'a name is a text');
   const detail = rooms.callbacks.intern(reference);
   const provider = rooms.callbacks.resolve<VnodeProvider>(detail);
-  const size = requireInteger('openProvided', 'size', options.size ?? provider.size(name), 0, Number.MAX_SAFE_INTEGER);
+  const looks = provider.look !== undefined && options.size === undefined;
+  const told = options.size ?? (looks ? 0 : provider.size(name));
+  const size = requireInteger('openProvided', 'size', told, 0, Number.MAX_SAFE_INTEGER);
   const writable = mode === 'rw';
   if (writable && provider.putPage === undefined) failMisuse('openProvided', { mode }, 'the provider has no putPage');
   const pageShift = pageShiftOf('openProvided', options.pageSize, rooms.banks.pageSize);
-  const facts = { kind: VNODE_KIND.user, size, stamp: NO_STAMP, detail, joins: true, pageShift };
-  return new File(rooms, rooms.vnodes.openNamed(`user#${detail} ${name}`, facts, writable), writable);
+  return { provider, text: providedName(detail, name), looks, size, detail, writable, pageShift };
+}
+
+function fileOfProvider(rooms: KindRooms, plan: ProvidedPlan, look: VnodeLook | null): File {
+  const { text, size, detail, writable, pageShift } = plan;
+  const facts = {
+    kind: VNODE_KIND.user,
+    detail,
+    pageShift,
+    ...(look ?? { size, stamp: NO_STAMP }),
+    joins: look === null,
+  };
+  return new File(rooms, rooms.vnodes.openNamed(text, facts, writable), writable);
+}
+
+function remotePlan(rooms: KindRooms, url: string, options: RemoteOptions): { href: string; pageShift: number | null } {
+  if (typeof options !== 'object' || options === null) failMisuse('openRemote', { options }, 'options are an object');
+  rejectUnknownOptions('openRemote', options, ['pageSize']);
+  const pageShift = pageShiftOf('openRemote', options.pageSize, rooms.banks.pageSize);
+  return { href: checkedUrl(url).href, pageShift };
 }
 
 function checkedUrl(url: string): URL {
@@ -74,7 +148,7 @@ function checkedUrl(url: string): URL {
   return failMisuse('openRemote', { url }, 'give an address that begins with http: or https:');
 }
 
-function fileOfAnswer(rooms: KindRooms, href: string, answer: Int32Array): File {
-  const facts = { kind: VNODE_KIND.remote, ...lookOfAnswer(answer), detail: 0, joins: false, pageShift: null };
+function fileOfAnswer(rooms: KindRooms, href: string, answer: Int32Array, pageShift: number | null): File {
+  const facts = { kind: VNODE_KIND.remote, ...lookOfAnswer(answer), detail: 0, joins: false, pageShift };
   return new File(rooms, rooms.vnodes.openNamed(href, facts, false), false);
 }

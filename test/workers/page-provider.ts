@@ -1,6 +1,7 @@
 /** Users' own vnodes for tests: bytes that follow from name and offset, in an array of the thread that serves them. */
 
-import type { VnodeProvider } from 'pagewright/vnode';
+import { appendFileSync, closeSync, openSync, readFileSync, statSync, truncateSync, writeSync } from 'node:fs';
+import type { ProvidedLook, VnodeProvider } from 'pagewright/vnode';
 
 const held = new Map<string, Uint8Array>();
 
@@ -105,3 +106,39 @@ export const laggard: VnodeProvider = {
     await lag();
   },
 };
+
+/** A file whose version stands in another one: `name` is its path. */
+export const versioned: VnodeProvider = {
+  size: () => fail('size'),
+  look: (name) => ({ size: statSync(name).size, version: readFileSync(`${name}.version`, 'utf8') }),
+  getPage(name, offset, bytes) {
+    bytes.set(readFileSync(name).subarray(offset, offset + bytes.length));
+  },
+  putPage(name, offset, bytes) {
+    const descriptor = openSync(name, 'r+');
+    writeSync(descriptor, bytes, 0, bytes.length, offset);
+    closeSync(descriptor);
+    appendFileSync(`${name}.version`, '+');
+  },
+  truncate(name, size) {
+    truncateSync(name, size);
+    appendFileSync(`${name}.version`, '+');
+  },
+};
+
+/** The same in the I/O worker. */
+export const slowVersioned: VnodeProvider = {
+  ...versioned,
+  isAsync: true,
+  async look(name) {
+    await lag();
+    return versioned.look?.(name) as ProvidedLook;
+  },
+};
+
+/** Says nonsense. */
+export const nonsense: VnodeProvider = { ...versioned, look: () => ({ size: -1, version: 1 }) };
+
+function fail(what: string): never {
+  throw new Error(`nobody asks for ${what}`);
+}

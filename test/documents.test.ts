@@ -51,6 +51,7 @@ describe.each([
   ['docs/files.md', 5],
   ['docs/memory.md', 7],
   ['docs/address-spaces.md', 6],
+  ['docs/locks.md', 3],
 ])('%s', (file, count) => {
   const text = readFileSync(join(ROOT, file), 'utf8');
   const programs = [...text.matchAll(/^## (.*)$|^```js\n([\s\S]*?)^```$/gm)];

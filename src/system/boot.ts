@@ -20,6 +20,7 @@ import { HEAP, heapOptions } from './heap.ts';
 import { type BootOptions, type BootPlan, planBoot } from './options.ts';
 import type { DaemonData, MonitorData, ServiceData } from './service-messages.ts';
 import { VirtualMemory } from './virtual-memory.ts';
+import { workerArguments } from './worker-arguments.ts';
 
 const services = new WeakMap<VirtualMemory, Worker[]>();
 
@@ -70,7 +71,12 @@ export function boot(options: BootOptions): VirtualMemory {
 /** Starts a service worker, whose end poisons the region. It does not keep the process alive. */
 function startService(region: Region, url: URL, data: ServiceData, port: Transferable): Worker {
   const name = basename(url.pathname, '.js');
-  const worker = new Worker(url, { workerData: data, transferList: [port], name: `pagewright-${name}` });
+  const worker = new Worker(url, {
+    workerData: data,
+    transferList: [port],
+    name: `pagewright-${name}`,
+    execArgv: workerArguments(),
+  });
   worker.unref();
   worker.once('error', (error) => poisonRegion(region, `the ${name} failed: ${error.message}`));
   worker.once('exit', () => poisonRegion(region, `the ${name} has ended`));

@@ -84,6 +84,7 @@ import type { WatchRequest } from './service-messages.ts';
 import { readSystem, type SystemStatistics } from './system-statistics.ts';
 import { keepPort } from './watch.ts';
 import { registerReclaimers, setStores } from './wiring.ts';
+import { workerArguments } from './worker-arguments.ts';
 
 /** Where this thread sends ports for the monitor: the monitor itself, or this thread's own watched port. */
 export interface MonitorLink {
@@ -259,7 +260,7 @@ export class VirtualMemory {
     const { handle, transfer } = this.#watchedHandle('spawn');
     const workerData = { ...options.workerData, vm: handle };
     const transferList = [...(options.transferList ?? []), transfer];
-    return new Worker(url, { ...options, workerData, transferList });
+    return new Worker(url, { execArgv: workerArguments(), ...options, workerData, transferList });
   }
 
   /**

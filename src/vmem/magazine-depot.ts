@@ -14,9 +14,11 @@
  * REFERENCES  Bonwick and Adams 2001, section 3.3 (dynamic magazine sizing) and 3.4 (working set).
  */
 
+import { VERIFY } from '../base/verify.ts';
 import { MAGAZINE_LANES, OBJECT_POSITION_MASK, OBJECT_SLAB_SHIFT } from '../layout/quantum-tables.ts';
 import type { BoundTables } from '../layout/region.ts';
 import { compareExchange, load, store } from '../sync/atomics.ts';
+import { faultPoint } from '../sync/fault.ts';
 import { Mutex } from '../sync/mutex.ts';
 import { RANK } from '../sync/ranks.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
@@ -94,6 +96,7 @@ export class MagazineDepot {
     if (previous !== 0) this.#pushEmpty(previous - 1);
     journal.setAt(slots.previous, slot, row, loaded);
     journal.setAt(slots.loaded, slot, row, full);
+    if (VERIFY) faultPoint(this.#thread, 'vmem.depot.full');
     return true;
   }
 
@@ -114,6 +117,7 @@ export class MagazineDepot {
     const empty = this.#popEmpty();
     journal.setAt(slots.previous, slot, row, loaded);
     journal.setAt(slots.loaded, slot, row, empty + 1);
+    if (VERIFY) faultPoint(this.#thread, 'vmem.depot.empty');
     return true;
   }
 
@@ -137,6 +141,7 @@ export class MagazineDepot {
       count++;
     }
     journal.set(this.#magazines.count, magazine, count);
+    if (VERIFY) faultPoint(this.#thread, 'vmem.depot.filled');
     return true;
   }
 
@@ -163,6 +168,7 @@ export class MagazineDepot {
       this.#empty(previous);
       journal.setAt(this.#slots.previous, slot, row, 0);
       this.#pushEmpty(previous);
+      if (VERIFY) faultPoint(this.#thread, 'vmem.magazine.previous');
       this.#thread.commit();
     }
     const loadedAddress = this.#slots.loaded.address(slot, row);
@@ -178,6 +184,7 @@ export class MagazineDepot {
     journal.setAt(this.#slots.parked, slot, row, loaded);
     journal.setAt(this.#slots.parkedLeft, slot, row, this.#magazines.count.get(loaded - 1));
     this.#thread.commit();
+    if (VERIFY) faultPoint(this.#thread, 'vmem.magazine.parked');
     this.emptyParked(slot);
     return true;
   }
@@ -193,6 +200,7 @@ export class MagazineDepot {
       const address = this.#slabs.object.address(object >> OBJECT_SLAB_SHIFT, object & OBJECT_POSITION_MASK);
       const expected = cachedIn(magazine);
       const state = compareExchange(words, address, expected, OBJECT_STATE.taken);
+      if (VERIFY) faultPoint(this.#thread, 'vmem.magazine.emptying');
       // A thread that ended here before may have taken it. What a user got stays with the user.
       if (state === expected || state === OBJECT_STATE.taken) this.#store.putObject(row, object);
       journal.setAt(parkedLeft, slot, row, left - 1);
@@ -220,6 +228,7 @@ export class MagazineDepot {
       this.#empty(magazine);
       this.#thread.journal.setAt(column, slot, this.#row, 0);
       this.#pushEmpty(magazine);
+      if (VERIFY) faultPoint(this.#thread, 'vmem.magazine.drained');
       this.#thread.commit();
     }
     this.#trimEmpty(0);
@@ -232,6 +241,7 @@ export class MagazineDepot {
       this.#thread.journal.set(this.#caches.fullCount, this.#row, this.#caches.fullCount.get(this.#row) - 1);
       this.#empty(full - 1);
       this.#pushEmpty(full - 1);
+      if (VERIFY) faultPoint(this.#thread, 'vmem.depot.drained');
       this.#thread.commit();
     }
     this.#trimEmpty(0);
@@ -291,6 +301,7 @@ export class MagazineDepot {
     }
     // One transaction moves it from the pool to the depot: the pool's lock commits it.
     if (magazine >= 0) this.#pushEmpty(magazine);
+    if (VERIFY) faultPoint(this.#thread, 'vmem.magazine.fresh');
     this.#poolLock.exit();
     return magazine >= 0;
   }
@@ -305,6 +316,7 @@ export class MagazineDepot {
       const magazine = this.#popEmpty();
       journal.set(this.#magazines.next, magazine, this.#pool.magazineHead.get(0));
       journal.set(this.#pool.magazineHead, 0, magazine + 1);
+      if (VERIFY) faultPoint(this.#thread, 'vmem.magazine.given');
       this.#thread.commit();
     }
     this.#poolLock.exit();

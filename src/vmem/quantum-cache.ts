@@ -32,15 +32,16 @@
  * REJECTED    A stack shared by all threads (Treiber): one contended word for everybody, and ABA. A mutex per slot: its
  *             pair of read-modify-writes costs more than the pair of operations it would guard. Asking the owner of a magazine
  *             to empty it: it may be idle for ever.
- * REFERENCES  Bonwick and Adams 2001, sections 3.1 to 3.4. test/explore/quantum.test.ts runs these paths under every
- *             schedule, with a death at every step.
+ * REFERENCES  Bonwick and Adams 2001, sections 3.1 to 3.4. test/explore/quantum.test.ts: every schedule, every death.
  */
 
 import { assert } from '../base/assert.ts';
 import { fail } from '../base/errors.ts';
+import { VERIFY } from '../base/verify.ts';
 import { MAGAZINE_LANES, OBJECT_POSITION_MASK, OBJECT_SLAB_SHIFT } from '../layout/quantum-tables.ts';
 import type { BoundTables } from '../layout/region.ts';
 import { compareExchange, load, store } from '../sync/atomics.ts';
+import { faultPoint } from '../sync/fault.ts';
 import { Mutex } from '../sync/mutex.ts';
 import { RANK } from '../sync/ranks.ts';
 import { STORES_IN_ORDER } from '../sync/stores.ts';
@@ -166,6 +167,7 @@ export class QuantumCache {
     if (compareExchange(this.#words, this.#statesAddress + object, expected, this.#tag) !== expected) {
       return this.#allocSlow();
     }
+    if (VERIFY) faultPoint(this.#thread, 'vmem.magazine.popping');
     this.#counts[magazine] = count - 1;
     this.#tally(this.#hits, 1);
     return (this.#bases[object >> OBJECT_SLAB_SHIFT] as number) + (object & OBJECT_POSITION_MASK) * this.objectSize;
@@ -188,6 +190,7 @@ export class QuantumCache {
       this.#name(0);
       this.#failDoubleFree(address);
     }
+    if (VERIFY) faultPoint(this.#thread, 'vmem.magazine.pushing');
     // I4: behind the compare-and-swap, so that either the name is seen or this is.
     const named = STORES_IN_ORDER ? (this.#loaded[this.row] as number) : load(this.#words, this.#loadedAddress);
     const loaded = named - 1;
@@ -348,6 +351,7 @@ export class QuantumCache {
     const at = magazine * this.#magazineStride;
     this.#objects[at + count] = object;
     this.#counts[at] = count + 1;
+    if (VERIFY) faultPoint(this.#thread, 'vmem.magazine.pushed');
     this.#states[object] = cachedIn(magazine);
     this.#name(0);
   }
@@ -396,6 +400,7 @@ export class QuantumCache {
   #addSlab(): boolean {
     const base = this.#store.hasRow ? this.#source.takeSlab(this.#slabSize) : -1;
     if (base < 0) return false;
+    if (VERIFY) faultPoint(this.#thread, 'vmem.slab.taken');
     this.#lock.enter();
     if (!this.#serves()) {
       this.#lock.exit();
@@ -426,6 +431,7 @@ export class QuantumCache {
       const base = slabs.base.get(slab);
       this.#store.removeSlab(this.row, slab, () => this.#source.recordReturn(base, this.#slabSize));
       this.#lock.exit();
+      if (VERIFY) faultPoint(this.#thread, 'vmem.slab.returning');
       this.#source.returnSlab(base, this.#slabSize);
     }
   }

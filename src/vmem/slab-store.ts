@@ -22,8 +22,10 @@
  */
 
 import { assert } from '../base/assert.ts';
+import { VERIFY } from '../base/verify.ts';
 import { OBJECT_POSITION_MASK, OBJECT_SLAB_SHIFT } from '../layout/quantum-tables.ts';
 import type { BoundTables } from '../layout/region.ts';
+import { faultPoint } from '../sync/fault.ts';
 import { Mutex } from '../sync/mutex.ts';
 import { RANK } from '../sync/ranks.ts';
 import type { Thread } from '../sync/thread.ts';
@@ -148,6 +150,7 @@ export class SlabStore {
     journal.set(this.#caches.slabCount, cache, this.#caches.slabCount.get(cache) + 1);
     this.#setFree(cache, slab, objects);
     settle();
+    if (VERIFY) faultPoint(this.#thread, 'vmem.slab.added');
     this.#poolLock.exit();
     return slab;
   }
@@ -175,6 +178,7 @@ export class SlabStore {
     journal.set(this.#pool.slabHead, 0, slab + 1);
     journal.set(this.#caches.slabCount, cache, this.#caches.slabCount.get(cache) - 1);
     settle();
+    if (VERIFY) faultPoint(this.#thread, 'vmem.slab.removed');
     this.#poolLock.exit();
   }
 

@@ -32,7 +32,9 @@
  */
 
 import { ADDRESS_MAX, log2Floor } from '../base/exact.ts';
+import { VERIFY } from '../base/verify.ts';
 import { ALL_WAITERS, load, notify, store } from '../sync/atomics.ts';
+import { faultPoint } from '../sync/fault.ts';
 import { mutexEnter, mutexExit } from '../sync/mutex.ts';
 import { RANK } from '../sync/ranks.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
@@ -87,7 +89,9 @@ export function joinQueue(core: ArenaCore, request: WaitingRequest): WaiterIndex
   journal.set(rows.slot, row, thread.tag);
   journal.setDouble(queue.ticketNext, 0, queue.ticketNext.get(0) + 1);
   journal.set(queue.count, 0, queue.count.get(0) + 1);
+  if (VERIFY) faultPoint(thread, 'vmem.queue.joining');
   exit(thread);
+  if (VERIFY) faultPoint(thread, 'vmem.queue.joined');
   return row;
 }
 
@@ -127,7 +131,9 @@ export function leaveQueue(core: ArenaCore, row: WaiterIndex, served: boolean): 
   enter(thread);
   removeRow(thread, row);
   if (served) thread.journal.setDouble(queue.served, 0, queue.served.get(0) + 1);
+  if (VERIFY) faultPoint(thread, 'vmem.queue.leaving');
   thread.commit();
+  if (VERIFY) faultPoint(thread, 'vmem.queue.left');
   tellAll(thread, core.row);
   exit(thread);
 }
@@ -156,6 +162,7 @@ export function isFirstOfItsKind(core: ArenaCore, row: WaiterIndex): boolean {
 export function announceSpace(core: ArenaCore): void {
   if (core.words[core.waitersAt] === 0) return;
   enter(core.thread);
+  if (VERIFY) faultPoint(core.thread, 'vmem.queue.announcing');
   tellAll(core.thread, core.row);
   exit(core.thread);
 }
@@ -184,6 +191,7 @@ export function passWaiters(
     for (const other of deprived) overtaken.put(other, overtaken.get(other) + 1);
     take?.();
   }
+  if (VERIFY) faultPoint(thread, 'vmem.queue.passing');
   exit(thread);
   return allowed;
 }
@@ -285,6 +293,7 @@ function tell(thread: Thread, row: WaiterIndex): void {
 function wake(thread: Thread, row: WaiterIndex): void {
   const address = thread.region.tables.spaceWaiter.state.address(row);
   store(thread.words, address, WAITER_STATE.told);
+  if (VERIFY) faultPoint(thread, 'vmem.queue.telling');
   notify(thread.words, address, ALL_WAITERS);
 }
 

@@ -21,7 +21,9 @@
  * REFERENCES  space-queue.ts I3; refused.ts, for stamps.
  */
 
+import { VERIFY } from '../base/verify.ts';
 import { ARENA_STAMP_NEXT, TAG_DOUBLE_SHIFT, TAG_SIZE, TAG_START } from '../layout/index.ts';
+import { faultPoint } from '../sync/fault.ts';
 import type { ArenaCore } from './arena-core.ts';
 import { type Constraints, fitSegment } from './fit.ts';
 import { isNewer } from './free-lists.ts';
@@ -109,6 +111,7 @@ function placeOf(core: ArenaCore, row: WaiterIndex): Place | null {
   if (found !== 0) return { row, start: place, size };
   misfit.put(row, 0);
   misfitStamp.put(row, core.words[core.base + ARENA_STAMP_NEXT] as number);
+  if (VERIFY) faultPoint(core.thread, 'vmem.queue.misfit');
   misfitAt.put(row, allocations);
   misfit.put(row, 1);
   return null;

@@ -9,9 +9,11 @@
  */
 
 import { fail, failMisuse } from '../base/index.ts';
+import { VERIFY } from '../base/verify.ts';
 import { ALL_WAITERS, FOREVER, notify } from '../sync/atomics.ts';
 import { CancelToken } from '../sync/cancel.ts';
 import { watchToken } from '../sync/cancel-async.ts';
+import { faultPoint } from '../sync/fault.ts';
 import { type AsyncWaitOptions, openAsyncWait, sleepAsync, throwIfAborted } from '../sync/mutex-async.ts';
 import { deadlineOf, remainingMs, requireTimeout, sleepOn } from '../sync/sleep.ts';
 import type { ArenaCore } from './arena-core.ts';
@@ -95,6 +97,8 @@ export function allocateWait(request: SpaceRequest, options: AllocWaitOptions): 
         cancel,
       );
       core.thread.clearWait();
+      if (VERIFY) faultPoint(core.thread, 'vmem.queue.woken');
+      if (VERIFY && result === 'cancelled') faultPoint(core.thread, 'vmem.queue.cancelled');
       if (result === 'cancelled') cancel?.throwIfCancelled(call);
     }
   } finally {

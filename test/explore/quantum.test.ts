@@ -66,7 +66,8 @@ describe('seeded bugs in the quantum cache', () => {
     }
 `;
     const count = '    this.#counts[magazine] = count - 1;\n';
-    const make = seeded(file, owner + count, count + owner);
+    const label = "    if (VERIFY) faultPoint(this.#thread, 'vmem.magazine.popping');\n";
+    const make = seeded(file, owner + label + count, count + owner);
     const options = { threads: 2, programs: ['afaf', 'a'], mortal: [0] };
     expose('count first', make(options), { deaths: 1, preemptions: 1 }, /I1/);
   });

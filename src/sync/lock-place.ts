@@ -107,7 +107,8 @@ export class LockPlace {
     this.thread = thread;
     this.name = name;
     this.row = row;
-    this.#generation = load(thread.words, namedLock.generation.address(row));
+    // Plain: the registry is locked, and a constructor that stops cannot be explored.
+    this.#generation = namedLock.generation.get(row);
     this.#waits = waits;
     this.#repair = options.repair;
     this.#columns = namedLock;

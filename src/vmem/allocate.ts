@@ -50,7 +50,7 @@ import { recordAlloc } from './recording.ts';
 import { findSegment } from './search.ts';
 import { moveCursor, nextPlace } from './search-trees.ts';
 import { segmentInsertBefore } from './segment-list.ts';
-import { NO_WAITER, noteBarred, type WaiterIndex } from './space-queue.ts';
+import { announceTaken, NO_WAITER, noteBarred, type WaiterIndex } from './space-queue.ts';
 import { takeTurn } from './space-turn.ts';
 import { freshTag, saveHeaderAndTag } from './spans.ts';
 import { RESERVE_MAX, refillReserve, TAGS_PER_OPERATION, trimReserve } from './tag-pool.ts';
@@ -106,12 +106,14 @@ export function allocate(
       break;
     }
   }
+  core.held = held;
+  let freed = address >= 0;
   if (address < 0) {
     core.count(COUNT_FAILURES);
-    core.held = held;
-    if (row !== NO_WAITER) noteBarred(core, row, barred);
+    if (row !== NO_WAITER) freed = noteBarred(core, row, barred);
   }
   core.exit();
+  if (freed) announceTaken(core, row);
   if (VERIFY) faultPoint(core.thread, 'vmem.alloc.committed');
   if (core.lowCallback >= 0 && importer !== core.row) {
     return heedSpace(core, address, size, strategy, constraints, importer, row);

@@ -40,7 +40,7 @@ export function failExhausted(
 }
 
 /** True when the request found space, in the arena or above, that is kept for another one. */
-function isHeld(core: ArenaCore): boolean {
+export function isHeld(core: ArenaCore): boolean {
   let at = core;
   while (!at.held && at.importArena >= 0) at = at.cores.at(at.importArena);
   return at.held;

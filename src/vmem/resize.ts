@@ -51,7 +51,7 @@ import { extentFrom, leaveFrom } from './quarantine-yield.ts';
 import { recordResize, recordSplit } from './recording.ts';
 import { segmentInsertAfter, segmentRemove } from './segment-list.ts';
 import { shareIdle } from './share-idle.ts';
-import { announceSpace } from './space-queue.ts';
+import { announceSpace, announceTaken, NO_WAITER } from './space-queue.ts';
 import { freshTag, saveHeader, saveTag } from './spans.ts';
 import { putSpare } from './tag-pool.ts';
 import { returnInFlight } from './transfer.ts';
@@ -111,6 +111,7 @@ export function resizeInPlace(
   core.exit();
   if (core.charges) redeemPledge(core.thread);
   if (after < before) announceSpace(core);
+  else if (done) announceTaken(core, NO_WAITER);
   if (inFlight) returnInFlight(core.cores, core.thread.slot);
   if (after < before) shareIdle(core);
   return done;

@@ -18,7 +18,8 @@
  *                thread that freed it dies before it has told anybody.
  *             I3 a waiter is deprived of the last place that it has in the arena by no later waiter of its class, and by as
  *                many later requests of its class that do not wait as there are slots.
- *             I4 a row that limits or missing tags keep from a place that it has is barred: no place is kept for it.
+ *             I4 who is refused a place that is kept is told when it is kept no longer.
+ *             I5 a row that limits or missing tags keep from a place that it has is barred: no place is kept for it.
  * LOCKING     One mutex for all rows (RANK.spaceQueue), taken inside arena locks, where nothing is logged; the state is
  *             atomic. `misfit` columns are written under the arena's lock too.
  * COSTS       Without waiters: one load for each free and each allocation. With waiters: a look at each row, and for those of
@@ -36,6 +37,7 @@ import { VERIFY } from '../base/verify.ts';
 import { ALL_WAITERS, load, notify, store } from '../sync/atomics.ts';
 import { faultPoint } from '../sync/fault.ts';
 import { mutexEnter, mutexExit } from '../sync/mutex.ts';
+import { ledgerLimit, ledgerUse } from '../sync/owner-ledger.ts';
 import { RANK } from '../sync/ranks.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
 import type { ArenaCore } from './arena-core.ts';
@@ -101,7 +103,7 @@ function fillRow(core: ArenaCore, row: WaiterIndex, { size, constraints, cached 
   rows.arena.put(row, core.row + 1);
   rows.generation.put(row, core.generation);
   rows.order.put(row, classOf(core, size));
-  for (const column of [rows.overtaken, rows.misfit, rows.barred]) column.put(row, 0);
+  for (const column of [rows.overtaken, rows.misfit, rows.barred, rows.held]) column.put(row, 0);
   rows.cached.put(row, cached ? 1 : 0);
   rows.size.put(row, size);
   rows.align.put(row, constraints === null ? 0 : constraints.align);
@@ -140,12 +142,40 @@ export function leaveQueue(core: ArenaCore, row: WaiterIndex, served: boolean): 
 
 /** Step 2: marks the request as waiting again, before it tries. */
 export function markWaiting(core: ArenaCore, row: WaiterIndex): void {
-  store(core.thread.words, core.tables.spaceWaiter.state.address(row), WAITER_STATE.waiting);
+  const { held, state } = core.tables.spaceWaiter;
+  held.put(row, 1);
+  store(core.thread.words, state.address(row), WAITER_STATE.waiting);
 }
 
-/** Says whether something else than space keeps the request from being served: then no place is kept for it. */
-export function noteBarred(core: ArenaCore, row: WaiterIndex, barred: boolean): void {
-  core.tables.spaceWaiter.barred.put(row, barred ? 1 : 0);
+/** Step 3 was in vain, and not for a place that is kept for another request. */
+export function noteUnheld(core: ArenaCore, row: WaiterIndex): void {
+  core.tables.spaceWaiter.held.put(row, 0);
+}
+
+/** Says whether something else than space keeps the request from being served. True when it does as of now. */
+export function noteBarred(core: ArenaCore, row: WaiterIndex, barred: boolean): boolean {
+  const { barred: column } = core.tables.spaceWaiter;
+  const before = column.get(row) !== 0;
+  column.put(row, barred ? 1 : 0);
+  return barred && !before;
+}
+
+/**
+ * Space was taken, or a request that has a place cannot have it: what was kept may be so no longer, and those who were
+ * refused it are told. Called without a lock; one load when nobody waits, else a look at each row. `row` is not told.
+ */
+export function announceTaken(core: ArenaCore, row: WaiterIndex): void {
+  if (core.words[core.waitersAt] === 0) return;
+  const { thread } = core;
+  const { spaceWaiter: rows } = core.tables;
+  let entered = false;
+  for (let other = 0; other < rows.rowCount; other++) {
+    if (rows.held.get(other) === 0 || rows.slot.get(other) === 0 || other === row) continue;
+    if (!entered) enter(thread);
+    entered = true;
+    if (rows.slot.get(other) !== 0 && drawsOn(thread, rows.arena.get(other) - 1, core.row)) tell(thread, other);
+  }
+  if (entered) exit(thread);
 }
 
 /** True when no earlier request asks the arena for the same. A look without the lock. */
@@ -205,10 +235,20 @@ function listAhead(core: ArenaCore, size: number, row: WaiterIndex): WaiterIndex
     if (rows.slot.get(other) === 0) continue;
     left--;
     if (rows.arena.get(other) !== core.row + 1 || rows.order.get(other) !== order) continue;
-    if (rows.generation.get(other) !== core.generation || rows.barred.get(other) !== 0) continue;
+    if (rows.generation.get(other) !== core.generation || isBarred(core, other)) continue;
     if (row === NO_WAITER || rows.ticket.get(other) < rows.ticket.get(row)) ahead.push(other);
   }
   return ahead.sort((a, b) => rows.ticket.get(a) - rows.ticket.get(b));
+}
+
+/** True when a limit, or missing tags, keep a request of the arena from the place that it has. */
+function isBarred(core: ArenaCore, row: WaiterIndex): boolean {
+  const { slot, size, barred } = core.tables.spaceWaiter;
+  if (!core.charges) return barred.get(row) !== 0;
+  const { region } = core.thread;
+  // What it found when it tried may be long ago.
+  const owner = region.tables.slot.owner.get(slot.get(row) - 1);
+  return ledgerUse(region, owner).used + size.get(row) > ledgerLimit(region, owner);
 }
 
 /**

@@ -17,6 +17,7 @@ import { faultPoint } from '../sync/fault.ts';
 import { type AsyncWaitOptions, openAsyncWait, sleepAsync, throwIfAborted } from '../sync/mutex-async.ts';
 import { deadlineOf, remainingMs, requireTimeout, sleepOn } from '../sync/sleep.ts';
 import type { ArenaCore } from './arena-core.ts';
+import { isHeld } from './exhausted.ts';
 import type { ConstraintOptions } from './fit.ts';
 import { COUNT_WAITS, FLAG_COMPAT_SEED } from './kinds.ts';
 import {
@@ -25,6 +26,7 @@ import {
   leaveQueue,
   markWaiting,
   NO_WAITER,
+  noteUnheld,
   WAITER_STATE,
   type WaiterIndex,
   type WaitingRequest,
@@ -187,6 +189,7 @@ function tryInTurn(request: SpaceRequest, row: WaiterIndex, failures: number, he
   markWaiting(core, row);
   const address = request.attempt(row);
   if (address >= 0) return address;
+  if (!isHeld(core)) noteUnheld(core, row);
   request.failIfImportFailed(failures);
   // What is kept for an earlier request comes with it; who asks for the same has asked for both.
   if (!core.held && isFirstOfItsKind(core, row)) request.seek(here);

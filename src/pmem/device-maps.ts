@@ -267,9 +267,13 @@ export class DeviceMaps {
     return mutex;
   }
 
+  /** True for the number of a map that was not destroyed. */
+  isLive(map: DeviceMapIndex): boolean {
+    return Number.isInteger(map) && map >= 0 && map < this.#maps.rowCount && this.#maps.claim.get(map) !== 0;
+  }
+
   #require(map: DeviceMapIndex, call: string): void {
-    const known = Number.isInteger(map) && map >= 0 && map < this.#maps.rowCount && this.#maps.claim.get(map) !== 0;
-    if (!known) failMisuse(call, { map }, 'there is no such device map');
+    if (!this.isLive(map)) failMisuse(call, { map }, 'there is no such device map');
   }
 
   /** Journaled stores of all fields. */

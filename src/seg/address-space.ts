@@ -17,7 +17,7 @@
  * REFERENCES  illumos vm_as.c.
  */
 
-import { fail, failMisuse, isPowerOfTwo, rejectUnknownOptions, requireInteger } from '../base/index.ts';
+import { fail, failMisuse, isPowerOfTwo, requireInteger } from '../base/index.ts';
 import { isOwner, type RwLock } from '../sync/index.ts';
 import type { Arena } from '../vmem/index.ts';
 import { type RemapOptions, remapDevice } from './device-remap.ts';
@@ -25,6 +25,16 @@ import { type MapOptions, type MapPlan, planMap } from './map-options.ts';
 import { MapSetUp } from './map-set-up.ts';
 import { SpaceAccess } from './space-access.ts';
 import { SpaceAdvice } from './space-advice.ts';
+import {
+  booleanOf,
+  newBytes,
+  rejectMore,
+  requireBytes,
+  requireCookie,
+  requireOptions,
+  requireWord,
+  timeoutOf,
+} from './space-arguments.ts';
 import { SpaceChanges } from './space-changes.ts';
 import { CURSOR_PAGES_MAX, SpaceCursor } from './space-cursor.ts';
 import { dumpSpace, type SegmentInfo, segmentInfo } from './space-dump.ts';
@@ -120,14 +130,16 @@ export class AddressSpace {
   }
 
   /** Unmaps all that lies in a range; what is not mapped is skipped. Throws `EBUSY` or `ETIMEDOUT` while a part is pinned. */
-  unmap(address: number, size: number, { timeoutMs = 0 }: PinWait = {}): void {
+  unmap(address: number, size: number, options: PinWait = {}): void {
     const [start, end] = this.pageRange('as.unmap', address, size);
+    const timeoutMs = timeoutOf('as.unmap', options);
     this.cut('as.unmap', this.parts.room.open(this.space, this.id.generation), start, end, timeoutMs);
   }
 
   /** Changes what a range may be used for. Throws `EFAULT` for a gap, `EINVAL` above `maxProtection`, `EBUSY` for pins. */
-  protect(address: number, size: number, protection: Protection, { timeoutMs = 0 }: PinWait = {}): void {
+  protect(address: number, size: number, protection: Protection, options: PinWait = {}): void {
     const [start, end] = this.pageRange('as.protect', address, size);
+    const timeoutMs = timeoutOf('as.protect', options);
     if (!['none', 'read', 'write'].includes(protection))
       failMisuse('as.protect', { protection }, "'none', 'read', 'write'");
     this.changes.begin('as.protect', start, end, timeoutMs);
@@ -142,13 +154,15 @@ export class AddressSpace {
    * Says how a range will be used: `'willNeed'` brings it in, `'free'` gives private anonymous pages up: they read as zeros
    * then; pinned ones stay. `'dontNeed'` writes modified pages of files back. The others are remembered for drivers.
    */
-  advise(address: number, size: number, advice: Advice): void {
+  advise(address: number, size: number, advice: Advice, ...more: readonly never[]): void {
+    rejectMore('as.advise', more);
     const [start, end] = this.pageRange('as.advise', address, size);
     this.advice.advise(start, end, advice);
   }
 
   /** Writes what was stored into shared mappings of files back, and makes it durable. Throws `EIO` and others. */
-  sync(address: number, size: number): void {
+  sync(address: number, size: number, ...more: readonly never[]): void {
+    rejectMore('as.sync', more);
     const [start, end] = this.pageRange('as.sync', address, size);
     this.advice.sync(start, end);
   }
@@ -160,12 +174,14 @@ export class AddressSpace {
    */
   remap(address: number, options: RemapOptions): void {
     this.requireRange('as.remap', address, 0);
-    rejectUnknownOptions('as.remap', options, ['cookie', 'offset', 'timeoutMs']);
+    requireOptions('as.remap', options, ['cookie', 'offset', 'timeoutMs']);
+    requireCookie('as.remap', this.parts.rooms.pmem, options.cookie);
     remapDevice(this.parts, this.space, this.changes, address, options);
   }
 
   /** What is mapped at an address, or null. Logarithmic in the number of segments. */
   lookup(address: number): SegmentInfo | null {
+    requireInteger('as.lookup', 'address', address, 0, Number.MAX_SAFE_INTEGER);
     this.lock.enterShared();
     try {
       this.access.requireLive();
@@ -182,14 +198,16 @@ export class AddressSpace {
   read(address: number, target: Uint8Array): Uint8Array;
   read(address: number, into: number | Uint8Array): Uint8Array {
     if (typeof into === 'number') requireInteger('as.read', 'length', into, 0, 2 ** 32);
-    const target = typeof into === 'number' ? new Uint8Array(into) : into;
-    this.requireRange('as.read', address, target.length);
+    else requireBytes('as.read', 'target', into);
+    this.requireRange('as.read', address, typeof into === 'number' ? into : into.length);
+    const target = typeof into === 'number' ? newBytes('as.read', into) : into;
     this.access.read(address, target, 0, target.length);
     return target;
   }
 
   /** Writes bytes. A fork sees of each page all that one call stores there, or nothing. */
   write(address: number, bytes: Uint8Array): void {
+    requireBytes('as.write', 'bytes', bytes);
     this.requireRange('as.write', address, bytes.length);
     this.access.write(address, bytes, 0, bytes.length);
   }
@@ -197,6 +215,7 @@ export class AddressSpace {
   /** Fills a range with one byte. */
   fill(address: number, value: number, length: number): void {
     this.requireRange('as.fill', address, length);
+    requireInteger('as.fill', 'value', value, 0, 255);
     this.access.fill(address, value, length);
   }
 
@@ -207,16 +226,20 @@ export class AddressSpace {
 
   /** Stores a 32-bit word. */
   store(address: number, value: number): void {
+    requireWord('as.store', value);
     this.access.store(address, value);
   }
 
   /** Adds to a 32-bit word; returns what was there. */
   add(address: number, value: number): number {
+    requireWord('as.add', value);
     return this.access.add(address, value);
   }
 
   /** Replaces a 32-bit word that holds `expected`; returns what was there. */
   compareAndSwap(address: number, expected: number, value: number): number {
+    requireWord('as.compareAndSwap', expected);
+    requireWord('as.compareAndSwap', value);
     return this.access.compareAndSwap(address, expected, value);
   }
 
@@ -224,7 +247,8 @@ export class AddressSpace {
    * Keeps a range where it is until the pin is released, for example for WebAssembly, native code or a socket. The pin's views
    * show the space's own bytes; to store through them, pin for `'write'`. Counts against `lockedFrames` of the owner.
    */
-  pin(address: number, length: number, access: 'read' | 'write'): SpacePin {
+  pin(address: number, length: number, access: 'read' | 'write', ...more: readonly never[]): SpacePin {
+    rejectMore('as.pin', more);
     this.requireRange('as.pin', address, length);
     if (length === 0 || (access !== 'read' && access !== 'write')) {
       failMisuse('as.pin', { length, access }, "at least a byte, for 'read' or 'write'");
@@ -236,7 +260,9 @@ export class AddressSpace {
    * A cursor for words that are used again and again: it keeps up to `pages` pages (a power of two, 64 unless told) where they
    * are until they are replaced in its table, or it is released. Pages that it keeps are neither evicted nor moved.
    */
-  cursor({ pages = 64 }: CursorOptions = {}): SpaceCursor {
+  cursor(options: CursorOptions = {}): SpaceCursor {
+    requireOptions('as.cursor', options, ['pages']);
+    const { pages = 64 } = options;
     const { core, spaces, rooms, sections } = this.parts;
     if (!(Number.isInteger(pages) && pages <= CURSOR_PAGES_MAX && isPowerOfTwo(pages)))
       failMisuse('as.cursor', { pages }, `a power of two up to ${CURSOR_PAGES_MAX}`);
@@ -251,13 +277,15 @@ export class AddressSpace {
   }
 
   /** A copy of the space as it is at one instant during the call. Its price does not grow with what is mapped. */
-  fork(): AddressSpace {
+  fork(...more: readonly never[]): AddressSpace {
+    rejectMore('as.fork', more);
     const { fork, spaces } = this.parts;
     return spaces.bind(fork.fork(this.space, this.access, (child) => spaces.takeApart(child)));
   }
 
   /** Unmaps everything and ends the space, for all threads. Throws `EBUSY` or `ETIMEDOUT` while a part is pinned. */
-  destroy({ timeoutMs = 0 }: PinWait = {}): void {
+  destroy(options: PinWait = {}): void {
+    const timeoutMs = timeoutOf('as.destroy', options);
     const { core, spaces } = this.parts;
     const { slots, thread } = core;
     this.changes.begin('as.destroy', 0, Number.MAX_SAFE_INTEGER, timeoutMs);
@@ -305,7 +333,13 @@ export class AddressSpace {
    * touches its hole, ends above the user limit, or meets another segment. `isStatic`: only the last is looked at.
    */
   allocSegment(base: number, size: number, isStatic = false): SegmentIndex {
-    const { room, segments } = this.parts;
+    const { core, room, segments } = this.parts;
+    const call = 'as.allocSegment';
+    requireInteger(call, 'base', base, -Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER);
+    requireInteger(call, 'size', size, 0, Number.MAX_SAFE_INTEGER);
+    const isWhole = size > 0 && base >= 0 && base % core.pageSize === 0 && size % core.pageSize === 0;
+    if (booleanOf(call, 'isStatic', isStatic, false) && !(isWhole && Number.isSafeInteger(base + size)))
+      failMisuse(call, { base, size }, 'a static segment has whole pages');
     const arena = room.open(this.space, this.id.generation);
     this.lock.enterExclusive();
     try {
@@ -381,7 +415,8 @@ export class AddressSpace {
   }
 
   private requireRange(call: string, address: number, length: number): void {
-    if (Number.isSafeInteger(address) && address >= 0 && Number.isSafeInteger(address + length) && length >= 0) return;
-    failMisuse(call, { address, length }, 'a range lies between 0 and 2^53');
+    const areNumbers = Number.isSafeInteger(address) && Number.isSafeInteger(length);
+    if (areNumbers && address >= 0 && length >= 0 && Number.isSafeInteger(address + length)) return;
+    failMisuse(call, { address, length }, 'a range is integers that lie between 0 and 2^53');
   }
 }

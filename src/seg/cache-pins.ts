@@ -112,15 +112,15 @@ export class CachePins {
 
   /** Row of what may be a handle: under the lock of its entry's bucket, `isCurrent` says whether it is one. Else like `rowOf`. */
   likelyRowOf(pin: Pin, call: string): number {
-    const row = pin & this.#rowMask;
+    const row = typeof pin === 'number' ? pin & this.#rowMask : this.#rowCount;
     if (row >= this.#rowCount || this.#words[this.#entryAt + row * this.#stride] === 0) this.rowOf(pin, call);
     return row;
   }
 
   /** Row of a handle that is in use. Throws `EINVAL` naming the call. */
   rowOf(pin: Pin, call: string): number {
-    const row = pin & this.#rowMask;
-    if (row >= this.#rows.rowCount || !this.#isLive(row, pin)) {
+    const row = typeof pin === 'number' ? pin & this.#rowMask : this.#rowCount;
+    if (row >= this.#rowCount || !this.#isLive(row, pin)) {
       failMisuse(call, { pin }, 'no such pin: never given out, or released already');
     }
     return row;

@@ -17,7 +17,7 @@
 
 import { fail } from '../base/errors.ts';
 import { CACHING, type Cookie } from '../pmem/index.ts';
-import { deadlineOf, load, type RwLock, remainingMs, sleepOn } from '../sync/index.ts';
+import { deadlineOf, load, type RwLock, remainingMs, requireTimeout, sleepOn } from '../sync/index.ts';
 import type { SpaceChanges } from './space-changes.ts';
 import { SEGMENT_DRIVER, type SegmentIndex, type SpaceIndex } from './space-kinds.ts';
 import type { SpaceParts } from './spaces.ts';
@@ -53,6 +53,7 @@ export function remapDevice(
   if (!(Number.isSafeInteger(offset) && offset >= 0 && offset % core.pageSize === 0)) {
     fail('EINVAL', CALL, { offset }, `the offset is a multiple of the page size, ${core.pageSize}`);
   }
+  requireTimeout(CALL, timeoutMs);
   const deadline = deadlineOf(core.thread, timeoutMs);
   const length = cookie.frames * core.pageSize - offset;
   for (;;) {

@@ -1,10 +1,11 @@
 /** What a new mapping is to be: options of `as.map`, checked. */
 
-import { failMisuse, isPowerOfTwo, rejectUnknownOptions, requireInteger } from '../base/index.ts';
+import { failMisuse, isPowerOfTwo, requireInteger } from '../base/index.ts';
 import type { VnodeIndex } from '../page/index.ts';
 import type { Cookie, DeviceMapIndex } from '../pmem/index.ts';
-import type { CallbackReference } from '../sync/index.ts';
-import type { SharedMemory } from './shared-memory.ts';
+import { type CallbackReference, requireTimeout } from '../sync/index.ts';
+import { SharedMemory } from './shared-memory.ts';
+import { booleanOf, integerOf, requireOptions, requireReference } from './space-arguments.ts';
 import { PROTECTION_NAMES, type Protection } from './space-kinds.ts';
 
 /** A file as mappings need it: an open `File` is one. */
@@ -59,6 +60,11 @@ export interface MapOptions {
   readonly timeoutMs?: number;
 }
 
+const CALL = 'as.map';
+
+/** Options that are integers and may be left out. */
+type IntegerOption = 'address' | 'offset' | 'pageSizeCode' | 'align' | 'physical' | 'min' | 'max' | 'guard';
+
 const KNOWN: readonly (keyof MapOptions)[] = [
   'size',
   'address',
@@ -110,60 +116,86 @@ export interface MapPlan {
 
 /** Checks options. Throws `EINVAL` that names the option and the rule. */
 export function planMap(options: MapOptions, pageSize: number): MapPlan {
-  const call = 'as.map';
-  rejectUnknownOptions(call, options, KNOWN);
+  requireOptions(CALL, options, KNOWN);
   const chosen = SOURCES.filter((name) => options[name] !== undefined);
-  if (chosen.length > 1) failMisuse(call, { sources: chosen }, 'a mapping has one source');
+  if (chosen.length > 1) failMisuse(CALL, { sources: chosen }, 'a mapping has one source');
+  requireSource(options);
   const { MAX_SAFE_INTEGER: most } = Number;
-  const size = Math.ceil(requireInteger(call, 'size', options.size, 1, 2 ** 43) / pageSize) * pageSize;
-  const address = options.address === undefined ? -1 : requireInteger(call, 'address', options.address, 0, most - size);
-  const offset = requireInteger(call, 'offset', options.offset ?? 0, 0, most);
-  const physical = requireInteger(call, 'physical', options.physical ?? 0, 0, most);
-  const sizeCode = requireInteger(call, 'pageSizeCode', options.pageSizeCode ?? 0, 0, 16);
+  const integer = (name: IntegerOption, otherwise: number, min: number, max: number) =>
+    integerOf(CALL, name, options[name], otherwise, min, max);
+  const size = Math.ceil(requireInteger(CALL, 'size', options.size, 1, 2 ** 43) / pageSize) * pageSize;
+  const pages = size / pageSize;
+  if (pages > MAP_PAGES_MAX) failMisuse(CALL, { size, pageSize }, `a mapping has up to ${MAP_PAGES_MAX} pages`);
+  const address = integer('address', -1, 0, most - size);
+  const offset = integer('offset', 0, 0, most);
+  const sizeCode = integer('pageSizeCode', 0, 0, 16);
   const large = pageSize * 2 ** sizeCode;
-  const align = Math.max(requireInteger(call, 'align', options.align ?? pageSize, 1, 2 ** 43), large);
-  if (!isPowerOfTwo(align)) failMisuse(call, { align }, 'align must be a power of two');
+  const asked = integer('align', pageSize, 1, 2 ** 43);
+  if (!isPowerOfTwo(asked)) failMisuse(CALL, { align: asked }, 'align must be a power of two');
+  const align = Math.max(asked, large);
   for (const [name, value, unit] of [
-    ['address', Math.max(0, address), large],
+    ['address', Math.max(0, address), align],
     ['offset', offset, pageSize],
-    ['physical', physical, pageSize],
+    ['physical', integer('physical', 0, 0, most), pageSize],
     ['size', sizeCode === 0 ? 0 : size, large],
   ] as const) {
-    if (value % unit !== 0) failMisuse(call, { [name]: value }, `${name} must be a multiple of ${unit}`);
+    if (value % unit !== 0) failMisuse(CALL, { [name]: value }, `${name} must be a multiple of ${unit}`);
   }
-  const pages = size / pageSize;
-  if (pages > MAP_PAGES_MAX) {
-    failMisuse(call, { size, pageSize }, `a mapping has up to ${MAP_PAGES_MAX} pages`);
-  }
-  const protection = options.protection ?? 'write';
-  const isFile = options.file !== undefined;
-  const isShared = options.shared ?? (options.memory !== undefined || options.cookie !== undefined);
-  const isReadOnly = isFile && isShared && !options.file?.isWritable;
-  const maxProtection = options.maxProtection ?? (isReadOnly ? 'read' : 'write');
-  for (const name of [protection, maxProtection]) {
-    if (!Object.hasOwn(PROTECTION_NAMES, name))
-      failMisuse(call, { protection: name }, "one of 'none', 'read', 'write'");
-  }
-  const max = PROTECTION_NAMES[maxProtection];
-  const bits = PROTECTION_NAMES[options.protection === undefined && isReadOnly ? 'read' : protection];
-  if ((max & bits) !== bits) failMisuse(call, { protection, maxProtection }, 'protection goes up to maxProtection');
-  if (isReadOnly && max === PROTECTION_NAMES.write)
-    failMisuse(call, { maxProtection }, 'the file is open for reading only');
+  const replace = booleanOf(CALL, 'replace', options.replace, false);
+  if (replace && address < 0) failMisuse(CALL, { replace }, '`replace` needs an `address`');
+  const { timeoutMs = 0 } = options;
+  requireTimeout(CALL, timeoutMs);
+  const min = integer('min', 0, 0, most);
+  const max = integer('max', most, 0, most);
+  const isInside = min <= max && (address < 0 || (address >= min && address + size - 1 <= max));
+  if (!isInside) failMisuse(CALL, { address, size, min, max }, 'what is mapped lies between `min` and `max`');
   return {
-    size,
-    address,
-    replace: options.replace ?? false,
-    align,
-    guard: Math.ceil(requireInteger(call, 'guard', options.guard ?? 0, 0, 2 ** 43) / pageSize) * pageSize,
-    min: requireInteger(call, 'min', options.min ?? 0, 0, most),
-    max: requireInteger(call, 'max', options.max ?? most, 0, most),
-    protection: bits,
-    maxProtection: max,
-    isShared,
-    reserve: options.reserve ?? true,
-    sizeCode,
+    ...{ size, address, replace, align, min, max, sizeCode, timeoutMs },
+    guard: Math.ceil(integer('guard', 0, 0, 2 ** 43) / pageSize) * pageSize,
+    reserve: booleanOf(CALL, 'reserve', options.reserve, true),
     offsetPages: offset / pageSize,
-    timeoutMs: options.timeoutMs ?? 0,
     source: options,
+    ...planRights(options),
   };
+}
+
+/** What the mapping may be used for, and by whom its stores are seen. */
+function planRights(options: MapOptions): Pick<MapPlan, 'protection' | 'maxProtection' | 'isShared'> {
+  const { file, protection, maxProtection } = options;
+  const byDefault = options.memory !== undefined || options.cookie !== undefined;
+  const isShared = booleanOf(CALL, 'shared', options.shared, byDefault);
+  const isReadOnly = file !== undefined && isShared && !file.isWritable;
+  for (const [name, value] of Object.entries({ protection, maxProtection })) {
+    if (value === undefined || (typeof value === 'string' && Object.hasOwn(PROTECTION_NAMES, value))) continue;
+    failMisuse(CALL, { [name]: value }, `${name} is one of 'none', 'read', 'write'`);
+  }
+  const most = PROTECTION_NAMES[maxProtection ?? (isReadOnly ? 'read' : 'write')];
+  const bits = PROTECTION_NAMES[protection ?? (isReadOnly ? 'read' : 'write')];
+  if ((most & bits) !== bits) failMisuse(CALL, { protection, maxProtection }, 'protection goes up to maxProtection');
+  if (isReadOnly && most === PROTECTION_NAMES.write)
+    failMisuse(CALL, { maxProtection }, 'the file is open for reading only');
+  return { protection: bits, maxProtection: most, isShared };
+}
+
+/** Throws for a source that cannot be one, and for options that need another. What it refers to is looked at later. */
+function requireSource({ file, memory, driver, data, offset, physical }: MapOptions): void {
+  if (file !== undefined && !(isObject(file) && Number.isInteger(file.vnode) && typeof file.isWritable === 'boolean')) {
+    failMisuse(
+      CALL,
+      { file: isObject(file) ? 'object' : file },
+      'a file is an open one, with `vnode` and `isWritable`',
+    );
+  }
+  if (memory !== undefined && !(memory instanceof SharedMemory)) {
+    failMisuse(CALL, { memory }, 'memory is what `vm.sharedMemory` returned in this thread');
+  }
+  if (driver !== undefined) requireReference(CALL, driver);
+  if (data !== undefined && !(driver !== undefined && Number.isFinite(data)))
+    failMisuse(CALL, { data }, 'data is a finite number for a `driver`');
+  if (offset !== undefined && offset !== 0 && (physical !== undefined || driver !== undefined))
+    failMisuse(CALL, { offset }, 'physical memory and drivers have no `offset`');
+}
+
+function isObject(value: unknown): value is object {
+  return typeof value === 'object' && value !== null;
 }

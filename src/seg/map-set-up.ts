@@ -10,7 +10,9 @@ import { VERIFY } from '../base/verify.ts';
 import { CACHING, DEVICE_MAP_FLAG } from '../pmem/index.ts';
 import { faultPoint } from '../sync/index.ts';
 import type { MapPlan } from './map-options.ts';
+import type { SegmentDriver } from './segment-driver.ts';
 import type { SegmentSetUp } from './segments.ts';
+import { requireCookie } from './space-arguments.ts';
 import { ANON_MAP_FLAG, SEGMENT_DRIVER, SEGMENT_FLAG, type SegmentIndex, type SpaceIndex } from './space-kinds.ts';
 import type { SpaceParts } from './spaces.ts';
 
@@ -38,8 +40,7 @@ export class MapSetUp implements SegmentSetUp {
     const { file } = this.plan.source;
     if (file === undefined) return;
     const { rooms, core } = this.parts;
-    const isWriter = this.plan.isShared && (this.plan.maxProtection & 2) !== 0;
-    rooms.vnodes.retainFor(file.vnode, this.vnodeGeneration, isWriter, core.lockSlot);
+    rooms.vnodes.retainFor(file.vnode, this.vnodeGeneration, this.isWriter, core.lockSlot);
   }
 
   /** Stores the fields, journaled. */
@@ -116,9 +117,16 @@ export class MapSetUp implements SegmentSetUp {
     return source.memory === undefined && source.cookie === undefined ? offsetPages : 0;
   }
 
-  /** The generation of an open vnode. Throws `ESTALE` when this thread does not have it open. */
+  /** Stores may reach the file. */
+  private get isWriter(): boolean {
+    return this.plan.isShared && (this.plan.maxProtection & 2) !== 0;
+  }
+
+  /** The generation of an open vnode. Throws `ESTALE` when this thread does not have it open, `EACCES` when not to write. */
   private requireFile(vnode: number): number {
-    return this.parts.rooms.vnodes.stat(vnode).generation;
+    const { vnodes } = this.parts.rooms;
+    vnodes.requireAccess(vnode, this.isWriter);
+    return vnodes.stat(vnode).generation;
   }
 
   private requireSource(): void {
@@ -126,6 +134,9 @@ export class MapSetUp implements SegmentSetUp {
     const { pageSize, thread } = core;
     const { source, size, offsetPages } = this.plan;
     const end = offsetPages * pageSize + size;
+    if (source.memory !== undefined && !source.memory.isOf(thread.region)) {
+      failMisuse('as.map', { memory: source.memory.id }, 'memory is what `vm.sharedMemory` of this system returned');
+    }
     if (source.memory !== undefined && end > source.memory.size) {
       failMisuse(
         'as.map',
@@ -133,6 +144,14 @@ export class MapSetUp implements SegmentSetUp {
         'the shared memory ends before',
       );
     }
+    if (source.cookie !== undefined) requireCookie('as.map', rooms.pmem, source.cookie);
+    if (source.driver !== undefined) {
+      const driver = rooms.callbacks.resolve<Partial<SegmentDriver>>(rooms.callbacks.intern(source.driver));
+      if (typeof driver.fault !== 'function') {
+        failMisuse('as.map', { driver: source.driver.export }, 'a driver has a function `fault`');
+      }
+    }
+    if (source.deviceMap !== undefined) this.requireDeviceMap(source.deviceMap);
     if (source.cookie !== undefined && end > source.cookie.frames * pageSize) {
       failMisuse('as.map', { size, offset: source.offset }, 'the cookie ends before');
     }
@@ -146,6 +165,12 @@ export class MapSetUp implements SegmentSetUp {
     if (source.physical !== undefined && source.physical + size > thread.region.geometry.frames * pageSize) {
       failMisuse('as.map', { size, physical: source.physical }, 'physical memory ends before');
     }
+  }
+
+  private requireDeviceMap(map: number): void {
+    const { rooms } = this.parts;
+    if (rooms.deviceMaps.isLive(map)) return;
+    failMisuse('as.map', { deviceMap: map }, 'there is no such device map');
   }
 
   private makeDeviceMap(): number {

@@ -29,6 +29,7 @@ import {
   faultPoint,
   load,
   notify,
+  requireTimeout,
   type SlotIndex,
   sleepOn,
   store,
@@ -58,6 +59,7 @@ import { RangeSearch } from './range-search.ts';
 import { RangeSharing } from './range-sharing.ts';
 import { Reclaimer } from './reclaimer.ts';
 import { SeedCache } from './seed-cache.ts';
+import { requireOptions, requireReference } from './space-arguments.ts';
 
 /** Options of `createOwner`. */
 export interface CacheOwnerOptions {
@@ -102,8 +104,12 @@ export class PagelockCache {
    * loaded.
    */
   createOwner(options: CacheOwnerOptions, note?: (owner: CacheOwner) => void): CacheOwner {
+    const call = 'pagelock.createOwner';
+    requireOptions(call, options, ['driver', 'tag']);
+    requireReference(call, options.driver);
     const driver = this.#callbacks.intern(options.driver);
-    const { join } = this.#callbacks.resolve<CacheDriver>(driver);
+    const { join, reclaim } = this.#callbacks.resolve<Partial<CacheDriver>>(driver);
+    if (typeof reclaim !== 'function') failMisuse(call, { driver: options.driver.export }, 'it has no `reclaim`');
     return createCacheOwner(this.#core, driver, join !== undefined && !this.#seedRules, options.tag ?? 0, note);
   }
 
@@ -127,17 +133,22 @@ export class PagelockCache {
    * only has to cover the request: `addressOf` says where it starts.
    */
   lookup(owner: CacheOwner, address: number, lengthBytes: number, flags: number): Pin {
+    const areNumbers = typeof owner === 'number' && typeof address === 'number' && typeof lengthBytes === 'number';
+    if (!areNumbers) this.#requireRange('pagelock.lookup', owner, address, lengthBytes);
     const pages = lengthBytes * this.#inversePageSize;
     const pin = this.#seedRules
       ? this.#seed.lookup(owner, address, pages, flags)
       : this.#ranges.lookup(owner, address, pages, flags);
     this.#core.count(pin < 0 ? PAGELOCK_COUNTER.misses : PAGELOCK_COUNTER.hits, 1);
+    // What cannot be cached is never found: misuse is looked for where it costs nothing.
+    if (pin < 0) this.#requireRange('pagelock.lookup', owner, address, lengthBytes);
     return pin;
   }
 
   /** False when `insert` would refuse: lock the pages for this use only. A hint: nothing is reserved. */
   insertCheck(lengthBytes: number, flags: number): boolean {
     const { disabled, control, maxWindow, thread } = this.#core;
+    this.#requireLength('pagelock.insertCheck', lengthBytes);
     if (disabled) return false;
     if (VERIFY && faultPoint(thread, 'seg.insertCheck.refuse')) return false;
     if ((flags & PIN.wired) !== 0) return true;
@@ -159,10 +170,13 @@ export class PagelockCache {
     flags: number,
     writableBytes: number = lengthBytes,
   ): Pin {
-    const pages = this.#requireRange('pagelock.insert', owner, address, lengthBytes);
+    const call = 'pagelock.insert';
+    const pages = this.#requireRange(call, owner, address, lengthBytes);
+    requireInteger(call, 'shadow', shadow, 0, Number.MAX_SAFE_INTEGER);
+    requireInteger(call, 'writableBytes', writableBytes, 0, Number.MAX_SAFE_INTEGER);
     const writablePages = Math.floor(writableBytes * this.#inversePageSize);
     if (writablePages > pages || ((flags & PIN.write) !== 0 && writablePages !== pages)) {
-      failMisuse('pagelock.insert', { lengthBytes, writableBytes, flags }, 'what is pinned to write must be writable');
+      failMisuse(call, { lengthBytes, writableBytes, flags }, 'what is pinned to write must be writable');
     }
     if (VERIFY && faultPoint(this.#core.thread, 'seg.insert.refuse')) return INSERT_REFUSED;
     const pin = this.#seedRules
@@ -280,6 +294,7 @@ export class PagelockCache {
    * suspended. False when the cache is off: there is nothing to come back for.
    */
   reapWhenKicked(timeoutMs: number = this.#core.control.reapMs.get(0)): boolean {
+    requireTimeout('pagelock.reapWhenKicked', timeoutMs);
     const { control, thread, enabled } = this.#core;
     if (!enabled) return false;
     const kicks = control.kicks.address(0);
@@ -291,6 +306,7 @@ export class PagelockCache {
 
   /** Like `reapWhenKicked`, for a thread with an event loop. */
   async reapWhenKickedAsync(timeoutMs: number = this.#core.control.reapMs.get(0)): Promise<boolean> {
+    requireTimeout('pagelock.reapWhenKickedAsync', timeoutMs);
     const { control, thread, enabled } = this.#core;
     if (!enabled) return false;
     const kicks = control.kicks.address(0);
@@ -316,6 +332,7 @@ export class PagelockCache {
    * at most `timeoutMs` for pins of other threads. The cache stays disabled until `enable`, also after false.
    */
   disable(timeoutMs?: number): boolean {
+    if (timeoutMs !== undefined) requireTimeout('pagelock.disable', timeoutMs);
     return this.#switch.disable(timeoutMs);
   }
 
@@ -392,12 +409,16 @@ export class PagelockCache {
     driver.reclaim(owner, address, lengthBytes, shadow, (flags & PIN.write) !== 0, false);
   }
 
+  #requireLength(call: string, lengthBytes: number): number {
+    const pages = typeof lengthBytes === 'number' ? lengthBytes * this.#inversePageSize : Number.NaN;
+    if (pages >= 1 && Number.isInteger(pages) && pages < 2 ** 30) return pages;
+    return failMisuse(call, { lengthBytes }, 'a range has from 1 to 2^30 whole pages');
+  }
+
   #requireRange(call: string, owner: CacheOwner, address: number, lengthBytes: number): number {
     requireOwner(this.#core, owner, call);
-    const pages = lengthBytes * this.#inversePageSize;
-    if (!(pages >= 1 && Number.isInteger(pages) && pages < 2 ** 30)) {
-      failMisuse(call, { address, lengthBytes }, 'a range has from 1 to 2^30 whole pages');
-    }
+    const pages = this.#requireLength(call, lengthBytes);
+    if (typeof address !== 'number') failMisuse(call, { address }, 'an address is a number');
     const page = address * this.#inversePageSize;
     if (!(page >= 0 && Number.isInteger(page) && Number.isSafeInteger(address + lengthBytes))) {
       failMisuse(call, { address, lengthBytes }, 'a range starts at a page, below 2^53');

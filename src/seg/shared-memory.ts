@@ -1,6 +1,7 @@
 /** Shared memory: anonymous pages that several address spaces map, in any thread. */
 
 import { fail } from '../base/errors.ts';
+import type { Region } from '../layout/region.ts';
 import type { SpaceCore } from './space-core.ts';
 import { ANON_MAP_FLAG, ANON_MAP_STATE, type AnonMapIndex } from './space-kinds.ts';
 
@@ -33,6 +34,11 @@ export class SharedMemory {
     const isKnown = Number.isInteger(map) && map >= 0 && map < maps.rowCount;
     if (isKnown && maps.state.get(map) === ANON_MAP_STATE.live && maps.generation.get(map) === generation) return map;
     return fail('ESTALE', 'sharedMemory', { map, generation }, 'the shared memory is gone');
+  }
+
+  /** True for memory of the system whose region this is. */
+  isOf(region: Region): boolean {
+    return this.core.thread.region.buffer === region.buffer;
   }
 
   /** Bytes. */

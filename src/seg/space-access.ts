@@ -23,13 +23,14 @@
  * REFERENCES  write-sections.ts for the proof; software MMUs of emulators (QEMU's softmmu TLB).
  */
 
-import { fail, failMisuse } from '../base/errors.ts';
+import { fail } from '../base/errors.ts';
 import { VERIFY } from '../base/verify.ts';
 import type { KnownPages, Pages, VnodeIndex } from '../page/index.ts';
 import type { Banks, FrameIndex } from '../phys/index.ts';
 import { add, compareExchange, faultPoint, load, type RwLock, store, type Thread } from '../sync/index.ts';
 import { FAULT_KIND, type Faults, type UserAnswer } from './faults.ts';
 import { SoftTlb, tlbEntry } from './soft-tlb.ts';
+import { failWord } from './space-arguments.ts';
 import type { SpaceCore } from './space-core.ts';
 import type { SpaceIndex } from './space-kinds.ts';
 import type { WriteSections } from './write-sections.ts';
@@ -133,9 +134,10 @@ export class SpaceAccess {
   /** Reads the aligned word at an address at once. */
   load(address: number): number {
     const { tlb } = this;
+    if (typeof address !== 'number') failWord('as.load', address);
     const page = Math.floor(address * this.inversePageSize);
     const word = (address - page * this.pageSize) * INVERSE_WORD;
-    if (word !== (word | 0)) failWord('load', address);
+    if (word !== (word | 0)) failWord('as.load', address);
     const entry = this.open(page, address, false);
     if (entry < 0) return 0;
     const words = this.bankWords[tlb.bank[entry] as number] as Int32Array;
@@ -146,14 +148,14 @@ export class SpaceAccess {
 
   /** Stores the aligned word at an address at once. */
   store(address: number, value: number): void {
-    const entry = this.openWord('store', address);
+    const entry = this.openWord('as.store', address);
     store(this.wordsOf(entry), this.wordAt(entry, address), value);
     this.closeWritten(entry);
   }
 
   /** Adds to the aligned word at an address; returns what was there. */
   add(address: number, value: number): number {
-    const entry = this.openWord('add', address);
+    const entry = this.openWord('as.add', address);
     const found = add(this.wordsOf(entry), this.wordAt(entry, address), value);
     this.closeWritten(entry);
     return found;
@@ -161,7 +163,7 @@ export class SpaceAccess {
 
   /** Replaces the aligned word at an address when it holds `expected`; returns what was there. */
   compareAndSwap(address: number, expected: number, value: number): number {
-    const entry = this.openWord('compareAndSwap', address);
+    const entry = this.openWord('as.compareAndSwap', address);
     const found = compareExchange(this.wordsOf(entry), this.wordAt(entry, address), expected, value);
     this.closeWritten(entry);
     return found;
@@ -305,6 +307,7 @@ export class SpaceAccess {
 
   /** `open` for a store of a word. */
   private openWord(call: string, address: number): number {
+    if (typeof address !== 'number') failWord(call, address);
     const page = Math.floor(address * this.inversePageSize);
     const word = (address - page * this.pageSize) * INVERSE_WORD;
     if (word !== (word | 0)) failWord(call, address);
@@ -319,8 +322,4 @@ export class SpaceAccess {
     const inPage = address - Math.floor(address * this.inversePageSize) * this.pageSize;
     return (this.tlb.wordAt[entry] as number) + inPage * INVERSE_WORD;
   }
-}
-
-function failWord(call: string, address: number): never {
-  failMisuse(call, { address }, 'a word lies at a multiple of 4');
 }

@@ -24,6 +24,7 @@ import type { KnownPages } from '../page/index.ts';
 import type { FrameIndex } from '../phys/index.ts';
 import { add, compareExchange, load, store } from '../sync/index.ts';
 import type { SpaceAccess } from './space-access.ts';
+import { failWord, requireWord } from './space-arguments.ts';
 import type { SpaceIndex } from './space-kinds.ts';
 import type { WriteSections } from './write-sections.ts';
 
@@ -87,17 +88,21 @@ export class SpaceCursor {
 
   /** Reads the 32-bit word at an address that is a multiple of 4. Sequentially consistent, like the following. */
   load(address: number): number {
+    if (typeof address !== 'number') failWord('cursor.load', address);
     const page = Math.floor(address * this.inversePageSize);
+    const word = (address - page * this.pageSize) / 4;
+    if (word !== (word | 0)) failWord('cursor.load', address);
     const at = page & this.mask;
     if (this.page[at] !== page || load(this.words, this.countAt[at] as number) !== this.count[at]) {
       if (!this.come(page, address, false)) return this.parts.access.load(address);
     }
     const words = this.parts.bankWords[this.bank[at] as number] as Int32Array;
-    return load(words, this.placeOf('cursor.load', page, at, address));
+    return load(words, (this.wordAt[at] as number) + word);
   }
 
   /** Stores a 32-bit word. */
   store(address: number, value: number): void {
+    requireWord('cursor.store', value);
     const at = this.enter('cursor.store', address);
     if (at < 0) {
       this.parts.access.store(address, value);
@@ -109,6 +114,7 @@ export class SpaceCursor {
 
   /** Adds to a 32-bit word; returns what was there. */
   add(address: number, value: number): number {
+    requireWord('cursor.add', value);
     const at = this.enter('cursor.add', address);
     if (at < 0) return this.parts.access.add(address, value);
     const found = add(this.wordsAt(at), this.wordOf(at, address), value);
@@ -118,6 +124,8 @@ export class SpaceCursor {
 
   /** Replaces a 32-bit word that holds `expected`; returns what was there. */
   compareAndSwap(address: number, expected: number, value: number): number {
+    requireWord('cursor.compareAndSwap', expected);
+    requireWord('cursor.compareAndSwap', value);
     const at = this.enter('cursor.compareAndSwap', address);
     if (at < 0) return this.parts.access.compareAndSwap(address, expected, value);
     const found = compareExchange(this.wordsAt(at), this.wordOf(at, address), expected, value);
@@ -140,10 +148,11 @@ export class SpaceCursor {
 
   /** Inside a write section at the place of an address, whose translation is current; -1, outside, without a page to keep. */
   private enter(call: string, address: number): number {
+    if (typeof address !== 'number') failWord(call, address);
     const page = Math.floor(address * this.inversePageSize);
     const at = page & this.mask;
     const inPage = address - page * this.pageSize;
-    if (inPage % 4 !== 0) failMisuse(call, { address }, 'a word lies at a multiple of 4');
+    if (inPage % 4 !== 0) failWord(call, address);
     for (;;) {
       if (this.page[at] === page && this.writable[at] !== 0) {
         this.sections.enter(this.space);
@@ -195,11 +204,5 @@ export class SpaceCursor {
   private wordOf(at: number, address: number): number {
     const inPage = address - Math.floor(address * this.inversePageSize) * this.pageSize;
     return (this.wordAt[at] as number) + inPage / 4;
-  }
-
-  private placeOf(call: string, page: number, at: number, address: number): number {
-    const word = (address - page * this.pageSize) / 4;
-    if (word !== (word | 0)) failMisuse(call, { address }, 'a word lies at a multiple of 4');
-    return (this.wordAt[at] as number) + word;
   }
 }

@@ -14,6 +14,8 @@ import { FrameScan } from './phys-scan.ts';
 const PAGE = 4096;
 const SIZES = [14, 18, 20, 22] as const;
 const REQUESTS = [1, 16, 64, 512] as const;
+const LARGE_PAGES = [10, 100, 1000, 10_000] as const;
+const COOKIES = [1, 16, 512, 700] as const;
 
 /** Which frames are taken before a case begins. */
 const PATTERNS: readonly { readonly name: string; readonly taken: (frame: number, chance: number) => boolean }[] = [
@@ -56,10 +58,9 @@ export const physBench: Bench = {
       const title = `2^${power} frames, 80 % in runs of 16: steady pair`;
       if (harness.wants(title)) steady(harness, title, 2 ** power);
     }
-    for (const largePages of [10, 100, 1000, 10_000]) {
+    for (const largePages of LARGE_PAGES) {
       const title = `pmem beside ${largePages} large pages`;
-      if ([1, 16, 512, 700].some((count) => harness.wants(`${title}: ${count} frames`)))
-        beside(harness, title, largePages);
+      if (COOKIES.some((count) => harness.wants(`${title}: ${count} frames`))) beside(harness, title, largePages);
     }
   },
 };
@@ -161,7 +162,7 @@ function beside(harness: Harness, title: string, largePages: number): void {
   for (let half = 0; half < largePages * 2; half += 2) pmem.free(cookies[half] as Cookie);
   const inUse = pmem.statistics().largePages;
   if (inUse !== largePages) throw new Error(`${title}: ${inUse} large pages`);
-  for (const count of [1, 16, 512, 700]) {
+  for (const count of COOKIES) {
     const name = `${title}: ${count} frames`;
     if (!harness.wants(name)) continue;
     const ns = measure((operations) => {

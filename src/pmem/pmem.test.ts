@@ -256,6 +256,22 @@ describe('pmem', () => {
     expectEmpty(rooms);
   });
 
+  it.each([false, true])('has no frames beyond the end of a cookie, seed way %s', (seed) => {
+    const { pmem } = setUp({ seed });
+    const cookie = pmem.alloc({ size: 40 * PAGE });
+    expect(pmem.getPfns(cookie, 40, 0)).toEqual([]);
+    for (const [start, count] of [
+      [2, 2 ** 64 - 1],
+      [2, 2 ** 53 - 1],
+      [41, 0],
+      [40, 1],
+      [1, 40],
+    ] as const) {
+      expect(() => pmem.getPfns(cookie, start, count)).toThrow(/EINVAL/);
+    }
+    pmem.free(cookie);
+  });
+
   it('makes contiguous cookies, and a view of no others', () => {
     const rooms = setUp();
     const { pmem } = rooms;

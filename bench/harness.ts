@@ -26,6 +26,8 @@ export interface BenchOptions {
 export interface Bench {
   readonly name: string;
   readonly about: string;
+  /** Its cases and peers, for `--help`. */
+  readonly details?: string;
   run(harness: Harness): Promise<void>;
 }
 
@@ -220,7 +222,7 @@ Options
   --seed N        seed of all workloads (default 1)
   --filter TEXT   only cases whose name contains TEXT
   --peer-ms N     milliseconds that a peer has for one case; null beyond (default 2000)
-  --help          this text
+  --help          this text; with names, also their cases and peers
 
 Benches
 `;
@@ -245,7 +247,11 @@ export function parseBenchArguments(args: readonly string[], benches: readonly B
         help: { type: 'boolean', default: false },
       },
     });
-    if (values.help || positionals.length === 0) return { text: help, code: values.help ? 0 : 2 };
+    if (values.help || positionals.length === 0) {
+      const named = benches.filter(({ name }) => positionals.includes(name));
+      const details = named.map((bench) => (bench.details === undefined ? '' : `\n${bench.details}`)).join('');
+      return { text: `${help}${details}`, code: values.help ? 0 : 2 };
+    }
     const seed = Number(values.seed);
     const peerLimitMs = Number(values['peer-ms']);
     if (!Number.isSafeInteger(seed)) return { text: `bench: --seed must be an integer, not ${values.seed}\n`, code: 2 };

@@ -6,6 +6,7 @@ import type { VirtualMemory } from 'pagewright';
 import { Prng } from 'pagewright/base';
 import type { File } from 'pagewright/vpm';
 import { type Goal, type Harness, measure, type Operations } from './harness.ts';
+import { MMAP_PEER, type MmapPeer } from './vpm-mmap.ts';
 
 export const PAGE = 4096;
 export const MIB = 1024 ** 2;
@@ -25,6 +26,11 @@ export interface Setting {
   readonly smallDescriptor: number;
   readonly largeDescriptor: number;
   readonly seed: number;
+  /** The peer that maps files, if it is installed. */
+  readonly mmap: MmapPeer | null;
+  /** Both files as it maps them. */
+  readonly smallMapped: Buffer | null;
+  readonly largeMapped: Buffer | null;
 }
 
 /** A peer, and how many times faster than it the case shall be. */
@@ -86,6 +92,25 @@ export function overOffsets(offsets: Float64Array, each: (offset: number) => num
       at = at + 1 === offsets.length ? 0 : at + 1;
     }
     return sum;
+  };
+}
+
+/** The peer that maps files, over offsets of a file that it has mapped; nothing where it is not installed. */
+export function mapped(
+  buffer: Buffer | null,
+  offsets: Float64Array,
+  size: number,
+  use: (bytes: Uint8Array) => number,
+): Record<string, Peer> {
+  if (buffer === null) return {};
+  return { [MMAP_PEER]: { run: overOffsets(offsets, (offset) => use(buffer.subarray(offset, offset + size))) } };
+}
+
+/** Copies to the start of an array; for `mapped`. */
+export function copyTo(target: Uint8Array): (bytes: Uint8Array) => number {
+  return (bytes) => {
+    target.set(bytes);
+    return bytes.length;
   };
 }
 

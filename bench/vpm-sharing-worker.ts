@@ -5,6 +5,7 @@ import { openSync, readSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
 import { attach } from 'pagewright';
 import { lruReader, PAGE, zipfOffsets } from './vpm-case.ts';
+import { loadMmap } from './vpm-mmap.ts';
 
 /** What the worker is told. */
 export interface ShareWorkerData {
@@ -12,7 +13,7 @@ export interface ShareWorkerData {
   readonly bytes: number;
   readonly memoryBytes: number;
   readonly seed: number;
-  readonly subject: 'ours' | 'lru-cache' | 'fs.readSync';
+  readonly subject: 'ours' | 'lru-cache' | 'fs.readSync' | 'mmap-io';
   readonly worker: number;
 }
 
@@ -44,9 +45,12 @@ if (parentPort !== null) {
   const offsets = zipfOffsets(seed + worker, 1 << 17, bytes);
   const target = new Uint8Array(PAGE);
   const lru = lruReader(descriptor, PAGE, memoryBytes);
+  const found = subject === 'mmap-io' ? await loadMmap() : '';
+  const map = typeof found === 'string' ? null : found.map(descriptor, bytes, false);
   const cached = new Set<number>();
   const read = (offset: number): void => {
     if (file !== undefined) file.read(offset, target);
+    else if (map !== null) target.set(map.subarray(offset, offset + PAGE));
     else if (subject === 'lru-cache') lru(offset).copy(target);
     else readSync(descriptor, target, 0, PAGE, offset);
   };

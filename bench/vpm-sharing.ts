@@ -8,14 +8,21 @@ import { LARGE_BYTES, MEMORY_BYTES, MIB } from './vpm-case.ts';
 import type { ShareResult, ShareWorkerData } from './vpm-sharing-worker.ts';
 
 const ROUNDS = 7;
-const SUBJECTS = ['ours', 'lru-cache', 'fs.readSync'] as const;
+const SUBJECTS = ['ours', 'lru-cache', 'fs.readSync', 'mmap-io'] as const;
 
 /** Reports nanoseconds of a read, on the wall, of one and of two workers, and the memory that caches for k workers take. */
-export async function sharing(harness: Harness, path: string, seed: number, metadata: number): Promise<void> {
+export async function sharing(
+  harness: Harness,
+  path: string,
+  seed: number,
+  metadata: number,
+  withMmap: boolean,
+): Promise<void> {
+  const subjects = SUBJECTS.filter((subject) => withMmap || subject !== 'mmap-io');
   const cached = new Map<string, number>();
   const times = new Map<string, readonly number[]>();
   if (!harness.wants('workers, 4 KiB, zipf') && !harness.wants('memory for')) return;
-  for (const subject of SUBJECTS) {
+  for (const subject of subjects) {
     const vm = boot({ memory: MEMORY_BYTES + 2 * MIB });
     const workers = [0, 1].map((worker) => {
       const data: ShareWorkerData = { path, bytes: LARGE_BYTES, memoryBytes: MEMORY_BYTES, seed, subject, worker };
@@ -44,8 +51,8 @@ export async function sharing(harness: Harness, path: string, seed: number, meta
     await shutDown(vm);
   }
   for (const [at, title] of ['one worker', 'two workers'].entries()) {
-    const [ours, ...peers] = SUBJECTS.map((subject) => (times.get(subject) as readonly number[])[at] as number);
-    const results = peers.map((ns, peer) => ({ peer: SUBJECTS[peer + 1] as string, ns }));
+    const [ours, ...peers] = subjects.map((subject) => (times.get(subject) as readonly number[])[at] as number);
+    const results = peers.map((ns, peer) => ({ peer: subjects[peer + 1] as string, ns }));
     harness.report(`${title}, 4 KiB, zipf over a file 4x the memory`, ours as number, results);
   }
   const own = cached.get('lru-cache') as number;
@@ -53,5 +60,6 @@ export async function sharing(harness: Harness, path: string, seed: number, meta
     const ours = MEMORY_BYTES + 2 * MIB + metadata;
     harness.reportValue(`memory for ${workers} workers, ours, metadata included`, ours, 'bytes');
     harness.reportValue(`memory for ${workers} workers, a full lru-cache of Buffers each`, workers * own, 'bytes');
+    if (withMmap) harness.reportValue(`memory for ${workers} workers, mmap-io, beyond the system's cache`, 0, 'bytes');
   }
 }

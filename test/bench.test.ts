@@ -32,6 +32,12 @@ describe('harness', () => {
 });
 
 describe('npm run bench', () => {
+  it('names cases and peers of a bench when it is asked', async () => {
+    const { stdout } = await bench('vpm', '--help');
+    expect(stdout).toMatch(/Cases of vpm\n.*4 KiB hit/);
+    expect(stdout).toMatch(/mmap-io .*if the binding is installed/);
+  });
+
   it.each(['vmem', 'phys', 'seg', 'vpm'])('%s says that a filter lets nothing through', async (name) => {
     await expect(bench(name, '--filter', 'no such case')).rejects.toMatchObject({
       code: 1,

@@ -107,7 +107,7 @@ export class File extends AsyncForms {
     const { mappings } = this.#rooms;
     if (typeof into !== 'number') {
       const bytes = bytesOf('file.read', 'target', into);
-      this.requireRange('file.read', offset, bytes.length);
+      this.#requireRange('file.read', offset, bytes.length);
       return mappings.copyUpTo(this.#vnode, offset, bytes.length, bytes, 0, this.#pattern);
     }
     const target = newBytes('file.read', this.clip('file.read', offset, into));
@@ -128,7 +128,7 @@ export class File extends AsyncForms {
 
   /** Reads like `read`, to a physical address in the banks, for example of an arena; returns the bytes read. */
   readTo(offset: number, address: number, maxBytes: number): number {
-    this.requireRange('file.readTo', offset, maxBytes);
+    this.#requireRange('file.readTo', offset, maxBytes);
     return this.#rooms.mappings.copyUpTo(this.#vnode, offset, maxBytes, address, 0, this.#pattern);
   }
 
@@ -148,7 +148,7 @@ export class File extends AsyncForms {
    */
   write(offset: number, data: ArrayBufferView): number {
     const bytes = bytesOf('file.write', 'bytes', data);
-    this.requireWrite('file.write', offset, bytes.length);
+    this.#requireWrite('file.write', offset, bytes.length);
     return this.#rooms.mappings.writes.write(this.#vnode, offset, bytes.length, { bytes, at: 0 });
   }
 
@@ -165,7 +165,7 @@ export class File extends AsyncForms {
 
   /** Writes like `write`, from a physical address in the banks. */
   writeFrom(offset: number, address: number, length: number): number {
-    this.requireWrite('file.writeFrom', offset, length);
+    this.#requireWrite('file.writeFrom', offset, length);
     const { banks, mappings } = this.#rooms;
     banks.view(address, length);
     const bytes = banks.views[banks.bankOfAddress(address)] as Uint8Array;
@@ -178,7 +178,7 @@ export class File extends AsyncForms {
    */
   append(data: ArrayBufferView): number {
     const bytes = bytesOf('file.append', 'bytes', data);
-    this.requireWrite('file.append', 0, bytes.length);
+    this.#requireWrite('file.append', 0, bytes.length);
     return this.#rooms.mappings.writes.append(this.#vnode, bytes.length, { bytes, at: 0 }, this.#written);
   }
 
@@ -341,11 +341,20 @@ export class File extends AsyncForms {
   }
 
   protected clip(call: string, offset: number, length: number): number {
-    this.requireRange(call, offset, length);
+    this.#requireRange(call, offset, length);
     return Math.max(0, Math.min(length, this.#rooms.vnodes.size(this.#vnode) - offset));
   }
 
   protected requireRange(call: string, offset: number, length: number): void {
+    this.#requireRange(call, offset, length);
+  }
+
+  protected requireWrite(call: string, offset: number, length: number): void {
+    this.#requireWrite(call, offset, length);
+  }
+
+  /** Private, like the next one, so that the compiler puts them into every read and write. */
+  #requireRange(call: string, offset: number, length: number): void {
     if (!this.#closed && Number.isSafeInteger(offset) && offset >= 0 && Number.isSafeInteger(length) && length >= 0)
       return;
     this.#failRange(call, offset, length);
@@ -364,12 +373,12 @@ export class File extends AsyncForms {
   }
 
   protected requireSize(call: string, size: number): void {
-    this.requireWrite(call, 0, 0);
+    this.#requireWrite(call, 0, 0);
     requireInteger(call, 'size', size, 0, PAGES_MAX * this.#rooms.banks.pageSize);
   }
 
-  protected requireWrite(call: string, offset: number, length: number): void {
-    this.requireRange(call, offset, length);
+  #requireWrite(call: string, offset: number, length: number): void {
+    this.#requireRange(call, offset, length);
     if (!this.#writable) this.#failReadOnly(call);
   }
 

@@ -243,6 +243,11 @@ export class Pages implements FrameReclaimer {
     return this.#writer.range(vnode, first, count, store);
   }
 
+  /** Like `writeBack`, of what is marked as modified already: for callers that hold the vnode, above which pins are found. */
+  writeMarked(vnode: VnodeIndex, first: number, count: number, store: PageStore): number {
+    return this.#writer.range(vnode, first, count, store);
+  }
+
   /** Writes back up to `max` pages that were modified first, without waiting for pages; returns how many were written. */
   writeOldest(max: number, store: PageStore): number {
     return this.#writer.someOldest(max, store);

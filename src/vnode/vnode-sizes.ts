@@ -204,13 +204,13 @@ export class VnodeSizes {
       if (keepsCut) this.#pages.setModified(frame);
       this.#pages.release(frame);
     }
-    if (keepsCut) this.#pages.writeBack(vnode, index, count, this.#store);
+    if (keepsCut) this.#pages.writeMarked(vnode, index, count, this.#store);
   }
 
   /** Waits until nobody writes pages back who has seen the old size. Errors stay with the pages, which stay modified. */
   #awaitWrites(vnode: VnodeIndex, first: number): void {
     try {
-      this.#pages.writeBack(vnode, first, Number.POSITIVE_INFINITY, this.#store);
+      this.#pages.writeMarked(vnode, first, Number.POSITIVE_INFINITY, this.#store);
     } catch {
       // Noted for all openers by the store.
     }

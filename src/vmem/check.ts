@@ -31,6 +31,7 @@ import {
   KIND_SPAN_STATIC,
   type TagIndex,
 } from './kinds.ts';
+import { checkMisfits } from './space-turn.ts';
 import { rowOfTag } from './tag-pool.ts';
 
 const PROBLEMS_MAX = 20;
@@ -88,6 +89,7 @@ export function checkArena(core: ArenaCore): CheckReport {
   checkSpanTree(check);
   checkFreeLists(check);
   for (const problem of checkIndex(core)) check.expect(false, problem, 0);
+  for (const problem of checkMisfits(core)) check.expect(false, problem, 0);
   checkHash(check);
   checkIdleSpans(check);
   checkQuarantine(check);

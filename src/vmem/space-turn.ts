@@ -12,7 +12,8 @@
  *             When some have no other place, the later request takes one between the places of all of them, if there is one.
  *             Else it would deprive them, and space-queue.ts counts.
  * INVARIANTS  I1 no free segment with a stamp below `misfitStamp` fits a row with `misfit`.
- * LOCKING     The arena's lock, under which nothing is logged, and within it the queue's.
+ * LOCKING     The arena's lock, under which nothing is logged, and within it the queue's. What is remembered is not journaled: it
+ *             is true of what the section found, which is what an undo comes back to, stamps included.
  * COSTS       Only while others of the class wait. A waiter that nothing fits: one look at every segment that is large enough,
  *             later at new ones alone. Looking for another place is linear in what is large enough.
  * FAILURE     None: null says that the request may not take anything.
@@ -22,7 +23,7 @@
  */
 
 import { VERIFY } from '../base/verify.ts';
-import { ARENA_STAMP_NEXT, TAG_DOUBLE_SHIFT, TAG_SIZE, TAG_START } from '../layout/index.ts';
+import { ARENA_STAMP_NEXT, TAG_DOUBLE_SHIFT, TAG_SHIFT, TAG_SIZE, TAG_STAMP, TAG_START } from '../layout/index.ts';
 import { faultPoint } from '../sync/fault.ts';
 import type { ArenaCore } from './arena-core.ts';
 import { type Constraints, fitSegment } from './fit.ts';
@@ -115,6 +116,28 @@ function placeOf(core: ArenaCore, row: WaiterIndex): Place | null {
   misfitAt.put(row, allocations);
   misfit.put(row, 1);
   return null;
+}
+
+/** Broken I1 of the requests that wait for space in an arena. Under its lock. */
+export function checkMisfits(core: ArenaCore): string[] {
+  const { slot, arena, generation, misfit, misfitStamp, misfitAt, size: sizes, rowCount } = core.tables.spaceWaiter;
+  const { looked } = core;
+  const problems: string[] = [];
+  for (let row = 0; row < rowCount; row++) {
+    if (slot.get(row) === 0 || arena.get(row) !== core.row + 1 || generation.get(row) !== core.generation) continue;
+    const allocations = core.doubles[core.baseDouble + COUNT_ALLOCATIONS] as number;
+    if (misfit.get(row) === 0 || allocations - misfitAt.get(row) > ALLOCATIONS_MAX) continue;
+    const size = sizes.get(row);
+    const last = misfitStamp.get(row) - 1;
+    const constraints = constraintsOf(core, row);
+    const found = visitLarge(core, size, null, (start, room, tag) => {
+      const stamp = core.words[(tag << TAG_SHIFT) + TAG_STAMP] as number;
+      return !isNewer(stamp, last) && fitIn(start, room, size, constraints) >= 0;
+    });
+    if (found !== 0) problems.push(`vmem/space-turn I1: tag ${found} fits request ${row}, which counts as a misfit`);
+  }
+  core.looked = looked;
+  return problems;
 }
 
 function overlaps(place: Place, start: number, size: number): boolean {

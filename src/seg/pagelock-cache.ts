@@ -76,6 +76,7 @@ export class PagelockCache {
   readonly #reclaimer: Reclaimer;
   readonly #seed: SeedCache;
   readonly #ranges: RangeCache;
+  readonly #sharing: RangeSharing;
   readonly #merger: RangeMerger;
   readonly #reaper: CacheReaper;
   readonly #switch: CacheSwitch;
@@ -89,6 +90,7 @@ export class PagelockCache {
     this.#gauges = gauges;
     const search = new RangeSearch(this.#core);
     const sharing = new RangeSharing(this.#core, search);
+    this.#sharing = sharing;
     this.#reclaimer = new Reclaimer(this.#core, callbacks);
     this.#seed = new SeedCache(this.#core, this.#reclaimer);
     this.#ranges = new RangeCache(this.#core, search, sharing, this.#reclaimer);
@@ -145,14 +147,21 @@ export class PagelockCache {
     return pin;
   }
 
-  /** False when `insert` would refuse: lock the pages for this use only. A hint: nothing is reserved. */
-  insertCheck(lengthBytes: number, flags: number): boolean {
+  /**
+   * False when `insert` would refuse: lock the pages for this use only. A hint: nothing is reserved. With the owner and address
+   * of the range, under our rules, pages that other ranges of the owner have are not counted, as `insert` does not.
+   */
+  insertCheck(lengthBytes: number, flags: number, owner: CacheOwner = -1, address = 0): boolean {
     const { disabled, control, maxWindow, thread } = this.#core;
-    this.#requireLength('pagelock.insertCheck', lengthBytes);
+    const call = 'pagelock.insertCheck';
+    const pages =
+      owner === -1 ? this.#requireLength(call, lengthBytes) : this.#requireRange(call, owner, address, lengthBytes);
     if (disabled) return false;
     if (VERIFY && faultPoint(thread, 'seg.insertCheck.refuse')) return false;
     if ((flags & PIN.wired) !== 0) return true;
-    if (control.windowPages.get(0) + lengthBytes * this.#inversePageSize > maxWindow) return false;
+    const room = maxWindow - control.windowPages.get(0);
+    if (pages > room && (owner === -1 || this.#seedRules || this.#pagesBeside(owner, address, pages) > room))
+      return false;
     const { freePages, desiredFree, neededFree } = this.#gauges;
     return freePages - (this.#seedRules ? 0 : neededFree) >= desiredFree;
   }
@@ -387,6 +396,14 @@ export class PagelockCache {
     this.#reclaimer.adopt();
     this.#reclaimer.run(false);
     return pinned;
+  }
+
+  /** Pages of a request that no range of the owner in the window has. */
+  #pagesBeside(owner: CacheOwner, address: number, pages: number): number {
+    this.#core.lockOwner(owner);
+    const beside = this.#sharing.pagesBeside(owner, address * this.#inversePageSize, pages, false);
+    this.#core.unlockOwner(owner);
+    return beside;
   }
 
   #entryOf(pin: Pin, call: string): number {

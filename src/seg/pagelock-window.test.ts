@@ -20,6 +20,33 @@ describe('the window', () => {
     expect(cache.insertCheck(PAGE, PIN.wired)).toBe(true);
   });
 
+  it('is asked about beforehand with what a range would add to it', () => {
+    const { cache, owner } = testPagelock({ maxWindow: 10 });
+    const [segment, other] = [owner(), owner()];
+    cache.release(cache.insert(segment, 0, 6 * PAGE, 1, PIN.read));
+    const pin = cache.insert(segment, 8 * PAGE, 2 * PAGE, 2, PIN.read);
+    const asks: [owner: number, first: number, pages: number, fits: boolean][] = [
+      [segment, 4, 4, true],
+      [segment, 0, 10, true],
+      [segment, 0, 11, false],
+      [segment, 20, 2, true],
+      [segment, 20, 3, false],
+      [other, 0, 6, false],
+      [other, 0, 2, true],
+    ];
+    for (const [who, first, pages, fits] of asks) {
+      expect(cache.insertCheck(pages * PAGE, PIN.read, who, first * PAGE), `${who} ${first} ${pages}`).toBe(fits);
+    }
+    // Without a place it can only count all pages.
+    expect(cache.insertCheck(6 * PAGE, PIN.read)).toBe(false);
+    // It was right: the longest that fits is cached, the next one is not.
+    expect(cache.insert(segment, 0, 11 * PAGE, 3, PIN.read)).toBe(INSERT_REFUSED);
+    expect(cache.insert(segment, 0, 10 * PAGE, 3, PIN.read)).toBeGreaterThanOrEqual(0);
+    cache.release(pin);
+    expect(cache.check().problems).toEqual([]);
+    expect(() => cache.insertCheck(PAGE, PIN.read, 99, 0)).toThrow(/EINVAL.*insertCheck.*no such owner/);
+  });
+
   it('charges pages once that several ranges have, in whatever order these come and go', () => {
     const ranges = [
       [0, 8],

@@ -60,6 +60,11 @@ export class RangeSharing {
     return this.#alone(entries.owner.get(entry) - 1, page, pages, wired, (other) => other !== entry);
   }
 
+  /** Pages of a request that no chained range of the owner has. */
+  pagesBeside(owner: CacheOwner, page: number, pages: number, wired: boolean): number {
+    return this.#alone(owner, page, pages, wired, () => true);
+  }
+
   /** Pages of a range about to be linked that no other has; those that it overlaps are marked. */
   pagesOfNew(owner: CacheOwner, page: number, pages: number, wired: boolean): number {
     const { flags } = this.#core.entries;

@@ -293,7 +293,7 @@ export class SpacePins {
   private offer(list: ShadowIndex, key: CacheKey, isWritable: boolean): PinPart {
     const { shadows, rooms } = this;
     const { owner, first, bytes, flags } = key;
-    if (rooms.pagelock.insertCheck(bytes, flags)) {
+    if (rooms.pagelock.insertCheck(bytes, flags, owner, first)) {
       const pin = rooms.pagelock.insert(owner, first, bytes, shadows.numberOf(list), flags, isWritable ? bytes : 0);
       if (VERIFY) faultPoint(this.core.thread, 'seg.pin.cached');
       if (pin >= 0) {

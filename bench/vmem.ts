@@ -55,6 +55,10 @@ const CACHED: readonly Kind[] = [1, 8, 64].map((quanta) => ({
   peers: true,
 }));
 
+const BURST = '50000 deletes and 50000 inserts among 100000, each';
+const REFUSED = 'a request that none of 100000 fragments can serve, and a pair, each';
+const SNUG = 'a request of 664908 in a heap of 699050';
+
 /** A program in a thread of its own, which says one thing. */
 async function alone<Data extends object, Result>(program: string, data: Data): Promise<Result> {
   const worker = new Worker(new URL(program, import.meta.url), { workerData: data });
@@ -159,15 +163,17 @@ async function together(count: number, shape: Shape | null, live: number, seed: 
   return median(times);
 }
 
+/** What is scaled: what one worker, and then two, do. */
+const SCALED: readonly (readonly [string, Shape | null])[] = [
+  ['arithmetic loop', null],
+  ['quantum cache, 8 quanta, 1000 live each', { sizes: fixed(8), cachedQuanta: 64 }],
+  ['instant, 1 to 64 quanta, 1000 live each', { sizes: RANDOM }],
+];
+
 /** How much more two workers get done than one, beside a loop that touches nothing shared. */
 async function scaling(harness: Harness): Promise<void> {
-  const cached: Shape = { sizes: fixed(8), cachedQuanta: 64 };
   let plain: number | undefined;
-  for (const [what, shape] of [
-    ['arithmetic loop', null],
-    ['quantum cache, 8 quanta, 1000 live each', cached],
-    ['instant, 1 to 64 quanta, 1000 live each', { sizes: RANDOM }],
-  ] as const) {
+  for (const [what, shape] of SCALED) {
     const name = `scaling, ${what}`;
     if (!harness.wants(name)) continue;
     const one = await together(1, shape, 1000, harness.options.seed);
@@ -201,19 +207,16 @@ async function stories(harness: Harness): Promise<void> {
   const { seed, peerLimitMs: limitMs } = harness.options;
   const told = (story: StoryData['story'], peer: string | null) =>
     alone<StoryData, number | null>('./vmem-stories.js', { story, peer, seed, limitMs });
-  const burst = '50000 deletes and 50000 inserts among 100000, each';
-  if (harness.wants(burst)) {
+  if (harness.wants(BURST)) {
     const ns = (await told('burst', null)) as number;
     const peers: PeerResult[] = [];
     for (const { name: peer } of PEERS) peers.push({ peer, ns: await told('burst', peer) });
-    harness.report(burst, ns, peers);
-    const all = `${burst}: all of them`;
+    harness.report(BURST, ns, peers);
+    const all = `${BURST}: all of them`;
     harness.reportValue(all, ns / 10, 'ms', goalOf(all));
   }
-  const refused = 'a request that none of 100000 fragments can serve, and a pair, each';
-  if (harness.wants(refused)) harness.report(refused, (await told('refused', null)) as number);
-  const snug = 'a request of 664908 in a heap of 699050';
-  if (harness.wants(snug)) harness.report(snug, (await told('snug', null)) as number);
+  if (harness.wants(REFUSED)) harness.report(REFUSED, (await told('refused', null)) as number);
+  if (harness.wants(SNUG)) harness.report(SNUG, (await told('snug', null)) as number);
 }
 
 async function run(harness: Harness): Promise<void> {
@@ -233,10 +236,23 @@ async function run(harness: Harness): Promise<void> {
   await scaling(harness);
 }
 
+const CASES: readonly string[] = [
+  ...KINDS.map(({ name }) => `${name}, N live`),
+  ...CACHED.map(({ name }) => `${name}, 1000 live`),
+  'instant, 1000 live beside N fragments',
+  ...HEAP_TRACES.map((trace) => `heap trace ${trace}`),
+  BURST,
+  REFUSED,
+  SNUG,
+  ...KINDS.map(({ name }) => `two workers, ${name}, N live`),
+  ...SCALED.map(([what]) => `scaling, ${what}`),
+];
+
 /** The bench of room `vmem/`. */
 export const vmemBench: Bench = {
   name: 'vmem',
   about:
     'alloc and free pairs in an arena, 10^2 to 10^6 live, by every strategy, cached, beside fragments; heap traces; two workers',
+  details: `Cases of vmem (N stands for a number)\n${CASES.map((name) => `  ${name}\n`).join('')}`,
   run,
 };

@@ -119,6 +119,7 @@ describe('npm run bench', () => {
 
   it('explains itself, and refuses what it does not know in one line', async () => {
     expect((await bench('--help')).stdout).toContain('vmem');
+    expect((await bench('vmem', '--help')).stdout).toMatch(/quantum cache, 64 quanta, 1000 live\n.*heap of 699050\n/s);
     for (const [args, expected] of [
       [['dance'], /there is no bench dance; there are: vmem/],
       [['vmem', '--seed', 'x'], /--seed must be an integer/],

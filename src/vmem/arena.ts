@@ -40,7 +40,7 @@ import { failIfOwnerFull, type ResizeOptions, resizeInPlace } from './resize.ts'
 import { announceFreed } from './share-idle.ts';
 import { type ArenaSnapshot, describeTag, type Segment, showSnapshot, takeSnapshot } from './snapshot.ts';
 import { NO_WAITER } from './space-queue.ts';
-import { failIfImportFailed, importFailures, importQuietMs, requestSpan } from './span-service.ts';
+import { failIfImportFailed, importFailures, importInTheWay, importQuietMs, requestSpan } from './span-service.ts';
 import { spanContaining } from './span-tree.ts';
 import { insertSpan, removeStaticSpan, requireNoOverlap, requireRange } from './spans.ts';
 import { splitAllocation } from './split.ts';
@@ -77,7 +77,7 @@ export class Arena {
     return this.#core.name;
   }
 
-  /** Its row, by which `Arenas.open` finds it too. */
+  /** Its row. */
   get index(): ArenaIndex {
     return this.#core.row;
   }
@@ -213,10 +213,11 @@ export class Arena {
     this.#core.exit();
   }
 
-  /** Adds a span. Throws `EINVAL` when it overlaps another one, `ENOMEM` without a boundary tag. */
+  /** Adds a span; idle ones go back if the limit is in the way. Throws `EINVAL` when it overlaps another one, `ENOMEM` without a boundary tag. */
   add(start: number, size: number): void {
     const core = this.#core;
     requireRange(core, 'arena.add', start, size);
+    if (core.limit !== Number.POSITIVE_INFINITY && this.size('all') + size > core.limit) releaseIdle(core);
     core.enter();
     requireNoOverlap(core, 'arena.add', start, size);
     if (isOverLimit(core, size)) {
@@ -428,7 +429,7 @@ export class Arena {
       seek: (here) => requestSpan(core, rounded, constraints, here),
       failures: () => importFailures(core),
       failIfNeverAllowed: () => failIfNeverAllowed(core, call, rounded),
-      limits: () => `${quotaInTheWay(core, rounded)}${quarantineInTheWay(core)}`,
+      limits: () => `${quotaInTheWay(core, rounded)}${quarantineInTheWay(core)}${importInTheWay(core)}`,
       quietMs: () => Math.min(quarantineQuietMs(core), importQuietMs(core, rounded, constraints)),
       failIfImportFailed: (noted) => failIfImportFailed(core, call, rounded, noted),
     };

@@ -237,6 +237,17 @@ describe('asynchronous imports', () => {
     sound(arenas);
   });
 
+  it('say why there is nothing: who asks them, and that nobody has the function', async () => {
+    const { arenas, arena } = setUp();
+    expect(() => arena.alloc(5)).toThrow(
+      /ENOMEM: arena.alloc.*only `allocAsync` and `allocWait` ask its asynchronous source/,
+    );
+    const nobody = arenas.create('nobody', { import: { from: { export: 'nowhere' }, async: true } });
+    await expect(nobody.allocAsync(5, { timeoutMs: 20 })).rejects.toThrow(
+      /ETIMEDOUT.*no thread runs its import function nowhere/,
+    );
+  });
+
   it('are run by a thread that serves them for one that has no such function', async () => {
     const { region, arenas, remote } = setUp();
     const other = new Arenas(testThread(region), new Callbacks(region)).open('a');

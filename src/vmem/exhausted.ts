@@ -14,6 +14,9 @@ export const NO_TAGS = 'no boundary tags are left; boot with more `tags`';
 /** Rule of a request that others were before. */
 const HELD = 'the space that could hold it is kept for a request that waits';
 
+/** What is said where a source that answers later may have more. */
+const LATER = '; only `allocAsync` and `allocWait` ask its asynchronous source';
+
 /**
  * Throws for a request that found no space, the first that holds: `EDQUOT` when the owner may not have that much or the arena
  * may not import that much, `ENOMEM` when boundary tags are used up, `ENOMEM` with the given rule, or when space is kept for requests that wait.
@@ -36,7 +39,15 @@ export function failExhausted(
   const waits = quarantineInTheWay(core);
   const short = spare < TAGS_PER_OPERATION && tagPoolUse(core.thread).unused === 0;
   if (short && (core.imports || free >= rounded)) fail('ENOMEM', call, values, NO_TAGS);
-  fail('ENOMEM', call, values, isHeld(core) ? HELD : `${rule}${waits}`);
+  if (isHeld(core)) fail('ENOMEM', call, values, HELD);
+  fail('ENOMEM', call, values, `${rule}${waits}${importsLater(core) ? LATER : ''}`);
+}
+
+/** True when the arena, or one above, has a source that answers later. */
+function importsLater(core: ArenaCore): boolean {
+  let at = core;
+  while (!at.asyncImports && at.importArena >= 0) at = at.cores.at(at.importArena);
+  return at.asyncImports;
 }
 
 /** True when the request found space, in the arena or above, that is kept for another one. */

@@ -235,6 +235,9 @@ describe('what a source gives', () => {
       arena.xfree(address, 90);
       expect(arena.check().problems).toEqual([]);
     }
+    expect(() => child.add(5000, 101)).toThrow(/EDQUOT: arena.add/);
+    child.add(5000, 50);
+    expect(child.size('all')).toBe(50);
     expect(middle.size('all')).toBeLessThanOrEqual(120);
     expect(child.size('all')).toBeLessThanOrEqual(100);
   });

@@ -120,6 +120,15 @@ export function failIfImportFailed(from: ArenaCore, call: string, size: number, 
   );
 }
 
+/** Why an import that is wanted has not begun, as the end of a sentence; '' for no such reason. A look. */
+export function importInTheWay(from: ArenaCore): string {
+  const core = asyncAncestor(from);
+  if (core === null || core.tables.spanRequest.state.get(core.row) !== SPAN_REQUEST.wanted) return '';
+  if (pauseMs(core) > 0 || asyncSourceOf(core) !== null) return '';
+  const { name } = core.cores.callbacks.describe(core.importCallback);
+  return `; no thread runs its import function ${name}: register it here, or call \`serveImports\` in one that has it`;
+}
+
 /** Runs the request of an arena if it is wanted and this thread has the function. True when it does. */
 function startImport(core: ArenaCore): boolean {
   if (core.tables.spanRequest.state.get(core.row) !== SPAN_REQUEST.wanted || pauseMs(core) > 0) return false;

@@ -61,6 +61,41 @@ describe('files', () => {
   }
 });
 
+describe('large pages in memory that goes offline', () => {
+  it('are written back and given up, with every byte kept', async () => {
+    vm = boot({ memory: '2 MiB', bankSize: '1 MiB', slots: 4, dirtyLimit: 0 });
+    const path = scratch.file('a', 0);
+    const file = vm.open(path, { mode: 'rw', create: true, pageSize: 65_536 });
+    const length = 1_000_000;
+    const { bankFrames } = vm.region.geometry;
+    for (const [round, want] of [
+      () => {
+        vm.frames.offline(0, bankFrames);
+        return () => vm.frames.online(0, bankFrames);
+      },
+      () => {
+        vm.frames.offline(bankFrames, bankFrames);
+        return () => vm.frames.online(bankFrames, bankFrames);
+      },
+    ].entries()) {
+      for (let at = 0; at < length; at += 50_000) file.write(at, pattern(round, at, 50_000));
+      expect(vm.pages.modifiedOf(file.vnode)).toBeGreaterThan(8);
+      const written = vm.statistics().pages.writtenPages;
+      const giveBack = want();
+      expect(vm.statistics().pages.writtenPages, `${round}`).toBeGreaterThan(written);
+      expect(Buffer.compare(file.read(0, length), pattern(round, 0, length)), `${round}`).toBe(0);
+      giveBack();
+      file.sync();
+      expect(Buffer.compare(readFileSync(path), pattern(round, 0, length)), `${round}`).toBe(0);
+    }
+    file.close();
+    expect(vm.vnodes.dropUnused()).toBe(0);
+    vm.heap.trim();
+    expect(vm.check().flatMap((report) => report.problems)).toEqual([]);
+    expect(vm.statistics().frames.free).toBe(vm.region.geometry.frames);
+  });
+});
+
 describe('writers of large pages that end', () => {
   const STRIPES = 90;
   const POINTS: readonly FaultPoint[] = [

@@ -83,7 +83,7 @@ import { Pagedaemon, recoverPagedaemon } from './pagedaemon.ts';
 import type { WatchRequest } from './service-messages.ts';
 import { readSystem, type SystemStatistics } from './system-statistics.ts';
 import { keepPort } from './watch.ts';
-import { registerReclaimers, setStores } from './wiring.ts';
+import { registerReclaimers, setStores, writeBackLargePages } from './wiring.ts';
 import { workerArguments } from './worker-arguments.ts';
 
 /** Where this thread sends ports for the monitor: the monitor itself, or this thread's own watched port. */
@@ -173,7 +173,10 @@ export class VirtualMemory {
     this.frames.onShortage(() => this.pagedaemon.giveSpares());
     this.frames.room.set(new PageRoom(this.pages, this.vnodes));
     this.frames.onMemoryChange({
-      removing: () => void this.pagelock.disable(),
+      removing: (first, count) => {
+        this.pagelock.disable();
+        writeBackLargePages(this, first, count);
+      },
       removed: () => this.pagelock.enable(),
     });
     this.#monitor = monitor;

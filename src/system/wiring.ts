@@ -41,3 +41,20 @@ function nameFrame({ pmem, spaces }: VirtualMemory, frame: FrameIndex): Readonly
   }
   return {};
 }
+
+/**
+ * Writes the modified large pages back that lie in memory which is about to go: they do not move to other frames, and only
+ * what is clean can be given up. A store that refuses leaves them where they are, and the removal says who stays.
+ */
+export function writeBackLargePages({ region, pages, vnodes }: VirtualMemory, first: number, count: number): void {
+  const { page, vnode: row } = region.tables;
+  for (let frame = first; frame < first + count; frame++) {
+    const vnode = page.vnode.get(frame) - 1;
+    if (vnode < 0 || row.pageShift.get(vnode) === 0 || pages.modifiedOf(vnode) === 0) continue;
+    try {
+      pages.writeBack(vnode, page.index.get(frame), 1, vnodes);
+    } catch {
+      // Noted for all openers.
+    }
+  }
+}

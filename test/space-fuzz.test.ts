@@ -16,7 +16,7 @@ import { testSeed } from './support/seed.ts';
 const PAGE = 4096;
 const PAGES = 48;
 const BASE = 16 * PAGE;
-const STEPS = 2500;
+const STEPS = Number(process.env.PAGEWRIGHT_FUZZ_STEPS ?? 2500);
 /** Pages of the shared file at the start; it grows to twice as many. */
 const SHARED_PAGES = 10;
 
@@ -47,13 +47,26 @@ class Fuzz {
   /** A file that is mapped shared: its pages as they must be, and how many it has. It grows. */
   readonly sharedPath: string;
   readonly sharedPages: Uint8Array[] = [];
+  readonly cookie: ReturnType<VirtualMemory['pmem']['alloc']>;
+  readonly cookiePages: Uint8Array[] = [];
+  readonly heap: number;
+  readonly heapPages: Uint8Array[] = [];
   forks = 0;
   grown = 0;
+  words = 0;
 
   constructor(seed: number, folder: string) {
     this.random = new Prng(seed);
     const first = boot({ memory: '4 MiB', services: 'manual', slots: 8 });
     this.threads = [first, attach(first.handle()), attach(first.handle())];
+    this.cookie = first.pmem.alloc({ size: 12 * PAGE });
+    this.heap = first.heap.alloc(12 * PAGE);
+    for (const [page, frame] of first.pmem.getPfns(this.cookie, 0, 12).entries()) {
+      first.banks.view(frame * PAGE, PAGE).fill(page);
+      this.cookiePages.push(new Uint8Array(PAGE).fill(page));
+      this.heapPages.push(new Uint8Array(PAGE).fill(page + 50));
+      first.banks.view(this.heap + page * PAGE, PAGE).fill(page + 50);
+    }
     this.file = Uint8Array.from({ length: 20 * PAGE - 100 }, (_, at) => (at * 7 + (at >> 8)) & 255);
     this.path = join(folder, 'mapped');
     writeFileSync(this.path, this.file);
@@ -96,7 +109,8 @@ class Fuzz {
     else if (choice < 20) this.unmap(member, as);
     else if (choice < 26) this.protect(member, as);
     else if (choice < 55) this.write(member, as);
-    else if (choice < 80) this.read(member, as);
+    else if (choice < 75) this.read(member, as);
+    else if (choice < 80) this.word(member, as);
     else if (choice < 85) this.pin(member, as, at);
     else if (choice < 91) this.unpin(member);
     else if (choice < 95) this.fork(member, as, at);
@@ -119,7 +133,7 @@ class Fuzz {
     const [first, count] = this.range();
     const address = BASE + first * PAGE;
     const free = member.pages.slice(first, first + count).every((page) => page === null);
-    const kind = this.random.below(5);
+    const kind = this.random.below(7);
     const size = count * PAGE;
     if (!free) {
       expect(() => as.map({ size, address })).toThrow(/EEXIST/);
@@ -140,6 +154,15 @@ class Fuzz {
     }
     if (kind === 4) {
       this.mapShared(member, as, vm, first, count);
+      return;
+    }
+    if (kind > 4) {
+      const skip = this.random.below(12 - count + 1);
+      if (kind === 5) as.map({ size, address, cookie: this.cookie, offset: skip * PAGE });
+      else as.map({ size, address, physical: this.heap + skip * PAGE, shared: true });
+      const source = (kind === 5 ? this.cookiePages : this.heapPages).slice(skip, skip + count);
+      for (const [page, bytes] of source.entries())
+        member.pages[first + page] = { bytes, shared: true, protection: 'write' };
       return;
     }
     if (kind === 1) {
@@ -242,6 +265,30 @@ class Fuzz {
     const end = bad < 0 ? start + length : Math.max(start, bad * PAGE);
     for (let at = start; at < end; at++) {
       (member.pages[Math.floor(at / PAGE)] as ModelPage).bytes[at % PAGE] = bytes[at - start] as number;
+    }
+  }
+
+  /** A word is stored, added to or swapped, through the space or a cursor that keeps pages for several words. */
+  word(member: Member, as: AddressSpace): void {
+    using cursor = as.cursor({ pages: 2 });
+    for (let turn = 0; turn < 4; turn++) {
+      const by = this.random.chance(0.5) ? as : cursor;
+      const at = 4 * this.random.below((PAGES * PAGE) / 4);
+      const page = member.pages[Math.floor(at / PAGE)] ?? null;
+      const value = this.random.below(2 ** 31);
+      if (page?.protection !== 'write') {
+        expect(() => by.add(BASE + at, value)).toThrow(/EFAULT/);
+        continue;
+      }
+      this.words++;
+      const model = new DataView(page.bytes.buffer, page.bytes.byteOffset + (at % PAGE), 4);
+      const held = model.getInt32(0, true);
+      const way = this.random.below(4);
+      if (way === 0) by.store(BASE + at, value);
+      else if (way === 1) expect(by.add(BASE + at, value)).toBe(held);
+      else expect(by.compareAndSwap(BASE + at, way === 2 ? held : held + 1, value)).toBe(held);
+      if (way < 3) model.setInt32(0, way === 1 ? held + value : value, true);
+      expect([as.load(BASE + at), cursor.load(BASE + at)]).toEqual([model.getInt32(0, true), model.getInt32(0, true)]);
     }
   }
 
@@ -354,6 +401,10 @@ class Fuzz {
   oracle(): void {
     const vm = this.threads[0] as VirtualMemory;
     for (const { memory } of this.memories) vm.sharedMemory(memory.id).release();
+    vm.pmem.free(this.cookie);
+    vm.pmem.trim();
+    vm.heap.free(this.heap, 12 * PAGE);
+    vm.heap.trim();
     vm.spaces.reap();
     this.check();
     const shared = vm.open(this.sharedPath, { mode: 'rw' });
@@ -388,6 +439,7 @@ describe('address spaces against arrays', () => {
         }
         expect(fuzz.forks).toBeGreaterThan(10);
         expect(fuzz.grown).toBeGreaterThan(3);
+        expect(fuzz.words).toBeGreaterThan(50);
         fuzz.end();
         fuzz.oracle();
       } finally {

@@ -13,7 +13,7 @@
  *             I3 whoever waits has set its bit before it looks at the generation; whoever removes changes the generation before
  *                it looks at the bits. So of the two at least one sees the other.
  * LOCKING     holder and abandonedBy under the named lock itself, by plain stores; the bits are atomic.
- * COSTS       Two plain stores and three loads beside those of the lock: 10 ns a pair.
+ * COSTS       Two plain stores and a few loads beside those of the lock: a sixth of an uncontended pair.
  * FAILURE     `ESTALE`, `EOWNERDEAD`, what `repair` throws: the lock is not held then. `EINVAL` for too many locks at a time.
  * REJECTED    A mark set by the takeover: it would be set for those too that had not begun, or were through.
  *             Handing the lock over in silence: programs would go on with what is half changed. Refusing it for ever, as

@@ -16,7 +16,8 @@
  *             I3 a row in use keeps its kind, and words of the other kinds are never touched.
  *             I4 whoever holds a lock, or waits for it, does so until the row is free.
  * LOCKING     The registry's mutex, of a rank above all locks of programs: names may be looked up with any of them held.
- * COSTS       To open: a look at the hash of every row, 1 ns each. To use: see lock-place.ts. 212 bytes a row.
+ * COSTS       To open: a look at every row and the text of the name, microseconds; programs keep handles. To use: see
+ *             lock-place.ts. 212 bytes a row.
  * FAILURE     `ENOMEM` when the table is full, `EEXIST` for a name of another kind, `ENOENT`, `EBUSY`, `EINVAL`.
  * REJECTED    A hash table: programs have few locks and keep their handles. Locks made from words that programs bring: nobody
  *             could list them, nor say who died inside.

@@ -248,6 +248,16 @@ export class Pages implements FrameReclaimer {
     return this.#writer.range(vnode, first, count, store);
   }
 
+  /**
+   * Like `writeMarked`, of the page in a frame and the next ones of its vnode, `count` in all. True when something was written: as
+   * it was a moment ago, the frame may have another page by now.
+   */
+  writeBackFrame(frame: FrameIndex, count: number, store: PageStore): boolean {
+    const vnode = this.#page.vnode.get(frame) - 1;
+    const index = this.#page.index.get(frame);
+    return vnode >= 0 && this.writeMarked(vnode, index, count, store) > 0;
+  }
+
   /** Writes back up to `max` pages that were modified first, without waiting for pages; returns how many were written. */
   writeOldest(max: number, store: PageStore): number {
     return this.#writer.someOldest(max, store);

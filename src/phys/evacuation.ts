@@ -46,6 +46,8 @@ export interface EvacuationRoom {
   readonly mayShrink: boolean;
   /** Frees frames that what is in the way can move to, if there are none; true when it did. */
   evictSome(): boolean;
+  /** Writes back what keeps a frame from being given up; true when it may be now. */
+  cleanFrame(frame: FrameIndex): boolean;
 }
 
 /** Frames taken in one critical section: each takes up to nine journal entries. */
@@ -154,6 +156,10 @@ export class Evacuation {
       }
       if (this.#room?.evictSome() === true && reclaimer.relocate?.(frame, use) === true) {
         this.#tally(FRAME_COUNTER.moved, 1);
+        return true;
+      }
+      if (this.#room?.cleanFrame(frame) === true && reclaimer.reclaim(frame, use)) {
+        this.#tally(FRAME_COUNTER.reclaimed, 1);
         return true;
       }
     }

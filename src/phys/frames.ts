@@ -404,7 +404,7 @@ export class Frames {
   #makeRun(count: number, place: RunPlace, mayWrite: boolean): FrameIndex {
     this.#runs.settleOther();
     const take = () => this.#takeRun(count, false, place);
-    const first = take() ?? (this.press() ? take() : null) ?? this.room.attempt(count, take, mayWrite) ?? -1;
+    const first = take() ?? (this.press() ? take() : null) ?? this.room.attempt(take, mayWrite) ?? -1;
     this.watermarks.kickIfLow();
     return first;
   }

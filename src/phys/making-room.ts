@@ -5,15 +5,15 @@
  *             fail although most of memory holds pages that can be had again. And a request that takes whatever it can get
  *             would leave none for pages, so that every file in the program fails.
  * STRUCTURE   within(action): moves that find no frame free evict some clean pages first (evictSome)
- *             withCleaning(take): take -> write back (clean) -> take, at most CLEANINGS_MAX times
+ *             writing(take): take; then again, and what is modified in a frame that is in the way is written back (cleanFrame)
  *             sparing(action): the last pages stay; for requests that do not wait
  *
  *               pages |....................|#####|     what is on the left may leave, the last PAGES_KEPT_MAX stay
  * INVARIANTS  I1 nothing is made for what is asked for while room is made: no recursion.
  * LOCKING     None of its own; does nothing for a thread that holds a lock, because stores of pages may need any.
- * COSTS       Evicting and writing back about as many pages as the request has frames, and SPARE_FRAMES.
+ * COSTS       Evicting and writing back about as many pages as the request has frames; SPARE_FRAMES more may leave.
  * FAILURE     null or false when it does not help; pages that could not be written stay modified.
- * REJECTED    Writing all modified pages back: one request would pay for everybody's writes. Keeping the last pages from those
+ * REJECTED    Writing back what was modified first: it lies anywhere, and a run needs certain frames. Writing all modified pages back: one request would pay for everybody's writes. Keeping the last pages from those
  *             who wait, or who take memory offline, too: they ask for just that memory, and nothing less will do.
  * REFERENCES  frames.ts and page-lists.ts, which ask; system/page-room.ts, which answers; Linux min_free_kbytes.
  */
@@ -28,9 +28,6 @@ import type { SlotCaches } from './slot-caches.ts';
 
 /** Frames made free or clean beyond those that are missing. */
 const SPARE_FRAMES = 16;
-
-/** Times that modified pages are written back for one request. */
-const CLEANINGS_MAX = 3;
 
 /** Pages that requests which do not wait leave in memory: as many as one fetch may hold, */
 const PAGES_KEPT_MAX = 32;
@@ -54,6 +51,7 @@ export class MakingRoom implements EvacuationRoom {
   #room: FrameRoom | null = null;
   #active = false;
   #spares = false;
+  #writes = false;
 
   constructor(thread: Thread, user: RoomUser) {
     this.#thread = thread;
@@ -89,16 +87,22 @@ export class MakingRoom implements EvacuationRoom {
   }
 
   /** Tries with clean pages leaving, then, with `mayWrite`, after modified ones are written back; null when it does not help. */
-  attempt(count: number, take: () => FrameIndex | null, mayWrite: boolean): FrameIndex | null {
+  attempt(take: () => FrameIndex | null, mayWrite: boolean): FrameIndex | null {
     if (this.#room === null || this.#active || this.#thread.heldCount > 0) return null;
-    return this.within(() => (mayWrite ? this.withCleaning(count, take) : take()));
+    return this.within(() => (mayWrite ? this.writing(take) : take()));
   }
 
-  /** Tries again after writing modified pages back, as long as that may help. */
-  withCleaning<Found>(count: number, take: () => Found | null): Found | null {
-    let found = take();
-    for (let tries = CLEANINGS_MAX; found === null && tries > 0 && this.clean(count); tries--) found = take();
-    return found;
+  /** Tries, and tries again with modified pages being written back where they are in the way. */
+  writing<Found>(take: () => Found | null): Found | null {
+    const found = take();
+    if (found !== null) return found;
+    const before = this.#writes;
+    this.#writes = true;
+    try {
+      return take();
+    } finally {
+      this.#writes = before;
+    }
   }
 
   /** Writes back what may be in the way of so many frames; true when some pages are clean now. */
@@ -119,6 +123,11 @@ export class MakingRoom implements EvacuationRoom {
     if (!this.#active || this.#room === null || missing <= 0) return false;
     const most = Math.min(missing + SPARE_FRAMES, this.#spareable);
     return most >= missing && this.#room.evict(most) >= missing;
+  }
+
+  /** Inside `within` and the second try of `writing`: writes back what a frame holds; true when it may be given up now. */
+  cleanFrame(frame: FrameIndex): boolean {
+    return this.#active && this.#writes && this.#room?.cleanFrame(frame) === true;
   }
 
   /** Pages that may leave. */

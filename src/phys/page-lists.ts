@@ -363,7 +363,7 @@ export class PageLists {
     mutex.exit();
     if (yields || this.#overLimit) return null;
     const { room } = this.#frames;
-    return room.sparing(() => room.withCleaning(request.count, () => this.#assemble(request, true)));
+    return room.sparing(() => room.writing(() => this.#assemble(request, true)));
   }
 
   /** True when what is taken is charged to this thread's owner: rooms that write down what they take charge it themselves. */

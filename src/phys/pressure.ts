@@ -1,5 +1,7 @@
 /** What page lists and runs need from whoever frees frames: declared here, implemented in rooms above and by tests. */
 
+import type { FrameIndex } from './banks.ts';
+
 /** Frees frames for those who wait. Runs with no lock of `phys/` held but the marking lock. */
 export interface PageListPressure {
   /** True while there is something that could be freed. */
@@ -16,4 +18,6 @@ export interface FrameRoom {
   evict(frames: number): number;
   /** Writes what about so many frames hold to where it belongs, so that they can be evicted; returns how many. */
   clean(frames: number): number;
+  /** Writes what this frame holds to where it belongs; true when it may be evicted now. */
+  cleanFrame(frame: FrameIndex): boolean;
 }

@@ -23,12 +23,12 @@ beforeEach(() => {
 afterEach(() => scratch.remove());
 
 /** A memory full of pages of a file, of which one access in `every` writes (0: none), and what the file should hold. */
-function full(every: number) {
+function full(every: number, pageSize = PAGE) {
   const path = scratch.file('pages', 0);
   const expected = new Uint8Array(FILE_PAGES * PAGE).fill(5);
   writeFileSync(path, expected);
   const vm = boot({ memory: '4 MiB', services: 'manual', clock: 'virtual', dirtyLimit: 0 });
-  const file = vm.open(path, { mode: 'rw' });
+  const file = vm.open(path, { mode: 'rw', pageSize });
   const random = new Prng(SEED);
   for (let access = 0; access < 3 * vm.region.geometry.frames; access++) {
     const offset = random.below(FILE_PAGES) * PAGE;
@@ -69,6 +69,16 @@ describe('memory full of pages', () => {
     expect(vm.frames.counts().page).toBeGreaterThan(900);
     fill(vm, size, Math.floor((2 * MIB) / size));
     end();
+  });
+
+  it.each([0, 1, 2, 8])('gives way when its pages are of several frames, and one access in %i writes', (every) => {
+    for (const pageSize of [2 * PAGE, 8 * PAGE]) {
+      const { vm, end } = full(every, pageSize);
+      fill(vm, 2 * PAGE, 40);
+      fill(vm, MIB / 4, 3);
+      vm.pmem.free(vm.pmem.alloc({ size: MIB / 2, contiguous: true }));
+      end();
+    }
   });
 
   it('moves modified pages while there are clean ones that can leave, and writes none', () => {

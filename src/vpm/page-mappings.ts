@@ -44,6 +44,7 @@ import { Mapping } from './mapping.ts';
 import { MissPattern } from './miss-pattern.ts';
 import { PageWrites } from './page-writes.ts';
 import type { ReadPattern } from './read-pattern.ts';
+import { StreamFetches } from './stream-fetches.ts';
 
 /** Most pages of one mapping. */
 export const MAP_PAGES_MAX = FETCH_PAGES_MAX;
@@ -75,6 +76,9 @@ export class PageMappings {
   /** Frames of the request under way. */
   readonly #lanes = new Int32Array(FETCH_PAGES_MAX);
   readonly #direct: DirectReads;
+  readonly #streams: StreamFetches;
+  /** A page was missing since this was last set back. */
+  #missed = false;
   readonly #misses = new MissPattern();
   /** Writes through the pages of this thread. */
   readonly writes: PageWrites;
@@ -91,6 +95,7 @@ export class PageMappings {
     this.#perPage = 1 / this.#pageSize;
     this.#bankBytes = banks.bankFrames * this.#pageSize;
     this.#direct = new DirectReads(thread, pages, vnodes);
+    this.#streams = new StreamFetches(thread, pages, vnodes);
     this.writes = new PageWrites(thread, banks, pages, vnodes);
   }
 
@@ -249,7 +254,10 @@ export class PageMappings {
     at: number,
   ): void {
     if (pattern === null || !follows) {
+      this.#missed = false;
       this.#copy(vnode, offset, length, to, at, 0);
+      const window = this.#missed ? pattern?.streams.note(offset, length) : null;
+      if (window) this.#streams.bring(vnode, window, length, this.#vnode.size.get(vnode));
       return;
     }
     if (this.#direct.read(pattern, vnode, offset, length, to, at)) return;
@@ -322,6 +330,7 @@ export class PageMappings {
 
   /** Fetches up to `wanted` pages, and those that the reader is on its way to; the latter are not held. */
   #fetchAhead(vnode: VnodeIndex, index: number, wanted: number, most: number): number {
+    this.#missed = true;
     const end = Math.ceil(this.#vnode.size.get(vnode) / this.#pageSize);
     const ahead = Math.max(0, Math.min(most, FETCH_PAGES_MAX - wanted, end - index - wanted));
     return this.#pages.fetch(vnode, index, wanted, this.#lanes, 0, this.#vnodes, false, ahead);

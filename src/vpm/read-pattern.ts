@@ -7,7 +7,7 @@
  *             follow the pattern and is 0 when one does not:
  *
  *               |read|read|read|......ahead......|        a miss brings the request and the window in one call
- *               |read|....|read|....|read|.......|        strides up to 16 pages count as reading in order
+ *               |read|....|read|....|read|.......|        strides up to 2 pages count as reading in order
  *
  *             A run without gaps is a scan once it is longer than 32 pages, two long reads, or an eighth of the memory: what is
  *             then missing is read past the pages, see direct-reads.ts. The second scan of a vnode, whoever makes it, leaves
@@ -23,6 +23,7 @@
  */
 
 import type { VnodeIndex } from '../page/page-hash.ts';
+import { MissStreams } from './miss-streams.ts';
 import { ScanBuffer } from './scan-buffer.ts';
 
 /** Most pages that are brought ahead; with the request they fill one fetch. */
@@ -31,8 +32,8 @@ const AHEAD_PAGES_MAX = 31;
 /** Pages ahead when a pattern begins. */
 const AHEAD_PAGES_FIRST = 4;
 
-/** Longest stride that counts, in pages. */
-const STRIDE_PAGES_MAX = 16;
+/** Longest stride that counts, in pages: what lies between comes along, so that longer ones would fill the memory with it. */
+const STRIDE_PAGES_MAX = 2;
 
 /** A run longer than so many pages, or than such a part of the memory, is a scan. */
 const SCAN_PAGES = 32;
@@ -55,6 +56,8 @@ export interface ScanCount {
 
 /** The pattern of one open file. */
 export class ReadPattern {
+  /** What is read backwards, in longer strides, or in several places in turn. */
+  readonly streams: MissStreams;
   /** What a scan has read past the pages. */
   readonly buffer = new ScanBuffer();
   readonly #pageSize: number;
@@ -72,6 +75,7 @@ export class ReadPattern {
 
   constructor(pageSize: number, memoryBytes: number) {
     this.#pageSize = pageSize;
+    this.streams = new MissStreams(pageSize);
     this.#memoryBytes = memoryBytes;
     this.#scanBytes = Math.min(SCAN_PAGES * pageSize, memoryBytes / SCAN_PART);
   }

@@ -15,6 +15,7 @@ let scratch: Scratch;
 let vm: VirtualMemory;
 let control: Int32Array;
 let paths: string[];
+let churned: string[];
 
 /** A worker that reads, and what it says when it has stopped. */
 interface Reader {
@@ -26,6 +27,7 @@ interface Reader {
 
 beforeEach(() => {
   scratch = new Scratch();
+  churned = [];
   control = new Int32Array(new SharedArrayBuffer(4 * 64));
 });
 
@@ -54,6 +56,8 @@ async function start(number: number, options: Partial<ReaderData> = {}): Promise
     heapBytes: 0,
     ...options,
   };
+  // An earlier reader of this number may have left its steps.
+  store(control, 1 + number, 0);
   const worker = vm.spawn(program, { workerData });
   const result = new Promise<ReaderResult>((resolve, reject) => {
     worker.on('message', (message) => 'steps' in message && resolve(message));
@@ -72,10 +76,15 @@ async function progress(reader: Reader, steps: number): Promise<void> {
     if (vm.poisoned !== null) throw new Error(vm.poisoned);
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
-  const ended = await Promise.race([reader.result, Promise.resolve(null)]);
-  if (ended !== null) throw new Error(`reader ${reader.number} has stopped: ${JSON.stringify(ended)}`);
+  await failIfEnded(reader);
   console.log(describeWaits());
   throw new Error(`reader ${reader.number} hangs at step ${load(control, 1 + reader.number)}`);
+}
+
+/** Throws with what a reader has said, if it has ended. */
+async function failIfEnded(reader: Reader): Promise<void> {
+  const ended = await Promise.race([reader.result, Promise.resolve(null)]);
+  if (ended !== null) throw new Error(`reader ${reader.number} has stopped: ${JSON.stringify(ended)}`);
 }
 
 /** Who waits for what, for a failing test. */
@@ -172,6 +181,12 @@ describe('the page cache under several threads', () => {
   });
 });
 
+/** Looks, 5 ms apart, after which a reader that has not moved counts as hanging. */
+const STILL_MAX = 2000;
+
+/** Steps within which a reader must come past its fault point. */
+const STEPS_MAX = 30_000;
+
 const POINTS: readonly FaultPoint[] = [
   'page.fill.claimed',
   'page.fill.reading',
@@ -260,14 +275,15 @@ describe('a worker that is terminated', () => {
 /** Starts a reader that will come past a point. */
 function startFor(point: FaultPoint, number: number): Promise<Reader> {
   const churn = point.startsWith('vnode') || point.startsWith('phys.cache') || point === 'page.drop.unhashed';
-  const churned = Array.from({ length: 6 }, (_, i) => scratch.file(`churn-${i}`, 9000, i));
+  // Written once: who reads a file while it is written anew finds it too short, as it should.
+  if (churn && churned.length === 0) churned = Array.from({ length: 6 }, (_, i) => scratch.file(`churn-${i}`, 9000, i));
   return start(number, churn ? { churn, paths: churned } : { heapBytes: 20_000 });
 }
 
 /** Lets a reader stop at a point for ever. */
 async function park(victim: Reader, point: FaultPoint, skip: number): Promise<void> {
   armFault(vm.region, point, 'park', { skip, slot: victim.slot });
-  expect(await parkedSlot(point)).toBe(victim.slot);
+  expect(await parkedSlot(point, victim)).toBe(victim.slot);
   disarmFault(vm.region);
 }
 
@@ -277,15 +293,28 @@ async function killAt(point: FaultPoint, number: number, skip: number): Promise<
   await victim.worker.terminate();
 }
 
-/** Waits for some slot to arrive at the armed point. */
-async function parkedSlot(point: FaultPoint): Promise<number> {
-  for (let waited = 0; waited < 1000; waited++) {
+/**
+ * Waits for some slot to arrive at the armed point: as long as the reader that should goes on, but for too many steps. How long
+ * these take says nothing on a machine that has other work.
+ */
+async function parkedSlot(point: FaultPoint, victim: Reader): Promise<number> {
+  const { number } = victim;
+  const from = load(control, 1 + number);
+  let last = from;
+  for (let still = 0; still < STILL_MAX; still++) {
     const slot = waitForParked(vm.region, 0);
     if (slot >= 0) return slot;
     if (vm.poisoned !== null) throw new Error(vm.poisoned);
+    const steps = load(control, 1 + number);
+    if (steps > from + STEPS_MAX)
+      throw new Error(`reader ${number} made ${STEPS_MAX} steps and never came to ${point}`);
+    if (steps !== last) still = 0;
+    last = steps;
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
-  throw new Error(`nobody came to ${point}`);
+  await failIfEnded(victim);
+  console.log(describeWaits());
+  throw new Error(`reader ${number} hangs at step ${last}, and should come to ${point}`);
 }
 
 /** What a killed worker had allocated from the heap stays allocated: it belongs to the program. */

@@ -11,12 +11,14 @@ const POLICIES = ['clock', 's3fifo', 'clockPro', 'queues'] as const;
 function mixedOffsets(seed: number, count: number): Float64Array {
   const random = new Prng(seed);
   const pages = LARGE_BYTES / PAGE;
+  let step = 0;
   const hot = Math.floor((MEMORY_BYTES / PAGE) * 0.7);
   let once = 0;
   return Float64Array.from({ length: count }, () => {
-    // In steps that no read-ahead follows.
-    const page = random.below(2) === 0 ? random.below(hot) : (hot + 37 * once++) % pages;
-    return page * PAGE;
+    if (random.below(2) === 0) return random.below(hot) * PAGE;
+    // In steps that grow, which no read-ahead follows.
+    step = (step + once++) % pages;
+    return ((hot + step) % pages) * PAGE;
   });
 }
 

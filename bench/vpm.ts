@@ -34,6 +34,7 @@ import { loadMmap, MMAP_PEER } from './vpm-mmap.ts';
 import { policies } from './vpm-policies.ts';
 import { scaling } from './vpm-scaling.ts';
 import { sharing } from './vpm-sharing.ts';
+import { streams } from './vpm-streams.ts';
 
 const COLD_PASSES = 9;
 
@@ -276,6 +277,7 @@ async function run(harness: Harness): Promise<void> {
     vm.detach();
     closeSync(setting.smallDescriptor);
     closeSync(setting.largeDescriptor);
+    streams(harness, paths[1]);
     policies(harness, paths[1], seed);
     await sharing(harness, paths[1], seed, metadata, mmap !== null);
     await scaling(harness, paths[0], SMALL_BYTES, seed);

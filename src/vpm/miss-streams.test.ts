@@ -53,6 +53,15 @@ describe('misses', () => {
     expect(windows[2]?.map((window) => window?.stride)).toEqual([5 * PAGE, -9 * PAGE, 100 * PAGE, 0]);
   });
 
+  it('of parts at equal distances that are read in turn are one stream for each part', () => {
+    const streams = new MissStreams(PAGE);
+    const windows = [0, 1, 2].map((step) =>
+      [0, 1, 2, 3].map((part) => streams.note((4000 * part + step) * PAGE, PAGE)),
+    );
+    expect(windows[2]?.map((window) => window?.first)).toEqual([3, 4003, 8003, 12_003]);
+    expect(windows[2]?.every((window) => window?.stride === 0)).toBe(true);
+  });
+
   it('at random are none, but for few', () => {
     const random = new Prng(testSeed('random misses', 4));
     const streams = new MissStreams(PAGE);

@@ -121,13 +121,16 @@ export class MissStreams {
   /** A stream that a miss begins together with those that are remembered, or null. */
   #begun(miss: Miss): Stream | null {
     const misses = this.#misses;
+    // What touches comes first: parts at equal distances that are read in turn are no stride.
+    for (const { offset, first, last } of misses) {
+      // They may share a page: then it was the other one that this read missed.
+      if (miss.offset > offset && miss.first <= last + 1) return newStream(1, 0, PAGES_FIRST);
+      if (miss.offset < offset && miss.last >= first - 1) return newStream(-1, 0, PAGES_FIRST);
+    }
     for (let at = 0; at < misses.length; at++) {
-      const { offset, first, last } = misses[at] as Miss;
+      const { offset } = misses[at] as Miss;
       const stride = miss.offset - offset;
       if (stride === 0) continue;
-      // They may share a page: then it was the other one that this read missed.
-      if (stride > 0 && miss.first <= last + 1) return newStream(1, 0, PAGES_FIRST);
-      if (stride < 0 && miss.last >= first - 1) return newStream(-1, 0, PAGES_FIRST);
       for (let before = at + 1; before < misses.length; before++) {
         if (offset - (misses[before] as Miss).offset === stride) return newStream(0, stride, STEPS_FIRST);
       }

@@ -17,6 +17,14 @@ const REQUESTS = [1, 16, 64, 512] as const;
 const LARGE_PAGES = [10, 100, 1000, 10_000] as const;
 const COOKIES = [1, 16, 512, 700] as const;
 
+/** Goals in nanoseconds: refusals at every size, requests that are served and given back, steady pairs. */
+const REFUSED_NS = 5000;
+const SERVED_NS = 2000;
+const STEADY_NS = 1500;
+
+/** How much more pmem may take beside any number of large pages than beside the fewest. */
+const PMEM_RATIO = 2;
+
 /** Which frames are taken before a case begins. */
 const PATTERNS: readonly { readonly name: string; readonly taken: (frame: number, chance: number) => boolean }[] = [
   { name: 'every 2nd taken', taken: (frame) => frame % 2 === 0 },
@@ -48,6 +56,12 @@ function start(frames: number): VirtualMemory {
 export const physBench: Bench = {
   name: 'phys',
   about: 'runs of frames in fragmented memory, and pmem beside many large pages',
+  details: `phys: cases
+  2^N frames, PATTERN: COUNT frames   N: ${SIZES.join(', ')}; COUNT: ${REQUESTS.join(', ')};
+                                      PATTERN: ${PATTERNS.map(({ name }) => name).join(', ')}
+  2^N frames, 80 % in runs of 16: steady pair
+  pmem beside L large pages: COUNT frames   L: ${LARGE_PAGES.join(', ')}; COUNT: ${COOKIES.join(', ')}
+`,
   async run(harness) {
     for (const power of SIZES) {
       for (const { name, taken } of PATTERNS) {
@@ -58,9 +72,11 @@ export const physBench: Bench = {
       const title = `2^${power} frames, 80 % in runs of 16: steady pair`;
       if (harness.wants(title)) steady(harness, title, 2 ** power);
     }
+    const times = new Map<number, number>();
     for (const largePages of LARGE_PAGES) {
       const title = `pmem beside ${largePages} large pages`;
-      if (COOKIES.some((count) => harness.wants(`${title}: ${count} frames`))) beside(harness, title, largePages);
+      if (COOKIES.some((count) => harness.wants(`${title}: ${count} frames`)))
+        beside(harness, title, largePages, times);
     }
   },
 };
@@ -115,7 +131,8 @@ function fragmented(
       return sum;
     }, performance.now() + harness.options.peerLimitMs);
     const kind = other < 0 ? 'refused' : 'taken, given back';
-    harness.report(`${name}: ${kind}`, ns ?? Number.NaN, [{ peer: 'frame by frame', ns: peerNs }]);
+    const goal = { atMost: other < 0 ? REFUSED_NS : SERVED_NS };
+    harness.report(`${name}: ${kind}`, ns ?? Number.NaN, [{ peer: 'frame by frame', ns: peerNs }], goal);
   }
   vm.detach();
 }
@@ -148,12 +165,12 @@ function steady(harness: Harness, title: string, frames: number): void {
     }
     return theirs[0] as number;
   }, performance.now() + harness.options.peerLimitMs);
-  harness.report(title, ns ?? Number.NaN, [{ peer: 'frame by frame', ns: peerNs }]);
+  harness.report(title, ns ?? Number.NaN, [{ peer: 'frame by frame', ns: peerNs }], { atMost: STEADY_NS });
   vm.detach();
 }
 
 /** Half of each large page is a live cookie, the other half is pooled. */
-function beside(harness: Harness, title: string, largePages: number): void {
+function beside(harness: Harness, title: string, largePages: number, times: Map<number, number>): void {
   const frames = 2 ** Math.ceil(Math.log2(Math.max(8192, largePages * 512 * 1.5)));
   const vm = start(frames);
   const { pmem } = vm;
@@ -175,6 +192,11 @@ function beside(harness: Harness, title: string, largePages: number): void {
       return sum;
     });
     harness.report(name, ns ?? Number.NaN);
+    if (ns === null) continue;
+    const fewest = times.get(count);
+    if (fewest === undefined) times.set(count, ns);
+    else
+      harness.reportValue(`${name}: against ${LARGE_PAGES[0]} large pages`, ns / fewest, 'x', { atMost: PMEM_RATIO });
   }
   vm.detach();
 }

@@ -54,6 +54,8 @@ async function begin(crew: Crew, number: number): Promise<Victim> {
 }
 
 async function finish(crew: Crew, workers: readonly Victim[]): Promise<Record<string, number>> {
+  // A worker that failed has no more to say.
+  expect(failures).toEqual([]);
   const messages = workers.map(({ worker }) => once(worker, 'message'));
   crew.stop[0] = 1;
   const results = (await Promise.all(messages)).map(([message]) => message as Record<string, number>);

@@ -1,5 +1,6 @@
 /** What rooms need of each other and cannot import: brought to them when a thread attaches. */
 
+import { VmError } from '../base/index.ts';
 import type { FrameIndex } from '../phys/index.ts';
 import { HookedPages, MemoryStore, RemoteStore, UserStore, VNODE_KIND } from '../vnode/index.ts';
 import { HEAP } from './heap.ts';
@@ -34,10 +35,15 @@ export function registerReclaimers(vm: VirtualMemory): void {
 /** The cookie that a frame belongs to, and the slots that have mappings of it pinned: for messages. Looks at all cookies. */
 function nameFrame({ pmem, spaces }: VirtualMemory, frame: FrameIndex): Readonly<Record<string, unknown>> {
   for (const cookie of pmem.cookies()) {
-    if (pmem.getPfns(cookie, 0, cookie.frames).includes(frame)) {
-      const pinnedBySlots = [...new Set(spaces.pinnersOfCookie(cookie))].join(' ');
-      return { cookie: cookie.cookie, pinnedBySlots };
+    try {
+      if (!pmem.getPfns(cookie, 0, cookie.frames).includes(frame)) continue;
+    } catch (error) {
+      // Another thread has freed it since it was listed.
+      if (!(error instanceof VmError) || error.code !== 'ESTALE') throw error;
+      continue;
     }
+    const pinnedBySlots = [...new Set(spaces.pinnersOfCookie(cookie))].join(' ');
+    return { cookie: cookie.cookie, pinnedBySlots };
   }
   return {};
 }

@@ -212,7 +212,7 @@ export class Frames {
   /** Takes up to `count` free frames (at most 32) into `out` from lane `at`; returns how many. */
   tryTakeSeveral(use: number, count: number, out: Int32Array, at: number): number {
     let taken = 0;
-    const { reserve } = this;
+    const reserve = this.reserve;
     // Several at once come from the source: they lie side by side there.
     if (use === FRAME_USE.page && (count === 1 || this.core.free <= reserve)) {
       while (taken < count) {

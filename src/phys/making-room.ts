@@ -118,8 +118,7 @@ export class MakingRoom implements EvacuationRoom {
 
   /** Inside `within`: evicts some pages if there is no frame above the reserve to move to; true when there is one now. */
   evictSome(): boolean {
-    const { core, reserve } = this.#user;
-    const missing = reserve + 1 - core.free;
+    const missing = this.#user.reserve + 1 - this.#user.core.free;
     if (!this.#active || this.#room === null || missing <= 0) return false;
     const most = Math.min(missing + SPARE_FRAMES, this.#spareable);
     return most >= missing && this.#room.evict(most) >= missing;

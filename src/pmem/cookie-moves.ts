@@ -134,7 +134,8 @@ export class CookieMoves implements FrameReclaimer {
   }
 
   #claim(frame: FrameIndex): boolean {
-    const { core, reserve } = this.#lists.frames;
+    const { frames } = this.#lists;
+    const { core } = frames;
     this.#work.mutex.enter();
     const standing = this.#find(frame);
     let to = -1;
@@ -144,7 +145,7 @@ export class CookieMoves implements FrameReclaimer {
       if (together) {
         to = this.#claimRun(standing, frame);
       } else if (this.#work.chains.hasSpare(2)) {
-        to = core.free > reserve ? core.takeNext(FRAME_USE.movable) : -1;
+        to = core.free > frames.reserve ? core.takeNext(FRAME_USE.movable) : -1;
         if (to >= 0) this.#note(standing.cookie, standing.index, frame, to, 1, frame);
       }
       core.mutex.exit();
@@ -155,9 +156,10 @@ export class CookieMoves implements FrameReclaimer {
 
   /** Under both locks, with nothing logged: steps 1 and 2 for a whole run; its new first frame, or -1. */
   #claimRun({ cookie, row }: Standing, asked: FrameIndex): FrameIndex {
-    const { core, reserve } = this.#lists.frames;
+    const { frames } = this.#lists;
+    const { core } = frames;
     const { first, count } = this.#work.chains.run(row);
-    const to = core.free - count < reserve ? -1 : this.#lists.findFree(count);
+    const to = core.free - count < frames.reserve ? -1 : this.#lists.findFree(count);
     // Whoever moves frames together has nothing from a run that goes up.
     if (to < 0 || (core.lowestFirst && to > first)) return -1;
     this.#note(cookie, 0, first, to, count, asked);

@@ -124,6 +124,15 @@ export class Transformer {
     return null;
   }
 
+  /** True for an element of an object pattern whose value comes from a getter that stops. */
+  #bindsStop(node: ts.BindingElement): boolean {
+    const name = node.propertyName ?? node.name;
+    if (!ts.isObjectBindingPattern(node.parent) || !ts.isIdentifier(name)) return false;
+    const property = this.#checker.getTypeAtLocation(node.parent).getProperty(name.text);
+    const getter = property?.declarations?.find(ts.isGetAccessorDeclaration);
+    return getter !== undefined && this.#stops.has(getter);
+  }
+
   #isAtomic(target: ts.Node): target is ts.FunctionDeclaration {
     return (
       ts.isFunctionDeclaration(target) &&
@@ -196,6 +205,7 @@ export class Transformer {
 
     const visit: ts.Visitor = (node) => {
       if (isFunctionNode(node)) return this.#visitFunction(context, node);
+      if (ts.isBindingElement(node) && this.#bindsStop(node)) unsupported(node, 'a getter that stops, in a pattern');
       const stopping = owner !== null && this.#stops.has(owner);
       if (ts.isCallExpression(node) && stopping) return visitCall(node);
       if (ts.isAwaitExpression(node)) {

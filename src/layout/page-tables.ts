@@ -145,11 +145,9 @@ export const pathCellTable = table('pathCell', 'pathCells', 'records', {
 
 /** What each slot's mappings are charged for. */
 export const mapSlotTable = table('mapSlot', 'slots', 'columns', {
-  owner: i32('W', 'owner that was charged', { padded: true }),
-  prepaid: i32('W', 'frames charged to the owner'),
-  pinned: i32('W', 'frames that mappings of the slot hold'),
-  nextOwner: i32('W', 'owner that what is paid ahead moves to'),
-  moving: i32('W', 'frames charged to that owner as well, while they move'),
+  owner: i32('W', 'owner that was charged last', { padded: true }),
+  prepaid: i32('W', 'frames charged, by owner', { lanes: 'owners' }),
+  pinned: i32('W', 'frames that mappings of the slot hold, by owner', { lanes: 'owners' }),
 });
 
 /** Links of the lists of pages. A page is on one list at most. Rows of pages that were on none are never touched. */

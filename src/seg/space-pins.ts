@@ -25,7 +25,7 @@ import { fail, failMisuse } from '../base/errors.ts';
 import { VERIFY } from '../base/verify.ts';
 import type { Pages } from '../page/index.ts';
 import type { Banks, FrameIndex } from '../phys/index.ts';
-import { faultPoint, type RwLock } from '../sync/index.ts';
+import { faultPoint, type OwnerIndex, type RwLock } from '../sync/index.ts';
 import type { LockedCharge } from '../vpm/index.ts';
 import type { PagelockCache } from './pagelock-cache.ts';
 import { type CacheOwner, PIN, type Pin } from './pagelock-kinds.ts';
@@ -163,7 +163,7 @@ export class SpacePins {
     const end = Math.ceil((address + length) / pageSize) * pageSize;
     // 1.
     const pages = (end - start) / pageSize;
-    this.charge.take(pages);
+    const payer = this.charge.take(pages, 'as.pin');
     const parts: PinPart[] = [];
     const frames: FrameIndex[] = [];
     const written: FrameIndex[] = [];
@@ -173,7 +173,7 @@ export class SpacePins {
       row = this.note(start, end);
       for (let at = start; at < end; ) at = this.pinPart(at, end, write, parts, frames);
     } catch (error) {
-      this.giveBack(parts, row, pages);
+      this.giveBack(parts, row, pages, payer);
       throw error;
     }
     // A hit of the cache comes without the faults that would have said so.
@@ -182,7 +182,7 @@ export class SpacePins {
     return new SpacePin(this.rooms.banks, pieces, () => {
       // Also what was written back while it was pinned may differ from its store again.
       this.shadows.markFrames(written);
-      this.giveBack(parts, row, pages);
+      this.giveBack(parts, row, pages, payer);
     });
   }
 
@@ -322,7 +322,7 @@ export class SpacePins {
     pagelock.inactive(owner, first, bytes, pin, pagelock.shadowOf(pin), flags);
   }
 
-  private giveBack(parts: readonly PinPart[], row: number, pages: number): void {
+  private giveBack(parts: readonly PinPart[], row: number, pages: number, payer: OwnerIndex): void {
     const { core, shadows } = this;
     for (const { cachePin, list, key } of parts) {
       if (cachePin >= 0) this.release(cachePin, key);
@@ -335,7 +335,7 @@ export class SpacePins {
       core.drained.broadcast();
       core.lock.exit();
     }
-    this.charge.give(pages);
+    this.charge.give(pages, payer);
   }
 
   /** The frames of a part in order. */

@@ -36,6 +36,27 @@ describe('owners of a system', () => {
     vm.detach();
   });
 
+  it('keep what was pinned for them when the thread turns to another, whose limit counts at once', () => {
+    const vm = boot({ memory: '4 MiB', services: 'manual', slots: 4 });
+    const used = () => vm.statistics().owners.map(({ resources }) => resources.lockedFrames.used);
+    const as = vm.addressSpace();
+    const at = as.map({ size: 64 * 4096 });
+    const pin = as.pin(at, 3 * 4096, 'read');
+    vm.createOwner('small', { lockedFrames: 2 });
+    vm.chargeTo('small');
+    expect(used()).toEqual([3, 0]);
+    expect(() => as.pin(at, 40 * 4096, 'read')).toThrow(/EDQUOT: as.pin\(owner="small", frames=40, .*limit.* is 2/);
+    const other = as.pin(at, 2 * 4096, 'read');
+    expect(used()).toEqual([3, 2]);
+    pin.release();
+    expect(used()).toEqual([0, 2]);
+    vm.chargeTo('default');
+    other.release();
+    expect(used()).toEqual([0, 0]);
+    as.destroy();
+    vm.detach();
+  });
+
   it('are refused by bad names, numbers and limits, with nothing changed', () => {
     const vm = boot({ memory: '4 MiB', services: 'manual', slots: 4, owners: 2 });
     expect(() => vm.chargeTo('web')).toThrow(/ENOENT: chargeTo\(owner="web"\): no such owner/);

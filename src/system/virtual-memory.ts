@@ -323,6 +323,7 @@ export class VirtualMemory {
   chargeTo(owner: OwnerIndex | string): void {
     this.#requireAttached('chargeTo');
     chargeTo(this.thread, owner);
+    this.mappings.settleCharge();
   }
 
   /** The arena of a name. Throws `ENOENT`. */

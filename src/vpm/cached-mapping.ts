@@ -2,6 +2,7 @@
 
 import { fail } from '../base/errors.ts';
 import type { Banks } from '../phys/banks.ts';
+import type { OwnerIndex } from '../sync/owners.ts';
 import type { CachedMappings } from './cached-mappings.ts';
 import type { MappedPiece } from './mapping.ts';
 import type { MapAccess } from './page-mappings.ts';
@@ -16,6 +17,8 @@ export class CachedMapping {
   count = 0;
   /** Pages that were made; their bytes are undefined. For `CachedMappings`. */
   created = 0;
+  /** Who is charged for the pages. For `CachedMappings`. */
+  owner: OwnerIndex = 0;
   readonly #mappings: CachedMappings;
   readonly #banks: Banks;
   #released = false;
@@ -51,7 +54,7 @@ export class CachedMapping {
   release(access: MapAccess = 'read'): void {
     this.#requireLive('cachedMapping.release');
     this.#released = true;
-    this.#mappings.unmap(this.frames, this.entries, this.count, access);
+    this.#mappings.unmap(this.frames, this.entries, this.count, access, this.owner);
   }
 
   /** Lets the pages go, as read, unless that was done before. */

@@ -29,6 +29,7 @@ import type { Banks, FrameIndex } from '../phys/banks.ts';
 import type { Frames } from '../phys/frames.ts';
 import { faultPoint } from '../sync/fault.ts';
 import { mutexEnterWithin, mutexExit } from '../sync/mutex.ts';
+import type { OwnerIndex } from '../sync/owners.ts';
 import { RANK } from '../sync/ranks.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
 import { CachedMapping } from './cached-mapping.ts';
@@ -153,7 +154,7 @@ export class CachedMappings {
   }
 
   /** For mappings: ends the use of their pages. */
-  unmap(frames: Int32Array, entries: Int32Array, count: number, access: MapAccess): void {
+  unmap(frames: Int32Array, entries: Int32Array, count: number, access: MapAccess, owner: OwnerIndex): void {
     for (let page = 0; page < count; page++) {
       const frame = frames[page] as number;
       this.pages.mark(frame, access);
@@ -165,7 +166,7 @@ export class CachedMappings {
       }
       this.#count(MAPPING_COUNTER.unmapped);
     }
-    this.#charge.give(count);
+    this.#charge.give(count, owner);
   }
 
   /** Throws `ENOTSUP` when everything is off. */
@@ -194,7 +195,7 @@ export class CachedMappings {
     deadline: number,
   ): boolean {
     const wanted = mapping.frames.length;
-    this.#charge.take(wanted);
+    mapping.owner = this.#charge.take(wanted, 'cachedMappings.map');
     let done = false;
     let held = 0;
     try {
@@ -213,7 +214,7 @@ export class CachedMappings {
     } finally {
       if (!done) this.#undo(mapping, held);
       // Fewer pages may have been mapped than were charged, and none at all after an error.
-      this.#charge.give(wanted - mapping.count);
+      this.#charge.give(wanted - mapping.count, mapping.owner);
     }
     if (VERIFY && done) faultPoint(this.#thread, 'vpm.cache.mapped');
     return done;

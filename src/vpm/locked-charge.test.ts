@@ -13,22 +13,35 @@ function setUp() {
 }
 
 describe('charges of mappings', () => {
-  it('are paid in batches, move with the owner, and go back', () => {
+  it('are paid in batches, stay with who made them when the thread turns to another owner, and go back', () => {
     const { region, thread, other, used } = setUp();
     const charge = new LockedCharge(thread);
-    charge.take(3);
+    const first = charge.take(3, 'map');
     expect(used()).toEqual([64, 0]);
-    charge.take(180);
+    charge.take(180, 'map');
     expect(used()).toEqual([183, 0]);
-    expect(() => charge.take(18)).toThrow(/EDQUOT.*limit of locked frames is 200/);
-    charge.give(180);
+    expect(() => charge.take(18, 'as.pin')).toThrow(/EDQUOT: as.pin\(.*limit of locked frames is 200/);
+    charge.give(180, first);
     expect(used()).toEqual([67, 0]);
     region.tables.slot.owner.put(thread.slot, other);
-    charge.take(70);
-    expect(used()).toEqual([0, 73]);
-    expect(() => charge.take(28)).toThrow(/EDQUOT/);
-    charge.give(73);
+    // The limit of the new owner counts from the first frame on; what was paid ahead for the old one is given back.
+    expect(() => charge.take(101, 'map')).toThrow(/EDQUOT: map\(owner="other", frames=101, pinnedHere=3\)/);
+    expect(used()).toEqual([3, 0]);
+    const second = charge.take(70, 'map');
+    expect(used()).toEqual([3, 70]);
+    expect(() => charge.take(31, 'map')).toThrow(/EDQUOT/);
+    charge.give(1, first);
+    expect(used()).toEqual([2, 70]);
     charge.settle();
+    charge.give(60, second);
+    charge.settle();
+    expect(used()).toEqual([2, 10]);
+    // Whoever does not say who was charged gives back to the owner charged last first.
+    charge.giveAny(11);
+    charge.settle();
+    expect(used()).toEqual([1, 0]);
+    expect(charge.pinned).toBe(1);
+    charge.give(1, first);
     expect(used()).toEqual([0, 0]);
   });
 
@@ -36,7 +49,7 @@ describe('charges of mappings', () => {
     const { region, thread, other, used } = setUp();
     const victim = testThread(region);
     const before = new LockedCharge(thread);
-    before.take(1);
+    before.take(1, 'map');
     let steps = 0;
     steps += dieAtEveryStep({
       region,
@@ -45,11 +58,12 @@ describe('charges of mappings', () => {
       recoverers: [recoverMappings],
       operation: () => {
         const charge = new LockedCharge(victim);
-        charge.take(10);
-        charge.take(70);
+        const first = charge.take(10, 'map');
+        charge.take(70, 'map');
         region.tables.slot.owner.put(victim.slot, other);
-        charge.take(5);
-        charge.give(85);
+        charge.take(5, 'map');
+        charge.give(75, first);
+        charge.giveAny(10);
         charge.settle();
       },
       verify: () => expect(used()).toEqual([64, 0]),

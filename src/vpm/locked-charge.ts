@@ -7,13 +7,15 @@
  *
  *               owner.used = 64 + 32            slot A: prepaid 64, pinned 41      slot B: prepaid 32, pinned 3
  *
- *             Close to the limit a slot pays for exactly what it needs.
- * INVARIANTS  I1 pinned <= prepaid.   I2 the owner is charged what its slots have prepaid, and what is moving to it from
- *             another owner: charge and note change in one critical section.
+ *             Close to the limit a slot pays for exactly what it needs. A slot has an account with each owner: when its
+ *             thread turns to another one, what is pinned stays charged to the old owner, and what was paid ahead goes back.
+ * INVARIANTS  I1 pinned <= prepaid.   I2 an owner is charged what its slots have prepaid: charge and note change in one
+ *             critical section.
  * LOCKING     The slot's own columns; batches are paid under the owner's lock.
  * COSTS       Two private additions in most cases.
  * FAILURE     `EDQUOT` when the owner's limit does not allow one more batch, however small.
- * REJECTED    Charging every mapping by itself: two contended atomics on each.
+ * REJECTED    Charging every mapping by itself: two contended atomics on each. One account for each slot, that moves with the
+ *             thread: it was tested against no limit until the next batch, and pins could not stay with who had made them.
  * REFERENCES  Linux percpu_counter and memory cgroup stock.
  */
 
@@ -30,109 +32,106 @@ const BATCH_FRAMES = 64;
 export class LockedCharge {
   readonly #thread: Thread;
   readonly #account: BoundTables['mapSlot'];
+  readonly #owners: number;
 
   constructor(thread: Thread) {
     this.#thread = thread;
     this.#account = thread.region.tables.mapSlot;
+    this.#owners = thread.region.geometry.owners;
   }
 
   /** Frames that this slot's mappings hold. */
   get pinned(): number {
-    return this.#account.pinned.get(this.#thread.slot);
+    let sum = 0;
+    for (let owner = 0; owner < this.#owners; owner++) sum += this.#account.pinned.at(this.#thread.slot, owner);
+    return sum;
   }
 
-  /** Counts frames of a mapping. Throws `EDQUOT` when the owner's limit is reached, and then nothing is counted. */
-  take(frames: number): void {
-    const { slot } = this.#thread;
-    const pinned = this.#account.pinned.get(slot) + frames;
-    if (pinned > this.#account.prepaid.get(slot)) this.#pay(pinned);
-    this.#account.pinned.put(slot, pinned);
-  }
-
-  /** Counts frames of a mapping back. */
-  give(frames: number): void {
-    const { slot } = this.#thread;
-    const pinned = this.#account.pinned.get(slot) - frames;
-    assert(pinned >= 0, 'vpm/locked-charge I1: frames are given back once');
-    this.#account.pinned.put(slot, pinned);
-    if (this.#account.prepaid.get(slot) - pinned > 2 * BATCH_FRAMES) this.#refund(pinned + BATCH_FRAMES);
-  }
-
-  /** Gives everything back that is paid ahead and not pinned: at detach. */
-  settle(): void {
-    this.#refund(this.pinned);
-  }
-
-  #pay(pinned: number): void {
+  /**
+   * Counts frames of a mapping; returns the owner that is charged. Throws `EDQUOT` in the name of `call` when the owner's
+   * limit is reached, and then nothing is counted.
+   */
+  take(frames: number, call: string): OwnerIndex {
     const { slot } = this.#thread;
     const owner = ownerOf(this.#thread);
-    if (owner !== this.#account.owner.get(slot)) this.#follow(owner);
-    const missing = pinned - this.#account.prepaid.get(slot);
-    const batch = Math.max(missing, BATCH_FRAMES);
-    if (!this.#tryPay(batch)) this.#payExactly(missing, () => this.#notePaid(missing));
-  }
-
-  /** The thread has another owner now: what is paid ahead moves there. */
-  #follow(owner: OwnerIndex): void {
-    const { journal, slot } = this.#thread;
-    const account = this.#account;
-    const prepaid = account.prepaid.get(slot);
-    if (prepaid === 0) {
-      account.owner.put(slot, owner);
-      return;
+    const last = this.#account.owner.get(slot);
+    if (owner !== last) {
+      this.#refund(last, 0);
+      this.#account.owner.put(slot, owner);
     }
-    this.#payExactly(prepaid, () => {
-      journal.set(account.nextOwner, slot, owner);
-      journal.set(account.moving, slot, prepaid);
-    });
-    unchargeNoted(this.#thread, account.owner.get(slot), OWNER_RESOURCE.lockedFrames, prepaid, () => {
-      journal.set(account.owner, slot, owner);
-      journal.set(account.moving, slot, 0);
-    });
+    const pinned = this.#account.pinned.at(slot, owner) + frames;
+    if (pinned > this.#account.prepaid.at(slot, owner)) this.#pay(owner, pinned, call);
+    this.#account.pinned.putAt(slot, owner, pinned);
+    return owner;
   }
 
-  #tryPay(frames: number): boolean {
-    const owner = ownerOf(this.#thread);
-    return tryChargeNoted(this.#thread, owner, OWNER_RESOURCE.lockedFrames, frames, () => this.#notePaid(frames));
+  /** Counts frames of a mapping back, for the owner that was charged. */
+  give(frames: number, owner: OwnerIndex): void {
+    const { slot } = this.#thread;
+    const pinned = this.#account.pinned.at(slot, owner) - frames;
+    assert(pinned >= 0, 'vpm/locked-charge I1: frames are given back once');
+    this.#account.pinned.putAt(slot, owner, pinned);
+    if (owner !== this.#account.owner.get(slot)) this.#refund(owner, 0);
+    else if (this.#account.prepaid.at(slot, owner) - pinned > 2 * BATCH_FRAMES) this.#refund(owner, BATCH_FRAMES);
   }
 
-  #notePaid(frames: number): void {
-    const { journal, slot } = this.#thread;
-    journal.set(this.#account.prepaid, slot, this.#account.prepaid.get(slot) + frames);
+  /** Counts frames of mappings back that do not know who was charged: the owner charged last first, then all others. */
+  giveAny(frames: number): void {
+    const { slot } = this.#thread;
+    const last = this.#account.owner.get(slot);
+    let left = frames - this.#giveUpTo(frames, last);
+    for (let owner = 0; left > 0 && owner < this.#owners; owner++) left -= this.#giveUpTo(left, owner);
+    assert(left === 0, 'vpm/locked-charge I1: frames are given back once');
   }
 
-  #payExactly(missing: number, note: () => void): void {
+  /** Gives everything back that is paid ahead and not pinned: at detach, and for another owner. */
+  settle(): void {
+    for (let owner = 0; owner < this.#owners; owner++) this.#refund(owner, 0);
+  }
+
+  #giveUpTo(frames: number, owner: OwnerIndex): number {
+    const given = Math.min(frames, this.#account.pinned.at(this.#thread.slot, owner));
+    if (given > 0) this.give(given, owner);
+    return given;
+  }
+
+  #pay(owner: OwnerIndex, pinned: number, call: string): void {
     const { owner: owners } = this.#thread.region.tables;
-    const owner = ownerOf(this.#thread);
-    if (tryChargeNoted(this.#thread, owner, OWNER_RESOURCE.lockedFrames, missing, note)) return;
+    const missing = pinned - this.#account.prepaid.at(this.#thread.slot, owner);
+    if (this.#tryPay(owner, Math.max(missing, BATCH_FRAMES)) || this.#tryPay(owner, missing)) return;
     const values = { owner: owners.name.text(owner), frames: missing, pinnedHere: this.pinned };
     const limit = owners.limit.at(owner, OWNER_RESOURCE.lockedFrames);
-    throw new VmError('EDQUOT', `${showCall('map', values)}: the owner's limit of locked frames is ${limit}`);
+    throw new VmError('EDQUOT', `${showCall(call, values)}: the owner's limit of locked frames is ${limit}`);
   }
 
-  #refund(keep: number): void {
-    const { slot } = this.#thread;
-    const surplus = this.#account.prepaid.get(slot) - keep;
+  #tryPay(owner: OwnerIndex, frames: number): boolean {
+    const { journal, slot } = this.#thread;
+    const { prepaid } = this.#account;
+    return tryChargeNoted(this.#thread, owner, OWNER_RESOURCE.lockedFrames, frames, () => {
+      journal.setAt(prepaid, slot, owner, prepaid.at(slot, owner) + frames);
+    });
+  }
+
+  /** Gives back what an owner was charged beyond what is pinned and `spare`. */
+  #refund(owner: OwnerIndex, spare: number): void {
+    const { journal, slot } = this.#thread;
+    const { prepaid, pinned } = this.#account;
+    const keep = pinned.at(slot, owner) + spare;
+    const surplus = prepaid.at(slot, owner) - keep;
     if (surplus <= 0) return;
-    unchargeNoted(this.#thread, this.#account.owner.get(slot), OWNER_RESOURCE.lockedFrames, surplus, () => {
-      this.#thread.journal.set(this.#account.prepaid, slot, keep);
+    unchargeNoted(this.#thread, owner, OWNER_RESOURCE.lockedFrames, surplus, () => {
+      journal.setAt(prepaid, slot, owner, keep);
     });
   }
 }
 
 /** Gives back what a dead slot's mappings were charged for. */
 export function recoverMappings(self: Thread, dead: SlotIndex): void {
-  const account = self.region.tables.mapSlot;
-  account.pinned.put(dead, 0);
-  const moving = account.moving.get(dead);
-  if (moving > 0) {
-    unchargeNoted(self, account.nextOwner.get(dead), OWNER_RESOURCE.lockedFrames, moving, () => {
-      self.journal.set(account.moving, dead, 0);
-    });
+  const { pinned, prepaid } = self.region.tables.mapSlot;
+  for (let owner = 0; owner < self.region.geometry.owners; owner++) {
+    pinned.putAt(dead, owner, 0);
+    const paid = prepaid.at(dead, owner);
+    if (paid === 0) continue;
+    unchargeNoted(self, owner, OWNER_RESOURCE.lockedFrames, paid, () => self.journal.setAt(prepaid, dead, owner, 0));
   }
-  const prepaid = account.prepaid.get(dead);
-  if (prepaid === 0) return;
-  unchargeNoted(self, account.owner.get(dead), OWNER_RESOURCE.lockedFrames, prepaid, () => {
-    self.journal.set(account.prepaid, dead, 0);
-  });
 }

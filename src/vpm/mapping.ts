@@ -2,6 +2,7 @@
 
 import { fail } from '../base/errors.ts';
 import type { VnodeIndex } from '../page/page-hash.ts';
+import type { OwnerIndex } from '../sync/owners.ts';
 import { joinPieces } from './mapping-io.ts';
 import type { PageMappings } from './page-mappings.ts';
 
@@ -23,6 +24,8 @@ export interface MappedRange {
   /** Frames of a page of the vnode. */
   readonly pageFrames: number;
   readonly writable: boolean;
+  /** Who is charged for the frames. */
+  readonly owner: OwnerIndex;
 }
 
 /** What `map` returns. Release it soon: its pages cannot be evicted, and they count against the owner's limit. */
@@ -83,10 +86,10 @@ export class Mapping {
   /** Lets the pages go. Throws `ESTALE` the second time. */
   release(): void {
     this.#requireLive('mapping.release');
-    const { writable, vnode } = this.#range;
+    const { writable, vnode, owner } = this.#range;
     if (writable) this.#mappings.markPieces(this.#pieces, this.#count);
     this.#released = true;
-    this.#mappings.unmapFrom(this.#pieces, this.#count);
+    this.#mappings.unmapFrom(this.#pieces, this.#count, owner);
     if (writable) this.#mappings.writes.behind.after(vnode, this.#count);
   }
 

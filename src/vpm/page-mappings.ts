@@ -35,6 +35,7 @@ import { FETCH_PAGES_MAX, type Pages } from '../page/pages.ts';
 import { copyFromBank } from '../phys/bank-copy.ts';
 import type { Banks } from '../phys/banks.ts';
 import { faultPoint } from '../sync/fault.ts';
+import { type OwnerIndex, ownerOf } from '../sync/owners.ts';
 import type { Thread } from '../sync/thread.ts';
 import type { Vnodes } from '../vnode/vnodes.ts';
 import { bytesOf } from './byte-arguments.ts';
@@ -116,7 +117,8 @@ export class PageMappings {
     if (access === 'write') this.markPieces(pieces, count);
     const pageFrames = this.#vnodes.pageSizeOf(vnode) / this.#pageSize;
     const firstFrame = Math.floor(offset / this.#pageSize);
-    return new Mapping(this, pieces, count, { vnode, firstFrame, pageFrames, writable: access === 'write' });
+    const owner = ownerOf(this.#thread);
+    return new Mapping(this, pieces, count, { vnode, firstFrame, pageFrames, writable: access === 'write', owner });
   }
 
   /** Like `map`, but only pages in memory: null when one is missing. Never waits. */
@@ -139,12 +141,12 @@ export class PageMappings {
     // 1-2.
     const count = this.#pageCount('mapInto', vnode, offset, length);
     if (pieces.length < PIECE_LANES * count) this.#failRoom(pieces.length, count);
-    this.#charge.take(count);
+    const owner = this.#charge.take(count, 'map');
     // 3.
     const index = Math.floor(offset / this.#pageSize);
     const lanes = this.#lanes;
     const held = this.#pages.holdSeveral(vnode, index, count, lanes);
-    if (held < count) this.#fetchAll(vnode, index, count, held);
+    if (held < count) this.#fetchAll(vnode, index, count, held, owner);
     if (VERIFY) faultPoint(this.#thread, 'vpm.map.mapped');
     // 4.
     const banks = this.#banks;
@@ -168,10 +170,14 @@ export class PageMappings {
     for (let page = 0; page < count; page++) this.#pages.setModified(this.#frameOf(pieces, page));
   }
 
-  /** Releases what `mapInto` wrote: the same array, unchanged, and the number that it returned. */
-  unmapFrom(pieces: Float64Array, count: number): void {
+  /**
+   * Releases what `mapInto` wrote: the same array, unchanged, and the number that it returned. `owner` is whom the thread
+   * charged then; left out, the frames go back to the owner that it charges now, as far as they can.
+   */
+  unmapFrom(pieces: Float64Array, count: number, owner: OwnerIndex = -1): void {
     for (let page = 0; page < count; page++) this.#pages.release(this.#frameOf(pieces, page));
-    this.#charge.give(count);
+    if (owner >= 0) this.#charge.give(count, owner);
+    else this.#charge.giveAny(count);
   }
 
   /**
@@ -240,6 +246,11 @@ export class PageMappings {
         'a thread releases its mappings before it detaches',
       );
     }
+    this.#charge.settle();
+  }
+
+  /** Gives back what owners were charged ahead: when the thread turns to another owner. */
+  settleCharge(): void {
     this.#charge.settle();
   }
 
@@ -360,7 +371,7 @@ export class PageMappings {
   }
 
   /** Step 3 of mapping when a page was not there: gives back what is held, so that no wait happens with pages in hand. */
-  #fetchAll(vnode: VnodeIndex, index: number, count: number, held: number): void {
+  #fetchAll(vnode: VnodeIndex, index: number, count: number, held: number, owner: OwnerIndex): void {
     for (let page = 0; page < held; page++) this.#pages.release(this.#lanes[page] as number);
     if (VERIFY) faultPoint(this.#thread, 'vpm.map.partial');
     const left = Math.ceil(this.#vnode.size.get(vnode) / this.#pageSize) - index - count;
@@ -368,7 +379,7 @@ export class PageMappings {
     try {
       this.#pages.fetch(vnode, index, count, this.#lanes, 0, this.#vnodes, true, ahead);
     } catch (error) {
-      this.#charge.give(count);
+      this.#charge.give(count, owner);
       throw error;
     }
   }

@@ -138,10 +138,7 @@ function ownerAccounts(
   if (free < kept) compare('free frames that are kept for owners', free, kept);
   const paid = charged.map(() => 0);
   for (let slot = 0; slot < mapSlot.rowCount; slot++) {
-    const by = mapSlot.owner.get(slot);
-    const next = mapSlot.nextOwner.get(slot);
-    paid[by] = (paid[by] ?? 0) + mapSlot.prepaid.get(slot);
-    paid[next] = (paid[next] ?? 0) + mapSlot.moving.get(slot);
+    for (let row = 0; row < geometry.owners; row++) paid[row] = (paid[row] ?? 0) + mapSlot.prepaid.at(slot, row);
   }
   for (let row = 0; row < geometry.owners; row++) {
     const used = (resource: number) => owner.used.at(row, resource);

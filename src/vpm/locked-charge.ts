@@ -71,7 +71,7 @@ export class LockedCharge {
     const pinned = this.#account.pinned.at(slot, owner) - frames;
     assert(pinned >= 0, 'vpm/locked-charge I1: frames are given back once');
     this.#account.pinned.putAt(slot, owner, pinned);
-    if (owner !== this.#account.owner.get(slot)) this.#refund(owner, 0);
+    if (owner !== ownerOf(this.#thread)) this.#refund(owner, 0);
     else if (this.#account.prepaid.at(slot, owner) - pinned > 2 * BATCH_FRAMES) this.#refund(owner, BATCH_FRAMES);
   }
 

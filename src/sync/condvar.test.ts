@@ -142,6 +142,25 @@ describe('condition variable in an event loop', () => {
     expect(mutex.held).toBe(false);
   });
 
+  it('waits for the mutex without blocking, whoever holds it: a task of its own thread, or another thread', async () => {
+    const { region, mutex, condition, thread } = world();
+    const theirs = new Mutex(testThread(region), mutex.address, RANK.user);
+    for (const holder of [mutex, theirs]) {
+      holder.enter();
+      let tries = 0;
+      const taken = condition.untilAsync(mutex, () => ++tries);
+      expect(await condition.untilAsync(mutex, () => ++tries, { timeoutMs: 3 })).toBe(undefined);
+      const controller = new AbortController();
+      const aborted = condition.untilAsync(mutex, () => ++tries, { signal: controller.signal });
+      controller.abort();
+      await expect(aborted).rejects.toMatchObject({ code: 'ECANCELED' });
+      expect(tries).toBe(0);
+      holder.exit();
+      expect(await taken).toBe(1);
+    }
+    expect(thread.heldCount).toBe(0);
+  });
+
   it('gives up after its time, and when it is aborted', async () => {
     const { mutex, condition, thread } = world();
     expect(await condition.untilAsync(mutex, () => undefined, { timeoutMs: 3 })).toBe(undefined);

@@ -95,18 +95,22 @@ export class Condition {
 
   /**
    * Runs `attempt` under the mutex, now and after every signal, until it returns something else than `undefined`, which
-   * is the result; `undefined` when the time ran out. Never holds the mutex across an `await`, so any rank will do.
-   * Rejects with what `attempt` throws, with `ECANCELED` after an abort, and with `EPOISONED`.
+   * is the result; `undefined` when the time ran out, perhaps before the mutex could be had. The mutex, one of rank `user`, is
+   * entered without blocking the thread and never held across an `await`; while another task of this thread holds it, this
+   * one waits its turn. Rejects with what `attempt` throws, with `ECANCELED` after an abort, and with `EPOISONED`.
    */
   async untilAsync<Value>(
-    mutex: Pick<Mutex, 'enter' | 'exit'>,
+    mutex: Pick<Mutex, 'tryEnter' | 'enterAsync' | 'exit'>,
     attempt: () => Value | undefined,
     options: AsyncWaitOptions = {},
   ): Promise<Value | undefined> {
     const thread = this.#thread;
     const deadline = deadlineOf(thread, openAsyncWait('condition.untilAsync', options));
     for (;;) {
-      mutex.enter();
+      if (!mutex.tryEnter()) {
+        const timeoutMs = Math.max(0, remainingMs(thread, deadline));
+        if (!(await mutex.enterAsync({ ...options, timeoutMs }))) return undefined;
+      }
       let sequence: number;
       try {
         const value = attempt();

@@ -53,8 +53,8 @@ export class NamedCondition {
 
   /**
    * Runs `attempt` under the mutex, now and after every signal, until it returns something else than `undefined`, which is
-   * the result; `undefined` when `timeoutMs` ran out. The mutex is not held across an `await`. Rejects with what `attempt`
-   * throws, and with what entering the mutex throws.
+   * the result; `undefined` when `timeoutMs` ran out. The mutex is entered as by `enterAsync` and not held across an `await`.
+   * Rejects with what `attempt` throws, and with what entering the mutex throws.
    */
   async untilAsync<Value>(
     mutex: NamedMutex,

@@ -225,6 +225,21 @@ describe('waiting for a named condition', () => {
     end(locks);
   });
 
+  it('awaits its turn while another task of the same thread holds the mutex', async () => {
+    const { locks } = system();
+    const mutex = locks.mutex('m');
+    const order: string[] = [];
+    const holder = mutex.runAsync(async () => {
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      order.push('held');
+    });
+    await mutex.enterAsync({ timeoutMs: 0 });
+    expect(await locks.condition('c').untilAsync(mutex, () => order.push('tried'))).toBe(2);
+    await holder;
+    expect(order).toEqual(['held', 'tried']);
+    end(locks);
+  });
+
   it('is a wait of nobody after the waiter has died or left', async () => {
     const { locks, attach } = system();
     const dead = attach();

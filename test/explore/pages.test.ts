@@ -87,6 +87,9 @@ describe('page cache', () => {
     prove('pages, ansA | 3', world({ programs: ['ansA', '3'] }), { preemptions: preemptions - 1 });
     prove('pages, an | 0s', world({ programs: ['an', '0s'] }), { preemptions: preemptions - 1 });
     prove('pages, anD | m', world({ programs: ['anD', 'm'] }), { preemptions: preemptions - 1 });
+    const bounds = { deaths: 1, preemptions: LARGE ? 1 : 0 };
+    prove('pages, an | aD, a death', world({ programs: ['an', 'aD'], mortal: [0] }), bounds);
+    prove('pages, n0 | an, a death', world({ programs: ['n0', 'an'], mortal: BOTH }), bounds);
   });
 
   it('loses nothing that was acknowledged when a writer, or who writes back or moves a page, dies', () => {

@@ -9,12 +9,14 @@ import { pageGeometry } from '../../../src/layout/page-tables.ts';
 import { physGeometry } from '../../../src/layout/phys-tables.ts';
 import { Region } from '../../../src/layout/region.ts';
 import { checkPages } from '../../../src/page/check.ts';
+import { PAGE_STATE } from '../../../src/page/page-hash.ts';
 import type { PageStore } from '../../../src/page/page-store.ts';
 import { Pages } from '../../../src/page/pages.ts';
 import { recoverPages } from '../../../src/page/recovery.ts';
 import type { FrameBytes } from '../../../src/phys/banks.ts';
 import { FRAME_USE, Frames } from '../../../src/phys/frames.ts';
 import { FOREVER, load, store } from '../../../src/sync/atomics.ts';
+import { LOCK_OWNER } from '../../../src/sync/mutex.ts';
 import { claimSlot } from '../../../src/sync/slots.ts';
 import { takeOver } from '../../../src/sync/takeover.ts';
 import { Thread } from '../../../src/sync/thread.ts';
@@ -233,7 +235,24 @@ export class PagesWorld implements Scenario, PageStore, FrameBytes {
   }
 
   recover(dead: number): void {
-    takeOver(this.member(this.threads), dead, [recoverPages, (self) => this.recoverMoved(self, dead)]);
+    takeOver(this.member(this.threads), dead, [
+      () => this.recoverRenamed(dead),
+      recoverPages,
+      (self) => this.recoverMoved(self, dead),
+    ]);
+  }
+
+  /** Stores the bytes of a page that the dead thread has renamed and still holds: a rename leaves it those of its old name. */
+  recoverRenamed(dead: number): void {
+    const { page } = this.region.tables;
+    for (let frame = 0; frame < page.rowCount; frame++) {
+      if ((page.lock.at(frame, 0) & LOCK_OWNER) !== dead + 1 || page.vnode.get(frame) === 0) continue;
+      const index = page.index.get(frame);
+      const found = load(this.words, this.contents(frame));
+      if (page.state.get(frame) !== PAGE_STATE.valid || (found & 0xff) === index + 1) continue;
+      const stored = load(this.words, this.contents(STORED + index));
+      store(this.words, this.contents(frame), stored === 0 ? index + 1 : stored);
+    }
   }
 
   /** Frees what the dead thread had a page moved out of: phys does that for real uses. */

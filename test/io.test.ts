@@ -311,20 +311,49 @@ describe('a memory vnode', () => {
   });
 });
 
+describe('a vnode whose store does not answer', () => {
+  it('holds no asynchronous form of a file up', async () => {
+    const provider = { module: build('page-provider'), export: 'silent' };
+    const silent = vm.openProvided({ provider, name: 'x' });
+    const path = scratch.file('a', 100_000, 3);
+    const file = await vm.openAsync(path, { mode: 'rw' });
+    await expect(silent.readAsync(0, 10, { signal: AbortSignal.timeout(300) })).rejects.toThrow(/ECANCELED/);
+    expect(await file.readAsync(50_000, 100)).toEqual(pattern(3, 50_000, 100));
+    await file.writeAsync(70_001, pattern(4, 0, 10));
+    await file.syncAsync();
+    expect(matches(readFileSync(path).subarray(70_001, 70_011), 4, 0)).toBe(true);
+    (await file.mapAsync(90_000, 10)).release();
+    await file.truncateAsync(80_000);
+    expect(file.size).toBe(80_000);
+    await file.closeAsync();
+  });
+});
+
 describe('an I/O worker that ends', () => {
+  it('says why in what it fails: the error that nobody caught, or its exit code', async () => {
+    const provider = { module: build('page-provider'), export: 'fatal' };
+    const thrown = vm.openProvided({ provider, name: 'throw' });
+    expect(() => thrown.read(0, 10)).toThrow(/EIO.*remote I\/O worker has ended: nobody asks for this/);
+    const exits = vm.openProvided({ provider, name: 'exit' });
+    await expect(exits.readAsync(0, 10)).rejects.toThrow(/EIO: file\.readAsync.*has ended: exit code 7/);
+    thrown.close();
+    exits.close();
+    nothingLeft();
+  });
+
   it('fails what was asked of it with EIO, and the next request starts another', async () => {
     await set({ size: 100_000, seed: 1 });
     const file = vm.openRemote(`${address}/d`);
-    const starts = () => [0, 1].map((role) => vm.region.tables.ioService.starts.at(0, role));
-    expect(starts()).toEqual([1, 0]);
+    const starts = () => [0, 1, 2].map((role) => vm.region.tables.ioService.starts.at(0, role));
+    expect(starts()).toEqual([1, 0, 0]);
     armFault(vm.region, 'vnode.io.serving', 'fail');
-    expect(() => file.read(0, 10)).toThrow(/EIO.*remote I\/O worker has ended/);
+    expect(() => file.read(0, 10)).toThrow(/EIO.*remote I\/O worker has ended: exit code 1/);
     expect(vm.pages.held).toBe(0);
     expect(matches(file.read(0, 50_000), 1, 0)).toBe(true);
     armFault(vm.region, 'vnode.io.serving', 'fail');
-    await expect(file.readAsync(60_000, 10)).rejects.toThrow(/EIO.*pages I\/O worker has ended/);
+    await expect(file.readAsync(60_000, 10)).rejects.toThrow(/EIO.*far pages I\/O worker has ended/);
     expect(matches(await file.readAsync(60_000, 100), 1, 60_000)).toBe(true);
-    expect(starts()).toEqual([2, 2]);
+    expect(starts()).toEqual([2, 0, 2]);
     file.close();
     nothingLeft();
   });

@@ -25,8 +25,8 @@ export const ioRequestTable = table('ioRequest', 'ioRequests', 'columns', {
 
 /** The I/O workers: a lane for each IO_ROLE. */
 export const ioServiceTable = table('ioService', 1, 'columns', {
-  bell: i32('A', 'rings: requests posted, modulo 2^32', { lanes: 2, padded: true }),
+  bell: i32('A', 'rings: requests posted, modulo 2^32', { lanes: 3, padded: true }),
   keeper: i32('A', 'slot + 1 of the thread that starts workers, 0 none', { padded: true }),
-  worker: i32('A', 'slot + 1 of the worker, 0 none', { lanes: 2 }),
-  starts: i32('A', 'workers started so far', { lanes: 2 }),
+  worker: i32('A', 'slot + 1 of the worker, 0 none', { lanes: 3 }),
+  starts: i32('A', 'workers started so far', { lanes: 3 }),
 });

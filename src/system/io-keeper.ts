@@ -13,9 +13,12 @@ import type { VirtualMemory } from './virtual-memory.ts';
 
 const LOOK_MS = 1000;
 
-/** Keeps both workers; the promise settles when the system has ended. */
+/** What the workers are called. */
+const NAMES = { remote: 'remote', pages: 'pages', farPages: 'far pages' } as const;
+
+/** Keeps the workers; the promise settles when the system has ended. */
 export async function keepIoWorkers(vm: VirtualMemory): Promise<void> {
-  await Promise.all([keep(vm, 'remote'), keep(vm, 'pages')]);
+  await Promise.all([keep(vm, 'remote'), keep(vm, 'pages'), keep(vm, 'farPages')]);
 }
 
 async function keep(vm: VirtualMemory, name: keyof typeof IO_ROLE): Promise<void> {
@@ -50,14 +53,17 @@ function start(vm: VirtualMemory, name: keyof typeof IO_ROLE, onEnd: () => void)
   });
   ioService.worker.putAt(0, role, data.slot + 1);
   ioService.starts.putAt(0, role, ioService.starts.at(0, role) + 1);
-  worker.on('error', () => {
+  let reason = '';
+  worker.on('error', (error) => {
     // The exit follows, and what was asked fails then.
+    reason = error instanceof Error ? error.message : String(error);
   });
-  worker.once('exit', () => {
+  worker.once('exit', (code) => {
     ioService.worker.putAt(0, role, 0);
     if (vm.poisoned === null) {
       vm.recover(data.slot);
-      vm.io.failAll(role, `the ${name} I/O worker has ended`);
+      const why = reason === '' ? `exit code ${code}` : reason;
+      vm.io.failAll(role, `the ${NAMES[name]} I/O worker has ended: ${why}`);
     }
     onEnd();
   });

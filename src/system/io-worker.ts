@@ -2,11 +2,11 @@
  * An I/O worker: does what other threads cannot do or must not wait for; see vnode/io-requests.ts.
  *
  * PROBLEM     Synchronous readers need bytes that only an event loop can bring; event loops need pages without blocking.
- * STRUCTURE   One program, two workers. The bell rings -> every posted row is taken -> remote: a task for each, at the same
- *             time; pages: one after another -> answered.
+ * STRUCTURE   One program, three workers. The bell rings -> every posted row is taken -> remote: a task for each, at the same
+ *             time; pages, farPages: one after another -> answered.
  * INVARIANTS  I1 the remote worker waits for nothing but its event loop: it takes no page lock.
  *             I2 frames of others are written to in one go, and only while their holder waits.
- * LOCKING     The pages worker holds pages while it fetches, and a vnode open while it works on it.
+ * LOCKING     A pages worker holds pages while it fetches, and a vnode open while it works on it.
  * COSTS       An idle worker sleeps.
  * FAILURE     What goes wrong is the answer. If the worker ends, its keeper answers in its place with `EIO`.
  * REJECTED    See vnode/io-requests.ts.
@@ -161,7 +161,7 @@ function servePages(row: IoRequest): void {
     else if (operation === IO_OPERATION.truncate) vm.vnodes.sizes.truncate(vnode, first * 2 ** 30 + count);
     else if (operation === IO_OPERATION.writeBehind) vm.mappings.writes.behind.keep(vnode);
     else if (operation === IO_OPERATION.settle) vm.vnodes.sizes.settle(vnode);
-    else if (!writes) fail('EINVAL', 'io.serve', { operation }, 'the pages worker does not know it');
+    else if (!writes) fail('EINVAL', 'io.serve', { operation }, 'a pages worker does not know it');
   } finally {
     vm.vnodes.close(vnode, writes);
   }
@@ -183,7 +183,7 @@ async function serveForEver(): Promise<void> {
     const { address, rings } = vm.io.bell(data.role);
     for (let row = vm.io.next(data.role); row >= 0; row = vm.io.next(data.role)) {
       const served = serve(row);
-      if (data.role === IO_ROLE.pages) await served;
+      if (data.role !== IO_ROLE.remote) await served;
     }
     await sleepAsync(vm.thread, address, rings, LOOK_MS);
   }

@@ -3,10 +3,11 @@
  *
  * PROBLEM     A thread that holds pages cannot await a promise; a main thread must not wait for a disk; and the thread that
  *             asks, or the one that answers, may end in the meantime.
- * STRUCTURE   Rows in shared memory, and a bell for each of two workers:
+ * STRUCTURE   Rows in shared memory, and a bell for each of three workers:
  *
  *               remote   runs asynchronous stores: HTTP, and users' own. Never waits for anything but its event loop.
- *               pages    fetches pages and syncs files for event loops. May wait for pages, and for the other one.
+ *               pages    fetches pages and syncs files for event loops. May wait for pages.
+ *               farPages does the same for vnodes of asynchronous stores. May wait for pages, and for the remote worker.
  *
  *               free --claim--> claimed --post, bell--> posted --take--> running --copy--> copying --> done | failed --> free
  *                                                                         '-- the asker gives up --> abandoned --> free
@@ -20,8 +21,8 @@
  * COSTS       A round trip between two threads: some 20 us, and what is asked for.
  * FAILURE     `EIO` when the worker ends; it is started again with the next request. `ENOMEM` when all rows are taken by
  *             threads that wait; requests of event loops use half of the rows, and wait for one.
- * REJECTED    Message ports: a thread that is attached with a plain handle has none. One worker for both: it would wait for a
- *             page whose holder waits for it.
+ * REJECTED    Message ports: a thread that is attached with a plain handle has none. One worker for all: it would wait for a
+ *             page whose holder waits for it. One for all pages: a store that does not answer would hold files up.
  * REFERENCES  docs/glossary.md: I/O worker.
  */
 
@@ -47,7 +48,7 @@ export const IO_STATE = {
 } as const;
 
 /** Which worker. */
-export const IO_ROLE = { remote: 0, pages: 1 } as const;
+export const IO_ROLE = { remote: 0, pages: 1, farPages: 2 } as const;
 
 /** What is asked for. */
 export const IO_OPERATION = {
@@ -199,7 +200,7 @@ export class IoRequests {
       if (this.#request.role.get(row) !== role) continue;
       const state = load(words, this.#request.state.address(row));
       if (state === IO_STATE.posted || state === IO_STATE.running || state === IO_STATE.copying) {
-        this.#request.text.putText(row, `EIO ${why}`);
+        this.#request.text.putText(row, fitting(`EIO ${why}`));
         this.#settle(row, IO_STATE.failed);
       } else if (state === IO_STATE.abandoned) {
         store(words, this.#request.state.address(row), IO_STATE.free);
@@ -385,6 +386,10 @@ function describe(error: unknown): string {
   const code = error instanceof VmError ? error.code : 'EIO';
   const text = error instanceof Error ? error.message : String(error);
   const words = text.startsWith(`${code}: `) ? text.slice(code.length + 2) : text;
-  // Characters may take up to three bytes each.
-  return `${code} ${words}`.slice(0, Math.floor((IO_TEXT_BYTES - 1) / 3));
+  return fitting(`${code} ${words}`);
+}
+
+/** What fits into a row of a text: characters may take up to three bytes each. */
+function fitting(text: string): string {
+  return text.slice(0, Math.floor((IO_TEXT_BYTES - 1) / 3));
 }

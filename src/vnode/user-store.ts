@@ -128,6 +128,10 @@ export class UserStore implements VnodeStore {
     return isAsync && look !== undefined ? (this.#elsewhere.lookName?.(vnode) ?? null) : null;
   }
 
+  isFar(vnode: VnodeIndex): boolean {
+    return this.provider(vnode).isAsync === true;
+  }
+
   keepsCut(vnode: VnodeIndex): boolean {
     return this.provider(vnode).truncate === undefined;
   }

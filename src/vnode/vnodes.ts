@@ -287,17 +287,17 @@ export class Vnodes implements VnodeStore {
     return this.#store(vnode).lookName?.(vnode) ?? null;
   }
 
+  /** True when bytes of a vnode come through the remote I/O worker, and may be long in coming. */
+  isFar(vnode: VnodeIndex): boolean {
+    return this.#store(vnode).isFar?.(vnode) ?? false;
+  }
+
   /** Number, generation, path and size of a vnode that this thread has open. */
   stat(vnode: VnodeIndex): VnodeStat {
     this.#requireOpen(vnode, 'vnodes.stat');
     const generation = this.#vnode.generation.get(vnode);
-    return {
-      vnode,
-      generation,
-      path: this.#table.path(vnode),
-      size: this.size(vnode),
-      pageSize: this.pageSizeOf(vnode),
-    };
+    const path = this.#table.path(vnode);
+    return { vnode, generation, path, size: this.size(vnode), pageSize: this.pageSizeOf(vnode) };
   }
 
   /** Drops the pages of every vnode that nobody has open, written back if they must be; returns how many are left. */

@@ -91,7 +91,8 @@ export function namedError(name: string, error: unknown): unknown {
 }
 
 async function ask({ rooms, file, signal }: Call, operation: number, first = 0, count = 0): Promise<void> {
-  await rooms.io.askAsync({ role: IO_ROLE.pages, operation, vnode: file.vnode, first, count }, signal);
+  const role = rooms.vnodes.isFar(file.vnode) ? IO_ROLE.farPages : IO_ROLE.pages;
+  await rooms.io.askAsync({ role, operation, vnode: file.vnode, first, count }, signal);
 }
 
 /** Brings the pages of a range into memory. */

@@ -136,6 +136,20 @@ export const slowVersioned: VnodeProvider = {
   },
 };
 
+/** Brings nothing, ever. */
+export const silent: VnodeProvider = { isAsync: true, size: () => 50_000, getPage: () => new Promise(() => undefined) };
+
+/** Ends the I/O worker: by an error that nobody catches, or at once. */
+export const fatal: VnodeProvider = {
+  isAsync: true,
+  size: () => 50_000,
+  getPage(name) {
+    if (name === 'exit') process.exit(7);
+    setTimeout(() => fail('this'), 1);
+    return new Promise(() => undefined);
+  },
+};
+
 /** Says nonsense. */
 export const nonsense: VnodeProvider = { ...versioned, look: () => ({ size: -1, version: 1 }) };
 

@@ -311,6 +311,36 @@ describe('a memory vnode', () => {
   });
 });
 
+describe('a provider that is wrong', () => {
+  const open = (name: string, mode: 'r' | 'rw' = 'r') =>
+    vm.openProvided({ provider: { module: build('page-provider'), export: name }, name: 'x', mode, size: 0 });
+
+  for (const name of ['crammed', 'slowCrammed']) {
+    it(`is heard with its code: ${name}`, () => {
+      const file = open(name, 'rw');
+      file.write(0, pattern(1, 0, 4096));
+      expect(() => file.sync()).toThrow(/ENOSPC.*not a byte more/);
+      expect(() => file.close()).toThrow();
+    });
+  }
+
+  it('is refused when it is opened, by module and export', async () => {
+    const module = build('page-provider');
+    const asked = (name: string) => () => vm.openProvided({ provider: { module, export: name }, name: 'x' });
+    for (const name of ['five', 'getless', 'sizeless']) {
+      expect(asked(name)).toThrow(new RegExp(`EINVAL: openProvided.*page-provider.*"${name}".*no provider`));
+    }
+    expect(asked('sizeThrows')).toThrow(/EIO: openProvided.*"sizeThrows".*nobody asks for size/);
+    expect(() => vm.openProvided({ name: 'x' } as never)).toThrow(/EINVAL: openProvided.*module and an export/);
+    expect(() => vm.openProvided(null as never)).toThrow(/EINVAL: openProvided/);
+    await expect(vm.openProvidedAsync(null as never)).rejects.toThrow(/EINVAL: openProvidedAsync/);
+    await expect(vm.openRemoteAsync(address, null as never)).rejects.toThrow(/EINVAL: openRemoteAsync/);
+    await expect(vm.openAsync('x', null as never)).rejects.toThrow(/EINVAL: openAsync/);
+    expect(() => vm.open('x', null as never)).toThrow(/EINVAL: open/);
+    nothingLeft();
+  });
+});
+
 describe('a vnode whose store does not answer', () => {
   it('holds no asynchronous form of a file up', async () => {
     const provider = { module: build('page-provider'), export: 'silent' };

@@ -121,9 +121,14 @@ const KNOWN_CODES: Readonly<Record<string, VmErrorCode>> = {
   EROFS: 'EACCES',
 };
 
+/** The code that an error of the operating system, or one made like it, has here. */
+export function knownCode(error: unknown): VmErrorCode {
+  return KNOWN_CODES[systemCode(error)] ?? 'EIO';
+}
+
 /** An error of the operating system as a `VmError` with the original as its cause. */
 export function systemError(cause: unknown, call: string, values: Record<string, unknown>): VmError {
-  const known = KNOWN_CODES[systemCode(cause)] ?? 'EIO';
+  const known = knownCode(cause);
   const text = cause instanceof Error ? cause.message : String(cause);
   return new VmError(known, `${showCall(call, values)}: ${text}`, { cause });
 }

@@ -35,6 +35,7 @@ import { ALL_WAITERS, add, compareExchange, load, notify, store } from '../sync/
 import { sleepAsync } from '../sync/mutex-async.ts';
 import { deadlineOf, remainingMs, sleepOn } from '../sync/sleep.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
+import { knownCode } from './file-facts.ts';
 
 /** States of a row. One that a thread has claimed and not posted yet holds the negative of its slot + 1. */
 export const IO_STATE = {
@@ -383,7 +384,7 @@ export function setIoKeeper(region: Region, slot: SlotIndex): void {
 }
 
 function describe(error: unknown): string {
-  const code = error instanceof VmError ? error.code : 'EIO';
+  const code = error instanceof VmError ? error.code : knownCode(error);
   const text = error instanceof Error ? error.message : String(error);
   const words = text.startsWith(`${code}: `) ? text.slice(code.length + 2) : text;
   return fitting(`${code} ${words}`);

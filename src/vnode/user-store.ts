@@ -9,7 +9,8 @@
  * INVARIANTS  I1 a provider sees private memory only.   I2 bytes that were cut do not come back when the vnode grows again.
  * LOCKING     The pages that are brought or taken are held by the caller.
  * COSTS       The provider's, and a copy.
- * FAILURE     `EIO` with what the provider threw as its cause; `VmError`s as they are. `EINVAL` for a promise of a provider
+ * FAILURE     What the provider threw, as the cause of an error with its code if files have it too (`ENOSPC`, `EACCES` and the
+ *             like), else of an `EIO`; `VmError`s as they are. `EINVAL` for a promise of a provider
  *             that does not say isAsync.
  * REJECTED    Views of the frames: no way to take them back.
  * REFERENCES  illumos VOP_GETPAGE and VOP_PUTPAGE.
@@ -21,6 +22,7 @@ import type { VnodeIndex } from '../page/page-hash.ts';
 import type { Banks } from '../phys/banks.ts';
 import type { Callbacks } from '../sync/callbacks.ts';
 import type { Thread } from '../sync/thread.ts';
+import { knownCode } from './file-facts.ts';
 import { copyFromFrames, copyToFrames } from './frame-io.ts';
 import { PathHeap } from './path-heap.ts';
 import type { ProvidedLook, VnodeProvider } from './provider.ts';
@@ -177,7 +179,7 @@ export class UserStore implements VnodeStore {
       result = action();
     } catch (cause) {
       if (cause instanceof VmError) throw cause;
-      throw new VmError('EIO', `vnode ${vnode}: its provider failed: ${String(cause)}`, { cause });
+      throw new VmError(knownCode(cause), `vnode ${vnode}: its provider failed: ${String(cause)}`, { cause });
     }
     if (result instanceof Promise) {
       result.catch(() => undefined);

@@ -7,6 +7,7 @@ import { type AsyncOptions, namedError, signalOf } from './file-async.ts';
 
 /** Opens a regular file. Throws `ENOENT`, `EEXIST`, `EACCES`, `EINVAL` when it is not a regular file, `EIO`, `ENOMEM`. */
 export function openFile(rooms: FileRooms, path: string, options: OpenOptions = {}): File {
+  requireOptions('open', options);
   const { block: common, ...rest } = options;
   requireName(path, common);
   return fileOf(rooms, rooms.vnodes.open(common ?? path, rest), path, options);
@@ -21,6 +22,7 @@ export async function openFileAsync(
   path: string,
   options: OpenOptions & AsyncOptions = {},
 ): Promise<File> {
+  requireOptions('openAsync', options);
   const { signal, ...plain } = options;
   const { block: common, truncate = false, ...rest } = plain;
   signalOf('openAsync', { signal });
@@ -33,6 +35,10 @@ export async function openFileAsync(
   } catch (error) {
     throw namedError('openAsync', error);
   }
+}
+
+function requireOptions(call: string, options: unknown): void {
+  if (typeof options !== 'object' || options === null) failMisuse(call, { options }, 'options are an object');
 }
 
 async function cut(file: File, signal: AbortSignal | undefined): Promise<void> {

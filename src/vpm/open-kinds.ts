@@ -1,7 +1,8 @@
 /** Opening vnodes that are no files: memory, resources behind HTTP, and users' own. */
 
-import { failMisuse, rejectUnknownOptions, requireInteger } from '../base/errors.ts';
+import { failMisuse, rejectUnknownOptions, requireInteger, VmError } from '../base/errors.ts';
 import type { Callbacks } from '../sync/callbacks.ts';
+import { systemError } from '../vnode/file-facts.ts';
 import { pageShiftOf } from '../vnode/open-options.ts';
 import type { ProvidedLook, ProviderOptions, VnodeProvider } from '../vnode/provider.ts';
 import { lookOfAnswer, lookQuestion } from '../vnode/remote-store.ts';
@@ -30,6 +31,7 @@ export interface MemoryOptions {
  */
 export function openMemory(rooms: KindRooms, name: string, options: MemoryOptions = {}): File {
   if (typeof name !== 'string' || name === '') failMisuse('openMemory', { name }, 'a name is a text that is not empty');
+  requireOptions('openMemory', options);
   rejectUnknownOptions('openMemory', options, ['pageSize']);
   const pageShift = pageShiftOf('openMemory', options.pageSize, rooms.banks.pageSize);
   const facts = { kind: VNODE_KIND.memory, size: 0, stamp: NO_STAMP, detail: 0, joins: true, pageShift };
@@ -59,6 +61,7 @@ export async function openRemoteAsync(
   url: string,
   options: RemoteOptions & AsyncOptions = {},
 ): Promise<File> {
+  requireOptions('openRemoteAsync', options);
   const { signal, ...rest } = options;
   const { href, pageShift } = remotePlan(rooms, url, rest);
   try {
@@ -81,6 +84,7 @@ export function openProvided(rooms: KindRooms, options: ProviderOptions): File {
 
 /** Like `openProvided`, without waiting for a provider that is asynchronous. */
 export async function openProvidedAsync(rooms: KindRooms, options: ProviderOptions & AsyncOptions): Promise<File> {
+  requireOptions('openProvidedAsync', options);
   const { signal, ...rest } = options;
   const used = signalOf('openProvidedAsync', { signal });
   const plan = providedPlan(rooms, rest);
@@ -106,18 +110,42 @@ interface ProvidedPlan {
 }
 
 function providedPlan(rooms: KindRooms, options: ProviderOptions): ProvidedPlan {
+  requireOptions('openProvided', options);
   rejectUnknownOptions('openProvided', options, ['provider', 'name', 'mode', 'size', 'pageSize']);
   const { provider: reference, name, mode = 'r' } = options;
   if (typeof name !== 'string') failMisuse('openProvided', { name }, 'a name is a text');
+  if (typeof reference?.export !== 'string') {
+    failMisuse('openProvided', { provider: reference, name }, 'a provider is named by a module and an export');
+  }
   const detail = rooms.callbacks.intern(reference);
   const provider = rooms.callbacks.resolve<VnodeProvider>(detail);
   const looks = provider.look !== undefined && options.size === undefined;
-  const told = options.size ?? (looks ? 0 : provider.size(name));
+  const { module, export: exported } = reference;
+  const whose = { module: module === undefined ? '' : String(module), export: exported, name };
+  const isAsked = !looks && options.size === undefined;
+  if (typeof provider.getPage !== 'function' || (isAsked && typeof provider.size !== 'function')) {
+    failMisuse('openProvided', whose, 'the export is no provider: it has no getPage, or no size');
+  }
+  const told = options.size ?? (looks ? 0 : asked(whose, () => provider.size(name)));
   const size = requireInteger('openProvided', 'size', told, 0, Number.MAX_SAFE_INTEGER);
   const writable = mode === 'rw';
   if (writable && provider.putPage === undefined) failMisuse('openProvided', { mode }, 'the provider has no putPage');
   const pageShift = pageShiftOf('openProvided', options.pageSize, rooms.banks.pageSize);
   return { provider, text: providedName(detail, name), looks, size, detail, writable, pageShift };
+}
+
+/** What a provider says when it is opened; what it throws instead says whose it is. */
+function asked<Result>(whose: Record<string, unknown>, action: () => Result): Result {
+  try {
+    return action();
+  } catch (cause) {
+    if (cause instanceof VmError) throw cause;
+    throw systemError(cause, 'openProvided', whose);
+  }
+}
+
+function requireOptions(call: string, options: unknown): void {
+  if (typeof options !== 'object' || options === null) failMisuse(call, { options }, 'options are an object');
 }
 
 function fileOfProvider(rooms: KindRooms, plan: ProvidedPlan, look: VnodeLook | null): File {
@@ -133,7 +161,7 @@ function fileOfProvider(rooms: KindRooms, plan: ProvidedPlan, look: VnodeLook | 
 }
 
 function remotePlan(rooms: KindRooms, url: string, options: RemoteOptions): { href: string; pageShift: number | null } {
-  if (typeof options !== 'object' || options === null) failMisuse('openRemote', { options }, 'options are an object');
+  requireOptions('openRemote', options);
   rejectUnknownOptions('openRemote', options, ['pageSize']);
   const pageShift = pageShiftOf('openRemote', options.pageSize, rooms.banks.pageSize);
   return { href: checkedUrl(url).href, pageShift };

@@ -139,6 +139,27 @@ export const slowVersioned: VnodeProvider = {
 /** Brings nothing, ever. */
 export const silent: VnodeProvider = { isAsync: true, size: () => 50_000, getPage: () => new Promise(() => undefined) };
 
+/** Has no room. */
+export const crammed: VnodeProvider = {
+  ...keeper,
+  putPage: () => {
+    throw Object.assign(new Error('not a byte more'), { code: 'ENOSPC' });
+  },
+};
+
+/** The same in the I/O worker. */
+export const slowCrammed: VnodeProvider = {
+  ...crammed,
+  isAsync: true,
+  putPage: async () => crammed.putPage?.('', 0, new Uint8Array(0)),
+};
+
+/** No providers, and one that does not know. */
+export const five = 5;
+export const getless = { size: () => 5 };
+export const sizeless = { getPage: () => undefined };
+export const sizeThrows: VnodeProvider = { ...plain, size: () => fail('size') };
+
 /** Ends the I/O worker: by an error that nobody catches, or at once. */
 export const fatal: VnodeProvider = {
   isAsync: true,

@@ -9,14 +9,15 @@
  *               2 to write, and for frames without identity: enter the write section
  *               3 set this slot's bit in the page lock, compare the identity
  *               4 compare the count of changes: if it is another one, back to 1
- *               5 copy   6 take the bit and the section back
+ *               5 copy; to read, compare the count again: if it is another one, back to 1   6 take the bit and the section back
  *
  *             Step 3 keeps the page in its frame. Step 4 comes behind it: if the count is the same, the translation was right
- *             at that moment, and the access counts as done then. A store must also be over before a change is: the section.
- * INVARIANTS  I1 between steps 4 and 6 of a store the translation is current.   I2 a store marks its page as modified before
- *             and after.
+ *             at that moment. A store must be over before a change is: the section. What was read counts if the count is still
+ *             the same behind it: else the page may have been left to a fork, whose stores are not this space's.
+ * INVARIANTS  I1 between steps 4 and 6 of a store, and of a load that counts, the translation is current.   I2 a store marks its
+ *             page as modified before and after.
  * LOCKING     None on a hit. A fault takes the space shared.
- * COSTS       A hit to read: four atomic operations; to write: eight.
+ * COSTS       A hit to read: five atomic operations; to write: eight.
  * FAILURE     `EFAULT` names address and rule; what lies before the address has been read or written.
  * REJECTED    A section for reads of pages: their page lock does. No page lock inside sections: eviction would have to wait
  *             for all of them.
@@ -92,7 +93,9 @@ export class SpaceAccess {
         const offset = (tlb.wordAt[entry] as number) * WORD + inPage;
         const from = this.bankBytes[tlb.bank[entry] as number] as Uint8Array;
         target.set(from.subarray(offset, offset + bytes), at + done);
+        const counts = this.isCurrent(entry);
         this.close(entry);
+        if (!counts) continue;
       }
       done += bytes;
     }
@@ -138,12 +141,15 @@ export class SpaceAccess {
     const page = Math.floor(address * this.inversePageSize);
     const word = (address - page * this.pageSize) * INVERSE_WORD;
     if (word !== (word | 0)) failWord('as.load', address);
-    const entry = this.open(page, address, false);
-    if (entry < 0) return 0;
-    const words = this.bankWords[tlb.bank[entry] as number] as Int32Array;
-    const value = load(words, (tlb.wordAt[entry] as number) + word);
-    this.close(entry);
-    return value;
+    for (;;) {
+      const entry = this.open(page, address, false);
+      if (entry < 0) return 0;
+      const words = this.bankWords[tlb.bank[entry] as number] as Int32Array;
+      const value = load(words, (tlb.wordAt[entry] as number) + word);
+      const counts = this.isCurrent(entry);
+      this.close(entry);
+      if (counts) return value;
+    }
   }
 
   /** Stores the aligned word at an address at once. */
@@ -243,6 +249,11 @@ export class SpaceAccess {
     }
     if (section) this.sections.leave();
     return false;
+  }
+
+  /** True while the translation of an entry is the one that there is. */
+  private isCurrent(entry: number): boolean {
+    return load(this.words, this.tlb.countAt[entry] as number) === this.tlb.count[entry];
   }
 
   /** Faults until the translation that came of it can be used. */

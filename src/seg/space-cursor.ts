@@ -5,8 +5,9 @@
  * STRUCTURE   A cursor keeps the page locks of the last pages that it met, one for each place of a small table:
  *
  *               address -> page -> place: is it this page?    no: let the old page go, fault, keep the new one
- *                                         is its count of changes still the same?    no: as before
+ *                                         to store: is its count of changes still the same?    no: as before
  *                                         the word itself
+ *                                         to load: is the count still the same?    no: as before
  *
  *             A store runs in a write section, as every store does (write-sections.ts). Pages that are stored into are marked as
  *             modified when they come and when they go; pages of files after each store too, so that a sync sees them.
@@ -93,11 +94,15 @@ export class SpaceCursor {
     const word = (address - page * this.pageSize) / 4;
     if (word !== (word | 0)) failWord('cursor.load', address);
     const at = page & this.mask;
-    if (this.page[at] !== page || load(this.words, this.countAt[at] as number) !== this.count[at]) {
-      if (!this.come(page, address, false)) return this.parts.access.load(address);
+    let isHere = this.page[at] === page;
+    for (;;) {
+      if (!isHere && !this.come(page, address, false)) return this.parts.access.load(address);
+      const words = this.parts.bankWords[this.bank[at] as number] as Int32Array;
+      const value = load(words, (this.wordAt[at] as number) + word);
+      // Behind the word: a page that was left to a fork meanwhile shows the fork's stores.
+      isHere = load(this.words, this.countAt[at] as number) === this.count[at];
+      if (isHere) return value;
     }
-    const words = this.parts.bankWords[this.bank[at] as number] as Int32Array;
-    return load(words, (this.wordAt[at] as number) + word);
   }
 
   /** Stores a 32-bit word. */

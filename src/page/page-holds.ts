@@ -14,14 +14,13 @@
  * LOCKING     No held-lock records are written: the takeover finds a dead slot's bits and words by going through the
  *             frames, so that a hold costs two atomic operations and nothing else.
  * COSTS       A shared pair: three atomic operations, about 25 ns; nested ones a private addition.
- * FAILURE     `EINVAL` when a page is released that this thread does not hold.
+ * FAILURE     `EINVAL` when a page is released, downgraded or upgraded that this thread does not hold, and for no frame.
  * REJECTED    An upgrade that waits: two readers that ask for it wait for each other for ever. A count of pins in shared memory: a dead thread's share could not be taken back.
  * REFERENCES  illumos page_lock.c (p_selock); hazard pointers for publish, then verify.
  */
 
 import { assert } from '../base/assert.ts';
 import { fail } from '../base/errors.ts';
-import { VERIFY } from '../base/verify.ts';
 import type { BoundTables } from '../layout/region.ts';
 import type { FrameIndex } from '../phys/banks.ts';
 import { load } from '../sync/atomics.ts';
@@ -113,6 +112,7 @@ export class PageHolds {
       if (!trySharedHold(this.#thread, this.#lock.address(frame))) return false;
       this.#pages++;
     } else {
+      if (depth === undefined) this.#failNoFrame(frame);
       assert(depth < DEPTH_MAX, 'page/page-holds: a thread holds a page at most 65535 times');
     }
     this.#depth[frame] = depth + 1;
@@ -167,6 +167,7 @@ export class PageHolds {
 
   /** Takes the page exclusively if nobody holds it in any way. A look first keeps passers-by undisturbed. */
   tryExclusive(frame: FrameIndex): boolean {
+    if (this.#depth[frame] === undefined) this.#failNoFrame(frame);
     if (this.isHeld(frame) || !tryExclusiveHold(this.#thread, this.#lock.address(frame))) return false;
     this.#exclusive++;
     return true;
@@ -174,6 +175,7 @@ export class PageHolds {
 
   /** Takes the page exclusively, sleeping while others hold it; false when `timeoutMs` ran out. */
   exclusive(frame: FrameIndex, timeoutMs?: number): boolean {
+    if (this.#depth[frame] === undefined) this.#failNoFrame(frame);
     if (!exclusiveHold(this.#thread, this.#lock.address(frame), timeoutMs)) return false;
     this.#exclusive++;
     return true;
@@ -181,14 +183,14 @@ export class PageHolds {
 
   /** Gives an exclusive hold back and wakes who waits for it. */
   releaseExclusive(frame: FrameIndex): void {
-    if (VERIFY) this.#requireMine(frame, 'releaseExclusive');
+    this.#requireMine(frame, 'releaseExclusive');
     this.#exclusive--;
     exclusiveRelease(this.#thread, this.#lock.address(frame));
   }
 
   /** Turns an exclusive hold into a shared one, without a moment in between. */
   downgrade(frame: FrameIndex): void {
-    if (VERIFY) this.#requireMine(frame, 'downgrade');
+    this.#requireMine(frame, 'downgrade');
     this.#exclusive--;
     downgradeHold(this.#thread, this.#lock.address(frame));
     this.#depth[frame] = 1;
@@ -211,7 +213,7 @@ export class PageHolds {
   }
 
   #requireMine(frame: FrameIndex, call: string): void {
-    if (!this.isMine(frame))
+    if (this.#depth[frame] === undefined || !this.isMine(frame))
       fail('EINVAL', `holds.${call}`, { frame }, 'this thread does not hold the page exclusively');
   }
 
@@ -225,6 +227,10 @@ export class PageHolds {
       if (slot === owner || (bits & (1 << (slot & 31))) !== 0) found.push(slot);
     }
     return found;
+  }
+
+  #failNoFrame(frame: FrameIndex): never {
+    fail('EINVAL', 'holds', { frame, frames: this.#depth.length }, 'there is no such frame');
   }
 
   #failNotHeld(frame: FrameIndex): never {

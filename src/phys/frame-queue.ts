@@ -8,6 +8,7 @@
  *
  *               wait      1 a row, a ticket   2 state := waiting   3 first of its class: try   4 sleep while state is waiting
  *               give      the first of each class that so many free frames could serve is told
+ *               go        when memory goes offline all are told, and look whether they can be served at all
  *               leave     the row is free; whoever is first now is told
  *
  * INVARIANTS  I1 a row is in use iff its slot is not 0, and `count` is the number of such rows.
@@ -98,6 +99,12 @@ export class FrameQueue {
     if (this.#queue.count.get(0) !== 0) this.#tellWaiters(free);
   }
 
+  /** Memory has gone: tells everybody, because some may wait for what cannot come. */
+  tellAll(): void {
+    const rows = this.#rows;
+    for (let row = 0; row < rows.rowCount; row++) if (rows.slot.get(row) !== 0) this.#tellOne(row);
+  }
+
   /**
    * True when a request that does not wait must not be served now, because it would overtake a waiting one of its class once
    * too often; else it is counted.
@@ -165,13 +172,17 @@ export class FrameQueue {
 
   #tellWaiters(free: number): void {
     const rows = this.#rows;
-    const { words } = this.#thread;
     for (let row = 0; row < rows.rowCount; row++) {
       if (rows.slot.get(row) === 0 || 2 ** rows.order.get(row) > free || !this.#isFirst(row)) continue;
-      const address = rows.state.address(row);
-      if (load(words, address) !== WAITER_STATE.waiting) continue;
-      store(words, address, WAITER_STATE.told);
-      notify(words, address, ALL_WAITERS);
+      this.#tellOne(row);
     }
+  }
+
+  #tellOne(row: number): void {
+    const { words } = this.#thread;
+    const address = this.#rows.state.address(row);
+    if (load(words, address) !== WAITER_STATE.waiting) return;
+    store(words, address, WAITER_STATE.told);
+    notify(words, address, ALL_WAITERS);
   }
 }

@@ -2,10 +2,10 @@
  * Waiting for frames: blocking this thread, or its event loop only.
  *
  * STRUCTURE   1 a request that no memory of this system could serve is refused   2 try   3 ask those who can free frames, try
- *             again   4 join the queue   5 when it is our turn try and ask, else sleep; until it worked, the time is up, or
- *             the wait is cancelled
+ *             again   4 join the queue   5 when it is our turn try and ask, else sleep; until it worked, the time is up, the
+ *             wait is cancelled, or so much memory has gone that it cannot work any more
  * LOCKING     None is held while frames are asked for or while sleeping; see frame-queue.ts.
- * FAILURE     `EINVAL` for 1, `ETIMEDOUT`, `ECANCELED`, `ENOMEM` when the queue is full.
+ * FAILURE     `EINVAL` for 1, also when it comes true while the request waits; `ETIMEDOUT`, `ECANCELED`, `ENOMEM` when the queue is full.
  */
 
 import { fail, failMisuse } from '../base/errors.ts';
@@ -37,7 +37,7 @@ export interface FrameDemand<Found> {
   readonly count: number;
   /** What the caller asked for, for messages. */
   readonly values: Readonly<Record<string, unknown>>;
-  /** True when it could be served if every frame that can ever be had were free. */
+  /** Under the frames' lock: true when it could be served if every frame that can ever be had were free. */
   possible(): boolean;
   /** One try; `waiter` says that it may overtake nobody because it is first in the queue. Null when it cannot be served. */
   attempt(waiter: boolean): Found | null;
@@ -60,6 +60,7 @@ export function waitForFrames<Found>(demand: FrameDemand<Found>, options: FrameW
     for (;;) {
       found = tryInTurn(demand, row);
       if (found !== null) return found;
+      requirePossible(demand);
       const remaining = remainingMs(core.thread, deadline);
       if (remaining <= 0) failTimedOut(demand, timeoutMs);
       if (VERIFY) faultPoint(core.thread, 'phys.list.waiting');
@@ -83,6 +84,7 @@ export async function waitForFramesAsync<Found>(demand: FrameDemand<Found>, opti
     for (;;) {
       found = tryInTurn(demand, row);
       if (found !== null) return found;
+      requirePossible(demand);
       const remaining = remainingMs(core.thread, deadline);
       if (remaining <= 0) failTimedOut(demand, limit);
       await core.queue.sleepAsync(row, Math.min(remaining, LOOK_MS), options.signal);
@@ -97,10 +99,16 @@ export async function waitForFramesAsync<Found>(demand: FrameDemand<Found>, opti
 function tryFirst<Found>(demand: FrameDemand<Found>): Found | null {
   const found = demand.attempt(false);
   if (found !== null) return found;
-  if (!demand.possible()) {
-    failMisuse(demand.call, { ...demand.values }, 'waiting cannot help: memory is not made that way');
-  }
+  requirePossible(demand);
   return demand.press() ? demand.attempt(false) : null;
+}
+
+/** Refuses what cannot be served however long it waits: memory may have gone since it was asked for. */
+function requirePossible<Found>({ core, call, values, possible }: FrameDemand<Found>): void {
+  core.mutex.enter();
+  const may = possible();
+  core.mutex.exit();
+  if (!may) failMisuse(call, { ...values }, 'waiting cannot help: memory is not made that way');
 }
 
 /** Step 4. */

@@ -130,6 +130,7 @@ function takeAndRetire(
       thread.commit();
       if (VERIFY) faultPoint(thread, 'phys.removal.leaving');
       hand.leave(first, count);
+      core.queue.tellAll();
     }
     mutex.exit();
     if (!carved) fail('ENOMEM', 'frames.offline', { first, count }, 'no row is left for the rest of the segment');

@@ -21,7 +21,7 @@
  * LOCKING     The pmem lock, and the frames' lock in it, in which all of a step is logged: both commit together. The mover is
  *             asked and told without locks.
  * COSTS       A walk over the runs of movable cookies, a copy of the frames, what the mover does.
- * FAILURE     False: no movable cookie has the frame, its mover refuses or is not known in this thread, or no frame or row is
+ * FAILURE     False: no movable cookie has the frame, its mover refuses, throws, or is not known in this thread, or no frame or row is
  *             left; of a contiguous cookie, no run. A death before 5 leaves the frame in place, later it has moved; either way the mover is told by whoever
  *             recovers, if it is known there.
  * REJECTED    A word for each frame that names
@@ -29,6 +29,7 @@
  * REFERENCES  pmem.c, comment on the right solution; illumos page_relocate; Linux movable_operations.
  */
 
+import { InvariantError } from '../base/errors.ts';
 import { VERIFY } from '../base/verify.ts';
 import type { BoundTables } from '../layout/region.ts';
 import {
@@ -43,7 +44,14 @@ import type { Callbacks } from '../sync/callbacks.ts';
 import { faultPoint } from '../sync/fault.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
 import type { CookieWork } from './cookie-work.ts';
-import { COOKIE_STATE, type CookieIndex, type CookieMove, type CookieMover, MOVE_STAGE } from './kinds.ts';
+import {
+  COOKIE_STATE,
+  type CookieIndex,
+  type CookieMove,
+  type CookieMover,
+  MOVE_STAGE,
+  type MoverFailure,
+} from './kinds.ts';
 
 /** Where a frame stands. */
 interface Standing {
@@ -63,6 +71,7 @@ export class CookieMoves implements FrameReclaimer {
   readonly #cookies: BoundTables['pmemCookie'];
   readonly #slot: BoundTables['pmemSlot'];
   readonly #fresh: BoundTables['pmemPool']['cookieFresh'];
+  #failure: MoverFailure | null = null;
 
   constructor(thread: Thread, banks: Banks, lists: PageLists, work: CookieWork, callbacks: Callbacks) {
     const { tables } = thread.region;
@@ -89,6 +98,11 @@ export class CookieMoves implements FrameReclaimer {
     return false;
   }
 
+  /** What a mover threw last in this thread, and in which move; null if none ever did. */
+  get failure(): MoverFailure | null {
+    return this.#failure;
+  }
+
   relocate(frame: FrameIndex, use: number): boolean {
     // 1-2.
     const { slot } = this.#thread;
@@ -97,9 +111,10 @@ export class CookieMoves implements FrameReclaimer {
     const move = this.#moveOf(slot);
     const mover = this.#moverOf(move.cookie.cookie);
     let moved = false;
-    // 3.
-    const willing = mover?.before(move) ?? false;
+    let willing = false;
     try {
+      // 3.
+      willing = this.#guarded(move, () => mover?.before(move));
       if (willing) {
         // 4.
         for (let at = 0; at < move.frames; at++) this.#banks.copyFrame(move.from + at, move.to + at);
@@ -109,7 +124,8 @@ export class CookieMoves implements FrameReclaimer {
       }
     } finally {
       if (!moved) this.#undo(slot);
-      if (willing) mover?.after(move, moved);
+      // A claim that has moved is left to `#end` whatever the mover does.
+      if (willing) this.#guarded(move, () => mover?.after(move, moved));
     }
     if (VERIFY) faultPoint(this.#thread, 'pmem.move.done');
     // 6.
@@ -125,12 +141,19 @@ export class CookieMoves implements FrameReclaimer {
     const mover = this.#moverOf(move.cookie.cookie);
     if (move.frames > 1) this.#recoverRun(move, stage, dead);
     if (stage === MOVE_STAGE.claimed) this.#undo(dead);
-    try {
-      mover?.after(move, stage === MOVE_STAGE.moved);
-    } catch {
-      // A program's mistake must not stop the recovery.
-    }
+    this.#guarded(move, () => mover?.after(move, stage === MOVE_STAGE.moved));
     if (stage === MOVE_STAGE.moved) this.#end(dead);
+  }
+
+  /** What a mover says; false when it throws: a program's mistake must stop neither who needs the frame nor a recovery. */
+  #guarded(move: CookieMove, ask: () => unknown): boolean {
+    try {
+      return ask() === true;
+    } catch (error) {
+      if (error instanceof InvariantError) throw error;
+      this.#failure = { move, error, times: (this.#failure?.times ?? 0) + 1 };
+      return false;
+    }
   }
 
   #claim(frame: FrameIndex): boolean {

@@ -5,7 +5,8 @@ import { testRegion } from '../../test/support/region.ts';
 import { Banks, Frames, PageLists } from '../phys/index.ts';
 import { createOwner, ownerUsage } from '../sync/index.ts';
 import type { PmemFailure } from './kinds.ts';
-import { Pmem, type PmemRequest } from './pmem.ts';
+import { Pmem } from './pmem.ts';
+import type { PmemRequest } from './pmem-request.ts';
 import type { PmemFaults } from './report.ts';
 
 const PAGE = 4096;

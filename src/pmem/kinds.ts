@@ -57,11 +57,20 @@ export interface CookieMove {
 
 /**
  * Lets frames of movable cookies move. Found by every thread that may need frames, as a (module, export) pair or under a
- * registered name; runs with no lock held.
+ * registered name; runs with no lock held, in the thread that needs the frames. A `before` that throws has refused; what `after`
+ * throws changes nothing about the move. Neither reaches who needed the frames: `pmem.moverFailure` has it.
  */
 export interface CookieMover {
   /** Stops all use of the frames that move, in every thread, until `after`; false: it cannot be moved now. Must not wait long. */
   before(move: CookieMove): boolean;
   /** The bytes are at `to` now, or, when not `moved`, still at `from`. Also called for a thread that died in between. */
   after(move: CookieMove, moved: boolean): void;
+}
+
+/** What a mover threw. */
+export interface MoverFailure {
+  readonly move: CookieMove;
+  readonly error: unknown;
+  /** How often movers have thrown in this thread so far. */
+  readonly times: number;
 }

@@ -19,11 +19,11 @@
 
 import { assert } from '../base/assert.ts';
 import type { CheckReport } from '../base/check.ts';
-import { fail, failMisuse, rejectUnknownOptions, requireInteger } from '../base/errors.ts';
+import { fail, failMisuse, requireInteger } from '../base/errors.ts';
 import { VERIFY } from '../base/verify.ts';
 import type { BoundTables } from '../layout/region.ts';
-import type { Banks, FrameIndex, FrameRun, FrameWaitOptions, PageListPressure, PageLists } from '../phys/index.ts';
-import { type CallbackReference, Callbacks } from '../sync/callbacks.ts';
+import type { Banks, FrameIndex, FrameRun, PageListPressure, PageLists } from '../phys/index.ts';
+import { Callbacks } from '../sync/callbacks.ts';
 import { faultPoint } from '../sync/fault.ts';
 import { chargeOf, limitOf, OWNER_RESOURCE, ownerNameOf, ownerOf } from '../sync/owners.ts';
 import { pause } from '../sync/pause.ts';
@@ -31,25 +31,11 @@ import { type Attachment, isAttached, type SlotIndex, type Thread } from '../syn
 import { chargeProblems } from './cookie-charges.ts';
 import { CookieMoves } from './cookie-moves.ts';
 import { CookieWork } from './cookie-work.ts';
-import { COOKIE_STATE, type Cookie, type CookieIndex, LARGE_STATE, type PmemFailure } from './kinds.ts';
+import { COOKIE_STATE, type Cookie, type CookieIndex, LARGE_STATE, type MoverFailure } from './kinds.ts';
+import { checkPmemRequest, FAILURE_REASON, type PmemRequest, requireCookie } from './pmem-request.ts';
 import { newReport, type PmemFaults, type PmemReport } from './report.ts';
 import { SeedPool } from './residual-pool.ts';
 import type { OrderedRun } from './run-chains.ts';
-
-/** What a cookie must be. */
-export interface PmemRequest {
-  /** Bytes; rounded up to whole frames. */
-  readonly size: number;
-  /** May wait for single frames, never for large pages. Default: no. */
-  readonly wait?: boolean | FrameWaitOptions;
-  /** One run of adjacent frames, which `view` then shows. Default: no. */
-  readonly contiguous?: boolean;
-  /**
-   * Lets its frames move when they are in somebody's way, instead of locking them: see `CookieMover`. They are not charged
-   * as locked, and come from no large page. A contiguous cookie moves as a whole. Default: they stay where they are.
-   */
-  readonly movable?: CallbackReference;
-}
 
 /** What is there. */
 export interface PmemStatistics {
@@ -104,6 +90,11 @@ export class Pmem {
     return this.#last;
   }
 
+  /** What a mover threw last in this thread; null if none ever did. See `CookieMover`. */
+  get moverFailure(): MoverFailure | null {
+    return this.#moves.failure;
+  }
+
   /** Sets who takes the mappings of frames away by force before these are given back. Runs without a lock. */
   setUnload(unload: ((run: OrderedRun) => void) | null): void {
     this.#unload = unload;
@@ -125,14 +116,13 @@ export class Pmem {
     if (cookie !== null) return cookie;
     const { failure } = this.#last;
     if (failure === 'locked' || failure === 'quota') this.#failLimit(request, failure);
-    return fail('ENOMEM', 'pmem.alloc', { ...request }, REASON[failure ?? 'frames']);
+    return fail('ENOMEM', 'pmem.alloc', { ...request }, FAILURE_REASON[failure ?? 'frames']);
   }
 
   /** Makes a cookie; null when it cannot be had: `lastReport.failure` says why. Throws `EINVAL`. */
   tryAlloc(request: PmemRequest): Cookie | null {
+    checkPmemRequest(request);
     const { size, wait = false, contiguous = false, movable } = request;
-    rejectUnknownOptions('pmem.alloc', request, ['size', 'wait', 'contiguous', 'movable']);
-    requireInteger('pmem.alloc', 'size', size, 0, Number.MAX_SAFE_INTEGER);
     const frames = Math.ceil(size / this.#pageSize);
     const report = newReport();
     this.#last = report;
@@ -171,6 +161,7 @@ export class Pmem {
    * show nothing from then on. Throws `EBUSY` while one of them is pinned, with the slot that has the pin.
    */
   free(cookie: Cookie): void {
+    requireCookie(cookie, 'pmem.free');
     const { mutex, seed } = this.#work;
     const { journal, slot } = this.#thread;
     const row = cookie.cookie;
@@ -425,10 +416,12 @@ export class Pmem {
     const owner = ownerOf(this.#thread);
     const resource = failure === 'locked' ? OWNER_RESOURCE.lockedFrames : OWNER_RESOURCE.frames;
     const values = { ...request, owner: ownerNameOf(region, owner), used: chargeOf(region, owner, resource) };
-    return fail('EDQUOT', 'pmem.alloc', values, `${REASON[failure]} is ${limitOf(region, owner, resource)}`);
+    return fail('EDQUOT', 'pmem.alloc', values, `${FAILURE_REASON[failure]} is ${limitOf(region, owner, resource)}`);
   }
 
-  #require({ cookie, generation, frames }: Cookie, call: string): void {
+  #require(given: Cookie, call: string): void {
+    requireCookie(given, call);
+    const { cookie, generation, frames } = given;
     const known = Number.isInteger(cookie) && cookie >= 0 && cookie < this.#cookies.rowCount;
     if (!known) failMisuse(call, { cookie }, 'pass what alloc returned');
     const live = this.#cookies.state.get(cookie) === COOKIE_STATE.live;
@@ -437,12 +430,3 @@ export class Pmem {
     fail('ESTALE', call, { cookie, generation }, 'the cookie was freed');
   }
 }
-
-const REASON: Readonly<Record<PmemFailure, string>> = {
-  args: 'a cookie has at least one frame, and less than half of memory',
-  tables: 'no rows are left for cookies or runs; boot with more',
-  locked: "the owner's limit of locked frames",
-  quota: "the owner's limit of frames",
-  reservation: 'the reservation limit is reached',
-  frames: 'too few frames are free',
-};

@@ -27,9 +27,28 @@ describe('the heap and constraints', () => {
     expect(heap.tryXalloc(64, { min: 4 * MIB })).toBe(-1);
     expect(heap.tryXalloc(2 * PAGE, { max: PAGE })).toBe(-1);
     expect(vm.check().flatMap(({ problems }) => problems)).toEqual([]);
-    heap.xfreeAll();
+    for (const { address, size } of heap.allocations()) heap.xfree(address, size);
     heap.trim();
     expect(vm.frames.counts().run).toBe(0);
+    vm.detach();
+  });
+
+  it("is nobody's to end, and its spans are nobody's to change", () => {
+    const vm = start();
+    const { heap } = vm;
+    const address = heap.alloc(64);
+    const calls = [
+      () => heap.xfreeAll(),
+      () => heap.destroy(),
+      () => vm.arenas.destroy('vm.heap'),
+      () => heap.add(2 ** 40, PAGE),
+      () => heap.remove(0),
+    ];
+    for (const call of calls) expect(call).toThrow(/ENOTSUP: arena\.\w+\(arena="vm.heap"\): the heap is shared by all/);
+    expect(() => vm.createArena('vm.heap', { size: 64 })).toThrow(/EEXIST/);
+    expect(heap.size('allocated')).toBe(64);
+    heap.free(address, 64);
+    expect(vm.check().flatMap(({ problems }) => problems)).toEqual([]);
     vm.detach();
   });
 

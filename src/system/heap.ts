@@ -11,10 +11,11 @@ import type { Frames } from '../phys/frames.ts';
 import { ANYWHERE } from '../phys/run-hand.ts';
 import type { CallbackReference, Callbacks } from '../sync/index.ts';
 import type { ArenaOptions, Constraints, SpanSource } from '../vmem/index.ts';
+import { HEAP_NAME } from '../vmem/kinds.ts';
 import { runsFor } from './heap-runs.ts';
 
-/** Name of the heap's arena: prefixed, because programs may want `heap` for themselves. */
-export const HEAP = 'vm.heap';
+/** Name of the heap's arena. Programs cannot end it, nor change its spans. */
+export const HEAP = HEAP_NAME;
 
 /** Smallest piece of the heap: a cache line, so that two allocations never share one. */
 export const HEAP_QUANTUM_BYTES = 64;

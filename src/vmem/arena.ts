@@ -31,7 +31,7 @@ import { failSize, freeAddress, roundSize } from './free.ts';
 import { freeAll } from './free-all.ts';
 import { isOverLimit, releaseIdle } from './import.ts';
 import { type ArenaIndex, KIND_SPAN_STATIC, STRATEGY_NAME, type Strategy, strategyCode } from './kinds.ts';
-import { destroyArena } from './lifecycle.ts';
+import { destroyArena, requireNotHeap } from './lifecycle.ts';
 import { mergeSpans } from './merge-spans.ts';
 import type { CachedObject } from './quantum-cache.ts';
 import { leaveQuarantine, quarantineInTheWay, quarantineQuietMs } from './quarantine.ts';
@@ -197,9 +197,7 @@ export class Arena {
    * with quantum caches, whose objects it could not tell apart, `EBUSY` while another arena has spans of this one.
    */
   xfreeAll(): void {
-    if (this.#core.caches !== null) {
-      failMisuse('arena.xfreeAll', { arena: this.#core.name }, 'an arena with quantum caches cannot be freed at once');
-    }
+    requireNotHeap(this.#core, 'arena.xfreeAll');
     freeAll(this.#core);
   }
 
@@ -217,6 +215,7 @@ export class Arena {
   add(start: number, size: number): void {
     const core = this.#core;
     requireRange(core, 'arena.add', start, size);
+    requireNotHeap(core, 'arena.add');
     if (core.limit !== Number.POSITIVE_INFINITY && this.size('all') + size > core.limit) releaseIdle(core);
     core.enter();
     requireNoOverlap(core, 'arena.add', start, size);
@@ -238,6 +237,7 @@ export class Arena {
   /** Takes a span away that `add` or `create` brought. Throws `EBUSY` while it has allocations, `EINVAL` for no such span. */
   remove(start: number): void {
     requireAddress(this.#core, 'arena.remove', start);
+    requireNotHeap(this.#core, 'arena.remove');
     removeStaticSpan(this.#core, start);
   }
 

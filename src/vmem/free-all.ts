@@ -1,6 +1,6 @@
 /** Freeing every allocation of an arena in one pass over its segment list. */
 
-import { fail } from '../base/index.ts';
+import { fail, failMisuse } from '../base/index.ts';
 import {
   ARENA_CHANGES,
   ARENA_SEGMENT_HEAD,
@@ -32,6 +32,9 @@ const PER_SECTION = 64;
  */
 export function freeAll(core: ArenaCore): void {
   const { words, base } = core;
+  if (core.caches !== null) {
+    failMisuse('arena.xfreeAll', { arena: core.name }, 'an arena with quantum caches cannot be freed at once');
+  }
   core.enter();
   const importer = findImporter(core);
   if (importer >= 0) {

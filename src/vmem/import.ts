@@ -239,7 +239,7 @@ export function recordAnswer(
   const { quantum } = core;
   const whole = Number.isSafeInteger(start) && start >= 0 && start % quantum === 0 && size % quantum === 0;
   if (!whole || !Number.isSafeInteger(size) || size < least || start > ADDRESS_MAX - size) {
-    source.release?.(start, size);
+    if (mayGoBack(core, start, size)) source.release?.(start, size);
     failSource(
       core,
       { wanted, start, size, quantum },
@@ -250,13 +250,23 @@ export function recordAnswer(
   return start;
 }
 
+/** True for a range that no span has a part of: what does not help goes back, what is in use must not. Without the lock. */
+function mayGoBack(core: ArenaCore, start: number, size: number): boolean {
+  if (!Number.isSafeInteger(start) || !Number.isSafeInteger(size)) return false;
+  if (start < 0 || size <= 0 || start > ADDRESS_MAX - size) return false;
+  core.enter();
+  const free = spanOverlap(core, start, size) === 0;
+  core.exit();
+  return free;
+}
+
 function failSource(core: ArenaCore, values: Readonly<Record<string, unknown>>, rule: string): never {
   const { module, name } = core.cores.callbacks.describe(core.importCallback);
   const where = module === '' ? name : `${name} of ${module}`;
   failMisuse(`import function ${where} of arena ${JSON.stringify(core.name)}`, values, rule);
 }
 
-/** Makes a span of the range in flight, or gives it back. Entered and left with the lock, which it leaves to throw. */
+/** Makes a span of the range in flight, or gives it back unless a span of the arena has a part of it. Entered and left with the lock, which it leaves to throw. */
 export function recordSpan(core: ArenaCore, start: number, size: number, ask: Ask): boolean {
   const overlapped = spanOverlap(core, start, size) !== 0;
   const allowed = !isOverLimit(core, size);
@@ -265,6 +275,8 @@ export function recordSpan(core: ArenaCore, start: number, size: number, ask: As
     (core.words[core.base + ARENA_SPARE_COUNT] as number) >= TAGS_PER_OPERATION ||
     refillReserve(core, TAGS_PER_OPERATION);
   if (overlapped || !enough || !helps || !allowed) {
+    // A function that gives a range twice would take away what is in use.
+    if (overlapped && core.importCallback >= 0) clearTransfer(core);
     core.exit();
     returnInFlight(core.cores, core.thread.slot);
     if (overlapped) {

@@ -75,6 +75,9 @@ export const ARENA_STATE = {
   destroying: STATE_DESTROYING,
 } as const;
 
+/** Name of the heap's arena, which is the system's: prefixed, because programs may want `heap` for themselves. */
+export const HEAP_NAME = 'vm.heap';
+
 /** Imports are 16 times as large as the request. */
 export const FLAG_LARGE_IMPORT = 1;
 /** Behaves like the original source wherever the two differ. */

@@ -35,6 +35,7 @@ import { freeListRemove } from './free-lists.ts';
 import {
   type ArenaIndex,
   FLAG_COMPAT_SEED,
+  HEAP_NAME,
   KIND_FREE,
   KIND_SPAN_IMPORTED,
   KIND_SPAN_STATIC,
@@ -178,10 +179,22 @@ function failClaim(cores: ArenaCores, plan: ArenaPlan, code: 'EEXIST' | 'ENOMEM'
   return fail(code, 'arenas.create', { name: plan.name }, rule);
 }
 
-/** Destroys an arena. Throws `EBUSY` while it has allocations or another arena imports from it. */
+/** Throws `ENOTSUP` for the heap, which is the system's: all threads live on it. */
+export function requireNotHeap(core: ArenaCore, call: string): void {
+  if (core.name !== HEAP_NAME) return;
+  fail(
+    'ENOTSUP',
+    call,
+    { arena: core.name },
+    'the heap is shared by all; only the system ends it or changes its spans',
+  );
+}
+
+/** Destroys an arena. Throws `ENOTSUP` for the heap, `EBUSY` while it has allocations or another arena imports from it. */
 export function destroyArena(core: ArenaCore): void {
   const { cores, thread, journal } = core;
   const { arena } = core.tables;
+  requireNotHeap(core, 'arena.destroy');
   enterRegistry(cores);
   for (let row = 0; row < arena.rowCount; row++) {
     if (arena.state.get(row) === STATE_FREE || arena.importArena.get(row) !== core.row + 1) continue;

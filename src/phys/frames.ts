@@ -171,7 +171,9 @@ export class Frames {
    * does not come about in time, `ECANCELED`, `EINVAL` for frames that are not online; then everything is as before.
    */
   offline(first: FrameIndex, count: number, options: RemovalOptions = {}): void {
-    this.caches.paused(() => removeMemory(this.core, this.evacuation, this.#listeners, first, count, options));
+    const { core, evacuation } = this;
+    const press = () => this.press();
+    this.caches.paused(() => removeMemory(core, evacuation, this.#listeners, press, first, count, options));
   }
 
   /** Who is told, in this thread, about memory that comes and goes. */

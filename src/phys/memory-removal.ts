@@ -63,6 +63,7 @@ export function removeMemory(
   core: FrameCore,
   evacuation: Evacuation,
   listeners: readonly MemoryListener[],
+  press: () => boolean,
   first: FrameIndex,
   count: number,
   options: RemovalOptions,
@@ -79,7 +80,7 @@ export function removeMemory(
   const errors = listeners.map((listener) => attempt(() => listener.removing?.(first, count)));
   let gone = false;
   try {
-    takeAndRetire(core, evacuation, first, count, timeoutMs, cancel);
+    takeAndRetire(core, evacuation, press, first, count, timeoutMs, cancel);
     gone = true;
   } finally {
     evacuation.count(gone ? FRAME_COUNTER.removals : FRAME_COUNTER.removalsFailed);
@@ -101,6 +102,7 @@ function attempt(action: () => void): unknown {
 function takeAndRetire(
   core: FrameCore,
   evacuation: Evacuation,
+  press: () => boolean,
   first: FrameIndex,
   count: number,
   timeoutMs: number,
@@ -110,6 +112,7 @@ function takeAndRetire(
   const hand = new ListHand(core);
   const deadline = thread.clock.now() + timeoutMs;
   let carved = false;
+  let pressed = false;
   hand.begin(first, count);
   try {
     // 2.
@@ -117,6 +120,12 @@ function takeAndRetire(
       cancel?.throwIfCancelled('frames.offline');
       const stays = takeRound(core, evacuation, first, count);
       if (stays < 0) break;
+      // What others keep for later goes at once.
+      if (!pressed) {
+        pressed = true;
+        press();
+        continue;
+      }
       if (thread.clock.now() >= deadline) failBusy(core, evacuation, first, count, stays);
       pause(thread, PAUSE_MS);
     }

@@ -262,8 +262,11 @@ export class PageLists {
     const { pageSize, frames } = this.#thread.region.geometry;
     const request = readRequest(given, pageSize, frames);
     if (request.wait !== null) return waitForFrames(this.#demand(given, request, held), request.wait);
-    const found = this.#takeNow(request, held, false);
-    const list = found === null && this.#frames.caches.drain() ? this.#takeNow(request, held, false) : found;
+    let list = this.#takeNow(request, held, false);
+    if (list === null && this.#frames.caches.drain()) list = this.#takeNow(request, held, false);
+    // Too few frames, rather than none that suit: others may have some to spare.
+    const isShort = list === null && !this.#overLimit && this.#core.free - request.count < this.#frames.reserve;
+    if (isShort && !held && this.#seed === null && this.#frames.press()) list = this.#takeNow(request, held, false);
     if (list === null || FitSearch.isSimple(request)) this.#pressure?.kick();
     this.#frames.watermarks.kickIfLow();
     return list;

@@ -137,9 +137,12 @@ export class Pmem {
       report.failure = work.charge(row);
       if (report.failure === null) {
         const alone = contiguous || movable !== undefined;
-        report.failure = alone
-          ? work.gatherRuns(row, wait, report, contiguous ? 1 : frames)
-          : work.gather(row, wait, report);
+        const gather = () =>
+          alone ? work.gatherRuns(row, wait, report, contiguous ? 1 : frames) : work.gather(row, wait, report);
+        report.failure = gather();
+        // Large pages that nobody uses are no help to whoever wants frames that lie together or that move.
+        const short = report.failure === 'frames' || report.failure === 'reservation';
+        if (alone && short && this.trim() > 0) report.failure = gather();
       }
     } catch (error) {
       work.abandon(row, report);

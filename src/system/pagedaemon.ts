@@ -115,6 +115,9 @@ export class Pagedaemon {
   /** Adds a reclaimer to this thread's; returns how to take it back. Throws `EINVAL` for a name that is taken. */
   register(reclaimer: Reclaimer): () => void {
     const { name, priority } = reclaimer;
+    if (typeof name !== 'string' || typeof reclaimer.reclaim !== 'function') {
+      failMisuse('pagedaemon.register', { name }, 'a reclaimer has a name and a function `reclaim`');
+    }
     if (!Number.isFinite(priority)) failMisuse('pagedaemon.register', { name, priority }, 'a priority is a number');
     if (this.#reclaimers.some((other) => other.name === name)) {
       fail('EINVAL', 'pagedaemon.register', { name }, 'a reclaimer of this name is registered');

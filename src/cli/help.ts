@@ -60,8 +60,8 @@ Serves the files of a folder (default: the current directory) over HTTP. The mai
 bring the pages into one page cache that all of them share, and pin them until the socket has taken their bytes: nothing
 is copied in between. Answers GET and HEAD with ranges, strong entity tags and conditional requests. A folder is served
 through its index.html. Paths that lead out of the folder, also through symbolic links, are refused; files whose
-names begin with a dot are served like any other. An answer breaks off when its file is changed meanwhile: it never holds bytes of two versions. Clients that take nothing do not stop
-others.
+names begin with a dot are served like any other. An answer breaks off when its file is changed meanwhile: it never
+holds bytes of two versions. Clients that take nothing do not stop others.
 
 Options
   --port N          port (default 8080; 0 takes a free one, which is printed)

@@ -51,6 +51,7 @@ const COMPARE = 'if (load(this.words, tlb.countAt[entry] as number) === tlb.coun
 const HOLD = 'if (!isPage || this.known.hold(frame, vnode, tlb.index[entry] as number)) {';
 const RELEASE = 'if ((tlb.vnode[entry] as number) >= 0) this.known.release(tlb.frame[entry] as number);\n    else';
 const LET_GO = 'if (isPage) this.known.release(frame);';
+const AGAIN = 'return load(this.words, this.tlb.countAt[entry] as number) === this.tlb.count[entry];';
 const COUNT = 'add(this.words, this.counts.address(space, lane), 1);\n    if (VERIFY)';
 const AWAIT = 'this.awaitSlot(space, slot);\n  }';
 
@@ -69,6 +70,7 @@ const BUGS: readonly (readonly [file: string, find: string, replace: string])[] 
   ],
   ['space-access.ts', HOLD, HOLD.replace('!isPage ||', `!isPage || (!write && ${seeded('unheld')}) ||`)],
   ['space-access.ts', LET_GO, LET_GO.replace('isPage', `isPage && (write || !(${seeded('unheld')}))`)],
+  ['space-access.ts', AGAIN, `if (${seeded('read')} || ${seeded('unheld')}) return true;\n    ${AGAIN}`],
   ['space-access.ts', RELEASE, `if (${seeded('unheld')}) return;\n    ${RELEASE}`],
   ['write-sections.ts', COUNT, COUNT.replace('add(', `if (!(${seeded('late count')})) add(`)],
   [

@@ -1,6 +1,7 @@
 /** Page lists and cookies in a whole system: beside a full page cache, across threads, and inside WebAssembly. */
 
 import { once } from 'node:events';
+import { join } from 'node:path';
 import { boot, type VirtualMemory } from 'pagewright';
 import { CancelToken } from 'pagewright/sync';
 import { afterEach, describe, expect, it } from 'vitest';
@@ -116,6 +117,93 @@ describe('the pagedaemon', () => {
     } finally {
       scratch.remove();
     }
+  });
+
+  it('writes pages of files and anonymous ones back from their own frames, when not one is free', () => {
+    const scratch = new Scratch();
+    try {
+      const options = { services: 'manual', dirtyLimit: 0, addressSpaces: 2, anonymousPages: 400 } as const;
+      vm = boot({ memory: '1 MiB', ...options });
+      expect(vm.frames.watermarks.read()).toMatchObject({ pagedaemonReserve: 0, kernelReserve: 0 });
+      vm.spaces.swap.add(join(scratch.directory, 'swap'), 200 * PAGE);
+      const file = vm.open(scratch.file('written', 100 * PAGE), { mode: 'rw' });
+      const space = vm.addressSpace();
+      const at = space.map({ size: 100 * PAGE });
+      const pages = Array.from({ length: 100 }, (_, page) => page);
+      for (const ofFile of [false, true]) {
+        for (const page of pages) {
+          const bytes = new Uint8Array(PAGE).fill(page + 1);
+          if (ofFile) file.write(page * PAGE, bytes);
+          else space.write(at + page * PAGE, bytes);
+        }
+        expect(vm.pages.modified).toBe(100);
+        vm.pagedaemon.giveSpares();
+        while (vm.pageLists.tryTakeFrame() >= 0);
+        // Nothing can be had without writing, and there is no frame to write with.
+        expect(vm.frames.counts()).toMatchObject({ free: 0, page: 100 });
+        let written = 0;
+        for (let round = vm.pagedaemon.step(); (round?.missing ?? 0) > 0; round = vm.pagedaemon.step()) {
+          written += round?.written ?? 0;
+        }
+        expect(written).toBeGreaterThan(0);
+        expect(vm.frames.counts().free).toBeGreaterThanOrEqual(vm.frames.watermarks.read().freeTarget);
+        if (!ofFile) expect(vm.spaces.swap.use.used).toBeGreaterThan(0);
+        for (const page of pages) {
+          const bytes = ofFile ? file.read(page * PAGE, PAGE) : space.read(at + page * PAGE, PAGE);
+          expect(bytes.every((byte) => byte === page + 1)).toBe(true);
+        }
+        vm.pageLists.free(vm.pageLists.listOf(vm.thread.attachment));
+        if (ofFile) file.close();
+        else space.destroy();
+        expect(vm.pages.modified).toBe(0);
+      }
+      expectSound();
+    } finally {
+      scratch.remove();
+    }
+  });
+});
+
+describe('the pagedaemon of a small memory', () => {
+  it.each([64, 128, 255])('works in one of %i frames, and keeps none of them from who asks for all', async (total) => {
+    const scratch = new Scratch();
+    try {
+      vm = boot({ memory: total * PAGE, slots: 4 });
+      const { freeMin, freeTarget } = vm.frames.watermarks.read();
+      expect(freeMin).toBeGreaterThan(1);
+      const file = vm.open(scratch.file('all', 2 * total * PAGE, 3));
+      const pages = () => vm.statistics().pagedaemon.pages;
+      const rounds = pages();
+      // Out of order: what is read once from front to end leaves soon.
+      for (let step = 0; pages() === rounds; step++) {
+        expect(step).toBeLessThan(100 * total);
+        const offset = ((step * 37) % (2 * total)) * PAGE;
+        expect(matches(file.read(offset, PAGE), 3, offset)).toBe(true);
+        if (step % 16 === 0) await new Promise((resolve) => setTimeout(resolve, 1));
+      }
+      await until(() => vm.frames.counts().free >= freeTarget, 'the pagedaemon frees frames');
+      const all = vm.pageLists.allocWait({ size: total * PAGE }, { timeoutMs: 5000 });
+      expect(all.runs).toEqual([{ first: 0, count: total }]);
+      vm.pageLists.free(all);
+      const singles: number[] = [];
+      for (let frame = vm.pageLists.tryTakeFrame(); frame >= 0; frame = vm.pageLists.tryTakeFrame())
+        singles.push(frame);
+      expect(singles).toHaveLength(total);
+      vm.pageLists.free(vm.pageLists.listOf(vm.thread.attachment));
+      file.close();
+      expectSound();
+    } finally {
+      scratch.remove();
+    }
+  });
+
+  it('rests below 64 frames, where a mark would be a large part of what pages have', () => {
+    vm = boot({ memory: 63 * PAGE, slots: 4, services: 'manual' });
+    const { freeMin, freeTarget, lotsFree } = vm.frames.watermarks.read();
+    expect([freeMin, freeTarget, lotsFree]).toEqual([0, 0, 0]);
+    const all = vm.pageLists.alloc({ size: 63 * PAGE });
+    expect(vm.pagedaemon.step()).toMatchObject({ missing: 0 });
+    vm.pageLists.free(all);
   });
 });
 

@@ -24,10 +24,29 @@ describe('watermarks', () => {
   it('have defaults that ascend for every size', () => {
     const { thread } = testRegion({ frames: 1 << 20, bankFrames: 1 << 20 });
     const { watermarks } = new Frames(thread);
-    for (const frames of [16, 100, 256, 1000, 4096, 1 << 20]) {
+    for (const frames of [16, 63, 64, 100, 128, 256, 1000, 4096, 1 << 20]) {
       watermarks.set(defaultMarks(frames));
       expect(watermarks.problems()).toEqual([]);
     }
+  });
+
+  it('have defaults at which the pagedaemon works from 64 frames on, and stops a little above', () => {
+    const marks = [48, 63, 64, 128, 255, 256, 1024, 2048, 1 << 20].map((frames) => {
+      const { freeMin, freeTarget, kernelReserve, pagedaemonReserve } = defaultMarks(frames);
+      expect([kernelReserve, pagedaemonReserve]).toEqual([0, 0]);
+      return [frames, freeMin, freeTarget];
+    });
+    expect(marks).toEqual([
+      [48, 0, 0],
+      [63, 0, 0],
+      [64, 2, 3],
+      [128, 4, 5],
+      [255, 4, 5],
+      [256, 4, 5],
+      [1024, 4, 5],
+      [2048, 8, 10],
+      [1 << 20, 4096, 5461],
+    ]);
   });
 
   it('kick once when frames are low, and again after the pagedaemon has looked', async () => {

@@ -19,7 +19,7 @@
  * COSTS       A take pays for two loads.
  * FAILURE     `EINVAL` for marks that do not ascend.
  * REJECTED    Kicking through messages: the pagedaemon may be any thread, or none.
- * REFERENCES  uvm_pdaemon.c (freemin, freetarg, reserves); illumos vm_page.c (minfree, desfree, lotsfree).
+ * REFERENCES  uvm_pdaemon.c (freemin of at least four pages, freetarg above it, reserves); illumos vm_page.c (minfree, desfree, lotsfree).
  */
 
 import { failMisuse, rejectUnknownOptions, requireInteger } from '../base/errors.ts';
@@ -192,10 +192,23 @@ export class Watermarks {
   }
 }
 
-/** Marks for a memory of so many frames, with reserves of none: what the pagedaemon does takes no frames of its own. */
+/** Memories from this many frames on have marks. In smaller ones any mark would be a large part of what pages have. */
+const MARKED_FRAMES = 64;
+
+/** `freeMin` is at least so many frames, */
+const FREE_MIN = 4;
+
+/** but at most such a part of a small memory. */
+const FREE_MIN_PART = 32;
+
+/**
+ * Marks for a memory of so many frames, with reserves of none: what the pagedaemon does takes no frames of its own. They keep
+ * no frame from anybody; the pagedaemon takes from pages what they ask for.
+ */
 export function defaultMarks(frames: number): FrameMarks {
-  const freeMin = Math.floor(frames / 256);
-  const freeTarget = Math.floor((freeMin * 4) / 3);
+  const least = frames < MARKED_FRAMES ? 0 : Math.min(FREE_MIN, Math.floor(frames / FREE_MIN_PART));
+  const freeMin = Math.max(least, Math.floor(frames / 256));
+  const freeTarget = freeMin === 0 ? 0 : Math.max(freeMin + 1, Math.floor((freeMin * 4) / 3));
   const lotsFree = Math.floor(frames / 64);
   return {
     pagedaemonReserve: 0,

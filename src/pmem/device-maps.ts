@@ -125,10 +125,21 @@ export class DeviceMaps {
     return found;
   }
 
-  /** Ends a map. */
+  /** Ends a map. Throws `EINVAL` for one that segments share. */
   destroy(map: DeviceMapIndex): void {
     this.#require(map, 'deviceMaps.destroy');
+    if (this.#maps.claim.get(map) === OF_SEGMENTS) {
+      failMisuse('deviceMaps.destroy', { map }, 'the device map is made with a mapping, and ends with it');
+    }
     store(this.#thread.words, this.#maps.claim.address(map), 0);
+  }
+
+  /**
+   * Ends a map that no segment names any more, once: the last thread that let go of it and a recoverer may both come, and the
+   * row may be another map's by then. The caller keeps segments from beginning to name it.
+   */
+  destroyUnnamed(map: DeviceMapIndex): void {
+    compareExchange(this.#thread.words, this.#maps.claim.address(map), OF_SEGMENTS, 0);
   }
 
   /** A map's fields as they are now. */

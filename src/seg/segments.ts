@@ -140,7 +140,7 @@ export class Segments {
     // Under the lock, under which others begin to name them.
     core.lock.enter();
     if (vnode >= 0 && !this.isNamed(segments.vnode, vnode)) this.vnodes.releaseFor(vnode, core.lockSlot);
-    if (deviceMap >= 0 && !this.isNamed(segments.deviceMap, deviceMap)) this.deviceMaps.destroy(deviceMap);
+    if (deviceMap >= 0 && !this.isNamed(segments.deviceMap, deviceMap)) this.deviceMaps.destroyUnnamed(deviceMap);
     core.lock.exit();
   }
 

@@ -11,6 +11,7 @@ import { endOracle, testRooms } from '../../test/support/rooms.ts';
 import { matches, pattern, Scratch } from '../../test/support/scratch.ts';
 import { testSeed } from '../../test/support/seed.ts';
 import { Prng } from '../base/index.ts';
+import { FRAME_USE } from '../phys/index.ts';
 import { armFault, disarmFault } from '../sync/index.ts';
 import { copyCached, UserBytes } from './cached-copy.ts';
 import { CachedMappings } from './cached-mappings.ts';
@@ -240,6 +241,50 @@ describe('cached mappings', () => {
     expect(counted(party).stolen).toBe(8);
     for (let page = 0; page < 40; page++) mappings.map(1, page * PAGE, PAGE, { access: 'write' }).release('write');
     expect(counted(party).cleaned).toBeGreaterThan(0);
+    endCached(party);
+  });
+
+  it('forget that a frame was listed when its page left and it has another one', () => {
+    // No entry remembers anything: pages go straight to the list.
+    const party = testCached(4, 1, { frames: 2, bankFrames: 2, mappingFrames: 2 }, MAPPING_STATE.uncached);
+    const { mappings, store, rooms } = party;
+    mappings.map(0, 0, PAGE).release();
+    const [frame = -1] = mappings.pages.clean.frames();
+    // Whoever needs frames takes the page away, and does not know the list.
+    expect(rooms.pages.reclaim(frame, FRAME_USE.page)).toBe(true);
+    rooms.frames.give(frame, FRAME_USE.page);
+    expect(mappings.pages.clean.frames()).toEqual([frame]);
+    for (let page = 1; page < 3; page++) {
+      const mapping = mappings.map(0, page * PAGE, PAGE, { access: 'write' });
+      const { bytes, offset } = mapping.bytesOf(0);
+      bytes.fill(100 + page, offset, offset + PAGE);
+      mapping.release('write');
+    }
+    expect(mappings.check().problems).toEqual([]);
+    expect(mappings.pages.clean.frames()).toEqual([]);
+    // Both pages are modified: they are written before another one gets a frame of theirs.
+    mappings.map(1, 0, PAGE).release();
+    endCached(party);
+    for (let page = 1; page < 3; page++) expect(store.files[0]?.[page * PAGE]).toBe(100 + page);
+  });
+
+  it('keep the bytes of a listed page that somebody has modified who does not know the list', () => {
+    const party = testCached(4, 1, { frames: 1, bankFrames: 1, mappingFrames: 1 }, MAPPING_STATE.uncached);
+    const { mappings, store, rooms } = party;
+    const modify = (value: number) => {
+      mappings.map(0, 0, PAGE).release();
+      expect(mappings.pages.clean.frames()).toEqual([0]);
+      expect(rooms.pages.hold(0, 0)).toBe(0);
+      rooms.banks.view(0, PAGE).fill(value);
+      rooms.pages.setModified(0);
+      rooms.pages.release(0);
+    };
+    modify(200);
+    expect(mappings.sync(0, 0, PAGE, { write: true })?.written).toEqual([0]);
+    expect(store.files[0]?.[0]).toBe(200);
+    modify(201);
+    mappings.map(1, 0, PAGE).release();
+    expect(store.files[0]?.[0]).toBe(201);
     endCached(party);
   });
 

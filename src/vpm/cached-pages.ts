@@ -15,8 +15,9 @@
  *
  * INVARIANTS  I1 a page on the list of clean pages is not modified and was remembered by no entry when it came there.
  *             I2 a page that is made stays filling and exclusively held until whoever made it has filled or unmapped it.
- *             Whoever knows nothing of list and entries may take a page away that nobody holds; both find out when they
- *             meet it.
+ *             I3 a page that is made here is on no list: its frame may be listed still for a page that it had before.
+ *             Whoever knows nothing of list and entries may take a page away that nobody holds, bring another into its frame,
+ *             or modify it where it is listed; both find out when they meet it.
  * LOCKING     Page locks, then the mutexes of the hash, of the list and of the frames, one at a time.
  * COSTS       A look-up: the hash, two atomics, and the list's lock if the page was on it.
  * FAILURE     `ENOMEM` when no frame is free and no page is clean or can be made clean; what the store throws.
@@ -31,6 +32,7 @@ import type { BoundTables } from '../layout/region.ts';
 import { CLAIM, DirtyPages } from '../page/dirty-pages.ts';
 import { PAGE_STATE, PageHash, type VnodeIndex } from '../page/page-hash.ts';
 import type { PageHolds } from '../page/page-holds.ts';
+import { PageShapes } from '../page/page-shapes.ts';
 import type { PageStore } from '../page/page-store.ts';
 import type { FrameIndex } from '../phys/banks.ts';
 import { FRAME_USE, type Frames } from '../phys/frames.ts';
@@ -94,6 +96,7 @@ export class CachedPages {
   readonly #hash: PageHash;
   readonly #page: BoundTables['page'];
   readonly #dirty: DirtyPages;
+  readonly #shapes: PageShapes;
   readonly #counters: Float64Array;
   readonly #store: MappedStore;
   readonly #lane = new Int32Array(1);
@@ -107,6 +110,7 @@ export class CachedPages {
     this.#hash = new PageHash(thread);
     this.#page = thread.region.tables.page;
     this.#dirty = new DirtyPages(thread);
+    this.#shapes = new PageShapes(thread);
     this.#counters = mappingCountersOf(thread);
     this.entries = new MappingEntries(thread);
     this.clean = new CleanList(thread);
@@ -144,6 +148,7 @@ export class CachedPages {
     }
     if (VERIFY) faultPoint(this.#thread, 'vpm.cache.created');
     this.entries.forget(frame);
+    this.clean.remove(frame);
     this.#page.referenced.put(frame, 1);
     this.#count(MAPPING_COUNTER.created);
     this.#store.onCreate?.(frame);
@@ -299,7 +304,7 @@ export class CachedPages {
         this.holds.exclusive(free);
         return free;
       }
-      const clean = this.clean.takeFirst(this.holds);
+      const clean = this.clean.takeFirst(this.holds, this.#mayLeave);
       if (clean >= 0) {
         if (VERIFY) faultPoint(this.#thread, 'vpm.cache.unlisted');
         this.#hash.remove(clean);
@@ -312,6 +317,12 @@ export class CachedPages {
     return fail('ENOMEM', 'cachedMappings.map', { vnode, index, total, page }, 'no page can leave its frame');
   }
 
+  /** True for a page held exclusively that is what the list says it is; large pages leave as a whole, through their own room. */
+  readonly #mayLeave = (frame: FrameIndex): boolean =>
+    this.#page.state.get(frame) === PAGE_STATE.valid &&
+    this.#dirty.isClean(frame) &&
+    this.#shapes.framesAt(frame) === 1;
+
   /** Makes some pages that nobody uses clean, remembered or modified as they are; false when there was none. */
   #cleanOthers(): boolean {
     const page = this.#page;
@@ -319,10 +330,10 @@ export class CachedPages {
     for (let step = 0; step < page.rowCount && cleaned < CLEAN_PAGES; step++) {
       const frame = this.#nextToClean;
       this.#nextToClean = (frame + 1) % page.rowCount;
-      if (page.vnode.get(frame) === 0 || this.clean.has(frame) || !this.holds.tryExclusive(frame)) continue;
+      if (page.vnode.get(frame) === 0 || this.#isListedClean(frame) || !this.holds.tryExclusive(frame)) continue;
       const vnode = page.vnode.get(frame) - 1;
       try {
-        if (vnode >= 0 && page.state.get(frame) === PAGE_STATE.valid) {
+        if (vnode >= 0 && page.state.get(frame) === PAGE_STATE.valid && this.#shapes.framesAt(frame) === 1) {
           this.entries.forget(frame);
           this.#write(frame, vnode, page.index.get(frame));
           this.#addClean(frame, false);
@@ -339,8 +350,7 @@ export class CachedPages {
   #putPage(frame: FrameIndex, vnode: VnodeIndex, index: number, flags: PutFlags, report: PutReport): void {
     const { invalidate = false, free = false, truncate = false, dontNeed = false } = flags;
     const leaves = invalidate || free;
-    const listed = this.clean.has(frame);
-    if (listed && !invalidate) return;
+    if (this.#isListedClean(frame) && !invalidate) return;
     const locked = leaves ? !this.holds.holds(frame) && this.holds.tryExclusive(frame) : this.#trySharedHere(frame);
     if (!locked) {
       report.busy.push(index);
@@ -393,6 +403,10 @@ export class CachedPages {
       this.#dirty.finish(frame, stored);
     }
     return true;
+  }
+
+  #isListedClean(frame: FrameIndex): boolean {
+    return this.clean.has(frame) && this.#dirty.isClean(frame);
   }
 
   #addClean(frame: FrameIndex, first: boolean): void {

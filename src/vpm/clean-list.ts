@@ -6,7 +6,8 @@
  * STRUCTURE   head -> frame <-> frame <-> ... <- tail, linked through a record per frame; first in, first out.
  *             Pages on the list keep their identity: a look-up takes them off again.
  * INVARIANTS  I1 links, ends and count agree.   I2 a frame is marked iff it is linked.
- *             A linked frame may have lost its page to somebody who knows nothing of this list; it is dropped when met.
+ *             A linked frame may have lost its page to somebody who knows nothing of this list, and have another one by now,
+ *             or its page may have been modified by him; it is dropped when met.
  * LOCKING     One mutex (RANK.mappingList); page locks are only tried under it.
  * COSTS       A lock pair and up to six journaled stores for each change.
  * FAILURE     `takeFirst` returns -1 when every page on the list is locked.
@@ -61,21 +62,23 @@ export class CleanList {
     return listed;
   }
 
-  /** Takes the first frame off whose page lock can be had, which is then held exclusively; -1 when there is none. */
-  takeFirst(holds: PageHolds): FrameIndex {
+  /**
+   * Takes the first frame off whose page lock can be had and whose page may leave, which is asked under that lock. The frame is
+   * then held exclusively; -1 when there is none. Frames whose pages may not leave are taken off too.
+   */
+  takeFirst(holds: PageHolds, mayLeave: (frame: FrameIndex) => boolean): FrameIndex {
     let taken = -1;
     this.#mutex.enter();
     for (let link = this.#cache.cleanHead.get(0); link !== 0 && taken < 0; ) {
       const frame = link - 1;
       link = this.#frame.next.get(frame);
-      if (this.#page.vnode.get(frame) === 0) {
-        // It lost its page to somebody who does not know this list.
-        this.#unlink(frame);
-        this.#thread.commit();
-      } else if (holds.tryExclusive(frame)) {
-        this.#unlink(frame);
-        taken = frame;
-      }
+      const hasPage = this.#page.vnode.get(frame) !== 0;
+      if (hasPage && !holds.tryExclusive(frame)) continue;
+      this.#unlink(frame);
+      this.#thread.commit();
+      if (!hasPage) continue;
+      if (mayLeave(frame)) taken = frame;
+      else holds.releaseExclusive(frame);
     }
     this.#mutex.exit();
     return taken;

@@ -40,6 +40,7 @@ const OPERATIONS: readonly (readonly [string, (world: World) => void])[] = [
   ['unmaps the middle', ({ as, at }) => as.unmap(at + 6 * PAGE, PAGE)],
   ['unmaps the end', ({ as, at }) => as.unmap(at + 7 * PAGE, PAGE)],
   ['protects a part', ({ as, at }) => as.protect(at + 6 * PAGE, PAGE, 'read')],
+  ['joins what it has cut', ({ as, at }) => cutAndJoin(as, at)],
   ['gives pages up', ({ as, at }) => as.advise(at + 6 * PAGE, 2 * PAGE, 'free')],
   ['forks', ({ as }) => as.fork().destroy()],
   ['pins and releases', ({ as, at }) => as.pin(at + PAGE, 2 * PAGE, 'write').release()],
@@ -50,6 +51,11 @@ const OPERATIONS: readonly (readonly [string, (world: World) => void])[] = [
 /** Operations of many steps, which take a minute together: `PAGEWRIGHT_DEATHS=all` runs them too. */
 const LONG = ['makes and unmakes shared memory', 'makes and destroys a space', 'unmaps the middle', 'maps and unmaps'];
 const ALL = process.env.PAGEWRIGHT_DEATHS === 'all';
+
+function cutAndJoin(as: AddressSpace, at: number): void {
+  as.advise(at + 6 * PAGE, PAGE, 'random');
+  as.advise(at + 6 * PAGE, PAGE, 'normal');
+}
 
 function makeSpace(vm: VirtualMemory): void {
   const as = vm.addressSpace();

@@ -164,6 +164,8 @@ function planRights(options: MapOptions): Pick<MapPlan, 'protection' | 'maxProte
   const { file, protection, maxProtection } = options;
   const byDefault = options.memory !== undefined || options.cookie !== undefined;
   const isShared = booleanOf(CALL, 'shared', options.shared, byDefault);
+  if (byDefault && !isShared)
+    failMisuse(CALL, { shared: isShared }, 'stores into `memory` and a `cookie` are always shared');
   const isReadOnly = file !== undefined && isShared && !file.isWritable;
   for (const [name, value] of Object.entries({ protection, maxProtection })) {
     if (value === undefined || (typeof value === 'string' && Object.hasOwn(PROTECTION_NAMES, value))) continue;

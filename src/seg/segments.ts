@@ -15,9 +15,9 @@
  *             I2 a row in use is in the tree of its space.
  *             I3 a vnode is open for the slot of shadow lists while a segment names it.
  * LOCKING     The space is held exclusively; the lock of the spaces is taken here, for each transaction.
- * COSTS       A cut: two to four rows of the tree, one row copied.
+ * COSTS       A cut: two to four rows of the tree, one row copied. A join: two rows of the tree.
  * FAILURE     -1 with nothing changed; `ENOMEM` without rows.
- * REJECTED    Merging segments that touch: the original leaves it to its drivers, and look-ups are logarithmic anyway.
+ * REJECTED    Joining segments that were mapped apart: each has an anon map of its own.
  * REFERENCES  illumos vm_seg.c: seg_alloc, seg_attach, seg_unmap, seg_free, seg_swresv, seg_can_change_zones.
  */
 
@@ -207,6 +207,51 @@ export class Segments {
     if (VERIFY) faultPoint(thread, 'seg.space.cut');
     core.lock.exit();
     return second;
+  }
+
+  /** Makes one segment of two that `canJoin`. */
+  join(first: SegmentIndex, second: SegmentIndex): void {
+    const { core } = this;
+    const { segments, segmentPool, maps, thread } = core;
+    const { journal } = thread;
+    const space = segments.space.get(first) - 1;
+    const map = segments.map.get(first) - 1;
+    const base = segments.base.get(first);
+    const size = segments.size.get(first) + segments.size.get(second);
+    core.lock.enter();
+    this.tree.remove(space, second);
+    this.count(space, -1, 0);
+    this.place(first, base, size, segments.roomStart.get(first), segments.roomEnd.get(second));
+    journal.set(segments.reserved, first, segments.reserved.get(first) + segments.reserved.get(second));
+    if (map >= 0) journal.set(maps.refs, map, maps.refs.get(map) - 1);
+    journal.set(segments.space, second, 0);
+    segmentPool.give(second);
+    if (VERIFY) faultPoint(thread, 'seg.space.freed');
+    core.lock.exit();
+  }
+
+  /** True for parts of one mapping that lie side by side and are alike in all. */
+  canJoin(first: SegmentIndex, second: SegmentIndex): boolean {
+    const { segments: s, pageSize } = this.core;
+    const size = s.size.get(first);
+    const end = s.base.get(first) + size;
+    if (s.base.get(second) !== end || s.roomEnd.get(first) !== end || s.roomStart.get(second) !== end) return false;
+    // Ranges in the pagelock cache name the row; those of an anon map do not.
+    if (s.cacheOwner.get(second) !== 0 || s.driver.get(first) === SEGMENT_DRIVER.none) return false;
+    const differ = [s.space, s.driver, s.protection, s.maxProtection, s.flags, s.sizeCode, s.advice, s.map].concat([
+      s.vnode,
+      s.vnodeGeneration,
+      s.deviceMap,
+      s.callback,
+    ]);
+    if (differ.some((column) => column.get(first) !== column.get(second))) return false;
+    // All of it has reserved, or nothing: a change of the protection asks for that.
+    const pages = size / pageSize;
+    const isReserved = s.reserved.get(first) === pages;
+    if (s.reserved.get(first) !== (isReserved ? pages : 0)) return false;
+    if (s.reserved.get(second) !== (isReserved ? s.size.get(second) / pageSize : 0)) return false;
+    if (s.map.get(first) !== 0 && s.mapPage.get(second) !== s.mapPage.get(first) + pages) return false;
+    return s.backing.get(second) === this.backingAt(first, end) && s.start.get(second) === s.start.get(first) + size;
   }
 
   /** What `backing` is of a segment that begins at an address of this one. */

@@ -178,6 +178,7 @@ export class SpaceAdvice {
         }
         at = rows.base.get(found) + rows.size.get(found);
       }
+      this.changes.joinRange(start, end);
     } finally {
       this.changes.end();
     }

@@ -96,7 +96,10 @@ export class SpaceChanges {
         throw error;
       }
       this.lock.exitExclusive();
-      if (!this.pause(start, end, deadline)) fail('ETIMEDOUT', call, { start, end }, 'it is pinned still');
+      if (!this.pause(start, end, deadline)) {
+        const pinnedBy = this.pinIn(start, end);
+        fail('ETIMEDOUT', call, { start, end, ...(pinnedBy < 0 ? {} : { pinnedBy }) }, 'it is pinned still');
+      }
     }
   }
 
@@ -181,6 +184,24 @@ export class SpaceChanges {
       const segment = this.isolate(at, end);
       this.protectSegment(segment, bits);
       at = rows.base.get(segment) + rows.size.get(segment);
+    }
+    this.joinRange(start, end);
+  }
+
+  /** Joins segments of a range, and those beside it, that are parts of one mapping and alike again. */
+  joinRange(start: number, end: number): void {
+    const { core, segments, room } = this.parts;
+    const rows = core.segments;
+    const { tree } = segments;
+    let segment = tree.firstIn(this.space, Math.max(0, start - core.pageSize), end);
+    while (segment >= 0) {
+      const next = tree.find(this.space, rows.base.get(segment) + rows.size.get(segment));
+      if (next < 0 || rows.base.get(next) > end) break;
+      // Before: the arena knows the room of each.
+      if (segments.canJoin(segment, next)) {
+        room.forget(this.space);
+        segments.join(segment, next);
+      } else segment = next;
     }
   }
 

@@ -185,7 +185,8 @@ export class SpaceCore {
     call: string,
     table: 'addressSpaces' | 'segments' | 'anonMaps' | 'anonNodes' | 'anons' | 'shadowLists',
   ): never {
-    const option = table === 'addressSpaces' || table === 'segments' ? table : 'segments` or `memory';
+    const own = { addressSpaces: 'addressSpaces', segments: 'segments', anons: 'anonymousPages' } as const;
+    const option = own[table as keyof typeof own] ?? 'segments` or `memory';
     fail('ENOMEM', call, { table }, `all rows are taken; boot with more \`${option}\``);
   }
 

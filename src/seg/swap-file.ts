@@ -70,7 +70,7 @@ export class SwapFile {
         'EINVAL',
         'swap.add',
         { path, size, room: room * core.pageSize },
-        'a short path, and from 1 page to `room` bytes',
+        'a short path, and from 1 page to `room` bytes: boot with more `anonymousPages` for more',
       );
     }
     if (compareExchange(words, row.ready.address(0), READY.none, READY.adding) !== READY.none) {

@@ -317,11 +317,12 @@ describe("users' own drivers", () => {
       seen.push([segment.start / PAGE, segment.size / PAGE, offset / PAGE]);
       return fault(segment, offset);
     };
-    // Four pieces: 0, 2 and 3 with a protection of their own, 4 to 5; 1 and 6 to 7 are gone.
+    // Four pieces: 0, 2, 3 with an advice of its own, 4 to 5; 1 and 6 to 7 are gone.
     as.unmap(at + PAGE, PAGE);
     as.unmap(at + 6 * PAGE, 2 * PAGE);
     as.protect(at + 3 * PAGE, PAGE, 'read');
     as.unmap(at + 2 * PAGE, PAGE);
+    as.advise(at + 3 * PAGE, PAGE, 'random'); // else it would be one with 4 to 5 again
     as.protect(at + 3 * PAGE, PAGE, 'write');
     for (const page of [0, 3, 4, 5]) as.store(at + page * PAGE, page + 1);
     expect(seen).toEqual([
@@ -331,7 +332,7 @@ describe("users' own drivers", () => {
       [4, 2, 5],
     ]);
     for (const page of [0, 3, 4, 5]) expect(vm.banks.view(base + page * PAGE, 1)[0]).toBe(page + 1);
-    expect(driver.told).toEqual(['1 1', '6 2', '2 1']);
+    expect(driver.told).toEqual(['1 1', '6 2', '2 1', 'random 3 1']);
     // A copy of a part has memory for that part.
     const forks: [number, number][] = [];
     const copies: [number, number][] = [];
@@ -354,7 +355,7 @@ describe("users' own drivers", () => {
     expect(() => as.fork()).toThrow(/EINVAL.*driver\.fork\(data=NaN\)/);
     copy.destroy();
     as.destroy();
-    expect(driver.told.slice(3)).toEqual(['0 1', '3 1', '4 2']);
+    expect(driver.told.slice(4)).toEqual(['0 1', '3 1', '4 2']);
     for (const [place, size] of [...copies, [base, 8 * PAGE] as const]) vm.heap.free(place, size);
   });
 

@@ -2,8 +2,9 @@
  * An I/O worker: does what other threads cannot do or must not wait for; see vnode/io-requests.ts.
  *
  * PROBLEM     Synchronous readers need bytes that only an event loop can bring; event loops need pages without blocking.
- * STRUCTURE   One program, three workers. The bell rings -> every posted row is taken -> remote: a task for each, at the same
- *             time; pages, farPages: one after another -> answered.
+ * STRUCTURE   One program, several workers. The bell rings -> every posted row is taken -> remote: a task for each, at the same
+ *             time; pages: one after another; farPages: one after another in each of several workers, as far-turns.ts says
+ *             -> answered.
  * INVARIANTS  I1 the remote worker waits for nothing but its event loop: it takes no page lock.
  *             I2 frames of others are written to in one go, and only while their holder waits.
  * LOCKING     A pages worker holds pages while it fetches, and a vnode open while it works on it.
@@ -23,6 +24,7 @@ import {
   checkedLook,
   copyFromFrames,
   copyToFrames,
+  FarTurns,
   IO_OPERATION,
   IO_ROLE,
   type IoRequest,
@@ -177,11 +179,17 @@ async function serve(row: IoRequest): Promise<void> {
   }
 }
 
+const turns = new FarTurns(vm.thread);
+
+function next(): IoRequest {
+  return data.role === IO_ROLE.farPages ? turns.next() : vm.io.next(data.role);
+}
+
 /** Takes what is posted until the system ends. */
 async function serveForEver(): Promise<void> {
   for (;;) {
     const { address, rings } = vm.io.bell(data.role);
-    for (let row = vm.io.next(data.role); row >= 0; row = vm.io.next(data.role)) {
+    for (let row = next(); row >= 0; row = next()) {
       const served = serve(row);
       if (data.role !== IO_ROLE.remote) await served;
     }

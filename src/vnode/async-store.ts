@@ -20,10 +20,6 @@ export class AsyncStore implements VnodeStore {
     this.#writable = writable;
   }
 
-  isFar(): boolean {
-    return true;
-  }
-
   fill(vnode: VnodeIndex, index: number, frames: Int32Array, at: number, count: number): number {
     const question = { role: IO_ROLE.remote, operation: IO_OPERATION.fill, vnode, first: index, count };
     return this.#requests.ask(question, frames, at)[0] as number;

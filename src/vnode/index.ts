@@ -1,5 +1,6 @@
 export * from './async-store.ts';
 export * from './descriptors.ts';
+export * from './far-turns.ts';
 export * from './file-descriptors.ts';
 export * from './file-facts.ts';
 export * from './file-store.ts';

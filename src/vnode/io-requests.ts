@@ -3,11 +3,12 @@
  *
  * PROBLEM     A thread that holds pages cannot await a promise; a main thread must not wait for a disk; and the thread that
  *             asks, or the one that answers, may end in the meantime.
- * STRUCTURE   Rows in shared memory, and a bell for each of three workers:
+ * STRUCTURE   Rows in shared memory, and a bell for each of three roles:
  *
  *               remote   runs asynchronous stores: HTTP, and users' own. Never waits for anything but its event loop.
  *               pages    fetches pages and syncs files for event loops. May wait for pages.
  *               farPages does the same for vnodes of asynchronous stores. May wait for pages, and for the remote worker.
+ *                        Several workers, so that vnodes do not wait for each other: far-turns.ts says whose turn it is.
  *
  *               free --claim--> claimed --post, bell--> posted --take--> running --copy--> copying --> done | failed --> free
  *                                                                         '-- the asker gives up --> abandoned --> free
@@ -35,6 +36,7 @@ import { ALL_WAITERS, add, compareExchange, load, notify, store } from '../sync/
 import { sleepAsync } from '../sync/mutex-async.ts';
 import { deadlineOf, remainingMs, sleepOn } from '../sync/sleep.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
+import { FarGates } from './far-gates.ts';
 import { knownCode } from './file-facts.ts';
 
 /** States of a row. One that a thread has claimed and not posted yet holds the negative of its slot + 1. */
@@ -100,6 +102,8 @@ export interface IoQuestion {
   readonly first: number;
   readonly count: number;
   readonly text?: string;
+  /** For far pages: what stands for the server or provider behind the vnode. */
+  readonly source?: number;
 }
 
 /** The lanes `first` and `count` of a question for a size. */
@@ -116,6 +120,7 @@ export class IoRequests {
   /** Settled when the last of this thread's requests that wait for a row has one. */
   #turn: Promise<void> = Promise.resolve();
   #waiting = 0;
+  readonly #gates = new FarGates();
 
   constructor(thread: Thread) {
     const { tables } = thread.region;
@@ -144,9 +149,14 @@ export class IoRequests {
 
   /**
    * Asks and awaits. An aborted signal gives the request up with `ECANCELED`. Any number may be under way: those that find
-   * no row wait their turn.
+   * no row wait their turn, and so do those for far pages of a vnode that has some posted already.
    */
-  async askAsync(question: IoQuestion, signal?: AbortSignal): Promise<Int32Array> {
+  askAsync(question: IoQuestion, signal?: AbortSignal): Promise<Int32Array> {
+    if (question.role !== IO_ROLE.farPages) return this.#askAsync(question, signal);
+    return this.#gates.pass(question.vnode, signal, () => this.#askAsync(question, signal));
+  }
+
+  async #askAsync(question: IoQuestion, signal?: AbortSignal): Promise<Int32Array> {
     if (signal?.aborted) this.#failAborted(signal);
     this.#requireServed(question);
     const claimed = this.#waiting === 0 ? this.#claim(this.#asyncRows) : -1;
@@ -194,12 +204,16 @@ export class IoRequests {
     this.#settle(row, error === undefined ? IO_STATE.done : IO_STATE.failed);
   }
 
-  /** Fails everything that was asked of a role: its worker, which had this slot, has ended. */
-  failAll(role: number, why: string): void {
+  /**
+   * Fails everything that was asked of a role, whose worker has ended; or only what the worker with the tag `server` was
+   * serving, when the role has others.
+   */
+  failAll(role: number, why: string, server = 0): void {
     const { words } = this.#thread;
     for (let row = 0; row < this.#request.rowCount; row++) {
       if (this.#request.role.get(row) !== role) continue;
       const state = load(words, this.#request.state.address(row));
+      if (server !== 0 && (state === IO_STATE.posted || this.#request.server.get(row) !== server)) continue;
       if (state === IO_STATE.posted || state === IO_STATE.running || state === IO_STATE.copying) {
         this.#request.text.putText(row, fitting(`EIO ${why}`));
         this.#settle(row, IO_STATE.failed);
@@ -247,6 +261,10 @@ export class IoRequests {
     request.first.put(row, first);
     request.count.put(row, count);
     request.text.putText(row, text);
+    if (role === IO_ROLE.farPages) {
+      request.source.put(row, question.source ?? 0);
+      request.ticket.put(row, add(words, this.#service.tickets.address(0), 1));
+    }
     if (frames !== undefined) {
       for (let lane = 0; lane < Math.min(count, IO_LANES); lane++)
         request.lanes.putAt(row, lane, frames[at + lane] as number);

@@ -8,6 +8,7 @@ import type { Thread } from '../sync/thread.ts';
 import { AsyncStore } from './async-store.ts';
 import { IO_OPERATION, IO_ROLE, type IoQuestion, type IoRequests, sizeWords } from './io-requests.ts';
 import { PathHeap } from './path-heap.ts';
+import { hashWords } from './remote-client.ts';
 import type { VnodeLook } from './vnode-store.ts';
 
 /** The question for size and version of what an address, or the name of a user's own vnode, stands for. */
@@ -44,6 +45,11 @@ export class RemoteStore extends AsyncStore {
   /** Size and version now. Throws `EIO`, `ENOENT`, `EACCES`. */
   look(vnode: VnodeIndex): VnodeLook | null {
     return lookOfAnswer(this.#asks.ask(lookQuestion(this.lookName(vnode))));
+  }
+
+  /** Stands for the server: resources of one do not keep those of others waiting. */
+  farSource(vnode: VnodeIndex): number {
+    return hashWords(new URL(this.lookName(vnode)).origin)[0] as number;
   }
 
   lookName(vnode: VnodeIndex): string {

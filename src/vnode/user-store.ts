@@ -130,8 +130,8 @@ export class UserStore implements VnodeStore {
     return isAsync && look !== undefined ? (this.#elsewhere.lookName?.(vnode) ?? null) : null;
   }
 
-  isFar(vnode: VnodeIndex): boolean {
-    return this.provider(vnode).isAsync === true;
+  farSource(vnode: VnodeIndex): number | null {
+    return this.provider(vnode).isAsync === true ? this.#vnode.detail.get(vnode) : null;
   }
 
   keepsCut(vnode: VnodeIndex): boolean {

@@ -30,8 +30,11 @@ export interface VnodeStore extends PageStore {
   look?(vnode: VnodeIndex): VnodeLook | null;
   /** What to ask the remote I/O worker so that it looks; null when `look` does not wait for it. */
   lookName?(vnode: VnodeIndex): string | null;
-  /** True when its calls wait for the remote I/O worker. Without it they never do. */
-  isFar?(vnode: VnodeIndex): boolean;
+  /**
+   * What stands for the server or provider that its calls wait for, in the remote I/O worker, perhaps for long; null when they
+   * do not wait for it. Without it they never do.
+   */
+  farSource?(vnode: VnodeIndex): number | null;
   /**
    * Makes sure that bytes `from` to `end - 1`, behind the size, can be written later; they read as zeros. Throws `ENOSPC` when
    * there is no room, and then what lies below is as it was. Without it, that shows only when pages are written back.

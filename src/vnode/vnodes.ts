@@ -287,9 +287,9 @@ export class Vnodes implements VnodeStore {
     return this.#store(vnode).lookName?.(vnode) ?? null;
   }
 
-  /** True when bytes of a vnode come through the remote I/O worker, and may be long in coming. */
-  isFar(vnode: VnodeIndex): boolean {
-    return this.#store(vnode).isFar?.(vnode) ?? false;
+  /** See `VnodeStore.farSource`. */
+  farSource(vnode: VnodeIndex): number | null {
+    return this.#store(vnode).farSource?.(vnode) ?? null;
   }
 
   /** Number, generation, path and size of a vnode that this thread has open. */

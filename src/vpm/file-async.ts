@@ -91,8 +91,10 @@ export function namedError(name: string, error: unknown): unknown {
 }
 
 async function ask({ rooms, file, signal }: Call, operation: number, first = 0, count = 0): Promise<void> {
-  const role = rooms.vnodes.isFar(file.vnode) ? IO_ROLE.farPages : IO_ROLE.pages;
-  await rooms.io.askAsync({ role, operation, vnode: file.vnode, first, count }, signal);
+  const { vnode } = file;
+  const source = rooms.vnodes.farSource(vnode);
+  const role = source === null ? IO_ROLE.pages : IO_ROLE.farPages;
+  await rooms.io.askAsync({ role, operation, vnode, first, count, source: source ?? 0 }, signal);
 }
 
 /** Brings the pages of a range into memory. */

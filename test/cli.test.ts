@@ -333,6 +333,8 @@ describe('replay', () => {
     ['{"trace":"dance","version":1}', /unknown kind of trace "dance"/],
     ['{"trace":"vmem","version":99}', /unknown version 99 of vmem traces/],
     ['{"trace":"vmem","version":1}', /holds a header and no operations: there is nothing to replay/],
+    ['{"trace":"heap","version":1,"operations":3}\n["a",0,48]\n["f",0]', /announces 3 operations, and it holds 2/],
+    ['{"trace":"heap","version":1,"operations":3}', /holds a header and no operations/],
     ['no trace at all', /line 1 is no JSON/],
     ['[]', /the first line is no trace header/],
   ])('refuses %s in one line with exit code 2', async (text, expected) => {

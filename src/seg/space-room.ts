@@ -62,7 +62,7 @@ export class SpaceRoom {
         fail('ESTALE', 'addressSpace', { space, generation }, 'the address space was destroyed');
       }
       try {
-        const arena = this.arenas.create(name, { quantum: this.core.pageSize });
+        const arena = this.arenas.createForSystem(name, { quantum: this.core.pageSize });
         if (this.core.isLive(space, generation)) return arena;
         // It was taken apart between the two looks, and may not have seen the arena.
         this.drop(name);
@@ -191,8 +191,8 @@ export class SpaceRoom {
   }
 }
 
-const NAME = /^space (\d+)\.(\d+)$/;
+const NAME = /^vm\.space (\d+)\.(\d+)$/;
 
 function nameOf(space: SpaceIndex, generation: number): string {
-  return `space ${space}.${generation}`;
+  return `vm.space ${space}.${generation}`;
 }

@@ -71,15 +71,18 @@ export class CancelToken {
       store(thread.words, state.address(thread.slot, lane), next);
       return new CancelToken(thread.region, thread.slot * CANCEL_LANES + lane, next, thread);
     }
-    return fail('ENOMEM', 'CancelToken.create', { slot: thread.slot }, `a thread has at most ${CANCEL_LANES} tokens`);
+    return fail('ENOMEM', 'locks.cancelToken', { slot: thread.slot }, `a thread has at most ${CANCEL_LANES} tokens`);
   }
 
   /** The token behind a handle. Throws `EINVAL` for what is no handle of this region. */
   static from(region: Region, handle: CancelHandle): CancelToken {
+    if (typeof handle !== 'object' || handle === null) {
+      failMisuse('locks.cancelToken', { handle }, 'expected what handle() of a token returned');
+    }
     const { token, state } = handle;
     const count = region.geometry.slots * CANCEL_LANES;
     if (!Number.isInteger(token) || token < 0 || token >= count || !Number.isInteger(state)) {
-      failMisuse('CancelToken.from', { token, state }, 'expected what handle() of a token returned');
+      failMisuse('locks.cancelToken', { token, state }, 'expected what handle() of a token returned');
     }
     return new CancelToken(region, token, state);
   }

@@ -128,6 +128,21 @@ export class LockPlace {
     failMisuse(call, values, `a thread holds at most ${this.#heldMax} locks of its own at a time`);
   }
 
+  /** Throws `EINVAL` for a lock that this thread does not hold. */
+  failNotHeld(call: string): never {
+    this.thread.checkPoison();
+    this.requireCurrent(call);
+    fail('EINVAL', call, { lock: this.name, slot: this.thread.slot }, 'this thread does not hold the lock');
+  }
+
+  /** Throws `EDEADLK` for a lock that this thread holds: nobody else would end the wait for it. */
+  failOwn(call: string, held: string): never {
+    this.thread.checkPoison();
+    this.requireCurrent(call);
+    const rule = `a thread that holds the lock ${held} cannot wait for it`;
+    fail('EDEADLK', call, { lock: this.name, slot: this.thread.slot }, rule);
+  }
+
   /** Steps 1 and 2 of waiting. Throws `ESTALE`. What was begun is ended by `endWait`, also after that error. */
   beginWait(call: string): void {
     this.#waits.begin(this.row);

@@ -136,7 +136,7 @@ describe('the registry of named locks', () => {
     x.exit();
     x.enter();
     x.exit();
-    expect(() => mutex.exit()).toThrow(/EINVAL/);
+    expect(() => mutex.exit()).toThrow(/ESTALE: mutex.exit/);
     expect(region.tables.slot.held.at(0, 0)).toBe(0);
     end(locks);
   });
@@ -288,6 +288,73 @@ describe('bodies', () => {
     expect([mutex.held, lock.reading, lock.writing]).toEqual([false, false, false]);
     expect(() => mutex.enterWithin(Number.NaN)).toThrow(/EINVAL/);
     expect(() => lock.enterShared('x' as never)).toThrow(/EINVAL/);
+    end(locks);
+  });
+});
+
+describe('misuse of a named lock', () => {
+  it('names the call and the lock, whatever the lock is made of', () => {
+    const { locks } = system();
+    const mutex = locks.mutex('m');
+    const lock = locks.rwlock('r');
+    expect(() => mutex.exit()).toThrow(/^EINVAL: mutex.exit\(lock="m", slot=0\): this thread does not hold the lock$/);
+    mutex.enter();
+    const own = /^EDEADLK: mutex.enter\(lock="m", slot=0\): a thread that holds the lock already cannot wait for it$/;
+    expect(() => mutex.enter()).toThrow(own);
+    expect(() => mutex.enterWithin(5)).toThrow(/^EDEADLK: mutex.enterWithin\(lock="m"/);
+    expect(() => mutex.run(() => {})).toThrow(/^EDEADLK: mutex.run\(lock="m"/);
+    expect(mutex.held).toBe(true);
+    mutex.exit();
+    for (const call of ['exitShared', 'exitExclusive', 'downgrade', 'tryUpgrade'] as const) {
+      expect(() => lock[call]()).toThrow(
+        new RegExp(`^EINVAL: rwlock.${call}\\(lock="r", slot=0\\): this thread does not`),
+      );
+    }
+    lock.enterShared();
+    expect(() => lock.exitExclusive()).toThrow(/^EINVAL: rwlock.exitExclusive\(lock="r"/);
+    expect(() => lock.enterExclusive()).toThrow(
+      /^EDEADLK: rwlock.enterExclusive\(lock="r", slot=0\): .* holds the lock shared/,
+    );
+    expect(() => lock.write(() => {})).toThrow(/^EDEADLK: rwlock.write\(lock="r"/);
+    lock.enterShared();
+    expect(() => lock.tryUpgrade()).toThrow(/^EINVAL: rwlock.tryUpgrade\(lock="r"\): the shared hold is nested/);
+    lock.exitShared();
+    lock.exitShared();
+    lock.enterExclusive();
+    expect(() => lock.exitShared()).toThrow(/^EINVAL: rwlock.exitShared\(lock="r"/);
+    expect(() => lock.enterShared()).toThrow(
+      /^EDEADLK: rwlock.enterShared\(lock="r", slot=0\): .* holds the lock exclusively/,
+    );
+    expect(() => lock.read(() => {})).toThrow(/^EDEADLK: rwlock.read\(lock="r"/);
+    expect(() => lock.enterExclusive(1)).toThrow(/^EDEADLK: rwlock.enterExclusive\(lock="r"/);
+    lock.exitExclusive();
+    expect(() => locks.cancelToken(null as never)).toThrow(/^EINVAL: locks.cancelToken\(handle=null\)/);
+    end(locks);
+  });
+
+  it('cannot give back, through the handle of a removed lock, the lock that came to its place', () => {
+    const { locks } = system(2);
+    const stale = locks.mutex('m');
+    const staleLock = locks.rwlock('r');
+    locks.remove('m');
+    locks.remove('r');
+    const fresh = locks.mutex('n');
+    const freshLock = locks.rwlock('s');
+    expect([fresh.place.row, locks.list().length]).toEqual([stale.place.row, 2]);
+    fresh.enter();
+    freshLock.enterShared();
+    for (const use of [
+      () => stale.exit(),
+      () => stale.enter(),
+      () => staleLock.exitShared(),
+      () => staleLock.tryUpgrade(),
+      () => staleLock.enterExclusive(),
+    ]) {
+      expect(use).toThrow(/^ESTALE/);
+    }
+    expect([fresh.held, freshLock.reading]).toEqual([true, true]);
+    fresh.exit();
+    freshLock.exitShared();
     end(locks);
   });
 });

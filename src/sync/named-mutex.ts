@@ -38,17 +38,7 @@ export class NamedMutex {
    * another has died inside and this handle has no `repair`, `ESTALE` when the lock was removed.
    */
   enter(): void {
-    const { place, inner } = this;
-    place.requireRoom('mutex.enter');
-    if (!inner.tryEnter()) {
-      try {
-        place.beginWait('mutex.enter');
-        inner.enter();
-      } finally {
-        place.endWait();
-      }
-    }
-    place.admit('mutex.enter', this.#giveBack);
+    this.#enterAs('mutex.enter');
   }
 
   /** Takes the lock if it is free. Throws `EOWNERDEAD`, `ESTALE`. */
@@ -66,6 +56,7 @@ export class NamedMutex {
     place.requireRoom('mutex.enterWithin');
     let entered = inner.tryEnter();
     if (!entered) {
+      if (inner.held) place.failOwn('mutex.enterWithin', 'already');
       try {
         place.beginWait('mutex.enterWithin');
         entered = inner.enterWithin(timeoutMs, token);
@@ -81,29 +72,20 @@ export class NamedMutex {
    * Like `enter`, leaving the event loop free: false when `timeoutMs` ran out. The lock belongs to the thread, not to the
    * task that awaited it: see mutex-async.ts. Rejects with `ECANCELED` when the signal is aborted.
    */
-  async enterAsync(options?: AsyncWaitOptions): Promise<boolean> {
-    const { place, inner } = this;
-    place.requireRoom('mutex.enterAsync');
-    let entered = false;
-    try {
-      place.beginWait('mutex.enterAsync');
-      entered = await inner.enterAsync(options);
-    } finally {
-      place.endWait();
-    }
-    if (entered) place.admit('mutex.enterAsync', this.#giveBack);
-    return entered;
+  enterAsync(options?: AsyncWaitOptions): Promise<boolean> {
+    return this.#enterAsyncAs('mutex.enterAsync', options);
   }
 
   /** Gives the lock back. Throws `EINVAL` when this thread does not hold it. */
   exit(): void {
-    if (this.inner.held) this.place.depart();
+    if (!this.inner.held || !this.place.isCurrent) this.place.failNotHeld('mutex.exit');
+    this.place.depart();
     this.inner.exit();
   }
 
   /** Runs `body` under the lock and gives what it returns. It must not return a promise: see `runAsync`. */
   run<Value>(body: () => Value): Value {
-    this.enter();
+    this.#enterAs('mutex.run');
     try {
       return requireNoPromise('mutex.run', body());
     } finally {
@@ -113,11 +95,40 @@ export class NamedMutex {
 
   /** Runs `body` under the lock, which is taken without blocking the thread and held until its promise is settled. */
   async runAsync<Value>(body: () => Value | Promise<Value>, signal?: AbortSignal): Promise<Value> {
-    await this.enterAsync(signal === undefined ? {} : { signal });
+    await this.#enterAsyncAs('mutex.runAsync', signal === undefined ? {} : { signal });
     try {
       return await body();
     } finally {
       this.exit();
     }
+  }
+
+  #enterAs(call: string): void {
+    const { place, inner } = this;
+    place.requireRoom(call);
+    if (!inner.tryEnter()) {
+      if (inner.held) place.failOwn(call, 'already');
+      try {
+        place.beginWait(call);
+        inner.enter();
+      } finally {
+        place.endWait();
+      }
+    }
+    place.admit(call, this.#giveBack);
+  }
+
+  async #enterAsyncAs(call: string, options?: AsyncWaitOptions): Promise<boolean> {
+    const { place, inner } = this;
+    place.requireRoom(call);
+    let entered = false;
+    try {
+      place.beginWait(call);
+      entered = await inner.enterAsync(options);
+    } finally {
+      place.endWait();
+    }
+    if (entered) place.admit(call, this.#giveBack);
+    return entered;
   }
 }

@@ -16,6 +16,7 @@
  * REFERENCES  rwlock-class.ts.
  */
 
+import { failMisuse } from '../base/errors.ts';
 import { FOREVER, load } from './atomics.ts';
 import type { CancelToken } from './cancel.ts';
 import { requireNoPromise } from './lock-bodies.ts';
@@ -62,10 +63,14 @@ export class NamedRwLock {
    * writer, `ECANCELED` when the token is cancelled, `EOWNERDEAD`, `ESTALE`.
    */
   enterShared(timeoutMs: number = FOREVER, token?: CancelToken): boolean {
-    const call = 'rwlock.enterShared';
+    return this.#enterSharedAs('rwlock.enterShared', timeoutMs, token);
+  }
+
+  #enterSharedAs(call: string, timeoutMs: number = FOREVER, token?: CancelToken): boolean {
     requireTimeout(call, timeoutMs);
     const deadline = deadlineOf(this.#thread, timeoutMs);
-    if (this.tryEnterShared()) return true;
+    if (this.#tryEnterSharedAs(call)) return true;
+    if (this.writing) this.#place.failOwn(call, 'exclusively');
     if (!this.#wait(call, () => this.#inner.enterShared(timeoutMs, token))) return false;
     if (!this.#mustRepair(call)) return true;
     const remaining = Math.max(0, remainingMs(this.#thread, deadline));
@@ -76,7 +81,10 @@ export class NamedRwLock {
 
   /** Enters as a reader if no writer is in or coming. */
   tryEnterShared(): boolean {
-    const call = 'rwlock.tryEnterShared';
+    return this.#tryEnterSharedAs('rwlock.tryEnterShared');
+  }
+
+  #tryEnterSharedAs(call: string): boolean {
     this.#place.requireRoom(call);
     if (!this.#inner.tryEnterShared()) return false;
     if (!this.#mustRepair(call)) return true;
@@ -86,10 +94,13 @@ export class NamedRwLock {
   }
 
   /** Like `enterShared`, leaving the event loop free. The hold belongs to the thread: see mutex-async.ts. */
-  async enterSharedAsync(options: AsyncWaitOptions = {}): Promise<boolean> {
-    const call = 'rwlock.enterSharedAsync';
+  enterSharedAsync(options: AsyncWaitOptions = {}): Promise<boolean> {
+    return this.#enterSharedAsyncAs('rwlock.enterSharedAsync', options);
+  }
+
+  async #enterSharedAsyncAs(call: string, options: AsyncWaitOptions): Promise<boolean> {
     const deadline = deadlineOf(this.#thread, openAsyncWait(call, options));
-    if (this.tryEnterShared()) return true;
+    if (this.#tryEnterSharedAs(call)) return true;
     if (!(await this.#waitAsync(call, () => this.#inner.enterSharedAsync(options)))) return false;
     if (!this.#mustRepair(call)) return true;
     const timeoutMs = Math.max(0, remainingMs(this.#thread, deadline));
@@ -100,14 +111,19 @@ export class NamedRwLock {
 
   /** Leaves as a reader. */
   exitShared(): void {
+    if (!this.reading || !this.#place.isCurrent) this.#place.failNotHeld('rwlock.exitShared');
     this.#inner.exitShared();
   }
 
   /** Enters as the writer, blocking the thread; false when `timeoutMs` ran out. Throws as `enterShared` does. */
   enterExclusive(timeoutMs: number = FOREVER, token?: CancelToken): boolean {
-    const call = 'rwlock.enterExclusive';
+    return this.#enterExclusiveAs('rwlock.enterExclusive', timeoutMs, token);
+  }
+
+  #enterExclusiveAs(call: string, timeoutMs: number = FOREVER, token?: CancelToken): boolean {
     requireTimeout(call, timeoutMs);
-    if (this.tryEnterExclusive()) return true;
+    if (this.#tryEnterExclusiveAs(call)) return true;
+    if (this.writing || this.reading) this.#place.failOwn(call, this.writing ? 'exclusively' : 'shared');
     if (!this.#wait(call, () => this.#inner.enterExclusive(timeoutMs, token))) return false;
     this.#place.admit(call, this.#giveBack);
     return true;
@@ -115,15 +131,22 @@ export class NamedRwLock {
 
   /** Enters as the writer if nobody is in. */
   tryEnterExclusive(): boolean {
-    this.#place.requireRoom('rwlock.tryEnterExclusive');
+    return this.#tryEnterExclusiveAs('rwlock.tryEnterExclusive');
+  }
+
+  #tryEnterExclusiveAs(call: string): boolean {
+    this.#place.requireRoom(call);
     if (!this.#inner.tryEnterExclusive()) return false;
-    this.#place.admit('rwlock.tryEnterExclusive', this.#giveBack);
+    this.#place.admit(call, this.#giveBack);
     return true;
   }
 
   /** Like `enterExclusive`, leaving the event loop free. The hold belongs to the thread: see mutex-async.ts. */
-  async enterExclusiveAsync(options?: AsyncWaitOptions): Promise<boolean> {
-    const call = 'rwlock.enterExclusiveAsync';
+  enterExclusiveAsync(options?: AsyncWaitOptions): Promise<boolean> {
+    return this.#enterExclusiveAsyncAs('rwlock.enterExclusiveAsync', options);
+  }
+
+  async #enterExclusiveAsyncAs(call: string, options?: AsyncWaitOptions): Promise<boolean> {
     this.#place.requireRoom(call);
     if (!(await this.#waitAsync(call, () => this.#inner.enterExclusiveAsync(options)))) return false;
     this.#place.admit(call, this.#giveBack);
@@ -132,18 +155,23 @@ export class NamedRwLock {
 
   /** Leaves as the writer. */
   exitExclusive(): void {
-    this.#depart();
+    this.#depart('rwlock.exitExclusive');
     this.#inner.exitExclusive();
   }
 
   /** From writer to reader, with no other writer in between. */
   downgrade(): void {
-    this.#depart();
+    this.#depart('rwlock.downgrade');
     this.#inner.downgrade();
   }
 
   /** From reader to writer if there is no other reader or writer; otherwise false, and the shared hold stays. */
   tryUpgrade(): boolean {
+    const record = this.#thread.heldRecord(this.#inner.address, HELD_KIND.shared);
+    if (record < 0 || !this.#place.isCurrent) this.#place.failNotHeld('rwlock.tryUpgrade');
+    if (this.#thread.heldDetail(record) > 0) {
+      failMisuse('rwlock.tryUpgrade', { lock: this.name }, 'the shared hold is nested');
+    }
     if (!this.#inner.tryUpgrade()) return false;
     this.#place.admit('rwlock.tryUpgrade', this.#giveBack);
     return true;
@@ -151,7 +179,7 @@ export class NamedRwLock {
 
   /** Runs `body` as a reader and gives what it returns. It must not return a promise: see `readAsync`. */
   read<Value>(body: () => Value): Value {
-    this.enterShared();
+    this.#enterSharedAs('rwlock.read');
     try {
       return requireNoPromise('rwlock.read', body());
     } finally {
@@ -161,7 +189,7 @@ export class NamedRwLock {
 
   /** Runs `body` as the writer and gives what it returns. It must not return a promise: see `writeAsync`. */
   write<Value>(body: () => Value): Value {
-    this.enterExclusive();
+    this.#enterExclusiveAs('rwlock.write');
     try {
       return requireNoPromise('rwlock.write', body());
     } finally {
@@ -171,7 +199,7 @@ export class NamedRwLock {
 
   /** Runs `body` as a reader, which stays in until its promise is settled; never blocks the thread. */
   async readAsync<Value>(body: () => Value | Promise<Value>, signal?: AbortSignal): Promise<Value> {
-    await this.enterSharedAsync(signal === undefined ? {} : { signal });
+    await this.#enterSharedAsyncAs('rwlock.readAsync', signal === undefined ? {} : { signal });
     try {
       return await body();
     } finally {
@@ -181,7 +209,7 @@ export class NamedRwLock {
 
   /** Runs `body` as the writer, which stays in until its promise is settled; never blocks the thread. */
   async writeAsync<Value>(body: () => Value | Promise<Value>, signal?: AbortSignal): Promise<Value> {
-    await this.enterExclusiveAsync(signal === undefined ? {} : { signal });
+    await this.#enterExclusiveAsyncAs('rwlock.writeAsync', signal === undefined ? {} : { signal });
     try {
       return await body();
     } finally {
@@ -203,8 +231,10 @@ export class NamedRwLock {
     this.downgrade();
   }
 
-  #depart(): void {
-    if (this.writing && this.#thread.heldRecord(this.#inner.address, HELD_KIND.exclusive) >= 0) this.#place.depart();
+  #depart(call: string): void {
+    const isIn = this.writing && this.#thread.heldRecord(this.#inner.address, HELD_KIND.exclusive) >= 0;
+    if (!isIn || !this.#place.isCurrent) this.#place.failNotHeld(call);
+    this.#place.depart();
   }
 
   #wait(call: string, enter: () => boolean): boolean {

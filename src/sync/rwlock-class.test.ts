@@ -56,13 +56,13 @@ describe('readers/writer lock', () => {
   it('refuses to wait for itself and leaves no record', () => {
     const { mine, thread, words } = pair();
     mine.enterShared();
-    expect(() => mine.enterExclusive()).toThrow(/EDEADLK: rwlock.enter/);
+    expect(() => mine.enterExclusive()).toThrow(/EDEADLK: rwlock.enterExclusive\(/);
     expect(mine.tryEnterExclusive()).toBe(false);
     expect(thread.heldCount).toBe(1);
     mine.exitShared();
     mine.enterExclusive();
-    expect(() => mine.enterShared()).toThrow(/EDEADLK: rwlock.enter/);
-    expect(() => mine.enterExclusive()).toThrow(/EDEADLK: rwlock.enter/);
+    expect(() => mine.enterShared()).toThrow(/EDEADLK: rwlock.enterShared\(/);
+    expect(() => mine.enterExclusive()).toThrow(/EDEADLK: rwlock.enterExclusive\(/);
     expect(mine.tryEnterShared()).toBe(false);
     expect(thread.heldCount).toBe(1);
     mine.exitExclusive();

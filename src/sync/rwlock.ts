@@ -67,7 +67,7 @@ export function sharedHold(
   try {
     for (;;) {
       const word = load(words, address);
-      if ((word & LOCK_OWNER) === thread.tag) failOwn(thread, address, 'shared', 'exclusively');
+      if ((word & LOCK_OWNER) === thread.tag) failOwn(thread, address, 'rwlock.enterShared', 'exclusively');
       if ((word & LOCK_OWNER) !== 0) {
         const remaining = remainingMs(thread, deadline);
         if (remaining <= 0) return false;
@@ -92,7 +92,8 @@ export function exclusiveHold(
   token?: CancelToken,
 ): boolean {
   const { words, tag } = thread;
-  if ((load(words, address + 1 + thread.bitLane) & thread.bit) !== 0) failOwn(thread, address, 'exclusive', 'shared');
+  if ((load(words, address + 1 + thread.bitLane) & thread.bit) !== 0)
+    failOwn(thread, address, 'rwlock.enterExclusive', 'shared');
   const deadline = deadlineOf(thread, timeoutMs);
   if (compareExchange(words, address, 0, tag) !== 0 && !takeWord(thread, address, deadline, token)) return false;
   if (VERIFY) faultPoint(thread, 'sync.rwlock.owner');
@@ -150,7 +151,7 @@ export function anyReader(thread: Thread, address: WordAddress): boolean {
 function takeWord(thread: Thread, address: WordAddress, deadline: number, token: CancelToken | undefined): boolean {
   const { words, tag } = thread;
   thread.countContended();
-  if ((load(words, address) & LOCK_OWNER) === tag) failOwn(thread, address, 'exclusive', 'exclusively');
+  if ((load(words, address) & LOCK_OWNER) === tag) failOwn(thread, address, 'rwlock.enterExclusive', 'exclusively');
   for (let spins = thread.spinLimit; spins > 0; spins--) {
     if (load(words, address) === 0 && compareExchange(words, address, 0, tag) === 0) return true;
   }
@@ -192,7 +193,6 @@ function drainReaders(thread: Thread, address: WordAddress, deadline: number, to
   return true;
 }
 
-function failOwn(thread: Thread, address: WordAddress, wanted: string, held: string): never {
-  const rule = `a slot that holds the lock ${held} cannot wait for it (${wanted})`;
-  fail('EDEADLK', 'rwlock.enter', { lock: address, slot: thread.slot }, rule);
+function failOwn(thread: Thread, address: WordAddress, call: string, held: string): never {
+  fail('EDEADLK', call, { lock: address, slot: thread.slot }, `a slot that holds the lock ${held} cannot wait for it`);
 }

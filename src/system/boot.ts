@@ -87,7 +87,7 @@ function startService(region: Region, url: URL, data: ServiceData, port: Transfe
 function begin(vm: VirtualMemory, plan: BootPlan): VirtualMemory {
   for (const segment of plan.segments) vm.frames.addSegment(segment);
   vm.frames.watermarks.set(plan.marks);
-  vm.createArena(HEAP, heapOptions(plan.onlineFrames, plan.geometry.pageSize));
+  vm.arenas.createForSystem(HEAP, heapOptions(plan.onlineFrames, plan.geometry.pageSize));
   return vm;
 }
 

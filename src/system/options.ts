@@ -52,7 +52,10 @@ export interface BootOptions {
   readonly slots?: number;
   /** Arenas that can exist at a time, the system's own and one for each address space included. Default 32 more than those. */
   readonly arenas?: number;
-  /** Boundary tags: about one per allocation and one per free block of all arenas. Default: one per 8 frames. */
+  /**
+   * Boundary tags: about one per allocation and one per free block of all arenas, the heap's and those of address spaces
+   * included. Those have one in 32 to themselves. Default: one per 8 frames, at least 8192.
+   */
   readonly tags?: number;
   /** Files that can be known at a time, open or not. Default: one per 32 frames. */
   readonly vnodes?: number;

@@ -36,6 +36,7 @@ import {
   FLAG_EARLY,
   FLAG_KEEP_SPANS,
   FLAG_QUARANTINE,
+  isSystemName,
   STRATEGY_INSTANT,
 } from './kinds.ts';
 import { hasQuantumCaches, QuantumCaches } from './quantum-caches.ts';
@@ -75,6 +76,8 @@ export class ArenaCore {
   /** Generation that this core is good for. */
   readonly generation: number;
   readonly name: string;
+  /** One of the system's own, for which some boundary tags are kept. */
+  readonly system: boolean;
   /** Smallest unit of allocation, a power of two. */
   readonly quantum: number;
   /** 1 / quantum, exact. */
@@ -136,6 +139,7 @@ export class ArenaCore {
     this.waitersAt = tables.spaceQueue.count.address(0) | 0;
     this.generation = generation;
     this.name = arena.name.text(row);
+    this.system = isSystemName(this.name);
     this.quantum = arena.quantum.get(row);
     this.inverseQuantum = 1 / this.quantum;
     this.strategy = arena.strategy.get(row) || STRATEGY_INSTANT;

@@ -21,9 +21,8 @@ import { allocate, careForArena, NO_IMPORTER } from './allocate.ts';
 import { rehashTo } from './allocation-hash.ts';
 import { type Allocation, freeAllocationsOf, listAllocations } from './allocations.ts';
 import type { ArenaCore } from './arena-core.ts';
-import { failAddress, requireAddress, requireAttachment, requireFunction, requireOptions } from './arguments.ts';
+import { failAddress, requireAddress, requireAttachment, requireFunction } from './arguments.ts';
 import { allocateCachedInTurn, drainAllCaches, drainCaches, isWaitedFor } from './cached-turn.ts';
-import { failIfNeverAllowed, quotaInTheWay } from './charges.ts';
 import { checkArena } from './check.ts';
 import { failExhausted, NO_TAGS } from './exhausted.ts';
 import { type ConstraintOptions, type Constraints, checkConstraints } from './fit.ts';
@@ -34,25 +33,19 @@ import { type ArenaIndex, KIND_SPAN_STATIC, STRATEGY_NAME, type Strategy, strate
 import { destroyArena, requireNotHeap } from './lifecycle.ts';
 import { mergeSpans } from './merge-spans.ts';
 import type { CachedObject } from './quantum-cache.ts';
-import { leaveQuarantine, quarantineInTheWay, quarantineQuietMs } from './quarantine.ts';
+import { leaveQuarantine } from './quarantine.ts';
 import { ArenaRecording, type RecordOptions } from './recorder.ts';
-import { failIfOwnerFull, type ResizeOptions, resizeInPlace } from './resize.ts';
+import { failResize, type ResizeOptions, resizeInPlace } from './resize.ts';
 import { announceFreed } from './share-idle.ts';
 import { type ArenaSnapshot, describeTag, type Segment, showSnapshot, takeSnapshot } from './snapshot.ts';
 import { NO_WAITER } from './space-queue.ts';
-import { failIfImportFailed, importFailures, importInTheWay, importQuietMs, requestSpan } from './span-service.ts';
+import { spaceRequest } from './space-request.ts';
 import { spanContaining } from './span-tree.ts';
 import { insertSpan, removeStaticSpan, requireNoOverlap, requireRange } from './spans.ts';
 import { splitAllocation } from './split.ts';
 import { type ArenaStatistics, readStatistics } from './statistics.ts';
 import { refillReserve, TAGS_PER_OPERATION, trimReserve } from './tag-pool.ts';
-import {
-  type AllocAsyncOptions,
-  type AllocWaitOptions,
-  allocateAsync,
-  allocateWait,
-  type SpaceRequest,
-} from './waiting.ts';
+import { type AllocAsyncOptions, type AllocWaitOptions, allocateAsync, allocateWait } from './waiting.ts';
 
 /** What an address is in an arena. */
 export interface AddressReport extends Segment {
@@ -126,17 +119,12 @@ export class Arena {
 
   /** Allocates `size` under constraints; see `ConstraintOptions`. Returns the address or -1. */
   tryXalloc(size: number, options: ConstraintOptions = {}): number {
-    const core = this.#core;
-    const rounded = roundSize(core, 'arena.xalloc', size);
-    const constraints = checkConstraints('arena.xalloc', options, rounded, core.quantum);
-    const strategy = strategyCode('arena.xalloc', options.strategy, core.strategy);
-    const address = allocate(core, rounded, strategy, constraints, NO_IMPORTER);
-    return address >= 0 || core.caches === null ? address : allocateDrained(core, rounded, strategy, constraints);
+    return this.#xalloc('arena.tryXalloc', size, options);
   }
 
   /** Like `tryXalloc`, but throws as `alloc` does. */
   xalloc(size: number, options: ConstraintOptions = {}): number {
-    const address = this.tryXalloc(size, options);
+    const address = this.#xalloc('arena.xalloc', size, options);
     if (address < 0) failExhausted(this.#core, 'arena.xalloc', size);
     return address;
   }
@@ -147,13 +135,13 @@ export class Arena {
    * came. Throws `ETIMEDOUT`, `ECANCELED`, `ENOMEM` when too many wait, `ESTALE` when the arena is destroyed meanwhile.
    */
   allocWait(size: number, options: AllocWaitOptions = {}): number {
-    return allocateWait(this.#request('arena.allocWait', size, options, ['timeoutMs', 'cancel']), options);
+    return allocateWait(spaceRequest(this.#core, 'arena.allocWait', size, options, ['timeoutMs', 'cancel']), options);
   }
 
   /** Like `allocWait`, but leaves the event loop free; `signal` and `cancel` end the wait with `ECANCELED`. */
   async allocAsync(size: number, options: AllocAsyncOptions = {}): Promise<number> {
     return await allocateAsync(
-      this.#request('arena.allocAsync', size, options, ['timeoutMs', 'signal', 'cancel']),
+      spaceRequest(this.#core, 'arena.allocAsync', size, options, ['timeoutMs', 'signal', 'cancel']),
       options,
     );
   }
@@ -243,13 +231,12 @@ export class Arena {
 
   /** Allocates exactly `[address, address + size)`, whole quanta. False when any of it is taken or in no span. */
   tryReserve(address: number, size: number): boolean {
-    requireRange(this.#core, 'arena.tryReserve', address, size);
-    return this.tryXalloc(size, { min: address, max: address + size - 1 }) >= 0;
+    return this.#reserve('arena.tryReserve', address, size);
   }
 
   /** Like `tryReserve`, but throws as `alloc` does. */
   reserve(address: number, size: number): void {
-    if (this.tryReserve(address, size)) return;
+    if (this.#reserve('arena.reserve', address, size)) return;
     const values = { arena: this.#core.name, address, size };
     failExhausted(this.#core, 'arena.reserve', size, 'some of it is taken, or in no span', values);
   }
@@ -260,15 +247,16 @@ export class Arena {
    * stay; give `nocross` and `max` again if they must hold. Throws `EINVAL` as `free` does.
    */
   tryResize(address: number, size: number, newSize: number, options: ResizeOptions = {}): boolean {
-    return resizeInPlace(this.#core, address, size, newSize, options);
+    return resizeInPlace(this.#core, 'arena.tryResize', address, size, newSize, options);
   }
 
-  /** Like `tryResize`, but throws `ENOMEM`, or `EDQUOT` at the limit of the allocation's owner. */
+  /**
+   * Like `tryResize`, but throws `ENOMEM`, `EDQUOT` at the limit of the allocation's owner, or `EINVAL` for an object of a
+   * quantum cache, which keeps the size of its cache.
+   */
   resize(address: number, size: number, newSize: number, options: ResizeOptions = {}): void {
-    if (this.tryResize(address, size, newSize, options)) return;
-    failIfOwnerFull(this.#core, address, size, newSize);
-    const values = { arena: this.#core.name, address, size, newSize };
-    fail('ENOMEM', 'arena.resize', values, `what follows it cannot be had${quarantineInTheWay(this.#core)}`);
+    if (resizeInPlace(this.#core, 'arena.resize', address, size, newSize, options)) return;
+    failResize(this.#core, address, size, newSize, options);
   }
 
   /**
@@ -390,6 +378,20 @@ export class Arena {
     return freeAllocationsOf(this, this.#core, attachment);
   }
 
+  #xalloc(call: string, size: number, options: ConstraintOptions): number {
+    const core = this.#core;
+    const rounded = roundSize(core, call, size);
+    const constraints = checkConstraints(call, options, rounded, core.quantum);
+    const strategy = strategyCode(call, options.strategy, core.strategy);
+    const address = allocate(core, rounded, strategy, constraints, NO_IMPORTER);
+    return address >= 0 || core.caches === null ? address : allocateDrained(core, rounded, strategy, constraints);
+  }
+
+  #reserve(call: string, address: number, size: number): boolean {
+    requireRange(this.#core, call, address, size);
+    return this.#xalloc(call, size, { min: address, max: address + size - 1 }) >= 0;
+  }
+
   /** Counts and sizes. */
   stats(): ArenaStatistics {
     return readStatistics(this.#core);
@@ -398,41 +400,6 @@ export class Arena {
   /** Ends the arena: spans go back to their source. Throws `EBUSY` while it has allocations, and changes nothing. */
   destroy(): void {
     destroyArena(this.#core);
-  }
-
-  #request(call: string, size: number, options: ConstraintOptions, waitOptions: readonly string[]): SpaceRequest {
-    const core = this.#core;
-    requireOptions(call, options);
-    const rounded = roundSize(core, call, size);
-    const constraints = checkConstraints(call, options, rounded, core.quantum, waitOptions);
-    const strategy = strategyCode(call, options.strategy, core.strategy);
-    const { caches } = core;
-    const cached = constraints === null && options.strategy === undefined && rounded <= (caches?.maxUnits ?? 0);
-    return {
-      call,
-      core,
-      size: rounded,
-      constraints,
-      cached,
-      attempt: (row) => {
-        if (cached && caches !== null && core.current) {
-          if (row !== NO_WAITER || isWaitedFor(core)) return allocateCachedInTurn(core, caches, rounded, strategy, row);
-          const address = caches.tryAlloc(rounded);
-          if (address >= 0) return address;
-        }
-        const found = allocate(core, rounded, strategy, constraints, NO_IMPORTER, row);
-        if (found >= 0 || caches === null) return found;
-        drainAllCaches(core);
-        return allocate(core, rounded, strategy, constraints, NO_IMPORTER, row);
-      },
-      press: () => core.cores.press(core, rounded),
-      seek: (here) => requestSpan(core, rounded, constraints, here),
-      failures: () => importFailures(core),
-      failIfNeverAllowed: () => failIfNeverAllowed(core, call, rounded),
-      limits: () => `${quotaInTheWay(core, rounded)}${quarantineInTheWay(core)}${importInTheWay(core)}`,
-      quietMs: () => Math.min(quarantineQuietMs(core), importQuietMs(core, rounded, constraints)),
-      failIfImportFailed: (noted) => failIfImportFailed(core, call, rounded, noted),
-    };
   }
 }
 

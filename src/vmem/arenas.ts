@@ -11,7 +11,7 @@ import { type AddressReport, Arena } from './arena.ts';
 import { ArenaCores, type PressureListener } from './arena-cores.ts';
 import { type ArenaOptions, planArena } from './arena-options.ts';
 import { failAddress, requireFunction, requireOptions } from './arguments.ts';
-import { type ArenaIndex, STATE_READY } from './kinds.ts';
+import { type ArenaIndex, isSystemName, STATE_READY } from './kinds.ts';
 import { createArena, enterRegistry, exitRegistry, findArena } from './lifecycle.ts';
 import { releaseParked } from './quantum-caches.ts';
 import { listRecordings, type RecordingReport } from './recorder.ts';
@@ -30,8 +30,19 @@ export class Arenas {
     this.#cores = new ArenaCores(thread, callbacks);
   }
 
-  /** Makes an arena. Throws `EINVAL`, `EEXIST`, `ENOMEM` or (for a destroyed source) `ESTALE`, and leaves nothing behind. */
+  /**
+   * Makes an arena. Throws `EINVAL`, `EEXIST`, `ENOMEM` or (for a destroyed source) `ESTALE`, and leaves nothing behind. Names
+   * that begin with `vm.` are the system's: `EINVAL`.
+   */
   create(name: string, options: ArenaOptions = {}): Arena {
+    if (typeof name === 'string' && isSystemName(name)) {
+      failMisuse('arenas.create', { name }, 'names that begin with `vm.` are for arenas of the system');
+    }
+    return this.createForSystem(name, options);
+  }
+
+  /** The same for rooms of the system, whose arenas have names that programs cannot give, and tags that are kept for them. */
+  createForSystem(name: string, options: ArenaOptions = {}): Arena {
     const plan = planArena(name, options, this.#cores.callbacks);
     const from = options.import?.from;
     const core = createArena(this.#cores, plan, from instanceof Arena ? from.generation : 0);

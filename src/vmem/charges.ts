@@ -2,7 +2,16 @@
 
 import { fail, VERIFY } from '../base/index.ts';
 import { TAG_DOUBLE_SHIFT, TAG_LINK_PREVIOUS, TAG_SHIFT, TAG_SIZE } from '../layout/index.ts';
-import { faultPoint, ledgerLimit, ledgerUse, ownerOf, pledgeBack, settlePledge, tryPledge } from '../sync/index.ts';
+import {
+  faultPoint,
+  ledgerLimit,
+  ledgerUse,
+  ownerNameOf,
+  ownerOf,
+  pledgeBack,
+  settlePledge,
+  tryPledge,
+} from '../sync/index.ts';
 import type { ArenaCore } from './arena-core.ts';
 import { COUNT_REFUSALS, type TagIndex } from './kinds.ts';
 
@@ -36,13 +45,19 @@ export function dropCharge(core: ArenaCore, tag: TagIndex): void {
 }
 
 /** Throws `EDQUOT` when an owner's limit, this thread's if none is given, is why so much cannot be had. */
-export function failIfOverQuota(core: ArenaCore, call: string, size: number, owner = ownerOf(core.thread)): void {
+export function failIfOverQuota(
+  core: ArenaCore,
+  call: string,
+  size: number,
+  owner = ownerOf(core.thread),
+  values: Readonly<Record<string, unknown>> = { arena: core.name, size },
+): void {
   const { region } = core.thread;
   const limit = ledgerLimit(region, owner);
   const { used } = ledgerUse(region, owner);
   if (used + Math.ceil(size * core.inverseQuantum) * core.quantum <= limit) return;
-  const values = { arena: core.name, size, owner: region.tables.owner.name.text(owner), used };
-  fail('EDQUOT', call, values, `the owner's limit of arena bytes is ${limit}`);
+  const charged = { ...values, owner: ownerNameOf(region, owner), used };
+  fail('EDQUOT', call, charged, `the owner's limit of arena bytes is ${limit}`);
 }
 
 /** What limits keep a request of this size from being served at present, as the end of a sentence; '' for none. */
@@ -50,7 +65,7 @@ export function quotaInTheWay(core: ArenaCore, size: number): string {
   const { region } = core.thread;
   const owner = ownerOf(core.thread);
   if (!core.charges || ledgerUse(region, owner).used + size <= ledgerLimit(region, owner)) return '';
-  const name = JSON.stringify(region.tables.owner.name.text(owner));
+  const name = JSON.stringify(ownerNameOf(region, owner));
   return `; the owner ${name} has ${ledgerUse(region, owner).used} of its limit of ${ledgerLimit(region, owner)}`;
 }
 

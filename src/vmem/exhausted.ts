@@ -1,12 +1,13 @@
 /** Why a request found no space: the error that says what to change. Only a look, for others go on meanwhile. */
 
 import { fail } from '../base/index.ts';
-import { ARENA_SIZE_IN_USE, ARENA_SIZE_TOTAL, ARENA_SPARE_COUNT } from '../layout/index.ts';
+import { ARENA_SIZE_IN_USE, ARENA_SIZE_TOTAL } from '../layout/index.ts';
+import { ownerOf } from '../sync/index.ts';
 import type { ArenaCore } from './arena-core.ts';
 import { failIfOverQuota } from './charges.ts';
 import { asksFor } from './import.ts';
 import { quarantineInTheWay } from './quarantine.ts';
-import { TAGS_PER_OPERATION, tagPoolUse } from './tag-pool.ts';
+import { lacksTags } from './tag-pool.ts';
 
 /** Rule of a call that needs a boundary tag when there is none. */
 export const NO_TAGS = 'no boundary tags are left; boot with more `tags`';
@@ -28,19 +29,24 @@ export function failExhausted(
   rule = 'no free segment can hold it',
   values: Readonly<Record<string, unknown>> = { arena: core.name, size },
 ): never {
-  if (core.charges) failIfOverQuota(core, call, size);
+  if (core.charges) failIfOverQuota(core, call, size, ownerOf(core.thread), values);
   const rounded = Math.ceil(size * core.inverseQuantum) * core.quantum;
   const total = core.doubles[core.baseDouble + ARENA_SIZE_TOTAL] as number;
-  const free = total - (core.doubles[core.baseDouble + ARENA_SIZE_IN_USE] as number);
-  const spare = core.words[core.base + ARENA_SPARE_COUNT] as number;
   if (core.imports && total + Math.min(...asksFor(core, rounded, null)) > core.limit) {
     fail('EDQUOT', call, values, `${rule}, and the limit of all spans is ${core.limit}`);
   }
   const waits = quarantineInTheWay(core);
-  const short = spare < TAGS_PER_OPERATION && tagPoolUse(core.thread).unused === 0;
-  if (short && (core.imports || free >= rounded)) fail('ENOMEM', call, values, NO_TAGS);
+  if (tagsInTheWay(core, rounded) !== '') fail('ENOMEM', call, values, NO_TAGS);
   if (isHeld(core)) fail('ENOMEM', call, values, HELD);
   fail('ENOMEM', call, values, `${rule}${waits}${importsLater(core) ? LATER : ''}`);
+}
+
+/** That boundary tags may be why a request of this size is not served, as the end of a sentence; '' when they are not. A look. */
+export function tagsInTheWay(core: ArenaCore, size: number): string {
+  const total = core.doubles[core.baseDouble + ARENA_SIZE_TOTAL] as number;
+  const free = total - (core.doubles[core.baseDouble + ARENA_SIZE_IN_USE] as number);
+  if (!lacksTags(core) || (!core.imports && free < size)) return '';
+  return `; ${NO_TAGS}`;
 }
 
 /** True when the arena, or one above, has a source that answers later. */

@@ -78,6 +78,14 @@ export const ARENA_STATE = {
 /** Name of the heap's arena, which is the system's: prefixed, because programs may want `heap` for themselves. */
 export const HEAP_NAME = 'vm.heap';
 
+/** What the names of the system's arenas begin with: the heap's, and those of address spaces. */
+const SYSTEM_PREFIX = 'vm.';
+
+/** True for the name of an arena that is the system's: for it some boundary tags are kept. */
+export function isSystemName(name: string): boolean {
+  return name.startsWith(SYSTEM_PREFIX);
+}
+
 /** Imports are 16 times as large as the request. */
 export const FLAG_LARGE_IMPORT = 1;
 /** Behaves like the original source wherever the two differ. */

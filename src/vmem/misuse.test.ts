@@ -241,6 +241,77 @@ describe('a request without space', () => {
     expect(arena.check().problems).toEqual([]);
   });
 
+  it('names missing tags where a wait ran out of time, and where there is no tag for what shrinks', async () => {
+    const { thread, callbacks } = testRegion({ tags: 64, tagBuckets: 32 });
+    const arena = new Arenas(thread, callbacks).create('tags', { size: 4096 });
+    const large = arena.alloc(100);
+    const got: number[] = [];
+    for (let address = arena.tryAlloc(1); address >= 0; address = arena.tryAlloc(1)) got.push(address);
+    while (arena.tryXalloc(1, { align: 64 }) >= 0);
+    const rule =
+      /^ETIMEDOUT: arena.allocWait\(.*\): no segment became free that can hold it; no boundary tags are left/;
+    expect(() => arena.allocWait(1, { timeoutMs: 5 })).toThrow(rule);
+    await expect(arena.allocAsync(1, { timeoutMs: 5 })).rejects.toThrow(/ETIMEDOUT.*; no boundary tags are left/);
+    expect(() => arena.allocWait(4096, { timeoutMs: 5 })).toThrow(/^ETIMEDOUT: .* that can hold it$/);
+    expect(() => arena.resize(large, 100, 50)).toThrow(
+      /^ENOMEM: arena.resize\(.*newSize=50\): no boundary tags are left/,
+    );
+    arena.xfreeAll();
+    expect(arena.alloc(4096)).toBe(0);
+    expect(arena.check().problems).toEqual([]);
+  });
+
+  it('leaves the last tags to arenas of the system, which programs cannot make', () => {
+    const { thread, callbacks } = testRegion({ tags: 1024, tagBuckets: 2048 });
+    const arenas = new Arenas(thread, callbacks);
+    expect(() => arenas.create('vm.mine', { size: 10 })).toThrow(
+      /^EINVAL: arenas.create\(name="vm.mine"\): names that begin/,
+    );
+    const system = arenas.createForSystem('vm.heap', { size: 4096 });
+    const greedy = arenas.create('greedy', { size: 2 ** 20 });
+    let taken = 0;
+    while (greedy.tryAlloc(1) >= 0) taken++;
+    expect(taken).toBeGreaterThan(900);
+    expect(() => greedy.alloc(1)).toThrow(/^ENOMEM: .* no boundary tags are left/);
+    expect(arenas.stats().unusedTags).toBeGreaterThanOrEqual(32);
+    expect(() => arenas.create('other', { size: 10 })).toThrow(
+      /^ENOMEM: arenas.create\(name="other"\): no boundary tags/,
+    );
+    const held: number[] = [];
+    for (let i = 0; i < 20; i++) held.push(system.alloc(64));
+    for (const address of held) system.free(address, 64);
+    greedy.xfreeAll();
+    greedy.trim();
+    expect(arenas.create('other', { size: 10 }).alloc(3)).toBe(0);
+    expect(greedy.alloc(2 ** 20)).toBe(0);
+    expect(arenas.check().flatMap(({ problems }) => problems)).toEqual([]);
+  });
+
+  it('says of a resize who was called, with which size, and what is in the way', () => {
+    const { region, thread, callbacks } = testRegion();
+    createOwner(region, 'default', { arenaBytes: 100 });
+    const arenas = new Arenas(thread, callbacks);
+    const charged = arenas.create('charged', { size: 1024, charge: true });
+    const address = charged.alloc(60);
+    const quota =
+      /^EDQUOT: arena.resize\(arena="charged", address=0, size=60, newSize=101, owner="default", used=60\): the owner's limit/;
+    expect(() => charged.resize(address, 60, 101)).toThrow(quota);
+    expect(charged.tryResize(address, 60, 101)).toBe(false);
+    expect(() => charged.resize(address, 60, 70, { max: 65 })).toThrow(
+      /^ENOMEM: arena.resize\(.*max=65\): it would reach beyond `max`/,
+    );
+    expect(() => charged.tryResize(address, 60, 0)).toThrow(/^EINVAL: arena.tryResize\(.*newSize=0/);
+    const { cached, object } = subject();
+    const keeps =
+      /^EINVAL: arena.resize\(.*newSize=40\): an object of size 8 of the quantum caches starts here, and keeps its size$/;
+    expect(() => cached.resize(object, 8, 40)).toThrow(keeps);
+    expect(cached.tryResize(object, 8, 40)).toBe(false);
+    expect(() => charged.tryReserve(0, 0)).toThrow(/^EINVAL: arena.tryReserve\(/);
+    expect(() => charged.reserve(0, 0)).toThrow(/^EINVAL: arena.reserve\(/);
+    expect(() => charged.tryXalloc(8, { align: 3 })).toThrow(/^EINVAL: arena.tryXalloc\(align=3/);
+    expect(() => charged.xalloc(8, { align: 3 })).toThrow(/^EINVAL: arena.xalloc\(align=3/);
+  });
+
   it('names the limit of the arena when an import is refused for it', () => {
     const { arenas } = subject();
     const from = arenas.create('from', { size: 1000 });

@@ -21,6 +21,7 @@
 import {
   ADDRESS_MAX,
   crosses,
+  fail,
   failMisuse,
   isPowerOfTwo,
   rejectUnknownOptions,
@@ -43,10 +44,11 @@ import { careForArena } from './allocate.ts';
 import type { ArenaCore } from './arena-core.ts';
 import { requireAddress, requireOptions } from './arguments.ts';
 import { chargedOwner, failIfOverQuota } from './charges.ts';
+import { NO_TAGS } from './exhausted.ts';
 import { findAllocation, roundSize } from './free.ts';
 import { freeListInsert, freeListRemove } from './free-lists.ts';
 import { COUNT_REFUSALS, COUNT_RESIZES, KIND_FREE, type TagIndex } from './kinds.ts';
-import { quarantineTag } from './quarantine.ts';
+import { quarantineInTheWay, quarantineTag } from './quarantine.ts';
 import { extentFrom, leaveFrom } from './quarantine-yield.ts';
 import { recordResize, recordSplit } from './recording.ts';
 import { segmentInsertAfter, segmentRemove } from './segment-list.ts';
@@ -64,31 +66,30 @@ export interface ResizeOptions {
   readonly max?: number;
 }
 
-const CALL = 'arena.resize';
-
 /** See the file's header. Throws `EINVAL` for what is no allocation of `size`. */
 export function resizeInPlace(
   core: ArenaCore,
+  call: string,
   address: number,
   size: number,
   newSize: number,
   options: ResizeOptions,
 ): boolean {
-  const before = roundSize(core, CALL, size);
-  const after = roundSize(core, CALL, newSize, 'newSize');
-  requireAddress(core, CALL, address);
-  if (!mayReach(address, after, options)) return false;
+  const before = roundSize(core, call, size);
+  const after = roundSize(core, call, newSize, 'newSize');
+  requireAddress(core, call, address);
+  if (!mayReach(call, address, after, options)) return false;
   if (core.caches !== null && before <= core.caches.maxUnits) {
     const cached = core.caches.resize(address, before, after);
     if (cached !== null) return cached;
   }
   core.enter();
   careForArena(core);
-  let at = findAllocation(core, CALL, address, size, before);
+  let at = findAllocation(core, call, address, size, before);
   let tag = core.words[at] as number;
   if (after > before && core.quarantinesUntilNeeded && onlyQuarantineHolds(core, tag, after - before)) {
     leaveFrom(core, follower(core, tag), after - before);
-    at = findAllocation(core, CALL, address, size, before);
+    at = findAllocation(core, call, address, size, before);
     tag = core.words[at] as number;
   }
   let done = after === before;
@@ -118,12 +119,12 @@ export function resizeInPlace(
 }
 
 /** False when the range would break a constraint that the caller gives again. */
-function mayReach(address: number, size: number, options: ResizeOptions): boolean {
-  requireOptions(CALL, options);
-  rejectUnknownOptions(CALL, options, ['nocross', 'max']);
+function mayReach(call: string, address: number, size: number, options: ResizeOptions): boolean {
+  requireOptions(call, options);
+  rejectUnknownOptions(call, options, ['nocross', 'max']);
   const { nocross = 0, max = ADDRESS_MAX } = options;
-  if (nocross !== 0 && !isPowerOfTwo(nocross)) failMisuse(CALL, { nocross }, 'nocross must be a power of two');
-  requireInteger(CALL, 'max', max, 0, ADDRESS_MAX);
+  if (nocross !== 0 && !isPowerOfTwo(nocross)) failMisuse(call, { nocross }, 'nocross must be a power of two');
+  requireInteger(call, 'max', max, 0, ADDRESS_MAX);
   const last = address + size - 1;
   return last <= max && (nocross === 0 || !crosses(address, last, nocross));
 }
@@ -145,14 +146,35 @@ function followerKind(core: ArenaCore, tag: TagIndex): number {
   return next === 0 ? 0 : (core.words[(next << TAG_SHIFT) + TAG_KIND_AT] as number);
 }
 
-/** Throws `EDQUOT` when the limit of the allocation's owner is why it cannot grow. A look, after it could not. */
-export function failIfOwnerFull(core: ArenaCore, address: number, size: number, newSize: number): void {
-  if (!core.charges || newSize <= size) return;
-  core.enter();
-  const at = findAllocation(core, CALL, address, size, roundSize(core, CALL, size));
-  const owner = chargedOwner(core, core.words[at] as number);
-  core.exit();
-  if (owner >= 0) failIfOverQuota(core, CALL, roundSize(core, CALL, newSize) - roundSize(core, CALL, size), owner);
+/** Says why an allocation could not be resized, and throws. A look, after it could not. */
+export function failResize(
+  core: ArenaCore,
+  address: number,
+  size: number,
+  newSize: number,
+  options: ResizeOptions,
+): never {
+  const call = 'arena.resize';
+  const values = { arena: core.name, address, size, newSize };
+  const before = roundSize(core, call, size);
+  const after = roundSize(core, call, newSize, 'newSize');
+  if (!mayReach(call, address, after, options)) {
+    fail('ENOMEM', call, { ...values, ...options }, 'it would reach beyond `max`, or cross a multiple of `nocross`');
+  }
+  const object = core.caches !== null && before <= core.caches.maxUnits ? core.caches.sizeOf(address) : -1;
+  if (object >= 0) {
+    failMisuse(call, values, `an object of size ${object} of the quantum caches starts here, and keeps its size`);
+  }
+  const more = after - before;
+  if (core.charges && more > 0) {
+    core.enter();
+    const at = findAllocation(core, call, address, size, before);
+    const owner = chargedOwner(core, core.words[at] as number);
+    core.exit();
+    if (owner >= 0) failIfOverQuota(core, call, more, owner, values);
+  }
+  if (more < 0) fail('ENOMEM', call, values, NO_TAGS);
+  return fail('ENOMEM', call, values, `what follows it cannot be had${quarantineInTheWay(core)}`);
 }
 
 /** Takes `more` from the free segment behind an allocation. */

@@ -2,18 +2,19 @@
  * Boundary tags: the pool of the region, and the reserve of each arena.
  *
  * PROBLEM     Operations need tags at once, under the arena's lock, and a death must not lose any.
+ *             An arena that takes all there are must not stop the system: its heap, and its address spaces.
  * STRUCTURE   pool: given back, a list through `spareNext` | never used, the rows from `fresh` on
  *                              |  batches of REFILL tags, one lock
  *             reserve of an arena: a list through `spareNext`
  *
  *             A tag keeps its `spareNext` while it is in use, so that taking it from the reserve is undone by putting
- *             the head back. Row 0 of the table is never used.
+ *             the head back. Row 0 of the table is never used. One tag in 32 is left to arenas of the system.
  * INVARIANTS  I1 every tag is in the pool, in one reserve, or in use by one arena.
  *             I2 `count` and `spareCount` are the lengths of their lists.
  * LOCKING     The reserve is under its arena's lock, the pool under its own. Refill and trim run under both, at points
  *             where the section has logged nothing else, and leaving the pool commits both sides at once.
  * COSTS       Taking and giving back one tag touch the header and the tag. A refill moves a whole list in five stores.
- * FAILURE     `refillReserve` returns false when the pool is empty: the operation fails with ENOMEM and changes nothing.
+ * FAILURE     `refillReserve` returns false when the pool has none for the arena: the operation fails with ENOMEM and changes nothing.
  * REJECTED    Growing the pool from arenas, as the source does: the table is laid out at boot and untouched rows cost
  *             nothing, so that nothing here can recurse.
  * REFERENCES  Bonwick and Adams 2001, section 4.3.
@@ -38,6 +39,9 @@ export const TAGS_PER_OPERATION = 2;
 
 /** Tags that a refill brings. */
 const REFILL = 32;
+
+/** Of so many tags one is kept for the arenas of the system. */
+const SYSTEM_SHARE = 32;
 
 /** A reserve above this is trimmed. */
 export const RESERVE_MAX = 128;
@@ -84,19 +88,31 @@ export function refillReserve(core: ArenaCore, needed: number): boolean {
   const { tagPool } = tables;
   mutexEnter(thread, tagPool.lock.address(0), RANK.tagPool);
   while ((words[base + ARENA_SPARE_COUNT] as number) < needed) {
-    const moved = tagPool.count.get(0) > 0 ? takeReturned(core) : takeFresh(core);
-    if (moved === 0) break;
+    const most = Math.min(REFILL, tagsLeft(core));
+    if (most <= 0) break;
+    if (tagPool.count.get(0) > 0) takeReturned(core, most);
+    else takeFresh(core, most);
     thread.commit();
   }
   mutexExit(thread, tagPool.lock.address(0));
   return (words[base + ARENA_SPARE_COUNT] as number) >= needed;
 }
 
-/** Moves up to REFILL tags from the list of the pool. Under both locks; nothing logged before. */
-function takeReturned(core: ArenaCore): number {
+/** Tags of the pool that the arena may have. Under the pool's lock, or a look. */
+function tagsLeft({ tables, system }: ArenaCore): number {
+  const { rowCount } = tables.tag;
+  return unusedTags(tables) - (system ? 0 : Math.floor(rowCount / SYSTEM_SHARE));
+}
+
+function unusedTags({ tagPool, tag }: BoundTables): number {
+  return tagPool.count.get(0) + Math.max(0, tag.rowCount - Math.max(1, tagPool.fresh.get(0)));
+}
+
+/** Moves up to `most` tags from the list of the pool. Under both locks; nothing logged before. */
+function takeReturned(core: ArenaCore, most: number): void {
   const { words, base, journal, tables } = core;
   const { tagPool } = tables;
-  const moved = Math.min(REFILL, tagPool.count.get(0));
+  const moved = Math.min(most, tagPool.count.get(0));
   const first = tagPool.head.get(0);
   let last = first;
   for (let step = 1; step < moved; step++) last = words[(last << TAG_SHIFT) | TAG_SPARE_NEXT] as number;
@@ -108,16 +124,14 @@ function takeReturned(core: ArenaCore): number {
   words[lastNextAt] = words[base + ARENA_SPARE_HEAD] as number;
   words[base + ARENA_SPARE_HEAD] = first;
   words[base + ARENA_SPARE_COUNT]! += moved;
-  return moved;
 }
 
-/** Moves up to REFILL rows that were never used. Under both locks; nothing logged before. */
-function takeFresh(core: ArenaCore): number {
+/** Moves up to `most` rows that were never used. Under both locks; nothing logged before. */
+function takeFresh(core: ArenaCore, most: number): void {
   const { words, base, journal, tables } = core;
   const { tagPool, tag: tags } = tables;
   const fresh = Math.max(1, tagPool.fresh.get(0));
-  const moved = Math.min(REFILL, tags.rowCount - fresh);
-  if (moved <= 0) return 0;
+  const moved = Math.min(most, tags.rowCount - fresh);
   journal.log2(base + ARENA_SPARE_HEAD, base + ARENA_SPARE_COUNT);
   journal.set(tagPool.fresh, 0, fresh + moved);
   let head = words[base + ARENA_SPARE_HEAD] as number;
@@ -128,7 +142,6 @@ function takeFresh(core: ArenaCore): number {
   }
   words[base + ARENA_SPARE_HEAD] = head;
   words[base + ARENA_SPARE_COUNT]! += moved;
-  return moved;
 }
 
 /** Gives tags back to the pool until `kept` are left. The arena's section has logged nothing yet. */
@@ -161,7 +174,12 @@ export function tagPoolUse(thread: Thread): { readonly tags: number; readonly un
   const { tagPool, tag } = thread.region.tables;
   const tags = Math.max(0, tag.rowCount - 1);
   mutexEnter(thread, tagPool.lock.address(0), RANK.tagPool);
-  const unused = tagPool.count.get(0) + Math.max(0, tag.rowCount - Math.max(1, tagPool.fresh.get(0)));
+  const unused = unusedTags(thread.region.tables);
   mutexExit(thread, tagPool.lock.address(0));
   return { tags, unused };
+}
+
+/** True when an arena has too few tags for an operation, and can get none. A look. */
+export function lacksTags(core: ArenaCore): boolean {
+  return (core.words[core.base + ARENA_SPARE_COUNT] as number) < TAGS_PER_OPERATION && tagsLeft(core) <= 0;
 }

@@ -109,6 +109,11 @@ export function replayFile(file: string): ReplayResult {
       first ??= { line, operation: JSON.stringify(value).slice(0, 500), ...difference, dump: replay.dump() };
     });
     if (operations === 0) throw new TraceError(file, 'holds a header and no operations: there is nothing to replay');
+    const { operations: announced } = trace.header;
+    if (typeof announced === 'number' && announced !== operations) {
+      const rule = `was cut or changed: its header announces ${announced} operations, and it holds ${operations}`;
+      throw new TraceError(file, rule);
+    }
     const last = replay.finish?.() ?? null;
     if (last !== null) {
       mismatches++;

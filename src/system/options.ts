@@ -256,7 +256,7 @@ export function planBoot(options: BootOptions): BootPlan {
     frameCacheLanes: Math.max(1, physical.slotFrames),
     magazines: Math.max(512, Math.ceil(tags / 64)),
     slabs,
-    slabBuckets: ceilPowerOfTwo(slabs),
+    slabBuckets: 4 * ceilPowerOfTwo(slabs),
     ...pageGeometry(frames, pathBytes),
     physSegments: 64,
     ...physical.geometry,

@@ -55,7 +55,10 @@ const CACHED: readonly Kind[] = [1, 8, 64].map((quanta) => ({
   peers: true,
 }));
 
-const BURST = '50000 deletes and 50000 inserts among 100000, each';
+const BURSTS = {
+  burst: '50000 deletes and 50000 inserts among 100000, each',
+  edited: '50000 deletes and 50000 inserts among 100000 in a heap that was edited before, each',
+} as const;
 const REFUSED = 'a request that none of 100000 fragments can serve, and a pair, each';
 const SNUG = 'a request of 664908 in a heap of 699050';
 
@@ -207,12 +210,14 @@ async function stories(harness: Harness): Promise<void> {
   const { seed, peerLimitMs: limitMs } = harness.options;
   const told = (story: StoryData['story'], peer: string | null) =>
     alone<StoryData, number | null>('./vmem-stories.js', { story, peer, seed, limitMs });
-  if (harness.wants(BURST)) {
-    const ns = (await told('burst', null)) as number;
+  for (const story of ['burst', 'edited'] as const) {
+    const name = BURSTS[story];
+    if (!harness.wants(name)) continue;
+    const ns = (await told(story, null)) as number;
     const peers: PeerResult[] = [];
-    for (const { name: peer } of PEERS) peers.push({ peer, ns: await told('burst', peer) });
-    harness.report(BURST, ns, peers);
-    const all = `${BURST}: all of them`;
+    for (const { name: peer } of PEERS) peers.push({ peer, ns: await told(story, peer) });
+    harness.report(name, ns, peers);
+    const all = `${name}: all of them`;
     harness.reportValue(all, ns / 10, 'ms', goalOf(all));
   }
   if (harness.wants(REFUSED)) harness.report(REFUSED, (await told('refused', null)) as number);
@@ -241,7 +246,7 @@ const CASES: readonly string[] = [
   ...CACHED.map(({ name }) => `${name}, 1000 live`),
   'instant, 1000 live beside N fragments',
   ...HEAP_TRACES.map((trace) => `heap trace ${trace}`),
-  BURST,
+  ...Object.values(BURSTS),
   REFUSED,
   SNUG,
   ...KINDS.map(({ name }) => `two workers, ${name}, N live`),

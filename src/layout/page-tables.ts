@@ -117,6 +117,7 @@ export const vnodeTable = table('vnode', 'vnodes', 'columns', {
   modifiedMax: i32('A', 'frames that may be modified before writers write back, 0 no limit'),
   allocates: i32('A', '1: the file gets its blocks when it becomes longer'),
   scans: i32('A', 'how often somebody has begun to read it from end to end: a hint'),
+  timeoutMs: i32('A', 'how long an asynchronous store may take to bring pages or to look, 0 no limit'),
 });
 
 /** Buckets of the vnode hash. */

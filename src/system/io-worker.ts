@@ -38,6 +38,7 @@ import {
   type VnodeLook,
   type VnodeProvider,
   versionOf,
+  withinLimit,
 } from '../vnode/index.ts';
 import { attachService } from './boot.ts';
 import type { IoWorkerData } from './service-messages.ts';
@@ -65,25 +66,25 @@ function remember(url: string, facts: RemoteFacts): RemoteFacts {
 }
 
 /** What a vnode's resource was when it was opened. Throws `ESTALE` when it is something else by now. */
-async function factsOf(vnode: number, url: string): Promise<RemoteFacts> {
+async function factsOf(vnode: number, url: string, signal?: AbortSignal): Promise<RemoteFacts> {
   const isRight = (facts: RemoteFacts) =>
     versionOf(url, facts).every((word, lane) => word === vnodes.stamp.at(vnode, lane));
   const remembered = known.get(url);
   if (remembered !== undefined && isRight(remembered)) return remembered;
-  const facts = await lookAt(url);
+  const facts = await lookAt(url, signal);
   if (!isRight(facts)) fail('ESTALE', 'io.fill', { url }, 'the resource has changed: open it again');
   return remember(url, facts);
 }
 
 /** The bytes of a range of a vnode, in private memory. */
-async function bytesOf(vnode: number, start: number, length: number): Promise<Uint8Array> {
+async function bytesOf(vnode: number, start: number, length: number, signal?: AbortSignal): Promise<Uint8Array> {
   if (length <= 0) return new Uint8Array(0);
   if (vnodes.kind.get(vnode) === VNODE_KIND.remote) {
     const url = vm.vnodes.nameOf(vnode);
-    return readRange(url, await factsOf(vnode, url), start, start + length);
+    return readRange(url, await factsOf(vnode, url, signal), start, start + length, signal);
   }
   const bytes = new Uint8Array(length);
-  await users.provider(vnode).getPage(users.name(vnode), start, bytes);
+  await users.provider(vnode).getPage(users.name(vnode), start, bytes, signal);
   return bytes;
 }
 
@@ -97,14 +98,14 @@ function framesOf(row: IoRequest, count: number): Int32Array {
 }
 
 /** Size and version of a user's own vnode, or of a resource, by name. */
-async function lookOf(text: string): Promise<VnodeLook> {
+async function lookOf(text: string, signal?: AbortSignal): Promise<VnodeLook> {
   const own = splitProvided(text);
   if (own !== null) {
     const provider = vm.callbacks.resolve<VnodeProvider>(own.detail);
-    const look = await provider.look?.(own.name);
+    const look = await provider.look?.(own.name, signal);
     return look === undefined ? fail('ENOTSUP', 'io.look', own, 'the provider cannot look') : checkedLook(look);
   }
-  const facts = remember(text, await lookAt(text));
+  const facts = remember(text, await lookAt(text, signal));
   return { size: facts.size, stamp: versionOf(text, facts) };
 }
 
@@ -116,10 +117,16 @@ async function serveRemote(row: IoRequest): Promise<void> {
   const operation = request.operation.get(row);
   endIfTold();
   if (operation === IO_OPERATION.look) {
-    const look = await lookOf(request.text.text(row));
+    const text = request.text.text(row);
+    const { name = text } = splitProvided(text) ?? {};
+    const look = await withinLimit('io.look', { name }, request.count.get(row), (signal) => lookOf(text, signal));
     putLook(look, (lane, word) => request.lanes.putAt(row, lane, word));
   } else if (operation === IO_OPERATION.fill) {
-    const bytes = await bytesOf(vnode, start, users.below(vnode, start, count));
+    const length = users.below(vnode, start, count);
+    const asked = { name: users.name(vnode), offset: start, length };
+    const bytes = await withinLimit('io.fill', asked, vnodes.timeoutMs.get(vnode), (signal) =>
+      bytesOf(vnode, start, length, signal),
+    );
     vm.io.copying(row, () => copyToFrames(vm.banks, bytes, framesOf(row, count), 0, count));
     request.lanes.putAt(row, 0, bytes.length);
   } else if (operation === IO_OPERATION.write) {

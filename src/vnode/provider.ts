@@ -18,8 +18,11 @@ export interface VnodeProvider {
   readonly isAsync?: boolean;
   /** Bytes of a vnode when it is opened; not asked when there is `look`. */
   size(name: string): number;
-  /** Fills `bytes`, which lie at `offset`, at most up to the size of the vnode. */
-  getPage(name: string, offset: number, bytes: Uint8Array): void | Promise<void>;
+  /**
+   * Fills `bytes`, which lie at `offset`, at most up to the size of the vnode. With a time limit there is a signal, which is
+   * aborted when nobody waits for the bytes any more.
+   */
+  getPage(name: string, offset: number, bytes: Uint8Array, signal?: AbortSignal): void | Promise<void>;
   /** Takes bytes; without it the vnodes are read only. */
   putPage?(name: string, offset: number, bytes: Uint8Array): void | Promise<void>;
   /**
@@ -31,7 +34,7 @@ export interface VnodeProvider {
    * Size and version now, for `file.revalidate`, `file.isChanged` and later opens, which then leave old pages to those who have
    * the vnode open. Without it a vnode changes only through us.
    */
-  look?(name: string): ProvidedLook | Promise<ProvidedLook>;
+  look?(name: string, signal?: AbortSignal): ProvidedLook | Promise<ProvidedLook>;
   /** Makes durable what `putPage` took. */
   sync?(name: string): void | Promise<void>;
 }
@@ -47,4 +50,10 @@ export interface ProviderOptions {
   readonly size?: number;
   /** As for files: see `OpenOptions`. The provider then brings and takes whole pages of it, but for the last. */
   readonly pageSize?: number;
+  /**
+   * Milliseconds within which `getPage` and `look` of an asynchronous provider must have answered, 0 for ever. Who waits gets
+   * `ETIMEDOUT` then, and what is answered later is dropped. Holds for all openers; the last one who gives it decides.
+   * Default: what it was, or for ever. What takes bytes has no limit: one that is told to be over may arrive after the next.
+   */
+  readonly timeoutMs?: number;
 }

@@ -4,6 +4,7 @@
  * A resource has a version: its entity tag, or its time of modification where it has no strong tag. Each range asks for
  * that version with If-Range, and the answer's own headers are compared: a resource that has changed is `ESTALE`, never a
  * mix of two versions. What fails on the way, or with a status that says "later", is tried again, a little later each time.
+ * A signal ends it all: connections are closed.
  */
 
 import { createHash } from 'node:crypto';
@@ -48,9 +49,9 @@ export function hashWords(text: string): Int32Array {
 }
 
 /** Size and version of a resource. Throws `ENOENT`, `EACCES`, `EIO`, `ENOTSUP` when the server does not tell the size. */
-export async function lookAt(url: string): Promise<RemoteFacts> {
+export async function lookAt(url: string, signal?: AbortSignal): Promise<RemoteFacts> {
   // A range of one byte shows the size and whether there are ranges, also where HEAD is not served.
-  const answer = await request(url, { range: 'bytes=0-0' });
+  const answer = await request(url, { range: 'bytes=0-0' }, signal);
   const validator = validatorOf(answer);
   const total = /\/(\d+)$/.exec(answer.headers['content-range'] ?? '')?.[1];
   if (answer.status === 206 && total !== undefined) return { size: Number(total), validator };
@@ -60,10 +61,16 @@ export async function lookAt(url: string): Promise<RemoteFacts> {
 }
 
 /** Bytes `from` to `end - 1` of a resource that must still be what `facts` say. Throws `ESTALE` when it is not, `EIO`. */
-export async function readRange(url: string, facts: RemoteFacts, from: number, end: number): Promise<Uint8Array> {
+export async function readRange(
+  url: string,
+  facts: RemoteFacts,
+  from: number,
+  end: number,
+  signal?: AbortSignal,
+): Promise<Uint8Array> {
   const headers: Record<string, string> = { range: `bytes=${from}-${end - 1}` };
   if (facts.validator !== '') headers['if-range'] = facts.validator;
-  const answer = await request(url, headers);
+  const answer = await request(url, headers, signal);
   if (answer.status === 416 || (answer.status < 300 && validatorOf(answer) !== facts.validator))
     return failChanged(url);
   if (answer.status === 206) {
@@ -87,12 +94,13 @@ function validatorOf({ headers }: Answer): string {
   return headers['last-modified'] ?? '';
 }
 
-async function request(url: string, headers: Record<string, string>): Promise<Answer> {
+async function request(url: string, headers: Record<string, string>, signal?: AbortSignal): Promise<Answer> {
   let failure: unknown;
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     if (attempt > 0) await new Promise((resolve) => setTimeout(resolve, PAUSE_MS * 2 ** attempt));
+    signal?.throwIfAborted();
     try {
-      const answer = await follow(url, headers);
+      const answer = await follow(url, headers, signal);
       if (answer.status !== 429 && answer.status < 500) return answer;
       failure = new Error(`the server said ${answer.status}`);
     } catch (error) {
@@ -103,10 +111,10 @@ async function request(url: string, headers: Record<string, string>): Promise<An
   throw new VmError('EIO', `http.request(${url}): ${text}, ${ATTEMPTS} times`, { cause: failure });
 }
 
-async function follow(url: string, headers: Record<string, string>): Promise<Answer> {
+async function follow(url: string, headers: Record<string, string>, signal?: AbortSignal): Promise<Answer> {
   let at = url;
   for (let redirects = 0; redirects <= REDIRECTS_MAX; redirects++) {
-    const answer = await once(at, headers);
+    const answer = await once(at, headers, signal);
     const { location } = answer.headers;
     if (answer.status < 300 || answer.status >= 400 || location === undefined) return answer;
     at = new URL(location, at).href;
@@ -114,12 +122,12 @@ async function follow(url: string, headers: Record<string, string>): Promise<Ans
   throw new Error('too many redirections');
 }
 
-function once(url: string, headers: Record<string, string>): Promise<Answer> {
+function once(url: string, headers: Record<string, string>, signal?: AbortSignal): Promise<Answer> {
   const get = url.startsWith('https:') ? getSecure : getPlain;
   return new Promise((resolve, reject) => {
     const sent = get(
       url,
-      { headers: { ...headers, 'accept-encoding': 'identity' }, timeout: SILENCE_MS },
+      { headers: { ...headers, 'accept-encoding': 'identity' }, timeout: SILENCE_MS, ...(signal && { signal }) },
       (incoming) => {
         const parts: Uint8Array[] = [];
         incoming.on('data', (part: Uint8Array) => parts.push(part));

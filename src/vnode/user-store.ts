@@ -24,6 +24,7 @@ import type { Callbacks } from '../sync/callbacks.ts';
 import type { Thread } from '../sync/thread.ts';
 import { knownCode } from './file-facts.ts';
 import { copyFromFrames, copyToFrames } from './frame-io.ts';
+import type { IoQuestion } from './io-requests.ts';
 import { PathHeap } from './path-heap.ts';
 import type { ProvidedLook, VnodeProvider } from './provider.ts';
 import { hashWords } from './remote-client.ts';
@@ -125,9 +126,9 @@ export class UserStore implements VnodeStore {
     return checkedLook(this.#call(vnode, () => provider.look?.(this.name(vnode))) as ProvidedLook);
   }
 
-  lookName(vnode: VnodeIndex): string | null {
+  lookQuestion(vnode: VnodeIndex): IoQuestion | null {
     const { isAsync, look } = this.provider(vnode);
-    return isAsync && look !== undefined ? (this.#elsewhere.lookName?.(vnode) ?? null) : null;
+    return isAsync && look !== undefined ? (this.#elsewhere.lookQuestion?.(vnode) ?? null) : null;
   }
 
   farSource(vnode: VnodeIndex): number | null {

@@ -40,6 +40,8 @@ export interface VnodeFacts extends FileFacts {
   readonly joins: boolean;
   /** A page has 1 << pageShift frames; null: as the row has it, or one. */
   readonly pageShift: number | null;
+  /** How long an asynchronous store may take; null or nothing: as the row has it, or for ever. */
+  readonly timeoutMs?: number | null;
 }
 
 /** What is known about an open vnode. */

@@ -2,6 +2,7 @@
 
 import type { VnodeIndex } from '../page/page-hash.ts';
 import type { PageStore } from '../page/page-store.ts';
+import type { IoQuestion } from './io-requests.ts';
 
 /** What a store says about a vnode when it looks again. */
 export interface VnodeLook {
@@ -29,7 +30,7 @@ export interface VnodeStore extends PageStore {
   /** Looks at what is below now. Without it, or when it says null, a vnode never changes but by us. Throws `EIO` and others. */
   look?(vnode: VnodeIndex): VnodeLook | null;
   /** What to ask the remote I/O worker so that it looks; null when `look` does not wait for it. */
-  lookName?(vnode: VnodeIndex): string | null;
+  lookQuestion?(vnode: VnodeIndex): IoQuestion | null;
   /**
    * What stands for the server or provider that its calls wait for, in the remote I/O worker, perhaps for long; null when they
    * do not wait for it. Without it they never do.

@@ -76,6 +76,7 @@ export class VnodeTable {
       if (row >= 0 && !this.#hasShape(row, facts.pageShift)) this.#requireUnused(row, pages, store);
       else if (row >= 0 && (this.#isWritten(row, pages) || this.#isUnchanged(row, facts))) {
         this.#setOpen(row, this.#thread.slot, writable);
+        if (typeof facts.timeoutMs === 'number') this.#thread.journal.set(this.#vnode.timeoutMs, row, facts.timeoutMs);
         return row;
       }
       // 1.
@@ -141,7 +142,8 @@ export class VnodeTable {
   inherit(row: VnodeIndex, from: VnodeIndex): void {
     const { journal } = this.#thread;
     this.#mutex.enter();
-    for (const column of [this.#vnode.detail, this.#vnode.lsnOffset, this.#vnode.modifiedMax, this.#vnode.allocates]) {
+    const { detail, lsnOffset, modifiedMax, allocates, timeoutMs } = this.#vnode;
+    for (const column of [detail, lsnOffset, modifiedMax, allocates, timeoutMs]) {
       if (column.get(row) === 0) journal.set(column, row, column.get(from));
     }
     this.#mutex.exit();
@@ -284,6 +286,7 @@ export class VnodeTable {
     journal.set(vnode.pageShift, row, facts.pageShift ?? 0);
     journal.set(vnode.modifiedMax, row, 0);
     journal.set(vnode.allocates, row, 0);
+    journal.set(vnode.timeoutMs, row, facts.timeoutMs ?? 0);
     for (let lane = 0; lane < 4; lane++) {
       journal.setAt(vnode.identity, row, lane, facts.identity[lane] as number);
       journal.setAt(vnode.stamp, row, lane, facts.stamp[lane] as number);
@@ -426,4 +429,9 @@ export class VnodeTable {
     const values = { pathLength, rows: this.#vnode.rowCount, cellsFree: this.#paths.free };
     fail('ENOMEM', 'vnodes.open', values, 'every vnode is open or has pages in use; boot with a larger `vnodes`');
   }
+}
+
+/** Undoes the opens of a dead slot. */
+export function recoverVnodes(self: Thread, dead: SlotIndex): void {
+  new VnodeTable(self).recover(dead);
 }

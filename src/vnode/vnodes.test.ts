@@ -16,7 +16,7 @@ import { matches, pattern, Scratch } from '../../test/support/scratch.ts';
 import { VmError } from '../base/index.ts';
 import { armFault, disarmFault, undoJournal } from '../sync/index.ts';
 import { openFile } from '../vpm/open-file.ts';
-import { recoverVnodes } from './vnodes.ts';
+import { recoverVnodes } from './vnode-table.ts';
 import { isFailure } from './write-refusals.ts';
 
 let scratch: Scratch;

@@ -32,6 +32,7 @@ import { DESCRIPTORS_MAX } from './descriptors.ts';
 import { FileDescriptors } from './file-descriptors.ts';
 import type { OpenedFile } from './file-facts.ts';
 import { FileStore } from './file-store.ts';
+import type { IoQuestion } from './io-requests.ts';
 import { type FilePlace, type OpenOptions, type OpenPlan, placeOf, planOpen } from './open-options.ts';
 import type { HookedPages } from './page-hooks.ts';
 import { PATH_BYTES_MAX } from './path-heap.ts';
@@ -233,8 +234,8 @@ export class Vnodes implements VnodeStore {
   /**
    * Looks at the file again. Returns the same vnode when size and times are what they were, else a new one, open in its
    * place; pages of the old one stay with those who have it open. While somebody has the file open for writing, it stays
-   * one vnode: modified pages are written back, the others forgotten, and the size is what the file has then. Resources behind
-   * HTTP, and users' own vnodes that can be looked at, have a version in place of times. `look` is what the store has said, if it was asked already.
+   * one vnode: modified pages are written back, the others forgotten, and the size is what the file has then. Resources and
+   * users' own vnodes have a version in place of times. `look` is what the store has said, if it was asked already.
    */
   revalidate(vnode: VnodeIndex, writable = false, look?: VnodeLook): VnodeIndex {
     const opens = this.#requireOpen(vnode, 'vnodes.revalidate');
@@ -282,9 +283,9 @@ export class Vnodes implements VnodeStore {
     return this.#table.path(vnode);
   }
 
-  /** What the remote I/O worker must be asked to look at a vnode; null when nobody need be asked. */
-  lookName(vnode: VnodeIndex): string | null {
-    return this.#store(vnode).lookName?.(vnode) ?? null;
+  /** See `VnodeStore.lookQuestion`. */
+  lookQuestion(vnode: VnodeIndex): IoQuestion | null {
+    return this.#store(vnode).lookQuestion?.(vnode) ?? null;
   }
 
   /** See `VnodeStore.farSource`. */
@@ -442,9 +443,4 @@ export class Vnodes implements VnodeStore {
     if (opens !== undefined) return opens;
     return fail('ESTALE', call, { vnode }, 'this thread does not have the vnode open');
   }
-}
-
-/** Undoes the opens of a dead slot. */
-export function recoverVnodes(self: Thread, dead: SlotIndex): void {
-  new VnodeTable(self).recover(dead);
 }

@@ -23,7 +23,7 @@ import { fail, rejectUnknownOptions, VmError } from '../base/errors.ts';
 import { FETCH_PAGES_MAX } from '../page/pages.ts';
 import { requireSignal, throwIfAborted } from '../sync/mutex-async.ts';
 import { IO_OPERATION, IO_ROLE, type IoRequests, sizeWords } from '../vnode/io-requests.ts';
-import { lookOfAnswer, lookQuestion } from '../vnode/remote-store.ts';
+import { lookOfAnswer } from '../vnode/look-questions.ts';
 import type { VnodeLook } from '../vnode/vnode-store.ts';
 import type { Vnodes } from '../vnode/vnodes.ts';
 import type { AsyncForms } from './file-async-forms.ts';
@@ -202,6 +202,6 @@ export async function flushThere(call: Call): Promise<void> {
 
 /** What a server or a user's provider says about a vnode now; undefined when nobody need be asked. */
 export async function lookThere({ rooms, file, signal }: Call): Promise<VnodeLook | undefined> {
-  const name = rooms.vnodes.lookName(file.vnode);
-  return name === null ? undefined : lookOfAnswer(await rooms.io.askAsync(lookQuestion(name), signal));
+  const question = rooms.vnodes.lookQuestion(file.vnode);
+  return question === null ? undefined : lookOfAnswer(await rooms.io.askAsync(question, signal));
 }

@@ -3,9 +3,10 @@
 import { failMisuse, rejectUnknownOptions, requireInteger, VmError } from '../base/errors.ts';
 import type { Callbacks } from '../sync/callbacks.ts';
 import { systemError } from '../vnode/file-facts.ts';
+import { lookOfAnswer, lookQuestion } from '../vnode/look-questions.ts';
 import { pageShiftOf } from '../vnode/open-options.ts';
 import type { ProvidedLook, ProviderOptions, VnodeProvider } from '../vnode/provider.ts';
-import { lookOfAnswer, lookQuestion } from '../vnode/remote-store.ts';
+import { timeLimitOf } from '../vnode/time-limit.ts';
 import { checkedLook, providedName } from '../vnode/user-store.ts';
 import { VNODE_KIND } from '../vnode/vnode-kinds.ts';
 import type { VnodeLook } from '../vnode/vnode-store.ts';
@@ -42,6 +43,12 @@ export function openMemory(rooms: KindRooms, name: string, options: MemoryOption
 export interface RemoteOptions {
   /** As for files: see `OpenOptions`. A miss then asks for at least so many bytes. */
   readonly pageSize?: number;
+  /**
+   * Milliseconds within which the server must have answered, all attempts together, 0 for ever: when it is opened, looked at,
+   * and asked for bytes. Who waits gets `ETIMEDOUT` then. Holds for all openers; the last one who gives it decides. Default:
+   * what it was, or no limit but that four attempts may be silent for ten seconds each.
+   */
+  readonly timeoutMs?: number;
 }
 
 /**
@@ -50,9 +57,8 @@ export interface RemoteOptions {
  * that names no version must not change the resource: see docs/files.md.
  */
 export function openRemote(rooms: KindRooms, url: string, options: RemoteOptions = {}): File {
-  const { href, pageShift } = remotePlan(rooms, url, options);
-  const answer = rooms.io.ask(lookQuestion(href));
-  return fileOfAnswer(rooms, href, answer, pageShift);
+  const plan = remotePlan('openRemote', rooms, url, options);
+  return fileOfAnswer(rooms, plan, rooms.io.ask(lookQuestion(plan.href, plan.timeoutMs ?? 0)));
 }
 
 /** Like `openRemote`, without blocking the thread. */
@@ -63,10 +69,10 @@ export async function openRemoteAsync(
 ): Promise<File> {
   requireOptions('openRemoteAsync', options);
   const { signal, ...rest } = options;
-  const { href, pageShift } = remotePlan(rooms, url, rest);
+  const plan = remotePlan('openRemoteAsync', rooms, url, rest);
+  const used = signalOf('openRemoteAsync', { signal });
   try {
-    const answer = await rooms.io.askAsync(lookQuestion(href), signalOf('openRemoteAsync', { signal }));
-    return fileOfAnswer(rooms, href, answer, pageShift);
+    return fileOfAnswer(rooms, plan, await rooms.io.askAsync(lookQuestion(plan.href, plan.timeoutMs ?? 0), used));
   } catch (error) {
     throw namedError('openRemoteAsync', error);
   }
@@ -74,12 +80,9 @@ export async function openRemoteAsync(
 
 /** Opens a vnode of a user's own kind. Throws `ENOENT` when its module cannot be loaded, and what the provider throws. */
 export function openProvided(rooms: KindRooms, options: ProviderOptions): File {
-  const plan = providedPlan(rooms, options);
-  if (!plan.looks) return fileOfProvider(rooms, plan, null);
-  if (plan.provider.isAsync) return fileOfProvider(rooms, plan, lookOfAnswer(rooms.io.ask(lookQuestion(plan.text))));
-  const look = plan.provider.look?.(options.name);
-  if (look instanceof Promise) failMisuse('openProvided', {}, 'a provider that returns promises says so with isAsync');
-  return fileOfProvider(rooms, plan, checkedLook(look as ProvidedLook));
+  const plan = providedPlan('openProvided', rooms, options);
+  if (!plan.looks || !plan.provider.isAsync) return openProvidedHere(rooms, plan, options.name);
+  return fileOfProvider(rooms, plan, lookOfAnswer(rooms.io.ask(lookQuestion(plan.text, plan.timeoutMs ?? 0))));
 }
 
 /** Like `openProvided`, without waiting for a provider that is asynchronous. */
@@ -87,17 +90,32 @@ export async function openProvidedAsync(rooms: KindRooms, options: ProviderOptio
   requireOptions('openProvidedAsync', options);
   const { signal, ...rest } = options;
   const used = signalOf('openProvidedAsync', { signal });
-  const plan = providedPlan(rooms, rest);
-  if (!plan.looks || !plan.provider.isAsync) return openProvided(rooms, rest);
+  const plan = providedPlan('openProvidedAsync', rooms, rest);
   try {
-    return fileOfProvider(rooms, plan, lookOfAnswer(await rooms.io.askAsync(lookQuestion(plan.text), used)));
+    if (!plan.looks || !plan.provider.isAsync) return openProvidedHere(rooms, plan, options.name);
+    const question = lookQuestion(plan.text, plan.timeoutMs ?? 0);
+    return fileOfProvider(rooms, plan, lookOfAnswer(await rooms.io.askAsync(question, used)));
   } catch (error) {
     throw namedError('openProvidedAsync', error);
   }
 }
 
+/** Opens a vnode whose provider need not be asked, or is asked on this thread. */
+function openProvidedHere(rooms: KindRooms, plan: ProvidedPlan, name: string): File {
+  if (!plan.looks) return fileOfProvider(rooms, plan, null);
+  const look = asked(plan.call, plan.whose, () => plan.provider.look?.(name));
+  if (look instanceof Promise) {
+    look.catch(() => undefined);
+    failMisuse(plan.call, plan.whose, 'a provider that returns promises says so with isAsync');
+  }
+  return fileOfProvider(rooms, plan, checkedLook(look as ProvidedLook));
+}
+
 /** Checked options of a user's own vnode. */
 interface ProvidedPlan {
+  readonly call: string;
+  /** What errors say of it. */
+  readonly whose: Readonly<Record<string, unknown>>;
   readonly provider: VnodeProvider;
   /** What the vnode is called. */
   readonly text: string;
@@ -107,15 +125,16 @@ interface ProvidedPlan {
   readonly detail: number;
   readonly writable: boolean;
   readonly pageShift: number | null;
+  readonly timeoutMs: number | null;
 }
 
-function providedPlan(rooms: KindRooms, options: ProviderOptions): ProvidedPlan {
-  requireOptions('openProvided', options);
-  rejectUnknownOptions('openProvided', options, ['provider', 'name', 'mode', 'size', 'pageSize']);
+function providedPlan(call: string, rooms: KindRooms, options: ProviderOptions): ProvidedPlan {
+  requireOptions(call, options);
+  rejectUnknownOptions(call, options, ['provider', 'name', 'mode', 'size', 'pageSize', 'timeoutMs']);
   const { provider: reference, name, mode = 'r' } = options;
-  if (typeof name !== 'string') failMisuse('openProvided', { name }, 'a name is a text');
+  if (typeof name !== 'string') failMisuse(call, { name }, 'a name is a text');
   if (typeof reference?.export !== 'string') {
-    failMisuse('openProvided', { provider: reference, name }, 'a provider is named by a module and an export');
+    failMisuse(call, { provider: reference, name }, 'a provider is named by a module and an export');
   }
   const detail = rooms.callbacks.intern(reference);
   const provider = rooms.callbacks.resolve<VnodeProvider>(detail);
@@ -124,23 +143,42 @@ function providedPlan(rooms: KindRooms, options: ProviderOptions): ProvidedPlan 
   const whose = { module: module === undefined ? '' : String(module), export: exported, name };
   const isAsked = !looks && options.size === undefined;
   if (typeof provider.getPage !== 'function' || (isAsked && typeof provider.size !== 'function')) {
-    failMisuse('openProvided', whose, 'the export is no provider: it has no getPage, or no size');
+    failMisuse(call, whose, 'the export is no provider: it has no getPage, or no size');
   }
-  const told = options.size ?? (looks ? 0 : asked(whose, () => provider.size(name)));
-  const size = requireInteger('openProvided', 'size', told, 0, Number.MAX_SAFE_INTEGER);
+  const told = options.size ?? (looks ? 0 : asked(call, whose, () => provider.size(name)));
+  const size = requireInteger(call, 'size', told, 0, Number.MAX_SAFE_INTEGER);
   const writable = mode === 'rw';
-  if (writable && provider.putPage === undefined) failMisuse('openProvided', { mode }, 'the provider has no putPage');
-  const pageShift = pageShiftOf('openProvided', options.pageSize, rooms.banks.pageSize);
-  return { provider, text: providedName(detail, name), looks, size, detail, writable, pageShift };
+  if (writable && provider.putPage === undefined) failMisuse(call, { mode }, 'the provider has no putPage');
+  const pageShift = pageShiftOf(call, options.pageSize, rooms.banks.pageSize);
+  const timeoutMs = timeLimitOf(call, options.timeoutMs);
+  if (timeoutMs !== null && !provider.isAsync) {
+    failMisuse(
+      call,
+      { ...whose, timeoutMs },
+      'a provider that is not asynchronous answers on the thread that asks: no limit',
+    );
+  }
+  return {
+    call,
+    whose,
+    provider,
+    text: providedName(detail, name),
+    looks,
+    size,
+    detail,
+    writable,
+    pageShift,
+    timeoutMs,
+  };
 }
 
 /** What a provider says when it is opened; what it throws instead says whose it is. */
-function asked<Result>(whose: Record<string, unknown>, action: () => Result): Result {
+function asked<Result>(call: string, whose: Readonly<Record<string, unknown>>, action: () => Result): Result {
   try {
     return action();
   } catch (cause) {
     if (cause instanceof VmError) throw cause;
-    throw systemError(cause, 'openProvided', whose);
+    throw systemError(cause, call, whose);
   }
 }
 
@@ -149,34 +187,43 @@ function requireOptions(call: string, options: unknown): void {
 }
 
 function fileOfProvider(rooms: KindRooms, plan: ProvidedPlan, look: VnodeLook | null): File {
-  const { text, size, detail, writable, pageShift } = plan;
+  const { text, size, detail, writable, pageShift, timeoutMs } = plan;
   const facts = {
     kind: VNODE_KIND.user,
     detail,
     pageShift,
+    timeoutMs,
     ...(look ?? { size, stamp: NO_STAMP }),
     joins: look === null,
   };
   return new File(rooms, rooms.vnodes.openNamed(text, facts, writable), writable);
 }
 
-function remotePlan(rooms: KindRooms, url: string, options: RemoteOptions): { href: string; pageShift: number | null } {
-  requireOptions('openRemote', options);
-  rejectUnknownOptions('openRemote', options, ['pageSize']);
-  const pageShift = pageShiftOf('openRemote', options.pageSize, rooms.banks.pageSize);
-  return { href: checkedUrl(url).href, pageShift };
+/** Checked options of a resource. */
+interface RemotePlan {
+  readonly href: string;
+  readonly pageShift: number | null;
+  readonly timeoutMs: number | null;
 }
 
-function checkedUrl(url: string): URL {
+function remotePlan(call: string, rooms: KindRooms, url: string, options: RemoteOptions): RemotePlan {
+  requireOptions(call, options);
+  rejectUnknownOptions(call, options, ['pageSize', 'timeoutMs']);
+  const pageShift = pageShiftOf(call, options.pageSize, rooms.banks.pageSize);
+  return { href: checkedUrl(call, url).href, pageShift, timeoutMs: timeLimitOf(call, options.timeoutMs) };
+}
+
+function checkedUrl(call: string, url: string): URL {
   const parsed = URL.canParse(url) ? new URL(url) : null;
   if (parsed !== null && /^https?:$/.test(parsed.protocol)) {
     parsed.hash = '';
     return parsed;
   }
-  return failMisuse('openRemote', { url }, 'give an address that begins with http: or https:');
+  return failMisuse(call, { url }, 'give an address that begins with http: or https:');
 }
 
-function fileOfAnswer(rooms: KindRooms, href: string, answer: Int32Array, pageShift: number | null): File {
-  const facts = { kind: VNODE_KIND.remote, ...lookOfAnswer(answer), detail: 0, joins: false, pageShift };
+function fileOfAnswer(rooms: KindRooms, plan: RemotePlan, answer: Int32Array): File {
+  const { href, pageShift, timeoutMs } = plan;
+  const facts = { kind: VNODE_KIND.remote, ...lookOfAnswer(answer), detail: 0, joins: false, pageShift, timeoutMs };
   return new File(rooms, rooms.vnodes.openNamed(href, facts, false), false);
 }

@@ -139,6 +139,48 @@ export const slowVersioned: VnodeProvider = {
 /** Brings nothing, ever. */
 export const silent: VnodeProvider = { isAsync: true, size: () => 50_000, getPage: () => new Promise(() => undefined) };
 
+/** How long `tardy` takes for its first answer. */
+export const TARDY_MS = 400;
+
+let tardyCalls = 0;
+
+/** Fills the first page that it is asked for with junk, late; the next ones rightly, and at once. */
+export const tardy: VnodeProvider = {
+  isAsync: true,
+  size: () => 50_000,
+  async getPage(name, offset, bytes) {
+    const isFirst = tardyCalls++ === 0 && name === 'tardy';
+    if (isFirst || name === 'x') await new Promise((resolve) => setTimeout(resolve, TARDY_MS));
+    if (isFirst) bytes.fill(255);
+    else bytes.set(bytesOf(name).subarray(offset, offset + bytes.length));
+  },
+};
+
+/** Never says what there is, and brings it at once. */
+export const unseen: VnodeProvider = {
+  ...keeper,
+  isAsync: true,
+  look: () => new Promise(() => undefined),
+};
+
+let signalsSeen = 0;
+
+/** Waits for the signal, the first time; then brings how many there were. */
+export const told: VnodeProvider = {
+  isAsync: true,
+  size: () => 100,
+  getPage(_name, _offset, bytes, signal) {
+    bytes.fill(signalsSeen);
+    if (signalsSeen > 0) return undefined;
+    return new Promise((_, reject) => {
+      signal?.addEventListener('abort', () => {
+        signalsSeen++;
+        reject(signal.reason);
+      });
+    });
+  },
+};
+
 /** Has no room. */
 export const crammed: VnodeProvider = {
   ...keeper,

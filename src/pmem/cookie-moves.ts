@@ -86,7 +86,7 @@ export class CookieMoves implements FrameReclaimer {
     lists.frames.setReclaimer(this, FRAME_USE.movable);
   }
 
-  /** Frames of a live cookie may be asked for from now on. */
+  /** Frames of a cookie that is being built may be asked for as soon as it is live. */
   offer(cookie: CookieIndex): void {
     for (const { first, count } of this.#work.chains.list(this.#work.chainOf(cookie))) {
       this.#lists.setMovable(count > 0 ? first : first + count + 1, Math.abs(count), true);

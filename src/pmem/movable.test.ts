@@ -107,6 +107,29 @@ describe('movable cookies', () => {
     expect(s.frames.counts().free).toBe(64);
   });
 
+  it('are moved by nobody before all of their frames are marked as movable', () => {
+    const s = setUp();
+    const other = attach(s.region, testThread(s.region), s.banks);
+    const { setMovable } = s.lists;
+    let run = -1;
+    s.lists.setMovable = (first, count, movable) => {
+      setMovable.call(s.lists, first, 1, movable);
+      // Somebody needs the first frame while this thread has marked the first one only.
+      if (movable) run = other.frames.tryTakeRun(1, { alignment: 1, boundary: 0, low: 0, high: 1 });
+      setMovable.call(s.lists, first + 1, count - 1, movable);
+    };
+    const cookie = s.pmem.alloc({ size: 8 * PAGE, contiguous: true, movable: MOVER });
+    expect(run).toBe(-1);
+    expect([other.moves, s.pmem.getPfns(cookie, 0, 1)]).toEqual([[], [0]]);
+    expectSound(s);
+    run = other.frames.tryTakeRun(8, { alignment: 1, boundary: 0, low: 0, high: 8 });
+    expect([run, other.moves.length, s.pmem.getPfns(cookie, 0, 1)]).toEqual([0, 2, [8]]);
+    other.frames.giveRun(run, 8);
+    s.pmem.free(cookie);
+    expect(s.frames.takeRun(64)).toBe(0);
+    expectSound(s);
+  });
+
   it('move as a whole when they are contiguous, to where a run is free', () => {
     const s = setUp();
     const spacer = s.lists.alloc({ size: 8 * PAGE });

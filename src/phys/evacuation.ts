@@ -5,7 +5,9 @@
  *             sometimes pinned.
  * STRUCTURE   Each use may have a reclaimer. A window is emptied in two passes:
  *
- *               1 its free frames are taken, so that nothing is moved into it   2 each other frame: moved, else given up
+ *               1 its free frames are taken, so that nothing is moved into it
+ *               2 each other frame: moved; if there is no frame to move to, some pages leave that are needed least, wherever
+ *                 they are, then 1, and moved; else given up
  *
  *               |free|page|free|page|  ->  |mine|page|mine|page|  ->  |mine|mine|mine|mine|
  *
@@ -14,7 +16,8 @@
  * LOCKING     Frames are taken under the frames' lock, 32 at a time. Reclaimers run without it.
  * COSTS       What moving costs: a copy of 4 KiB and two page locks each.
  * FAILURE     The first frame that could not be had.
- * REJECTED    Giving up before moving: the bytes would have to be read again. Marking a window against others: whoever
+ * REJECTED    Giving up before moving: the bytes would have to be read again. Giving up what stands in the window because no
+ *             frame is free: it may be what everybody uses, while most of memory is read once. Marking a window against others: whoever
  *             takes a frame of it makes this attempt fail, and the next window is chosen.
  * REFERENCES  Linux alloc_contig_range, isolate and migrate; illumos page_relocate.
  */
@@ -46,6 +49,8 @@ export interface EvacuationRoom {
   readonly mayShrink: boolean;
   /** Frees frames that what is in the way can move to, if there are none; true when it did. */
   evictSome(): boolean;
+  /** Has as many pages leave as the policy lets go, at most so many; returns how many left. */
+  evict(count: number): number;
   /** Writes back what keeps a frame from being given up; true when it may be now. */
   cleanFrame(frame: FrameIndex): boolean;
 }
@@ -109,7 +114,7 @@ export class Evacuation {
     // 2.
     for (let frame = first; frame < first + count; frame++) {
       if (VERIFY && faultPoint(this.#core.thread, 'phys.run.partial')) return frame;
-      if (!this.#isMine(frame, use) && !this.takeOne(frame, use)) return frame;
+      if (!this.#isMine(frame, use) && !this.takeOne(frame, use, true, first, count)) return frame;
     }
     this.#tally(FRAME_COUNTER.assembled, 1);
     return -1;
@@ -132,8 +137,16 @@ export class Evacuation {
     }
   }
 
-  /** Takes one frame: a free one, or by moving what is in it, or by having it given up. */
-  takeOne(frame: FrameIndex, use: number, mayReclaim = true): boolean {
+  /** Has pages leave, at most so many, as their policy says: for who needs frames, whichever they are. Returns how many left. */
+  evict(count: number): number {
+    return this.#room?.evict(count) ?? 0;
+  }
+
+  /**
+   * Takes one frame: a free one, or by moving what is in it, or by having it given up. `first` and `count` are the range that
+   * is emptied, in whose free frames nothing should go.
+   */
+  takeOne(frame: FrameIndex, use: number, mayReclaim = true, first = frame, count = 1): boolean {
     const taken = this.#takeIfFree(frame, use);
     if (taken === true) return true;
     // Where the reserves keep a free frame from being taken, pages leave for it.
@@ -142,26 +155,13 @@ export class Evacuation {
     }
     const reclaimer = this.of(this.#core.useOf(frame));
     if (reclaimer === null) return false;
-    if (reclaimer.relocate !== undefined) {
-      if (reclaimer.relocate(frame, use)) {
-        this.#tally(FRAME_COUNTER.moved, 1);
-        return true;
+    if (this.#move(reclaimer, frame, use)) return true;
+    if (mayReclaim) {
+      while (reclaimer.relocate !== undefined && this.#room?.evictSome() === true) {
+        this.takeFree(first, count, use);
+        if (this.#isMine(frame, use) || this.#move(reclaimer, frame, use)) return true;
       }
-      this.#tally(FRAME_COUNTER.moveFailed, 1);
-    }
-    if (mayReclaim && this.#room?.mayShrink !== false) {
-      if (reclaimer.reclaim(frame, use)) {
-        this.#tally(FRAME_COUNTER.reclaimed, 1);
-        return true;
-      }
-      if (this.#room?.evictSome() === true && reclaimer.relocate?.(frame, use) === true) {
-        this.#tally(FRAME_COUNTER.moved, 1);
-        return true;
-      }
-      if (this.#room?.cleanFrame(frame) === true && reclaimer.reclaim(frame, use)) {
-        this.#tally(FRAME_COUNTER.reclaimed, 1);
-        return true;
-      }
+      if (this.#room?.mayShrink !== false && this.#giveUp(reclaimer, frame, use)) return true;
     }
     this.#tally(FRAME_COUNTER.pinned, 1);
     return false;
@@ -185,6 +185,22 @@ export class Evacuation {
 
   #isMine(frame: FrameIndex, use: number): boolean {
     return this.#core.useOf(frame) === use && this.#core.takerOf(frame) === this.#core.thread.slot;
+  }
+
+  /** Has what is in a frame moved to another one. */
+  #move(reclaimer: FrameReclaimer, frame: FrameIndex, use: number): boolean {
+    if (reclaimer.relocate === undefined) return false;
+    const moved = reclaimer.relocate(frame, use);
+    this.#tally(moved ? FRAME_COUNTER.moved : FRAME_COUNTER.moveFailed, 1);
+    return moved;
+  }
+
+  /** Has what is in a frame given up, where that may be after it was written to where it belongs. */
+  #giveUp(reclaimer: FrameReclaimer, frame: FrameIndex, use: number): boolean {
+    const gone =
+      reclaimer.reclaim(frame, use) || (this.#room?.cleanFrame(frame) === true && reclaimer.reclaim(frame, use));
+    if (gone) this.#tally(FRAME_COUNTER.reclaimed, 1);
+    return gone;
   }
 
   #tally(lane: number, amount: number): void {

@@ -49,7 +49,7 @@ function tryReserve({ core, systemReserve }: Frames, owner: OwnerIndex, frames: 
   return fits ? true : null;
 }
 
-/** Has pages given up until as many frames are free as a reservation needs. True when that may have helped. */
+/** Has pages given up, modified ones once they are written, until as many frames are free as a reservation needs. True when that may have helped. */
 function makeRoom(all: Frames, owner: OwnerIndex, frames: number): boolean {
   const { core, evacuation } = all;
   all.watermarks.kick();
@@ -57,5 +57,10 @@ function makeRoom(all: Frames, owner: OwnerIndex, frames: number): boolean {
   const missing = core.reservations.needed(owner, frames) + all.systemReserve - core.free;
   if (missing <= 0) return true;
   const assembly = new RunAssembly(core, new ListHand(core), evacuation);
-  return all.caches.paused(() => assembly.freeSome(missing)) > 0 || pressed;
+  const freed = all.caches.paused(() => {
+    const first = assembly.freeSome(missing);
+    const left = missing - first;
+    return left > 0 && all.room.clean(left) ? first + assembly.freeSome(left) : first;
+  });
+  return freed > 0 || pressed;
 }

@@ -172,7 +172,10 @@ export class Frames {
    */
   offline(first: FrameIndex, count: number, options: RemovalOptions = {}): void {
     const { core, evacuation } = this;
-    const press = () => this.press();
+    const press = () => {
+      this.press();
+      if (this.core.free <= this.reserve) this.room.clean(count);
+    };
     this.caches.paused(() => removeMemory(core, evacuation, this.#listeners, press, first, count, options));
   }
 

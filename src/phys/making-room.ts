@@ -4,16 +4,19 @@
  * PROBLEM     A modified page cannot be given up, and it can be moved only to a free frame. A request that may not wait would
  *             fail although most of memory holds pages that can be had again. And a request that takes whatever it can get
  *             would leave none for pages, so that every file in the program fails.
- * STRUCTURE   within(action): moves that find no frame free evict some clean pages first (evictSome)
- *             writing(take): take; then again, and what is modified in a frame that is in the way is written back (cleanFrame)
- *             sparing(action): the last pages stay; for requests that do not wait
+ * STRUCTURE   evictSome       what is in the way moves; where no frame is free for it, some clean pages leave first, those that
+ *                             the replacement policy lets go, wherever they are
+ *             within(action)  all free frames are in one place meanwhile, and pages may be written
+ *             writing(take)   take; then again, with modified pages written back: some anywhere, so that they can leave, or the
+ *                             one in a frame that is in the way (cleanFrame)
+ *             sparing(action) the last pages stay; for requests that do not wait
  *
  *               pages |....................|#####|     what is on the left may leave, the last PAGES_KEPT_MAX stay
  * INVARIANTS  I1 nothing is made for what is asked for while room is made: no recursion.
- * LOCKING     None of its own; does nothing for a thread that holds a lock, because stores of pages may need any.
+ * LOCKING     None of its own; writes nothing for a thread that holds a lock, because stores of pages may need any.
  * COSTS       Evicting and writing back about as many pages as the request has frames; SPARE_FRAMES more may leave.
  * FAILURE     null or false when it does not help; pages that could not be written stay modified.
- * REJECTED    Writing back what was modified first: it lies anywhere, and a run needs certain frames. Writing all modified pages back: one request would pay for everybody's writes. Keeping the last pages from those
+ * REJECTED    Writing all modified pages back: one request would pay for everybody's writes. Keeping the last pages from those
  *             who wait, or who take memory offline, too: they ask for just that memory, and nothing less will do.
  * REFERENCES  frames.ts and page-lists.ts, which ask; system/page-room.ts, which answers; Linux min_free_kbytes.
  */
@@ -64,7 +67,7 @@ export class MakingRoom implements EvacuationRoom {
     this.#room = room;
   }
 
-  /** Runs something that moves pages out of the way: where no frame is free for them, clean pages leave meanwhile. */
+  /** Runs something that moves pages out of the way, with all free frames in one place, and which may have pages written. */
   within<Value>(action: () => Value): Value {
     const before = this.#active;
     this.#active = this.#room !== null && this.#thread.heldCount === 0;
@@ -86,7 +89,7 @@ export class MakingRoom implements EvacuationRoom {
     }
   }
 
-  /** Tries with clean pages leaving, then, with `mayWrite`, after modified ones are written back; null when it does not help. */
+  /** Tries with no frame left in a slot's cache, then, with `mayWrite`, after modified ones are written back; null when it does not help. */
   attempt(take: () => FrameIndex | null, mayWrite: boolean): FrameIndex | null {
     if (this.#room === null || this.#active || this.#thread.heldCount > 0) return null;
     return this.within(() => (mayWrite ? this.writing(take) : take()));
@@ -116,12 +119,24 @@ export class MakingRoom implements EvacuationRoom {
     return this.#spareable > 0;
   }
 
-  /** Inside `within`: evicts some pages if there is no frame above the reserve to move to; true when there is one now. */
+  /**
+   * Evicts some pages if there is no frame above the reserve to move to; true when there is one now. In the second try of
+   * `writing`, pages that were modified first are written back for that where clean ones are not enough.
+   */
   evictSome(): boolean {
     const missing = this.#user.reserve + 1 - this.#user.core.free;
-    if (!this.#active || this.#room === null || missing <= 0) return false;
     const most = Math.min(missing + SPARE_FRAMES, this.#spareable);
-    return most >= missing && this.#room.evict(most) >= missing;
+    if (this.#room === null || missing <= 0 || most < missing) return false;
+    const left = this.#room.evict(most);
+    if (left >= missing) return true;
+    if (!this.#active || !this.#writes || this.#room.clean(most) === 0) return false;
+    return left + this.#room.evict(most - left) >= missing;
+  }
+
+  /** Has at most so many pages leave, but for the last ones; returns how many left. */
+  evict(count: number): number {
+    const most = Math.min(count, this.#spareable);
+    return this.#room === null || most <= 0 ? 0 : this.#room.evict(most);
   }
 
   /** Inside `within` and the second try of `writing`: writes back what a frame holds; true when it may be given up now. */

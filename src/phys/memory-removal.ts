@@ -63,7 +63,7 @@ export function removeMemory(
   core: FrameCore,
   evacuation: Evacuation,
   listeners: readonly MemoryListener[],
-  press: () => boolean,
+  press: () => void,
   first: FrameIndex,
   count: number,
   options: RemovalOptions,
@@ -102,7 +102,7 @@ function attempt(action: () => void): unknown {
 function takeAndRetire(
   core: FrameCore,
   evacuation: Evacuation,
-  press: () => boolean,
+  press: () => void,
   first: FrameIndex,
   count: number,
   timeoutMs: number,
@@ -120,7 +120,7 @@ function takeAndRetire(
       cancel?.throwIfCancelled('frames.offline');
       const stays = takeRound(core, evacuation, first, count);
       if (stays < 0) break;
-      // What others keep for later goes at once.
+      // What others keep for later goes at once, and what is modified is written if it cannot go elsewhere.
       if (!pressed) {
         pressed = true;
         press();
@@ -155,8 +155,8 @@ function takeRound(core: FrameCore, evacuation: Evacuation, first: FrameIndex, c
   for (let frame = first; frame < first + count; frame++) {
     const use = core.useOf(frame);
     if (use === FRAME_USE.absent && !core.source.has(frame)) continue;
-    if (isTaken(core, frame) || evacuation.takeOne(frame, FRAME_USE.listTaking)) continue;
-    stays = frame;
+    if (isTaken(core, frame)) continue;
+    if (!evacuation.takeOne(frame, FRAME_USE.listTaking, true, first, count)) stays = frame;
   }
   return stays;
 }

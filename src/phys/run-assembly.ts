@@ -61,28 +61,37 @@ export class RunAssembly {
 
   /** A list of any frames in the range, or null; as above. */
   any(request: FrameRequest): PageList | null {
-    const taken = new RunBuilder();
+    const taken = new Set<FrameIndex>();
     this.#hand.begin();
-    // Free frames first: what is moved then leaves the range.
-    for (const asks of [false, true]) {
-      for (const { low, high } of this.#core.segments.joined()) {
-        const end = Math.min(high, request.high);
-        for (let frame = Math.max(low, request.low); frame < end && taken.frameCount < request.count; frame++) {
-          const mayHave = asks ? this.#evacuation.mayHave(frame) : this.#core.source.has(frame);
-          if (mayHave && this.#evacuation.takeOne(frame, FRAME_USE.listTaking)) taken.push(frame, 1);
-        }
-      }
-    }
-    const list = taken.build();
-    if (list.frameCount === request.count) return list;
-    this.giveUp(list);
+    this.#collect(request, taken, false);
+    // As many pages leave as frames are missing, whose policy chooses them: what they leave free is in the range, or what is in
+    // the range can move there.
+    const left = taken.size < request.count ? this.#evacuation.evict(request.count - taken.size) : 0;
+    if (left > 0) this.#collect(request, taken, false);
+    this.#collect(request, taken, true);
+    const list = new RunBuilder();
+    for (const frame of [...taken].sort((one, other) => one - other)) list.push(frame, 1);
+    if (taken.size === request.count) return list.build();
+    this.giveUp(list.build());
     return null;
   }
 
-  /** Has up to `count` frames given up, wherever they are; they are free then. Returns how many. */
+  /** Takes frames of the range until there are enough: free ones, or those that their users move or give up. */
+  #collect(request: FrameRequest, taken: Set<FrameIndex>, asks: boolean): void {
+    for (const { low, high } of this.#core.segments.joined()) {
+      const end = Math.min(high, request.high);
+      for (let frame = Math.max(low, request.low); frame < end && taken.size < request.count; frame++) {
+        if (taken.has(frame)) continue;
+        const mayHave = asks ? this.#evacuation.mayHave(frame) : this.#core.source.has(frame);
+        if (mayHave && this.#evacuation.takeOne(frame, FRAME_USE.listTaking)) taken.add(frame);
+      }
+    }
+  }
+
+  /** Has up to `count` frames freed: pages leave as their policy says, then what can be given up wherever it is. Returns how many. */
   freeSome(count: number): number {
     const core = this.#core;
-    let freed = 0;
+    let freed = this.#evacuation.evict(count);
     this.#hand.begin();
     for (let frame = 0; frame < core.thread.region.geometry.frames && freed < count; frame++) {
       if (core.source.has(frame)) continue;

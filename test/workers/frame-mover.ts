@@ -88,13 +88,19 @@ function giveCookie(): void {
 }
 
 function takeRun(waits: boolean): void {
-  const count = random.between(2, 48);
+  const { bankFrames, frames } = vm.region.geometry;
+  // Where runs of this thread stand in all banks, none can be had as a whole: some wait for that.
+  const banks = new Set(runs.map(({ first }) => Math.floor(first / bankFrames)));
+  const waitsInVain = waits && banks.size === frames / bankFrames && random.chance(0.3);
+  const count = waitsInVain ? bankFrames : random.between(2, 48);
   let first = -1;
   try {
     first = waits ? vm.frames.takeRunWait(count, { timeoutMs: 5 }) : vm.frames.tryTakeRun(count);
     if (waits) done.waits++;
   } catch (error) {
-    if (!(error instanceof VmError) || error.code !== 'ETIMEDOUT') throw error;
+    // No bank is whole while a part of each is offline.
+    const mayBe = error instanceof VmError && (error.code === 'ETIMEDOUT' || (waitsInVain && error.code === 'EINVAL'));
+    if (!mayBe) throw error;
   }
   if (first < 0) return;
   const sign = nextSign++;

@@ -301,6 +301,21 @@ export class Pages implements FrameReclaimer {
   }
 
   /**
+   * Gives up what the modified pages of a vnode hold that have frames from index `first` up to `end`. Returns the indices of
+   * those that were dropped; what somebody holds, or writes back, stays as it is.
+   */
+  discard(vnode: VnodeIndex, first: number, end: number): number[] {
+    const discards = () => this.#counters[PAGE_COUNTER.discards] as number;
+    const dropped = this.#dirty.indices(vnode, first, end).filter((index) => {
+      const before = discards();
+      this.#drops.range(vnode, index, index + 1, true);
+      return discards() > before;
+    });
+    this.#dirty.noteChange(vnode);
+    return dropped;
+  }
+
+  /**
    * Says that clean pages will not be needed soon: those that nobody holds go to the cache list, whose frames are taken
    * first. Until then a look-up finds them. Returns how many pages went there.
    */

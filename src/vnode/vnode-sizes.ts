@@ -111,6 +111,17 @@ export class VnodeSizes {
     }
   }
 
+  /** Gives up modified pages while nobody writes; see `Pages.discard`. */
+  discard(vnode: VnodeIndex, first: number, end: number): number[] {
+    const lock = this.lock(vnode);
+    lock.enterExclusive();
+    try {
+      return this.#pages.discard(vnode, first, end);
+    } finally {
+      lock.exitExclusive();
+    }
+  }
+
   /** Takes the size that the file has by now, when somebody else has changed it, and forgets pages behind it. */
   follow(vnode: VnodeIndex, size: number): void {
     const lock = this.lock(vnode);

@@ -219,7 +219,7 @@ export class Vnodes implements VnodeStore {
    */
   syncOpen(vnode: VnodeIndex, dataOnly: boolean): void {
     this.#requireOpen(vnode, 'vnodes.sync');
-    if (this.#vnode.kind.get(vnode) === VNODE_KIND.memory) return;
+    if (this.isMemory(vnode)) return;
     this.#pages.writeBack(vnode, 0, Number.POSITIVE_INFINITY, this);
     try {
       this.sync(vnode, dataOnly);
@@ -278,6 +278,11 @@ export class Vnodes implements VnodeStore {
     return this.#region.geometry.pageSize << this.#vnode.pageShift.get(vnode);
   }
 
+  /** True for a vnode that has no store. */
+  isMemory(vnode: VnodeIndex): boolean {
+    return this.#vnode.kind.get(vnode) === VNODE_KIND.memory;
+  }
+
   /** Path or name of a vnode that somebody has open. */
   nameOf(vnode: VnodeIndex): string {
     return this.#table.path(vnode);
@@ -325,8 +330,7 @@ export class Vnodes implements VnodeStore {
       this.#store(vnode).write(vnode, index, frames, at, count);
     } catch (error) {
       const isOthers = !this.#opens.has(vnode) && this.#table.isOpen(vnode);
-      if (this.#vnode.kind.get(vnode) !== VNODE_KIND.memory && isFailure(error, isOthers))
-        this.errors.note(vnode, error);
+      if (!this.isMemory(vnode) && isFailure(error, isOthers)) this.errors.note(vnode, error);
       throw error;
     }
   }
@@ -385,7 +389,7 @@ export class Vnodes implements VnodeStore {
 
   /** Writes modified pages to the store; returns what went wrong. */
   #flush(vnode: VnodeIndex): unknown {
-    if (this.#vnode.kind.get(vnode) === VNODE_KIND.memory) return undefined;
+    if (this.isMemory(vnode)) return undefined;
     try {
       if (this.#pages.modifiedOf(vnode) > 0) this.#pages.writeBack(vnode, 0, Number.POSITIVE_INFINITY, this);
       this.#restamp(vnode);

@@ -213,6 +213,26 @@ export class File extends AsyncForms {
     this.#sync('file.barrier', true);
   }
 
+  /**
+   * Gives up what was written and has not reached the file: every modified page that has bytes of the range, by whichever
+   * thread it was modified, is forgotten, and read again when it is wanted. For a disk, a provider or a log that refuses for
+   * good. Returns how many bytes those pages hold; pages that are mapped, or being written back, stay modified. The size stays.
+   * This opener counts what failed before as seen. Throws `EACCES` when the file is open for reading, `ENOTSUP` for memory.
+   */
+  discard(offset = 0, length: number = Number.MAX_SAFE_INTEGER - offset): number {
+    this.#requireWrite('file.discard', offset, length);
+    const { vnodes, banks } = this.#rooms;
+    const { vnode } = this;
+    if (vnodes.isMemory(vnode))
+      fail('ENOTSUP', 'file.discard', this.#place, 'a memory vnode has nothing but its pages');
+    const pageBytes = vnodes.pageSizeOf(vnode);
+    const first = (offset - (offset % pageBytes)) / banks.pageSize;
+    const end = (offset + length) / banks.pageSize;
+    const given = length === 0 ? [] : vnodes.sizes.discard(vnode, first, end);
+    this.#errorsSeen = vnodes.errors.count(vnode);
+    return given.reduce((sum, index) => sum + this.clip('file.discard', index * banks.pageSize, pageBytes), 0);
+  }
+
   /** Says that the program's log is durable up to an LSN: pages up to it may be written back. See `PageHooks`. */
   logged(lsn: number): void {
     this.#requireOpen('file.logged');
@@ -382,8 +402,13 @@ export class File extends AsyncForms {
     if (!this.#writable) this.#failReadOnly(call);
   }
 
+  /** What errors say of the file. */
+  get #place(): { readonly path: string } {
+    return { path: this.stat().path };
+  }
+
   #failReadOnly(call: string): never {
-    fail('EACCES', call, { path: this.stat().path }, "the file is open for reading only; open it with mode 'rw'");
+    fail('EACCES', call, this.#place, "the file is open for reading only; open it with mode 'rw'");
   }
 
   #requireOpen(call: string): void {

@@ -47,7 +47,7 @@ describe('README', () => {
 });
 
 describe.each([
-  ['docs/arenas.md', 6],
+  ['docs/arenas.md', 7],
   ['docs/files.md', 5],
   ['docs/memory.md', 7],
   ['docs/address-spaces.md', 6],

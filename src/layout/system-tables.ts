@@ -59,8 +59,8 @@ export const journalTable = table('journal', 'slots', 'columns', {
 
 /** Owners: who is charged for what, and up to which limit. */
 export const ownerTable = table('owner', 'owners', 'columns', {
-  state: i32('A', '0 free, 1 in use'),
-  limit: f64('c', 'limit of a resource, by OWNER_RESOURCE', { lanes: 8 }),
+  state: i32('A', 'OWNER_STATE'),
+  limit: f64('L', 'limit of a resource, by OWNER_RESOURCE', { lanes: 8 }),
   used: i32('A', 'charged units of a resource; from lane 4 on those charged under a lock', { lanes: 8 }),
   peak: i32('A', 'highest charge seen', { lanes: 8 }),
   name: bytes('c', 'name', 64),

@@ -1,7 +1,7 @@
 /** Promising frames to an owner: pages are given up for it, or it waits. See frame-reservations.ts. */
 
 import { fail, failMisuse, rejectUnknownOptions, requireInteger } from '../base/errors.ts';
-import { limitOf, OWNER_RESOURCE, type OwnerIndex } from '../sync/owners.ts';
+import { isOwner, isOwnerStill, limitOf, OWNER_RESOURCE, type OwnerIndex } from '../sync/owners.ts';
 import { type FrameWaitOptions, waitForFrames } from './frame-waiting.ts';
 import type { Frames } from './frames.ts';
 import { ListHand } from './list-hand.ts';
@@ -39,14 +39,29 @@ export function reserveFrames(
 /** Null when too few frames are free. Less than before can always be promised. */
 function tryReserve({ core, systemReserve }: Frames, owner: OwnerIndex, frames: number): true | null {
   const { mutex, reservations, queue } = core;
+  const { region } = core.thread;
   mutex.enter();
-  const isLess = frames <= reservations.of(owner).frames;
+  if (!isOwner(region, owner)) {
+    mutex.exit();
+    return failGone(owner, frames);
+  }
+  const before = reservations.of(owner).frames;
+  const isLess = frames <= before;
   const fits = isLess || core.free >= systemReserve + reservations.needed(owner, frames);
   if (fits) reservations.change(owner, frames);
+  if (fits && !isOwnerStill(region, owner)) {
+    reservations.change(owner, before);
+    mutex.exit();
+    return failGone(owner, frames);
+  }
   // Whoever waits may have what was kept.
   if (fits) queue.tell(core.free);
   mutex.exit();
   return fits ? true : null;
+}
+
+function failGone(owner: OwnerIndex, frames: number): never {
+  fail('ENOENT', CALL, { owner, frames }, 'the owner was removed');
 }
 
 /** Has pages given up, modified ones once they are written, until as many frames are free as a reservation needs. True when that may have helped. */

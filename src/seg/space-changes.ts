@@ -18,7 +18,16 @@
 
 import { fail } from '../base/errors.ts';
 import { VERIFY } from '../base/verify.ts';
-import { deadlineOf, faultPoint, load, type RwLock, remainingMs, sleepOn, undoJournal } from '../sync/index.ts';
+import {
+  deadlineOf,
+  faultPoint,
+  isOwnerStill,
+  load,
+  type RwLock,
+  remainingMs,
+  sleepOn,
+  undoJournal,
+} from '../sync/index.ts';
 import type { Arena } from '../vmem/index.ts';
 import type { AnonMemory } from './anon-memory.ts';
 import type { PagelockCache } from './pagelock-cache.ts';
@@ -164,7 +173,10 @@ export class SpaceChanges {
       core.failReserve('as.changeOwner', pages);
     }
     thread.journal.set(spaces.owner, this.space, owner);
+    const isThere = isOwnerStill(thread.region, owner);
+    if (!isThere) undoJournal(thread.region, thread.slot);
     core.lock.exit();
+    if (!isThere) fail('ENOENT', 'as.changeOwner', { owner }, 'there is no such owner');
   }
 
   /** Step 6 of protecting. Throws before anything changes. */

@@ -13,6 +13,7 @@ export * from './named-condition.ts';
 export * from './named-locks.ts';
 export * from './named-mutex.ts';
 export * from './named-rwlock.ts';
+export * from './owner-changes.ts';
 export * from './owner-ledger.ts';
 export * from './owner-section.ts';
 export * from './owners.ts';

@@ -31,7 +31,7 @@ export class OwnerSection {
   readonly #journal: Journal;
   readonly #slot: number;
   readonly #resource: number;
-  /** The owner that was found to be registered last: rows are never given up. */
+  /** The owner that was found to be registered last: while a slot charges an owner, that stays. */
   #known: OwnerIndex = -1;
 
   constructor(thread: Thread, resource: number) {

@@ -1,6 +1,22 @@
 import { describe, expect, it } from 'vitest';
-import { leaveUnbalanced, testRegion } from '../../test/support/region.ts';
-import { charge, createOwner, findOwner, OWNER_RESOURCE, ownerOf, ownerUsage, tryCharge, uncharge } from './owners.ts';
+import { dieAtEveryStep } from '../../test/support/deaths.ts';
+import { leaveUnbalanced, testRegion, testThread } from '../../test/support/region.ts';
+import { removeOwner, setOwnerLimits } from './owner-changes.ts';
+import { redeemPledge, tryPledge } from './owner-ledger.ts';
+import {
+  charge,
+  chargeTo,
+  createOwner,
+  findOwner,
+  isOwner,
+  OWNER_RESOURCE,
+  ownerOf,
+  ownerUsage,
+  tryCharge,
+  uncharge,
+} from './owners.ts';
+import { setSeam } from './seam.ts';
+import { takeOver } from './takeover.ts';
 
 describe('owners', () => {
   it('are found by name and created once', () => {
@@ -59,5 +75,150 @@ describe('owners', () => {
       { name: 'free', resources: { lockedFrames: { used: 1e6, peak: 1e6, limit: null } } },
     ]);
     expect(() => uncharge(thread, 0, OWNER_RESOURCE.lockedFrames, 1)).toThrow(/sync\/owners I2/);
+  });
+});
+
+describe('owners that change', () => {
+  it('get other limits, which count from then on and take nothing away', () => {
+    const { region, thread } = testRegion();
+    createOwner(region, 'default', { lockedFrames: 10 });
+    charge(thread, 'lockedFrames', 8);
+    setOwnerLimits(thread, 'default', { lockedFrames: 5, arenaBytes: 2 ** 40 });
+    expect(tryCharge(thread, OWNER_RESOURCE.lockedFrames, 1)).toBe(false);
+    expect(ownerUsage(region)[0]?.resources).toMatchObject({
+      lockedFrames: { used: 8, limit: 5 },
+      arenaBytes: { used: 0, limit: 2 ** 40 },
+      frames: { limit: null },
+    });
+    setOwnerLimits(thread, 0, { lockedFrames: null });
+    expect(tryCharge(thread, OWNER_RESOURCE.lockedFrames, 1000)).toBe(true);
+    uncharge(thread, 0, OWNER_RESOURCE.lockedFrames, 1008);
+    expect(ownerUsage(region)[0]?.resources).toMatchObject({
+      lockedFrames: { used: 0, limit: null },
+      arenaBytes: { limit: 2 ** 40 },
+    });
+    for (const limits of [{ lockedFrames: -1 }, { lockedFrames: 0.5 }, { pages: 1 }, { toString: null }, null, 5]) {
+      expect(() => setOwnerLimits(thread, 0, limits as never)).toThrow(/^EINVAL: setOwnerLimits/);
+    }
+    for (const owner of [1, -1, 0.5, 99, 'nobody']) {
+      expect(() => setOwnerLimits(thread, owner, {})).toThrow(/^ENOENT: setOwnerLimits\(owner=/);
+    }
+  });
+
+  it('go when nothing is charged to them, and leave a clean row and a free name', () => {
+    const { region, thread } = testRegion({ owners: 2 });
+    createOwner(region, 'default');
+    const web = createOwner(region, 'web', { lockedFrames: 4, arenaBytes: 100 });
+    chargeTo(thread, 'web');
+    charge(thread, 'lockedFrames', 3);
+    expect(tryPledge(thread, web, 60)).toBe(true);
+    chargeTo(thread, 'default');
+    const busy =
+      /^EBUSY: removeOwner\(owner="web", lockedFrames=3, arenaBytes=60\): an owner is removed when nothing is/;
+    expect(() => removeOwner(thread, 'web')).toThrow(busy);
+    uncharge(thread, web, OWNER_RESOURCE.lockedFrames, 3);
+    expect(() => removeOwner(thread, web)).toThrow(/^EBUSY: removeOwner\(owner="web", arenaBytes=60\)/);
+    redeemPledge(thread);
+    expect(() => removeOwner(thread, web, [() => 'a room'])).toThrow(/^EBUSY: .*usedBy="a room"/);
+    expect(() => removeOwner(thread, 0)).toThrow(/^EINVAL: removeOwner\(owner=0\): the default owner/);
+    removeOwner(thread, 'web', [() => '']);
+    expect([findOwner(region, 'web'), ownerUsage(region).length]).toEqual([-1, 1]);
+    expect(() => chargeTo(thread, web)).toThrow(/^EINVAL: chargeTo/);
+    expect(() => chargeTo(thread, 'web')).toThrow(/^ENOENT: chargeTo/);
+    expect(() => removeOwner(thread, web)).toThrow(/^ENOENT: removeOwner/);
+    expect(ownerOf(thread)).toBe(0);
+    expect(createOwner(region, 'other')).toBe(web);
+    expect(ownerUsage(region)[1]).toMatchObject({
+      name: 'other',
+      resources: { lockedFrames: { used: 0, peak: 0, limit: null }, arenaBytes: { used: 0, peak: 0, limit: null } },
+    });
+  });
+
+  it('stay while a thread charges them, and go when it turns away or has died', () => {
+    const { region, thread } = testRegion();
+    createOwner(region, 'default');
+    const web = createOwner(region, 'web');
+    const other = testThread(region);
+    chargeTo(other, web);
+    expect(() => removeOwner(thread, web)).toThrow(
+      new RegExp(`^EBUSY: removeOwner\\(owner="web", slots="${other.slot}"\\)`),
+    );
+    chargeTo(other, 0);
+    removeOwner(thread, web);
+    const next = createOwner(region, 'next');
+    chargeTo(other, next);
+    expect(() => removeOwner(thread, next)).toThrow(/^EBUSY/);
+    takeOver(thread, other.slot, []);
+    removeOwner(thread, next);
+    expect(ownerUsage(region).map(({ name }) => name)).toEqual(['default']);
+  });
+
+  it('are whole or gone when the thread that removes them dies at any step', () => {
+    const { region, thread } = testRegion();
+    createOwner(region, 'default');
+    const web = createOwner(region, 'web', { lockedFrames: 7 });
+    const victim = testThread(region);
+    let gone = 0;
+    const steps = dieAtEveryStep({
+      region,
+      self: thread,
+      victim,
+      recoverers: [],
+      operation: () => removeOwner(victim, 'web'),
+      verify: () => {
+        if (findOwner(region, 'web') < 0) {
+          gone++;
+          expect(ownerUsage(region).map(({ name }) => name)).toEqual(['default']);
+        } else {
+          expect(() => createOwner(region, 'web')).toThrow(/EEXIST/);
+          chargeTo(thread, 'web');
+          expect(ownerUsage(region)[1]).toMatchObject({ name: 'web', resources: { lockedFrames: { limit: 7 } } });
+          chargeTo(thread, 0);
+          removeOwner(thread, 'web');
+        }
+        expect(createOwner(region, 'next')).toBe(web);
+      },
+    });
+    console.log(`removing an owner: ${steps} steps, gone in ${gone}`);
+    expect(steps).toBeGreaterThan(8);
+    expect(gone).toBeGreaterThan(0);
+    expect(gone).toBeLessThan(steps);
+  });
+
+  it('are not removed under a thread that turned to them before any step of the removal', () => {
+    const { region, thread } = testRegion();
+    createOwner(region, 'default');
+    const web = createOwner(region, 'web');
+    const other = testThread(region);
+    const counts = { refused: 0, removed: 0, turned: 0 };
+    for (let stop = 0, more = true; more; stop++) {
+      if (findOwner(region, 'web') < 0) expect(createOwner(region, 'web')).toBe(web);
+      let step = 0;
+      more = false;
+      let isTurned = false;
+      setSeam(() => {
+        if (step++ !== stop) return;
+        setSeam(undefined);
+        more = true;
+        // What `chargeTo` does, up to where it would wait for the removal.
+        region.tables.slot.owner.put(other.slot, web);
+        isTurned = isOwner(region, web);
+      });
+      let isRemoved = true;
+      try {
+        removeOwner(thread, web);
+      } catch (error) {
+        expect(error).toMatchObject({ code: 'EBUSY' });
+        isRemoved = false;
+      }
+      setSeam(undefined);
+      if (isTurned) expect([stop, isRemoved]).toEqual([stop, false]);
+      counts[isRemoved ? 'removed' : 'refused']++;
+      if (isTurned) counts.turned++;
+      region.tables.slot.owner.put(other.slot, 0);
+    }
+    console.log(`removing an owner that a thread turns to: ${JSON.stringify(counts)}`);
+    expect(Math.min(counts.refused, counts.turned)).toBeGreaterThan(1);
+    expect(counts.removed).toBeGreaterThan(0);
   });
 });

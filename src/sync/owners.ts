@@ -6,8 +6,8 @@
  *             owner 0 exists from the start and is what threads charge when they choose none.
  *             A charge has two parts: one that is changed under the owner's lock, one that a room changes under a lock of its
  *             own. Either way what the charge is for is written down in the same critical section.
- * INVARIANTS  I1 both parts of a charge together never exceed its limit.  I2 no part goes below zero.
- * LOCKING     Limits are constant once the owner is in use. Each side stores its part, then reads the other's: of two that
+ * INVARIANTS  I1 no charge takes both parts together above the limit.  I2 no part goes below zero.
+ * LOCKING     Limits change under the owner's lock: see owner-changes.ts. Each side stores its part, then reads the other's: of two that
  *             would exceed the limit together at least one sees it and takes its part back.
  * COSTS       A lock pair a charge.
  * FAILURE     `EDQUOT` names owner, resource, charge and limit.
@@ -19,7 +19,7 @@ import { assert } from '../base/assert.ts';
 import { fail, requireInteger, showCall, VmError } from '../base/errors.ts';
 import { ByteColumn } from '../layout/column.ts';
 import type { Region } from '../layout/region.ts';
-import { ALL_WAITERS, compareExchange, load, notify, store, wait } from './atomics.ts';
+import { ALL_WAITERS, add, compareExchange, load, notify, store, wait } from './atomics.ts';
 import { mutexEnter, mutexExit } from './mutex.ts';
 import { RANK } from './ranks.ts';
 import type { Thread } from './thread.ts';
@@ -54,7 +54,8 @@ export interface OwnerUsage {
   readonly resources: Readonly<Record<OwnerResource, { used: number; peak: number; limit: number | null }>>;
 }
 
-const STATE = { free: 0, inUse: 1, writing: 2 } as const;
+/** States of an owner's row; `removing`: somebody looks whether it may go. */
+export const OWNER_STATE = { free: 0, inUse: 1, writing: 2, removing: 3 } as const;
 
 /** A row that is longer being written belongs to a thread that died. */
 const WRITING_MS = 20;
@@ -69,19 +70,15 @@ export function createOwner(region: Region, name: string, limits: OwnerLimits = 
   if (name === '' || ByteColumn.sizeOf(name) > NAME_BYTES_MAX) {
     fail('EINVAL', 'createOwner', { name }, `a name has 1 to ${NAME_BYTES_MAX} bytes`);
   }
-  for (const [resource, limit] of Object.entries(limits)) {
-    if (!Object.hasOwn(OWNER_RESOURCE, resource)) {
-      fail('EINVAL', 'createOwner', { resource }, `known resources: ${Object.keys(OWNER_RESOURCE).join(', ')}`);
-    }
-    requireInteger('createOwner', `limits.${resource}`, limit, 0, limitMax(resource));
-  }
+  for (const [resource, limit] of Object.entries(limits)) requireLimit('createOwner', resource, limit);
   const { words } = region;
   for (let row = 0; row < owners.rowCount; row++) {
     const address = owners.state.address(row);
     // Another thread that registers is waited for, so that a name is not given twice.
-    if (load(words, address) === STATE.writing) wait(words, address, STATE.writing, WRITING_MS);
-    if (compareExchange(words, address, STATE.free, STATE.writing) !== STATE.free) {
-      if (load(words, address) === STATE.inUse && owners.name.text(row) === name) {
+    if (load(words, address) === OWNER_STATE.writing) wait(words, address, OWNER_STATE.writing, WRITING_MS);
+    if (compareExchange(words, address, OWNER_STATE.free, OWNER_STATE.writing) !== OWNER_STATE.free) {
+      const isNamed = load(words, address) === OWNER_STATE.inUse || load(words, address) === OWNER_STATE.removing;
+      if (isNamed && owners.name.text(row) === name) {
         fail('EEXIST', 'createOwner', { name }, 'an owner of this name exists');
       }
       continue;
@@ -90,7 +87,7 @@ export function createOwner(region: Region, name: string, limits: OwnerLimits = 
     for (const [resource, lane] of Object.entries(OWNER_RESOURCE)) {
       owners.limit.putAt(row, lane, limits[resource as OwnerResource] ?? noLimit(lane));
     }
-    store(words, address, STATE.inUse);
+    store(words, address, OWNER_STATE.inUse);
     notify(words, address, ALL_WAITERS);
     return row;
   }
@@ -102,7 +99,16 @@ export function createOwner(region: Region, name: string, limits: OwnerLimits = 
   );
 }
 
-function noLimit(lane: number): number {
+/** Throws `EINVAL` for what is no limit of a resource. */
+export function requireLimit(call: string, resource: string, limit: unknown): void {
+  if (!Object.hasOwn(OWNER_RESOURCE, resource)) {
+    fail('EINVAL', call, { resource }, `known resources: ${Object.keys(OWNER_RESOURCE).join(', ')}`);
+  }
+  requireInteger(call, `limits.${resource}`, limit, 0, limitMax(resource));
+}
+
+/** What stands for no limit of a resource. */
+export function noLimit(lane: number): number {
   return lane === OWNER_RESOURCE.arenaBytes ? Number.POSITIVE_INFINITY : NO_LIMIT;
 }
 
@@ -114,7 +120,9 @@ function limitMax(resource: string): number {
 export function findOwner(region: Region, name: string): OwnerIndex {
   const { owner: owners } = region.tables;
   for (let row = 0; row < owners.rowCount; row++) {
-    if (load(region.words, owners.state.address(row)) === STATE.inUse && owners.name.text(row) === name) return row;
+    const state = load(region.words, owners.state.address(row));
+    const isNamed = state === OWNER_STATE.inUse || state === OWNER_STATE.removing;
+    if (isNamed && owners.name.text(row) === name) return row;
   }
   return -1;
 }
@@ -226,9 +234,14 @@ export function ownerNameOf(region: Region, owner: OwnerIndex): string {
   return region.tables.owner.name.text(owner);
 }
 
-/** True for a row that was registered. */
+/** True for a row that is registered and not about to go. */
 export function isOwner(region: Region, owner: OwnerIndex): boolean {
-  return load(region.words, region.tables.owner.state.address(owner)) === STATE.inUse;
+  return load(region.words, region.tables.owner.state.address(owner)) === OWNER_STATE.inUse;
+}
+
+/** The same behind everything that was stored before: for whoever has just named the owner in a new place. */
+export function isOwnerStill(region: Region, owner: OwnerIndex): boolean {
+  return add(region.words, region.tables.owner.state.address(owner), 0) === OWNER_STATE.inUse;
 }
 
 /** Takes a charge of `tryChargeUnderLock` back, under the same lock. Journaled. */
@@ -249,10 +262,23 @@ export function chargeTo(thread: Thread, owner: OwnerIndex | string): void {
   const row = typeof owner === 'string' ? findOwner(thread.region, owner) : owner;
   if (typeof owner === 'string' && row < 0) fail('ENOENT', 'chargeTo', { owner }, 'no such owner');
   const known = Number.isInteger(row) && row >= 0 && row < owners.rowCount;
-  if (!known || load(thread.words, owners.state.address(row)) !== STATE.inUse) {
-    fail('EINVAL', 'chargeTo', { owner }, 'no such owner');
-  }
-  slots.owner.put(thread.slot, row);
+  if (!known) fail('EINVAL', 'chargeTo', { owner }, 'no such owner');
+  const before = slots.owner.get(thread.slot);
+  // In this order: see owner-changes.ts.
+  store(thread.words, slots.owner.address(thread.slot), row);
+  if (isOwner(thread.region, row) || isKept(thread, row)) return;
+  slots.owner.put(thread.slot, before);
+  fail('EINVAL', 'chargeTo', { owner }, 'no such owner');
+}
+
+/** Waits for the end of a removal; true when the owner stayed. */
+function isKept(thread: Thread, row: OwnerIndex): boolean {
+  const { owner: owners, ownerLedger: ledger } = thread.region.tables;
+  if (load(thread.words, owners.state.address(row)) !== OWNER_STATE.removing) return false;
+  mutexEnter(thread, ledger.lock.address(row), RANK.ownerLedger);
+  const kept = isOwner(thread.region, row);
+  mutexExit(thread, ledger.lock.address(row));
+  return kept;
 }
 
 /** Charges this thread's owner. Throws `EDQUOT` when the limit would be exceeded. */
@@ -281,7 +307,8 @@ export function ownerUsage(region: Region): OwnerUsage[] {
   const { owner: owners } = region.tables;
   const list: OwnerUsage[] = [];
   for (let row = 0; row < owners.rowCount; row++) {
-    if (load(region.words, owners.state.address(row)) !== STATE.inUse) continue;
+    const state = load(region.words, owners.state.address(row));
+    if (state !== OWNER_STATE.inUse && state !== OWNER_STATE.removing) continue;
     const resources = {} as Record<OwnerResource, { used: number; peak: number; limit: number | null }>;
     for (const [resource, lane] of Object.entries(OWNER_RESOURCE)) {
       const limit = owners.limit.at(row, lane);

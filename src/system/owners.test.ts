@@ -1,5 +1,6 @@
 /** Owners as users have them: made, chosen by number or name in several threads, charged, refused at their limits. */
 
+import { setTimeout as pause } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { attach, boot } from './index.ts';
 
@@ -69,5 +70,42 @@ describe('owners of a system', () => {
     vm.detach();
     expect(() => vm.createOwner('c')).toThrow(/ESTALE/);
     expect(() => vm.chargeTo(0)).toThrow(/ESTALE/);
+  });
+
+  it('get other limits while threads wait for them, and go when nothing names them any more', async () => {
+    const vm = boot({ memory: '4 MiB', services: 'manual', slots: 4 });
+    const other = attach(vm.handle());
+    const web = vm.createOwner('web', { arenaBytes: 100 });
+    const arena = vm.createArena('ids', { size: 1000, charge: true });
+    vm.chargeTo('web');
+    const first = arena.alloc(90);
+    const began = performance.now();
+    const waiting = arena.allocAsync(50, { timeoutMs: 20_000 });
+    await pause(20);
+    other.setOwnerLimits('web', { arenaBytes: 140 });
+    const second = await waiting;
+    expect(performance.now() - began).toBeLessThan(20_000);
+    other.setOwnerLimits(web, { arenaBytes: 50 });
+    expect(() => arena.alloc(1)).toThrow(/^EDQUOT: .*used=140\): the owner's limit of arena bytes is 50/);
+    arena.free(second, 50);
+    expect(() => other.removeOwner('web')).toThrow(/^EBUSY: removeOwner\(owner="web", arenaBytes=90, slots="0"\)/);
+    vm.chargeTo('default');
+    arena.free(first, 90);
+    const as = vm.addressSpace();
+    as.changeOwner(web);
+    vm.frames.reserveFor('web', 3);
+    const named = /^EBUSY: .*usedBy="address space 0, a reservation of 3 frames"/;
+    expect(() => other.removeOwner('web')).toThrow(named);
+    as.changeOwner(0);
+    vm.frames.reserveFor('web', 0);
+    other.removeOwner('web');
+    expect(() => as.changeOwner(web)).toThrow(/^ENOENT/);
+    expect(() => vm.frames.reserveFor(web, 1)).toThrow(/no such owner/);
+    expect(() => vm.setOwnerLimits('web', {})).toThrow(/^ENOENT: setOwnerLimits/);
+    as.destroy();
+    expect(vm.check().flatMap(({ problems }) => problems)).toEqual([]);
+    other.detach();
+    vm.detach();
+    expect(() => vm.removeOwner(web)).toThrow(/ESTALE/);
   });
 });

@@ -38,13 +38,16 @@ import {
   Locks,
   newWatchId,
   type OwnerIndex,
+  type OwnerLimitChanges,
   type OwnerLimits,
   ownerOf,
   poisonReason,
   poisonRegion,
   releaseSlot,
+  removeOwner,
   type SlotIndex,
   type SlotRecoverer,
+  setOwnerLimits,
   type TakeoverReport,
   Thread,
   takeOver,
@@ -77,7 +80,9 @@ import {
 import { frameGauges } from './frame-gauges.ts';
 import type { AdoptMessage, Handle, Watch } from './handle.ts';
 import { HEAP, registerHeap } from './heap.ts';
+import { closeFiles, requireNothingHeld } from './leaving.ts';
 import { ListPressure } from './list-pressure.ts';
+import { ownerUses } from './owner-uses.ts';
 import { PageRoom } from './page-room.ts';
 import { Pagedaemon, recoverPagedaemon } from './pagedaemon.ts';
 import type { WatchRequest } from './service-messages.ts';
@@ -311,6 +316,22 @@ export class VirtualMemory {
     return createOwner(this.region, name, limits);
   }
 
+  /**
+   * Changes limits of an owner for everybody from now on; null takes one away. A limit below what is charged takes nothing
+   * away. Throws `ENOENT`, `EINVAL`.
+   */
+  setOwnerLimits(owner: OwnerIndex | string, limits: OwnerLimitChanges): void {
+    this.#requireAttached('setOwnerLimits');
+    setOwnerLimits(this.thread, owner, limits);
+    this.arenas.limitsChanged();
+  }
+
+  /** Ends an owner. Throws `EBUSY` and says why: something is charged to it, or somebody charges it. `ENOENT`, `EINVAL`. */
+  removeOwner(owner: OwnerIndex | string): void {
+    this.#requireAttached('removeOwner');
+    removeOwner(this.thread, owner, ownerUses(this));
+  }
+
   /** The owner that this thread charges: another thread may `chargeTo` it as well. */
   get owner(): OwnerIndex {
     return ownerOf(this.thread);
@@ -370,17 +391,6 @@ export class VirtualMemory {
     return poisonReason(this.region);
   }
 
-  #requireNothingHeld(): void {
-    const { slot } = this;
-    const pins = this.spaces.pinsHeld() || this.pagelock.pinsHeld();
-    if (pins !== 0) fail('EBUSY', 'detach', { slot, pins }, 'a thread releases its pins before it detaches');
-    this.mappings.close();
-    const { pages, exclusivePages } = this.pages.holds;
-    if (pages === 0 && exclusivePages === 0) return;
-    const frames = this.pages.holds.held(8).join(' ');
-    fail('EBUSY', 'detach', { slot, pages, exclusivePages, frames }, 'a thread releases its pages before it detaches');
-  }
-
   /** Runs at `detach`, newest first: for descriptors and other private things. */
   onDetach(release: () => void): void {
     this.#onDetach.push(release);
@@ -399,10 +409,10 @@ export class VirtualMemory {
     let failure: unknown;
     if (poisonReason(this.region) === null) {
       this.spaces.releaseCursors();
-      this.#requireNothingHeld();
+      requireNothingHeld(this);
       this.arenas.leave();
       this.locks.leave();
-      failure = this.#closeFiles();
+      failure = closeFiles(this);
     } else {
       this.vnodes.closeDescriptors();
     }
@@ -421,16 +431,6 @@ export class VirtualMemory {
   /** Same as `detach`. */
   [Symbol.dispose](): void {
     this.detach();
-  }
-
-  /** Closes all files of this thread; returns what went wrong while modified pages were written back. */
-  #closeFiles(): unknown {
-    try {
-      this.vnodes.closeAll();
-      return undefined;
-    } catch (error) {
-      return error;
-    }
   }
 
   #watchedHandle(call: string): { handle: Handle; transfer: Transferable } {

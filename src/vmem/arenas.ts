@@ -16,7 +16,7 @@ import { createArena, enterRegistry, exitRegistry, findArena } from './lifecycle
 import { releaseParked } from './quantum-caches.ts';
 import { listRecordings, type RecordingReport } from './recorder.ts';
 import { recoverArenas } from './recover.ts';
-import { checkQueue, recoverQueue } from './space-queue.ts';
+import { announceLimits, checkQueue, recoverQueue } from './space-queue.ts';
 import { abandonImports, serveImports } from './span-service.ts';
 import type { ArenaStatistics } from './statistics.ts';
 import { tagPoolUse } from './tag-pool.ts';
@@ -141,6 +141,11 @@ export class Arenas {
     requireFunction('arenas.onPressure', 'listener', listener);
     this.#cores.pressureListeners.add(listener);
     return () => this.#cores.pressureListeners.delete(listener);
+  }
+
+  /** Has everybody look again who waits for space: a limit of an owner has changed. */
+  limitsChanged(): void {
+    announceLimits(this.#cores.thread);
   }
 
   /** Recordings that are under way, in whichever thread: see `Arena.record`. */

@@ -265,6 +265,16 @@ export function recoverQueue(thread: Thread, dead: SlotIndex): void {
   exit(thread);
 }
 
+/** Tells everybody who waits, in whichever arena: a limit has changed. Called without a lock. */
+export function announceLimits(thread: Thread): void {
+  if (thread.region.tables.spaceQueue.count.get(0) === 0) return;
+  enter(thread);
+  for (let row = 0; row < thread.region.tables.spaceWaiter.rowCount; row++) {
+    if (thread.region.tables.spaceWaiter.slot.get(row) !== 0) tell(thread, row);
+  }
+  exit(thread);
+}
+
 /** Requests of an arena that wait. A look without the lock. */
 export function waitersOf(core: ArenaCore): number {
   const { spaceWaiter: rows } = core.tables;

@@ -1,0 +1,53 @@
+/** Owners that come and go under workers that charge them, and under one that is terminated again and again. */
+
+import { once } from 'node:events';
+import { setTimeout as pause } from 'node:timers/promises';
+import { boot, shutDown, type VirtualMemory } from 'pagewright';
+import { afterEach, describe, expect, it } from 'vitest';
+import { kill, start } from './support/chaos.ts';
+import { testSeed } from './support/seed.ts';
+
+const program = new URL('../build/test/workers/owner-churn.js', import.meta.url);
+
+let vm: VirtualMemory | undefined;
+
+afterEach(async () => {
+  if (vm) await shutDown(vm);
+  vm = undefined;
+});
+
+describe('owners under workers', () => {
+  it('never go while they are charged, and are charged nothing in the end', async () => {
+    const seed = testSeed('owners under workers', 20261127);
+    vm = boot({ memory: '1 MiB', slots: 8, owners: 3 });
+    const system = vm;
+    const arena = system.createArena('ids', { size: 256, charge: true });
+    const counts = new Int32Array(new SharedArrayBuffer(16));
+    const stop = new Int32Array(new SharedArrayBuffer(4));
+    let started = 0;
+    const join = () => start(system, program, { seed: seed + started++, counts, stop });
+    const crew = [await join(), await join()];
+    for (let round = 0; round < 6; round++) {
+      const victim = await join();
+      await pause(10 + ((round * 7) % 30));
+      await kill(system, victim);
+      for (const { attachment } of arena.allocations()) {
+        if ((attachment & 127) - 1 === victim.slot) arena.freeOf(attachment);
+      }
+    }
+    const ended = crew.map(({ worker }) => once(worker, 'message'));
+    stop[0] = 1;
+    await Promise.all(ended);
+    const [turned, missed, changed, refused] = counts;
+    console.log(`${turned} turns to owners, ${missed} to none, ${changed} changes of owners, ${refused} refused`);
+    for (const count of counts) expect(count).toBeGreaterThan(10);
+    expect(arena.size('allocated')).toBe(0);
+    for (const { name, resources } of system.statistics().owners) {
+      expect(resources.arenaBytes.used).toBe(0);
+      if (name !== 'default') system.removeOwner(name);
+    }
+    expect(system.statistics().owners.map(({ name }) => name)).toEqual(['default']);
+    expect(system.check().flatMap(({ problems }) => problems)).toEqual([]);
+    expect(arena.alloc(256)).toBe(0);
+  });
+});

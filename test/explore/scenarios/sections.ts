@@ -17,6 +17,7 @@ import type { Banks } from '../../../src/phys/banks.ts';
 import { FAULT_KIND, type Faults } from '../../../src/seg/faults.ts';
 import { SpaceAccess } from '../../../src/seg/space-access.ts';
 import { SpaceCore } from '../../../src/seg/space-core.ts';
+import { SpaceCursor } from '../../../src/seg/space-cursor.ts';
 import { SPACE_STATE } from '../../../src/seg/space-kinds.ts';
 import { WriteSections } from '../../../src/seg/write-sections.ts';
 import { add, FOREVER, load, store } from '../../../src/sync/atomics.ts';
@@ -31,6 +32,9 @@ const FRAMES = 6;
 
 /** What a frame holds when its page was dropped. */
 const POISON = -7777;
+
+/** What a fork stores into its own pages. */
+const FORKS = 5555;
 
 /** Words of `bucket.head`: one for each frame, then what each page shows, and the rest. */
 const ROW = {
@@ -50,13 +54,16 @@ const ROW = {
   added: 17,
   /** Never written: a place to be preempted at. */
   idle: 19,
-  rows: 20,
+  /** 1 once the fork has stored into its page 0. */
+  forksOwn: 20,
+  rows: 21,
 } as const;
 
 /** What the threads do. */
 export interface SectionsOptions {
   /**
-   * What each thread does, in order: `w` adds 1 to page 0, then to page 1; `a` adds to page 0 only; `r` reads page 0; `f` forks;
+   * What each thread does, in order: `w` adds 1 to page 0, then to page 1; `a` adds to page 0 only; `r` reads page 0, `b` its
+   * bytes, `c` through a cursor; `f` forks; `o` stores into page 0 of the fork, in place if the space has left the frame to it;
    * `u` unmaps page 0 and drops it if nobody holds it; `k` unmaps page 0, which stays in memory, as a file's does.
    */
   readonly programs: readonly string[];
@@ -115,7 +122,8 @@ export class SectionsWorld implements Scenario {
       if (letter === 'w') {
         if (party.add(0)) party.add(1);
       } else if (letter === 'a') party.add(0);
-      else if (letter === 'r') party.read();
+      else if (letter === 'r' || letter === 'b' || letter === 'c') party.read(letter);
+      else if (letter === 'o') party.storeOfFork();
       else if (letter === 'f') party.fork();
       else party.unmap(letter === 'u');
     }
@@ -155,8 +163,8 @@ export class SectionsWorld implements Scenario {
     }
     for (const at of [0, 1]) {
       const copy = head.get(ROW.copy + at) - 1;
-      if (head.get(ROW.forked) === 1 && head.get(copy) !== head.get(ROW.held + at))
-        return `page ${at} of the fork has changed`;
+      const ofFork = at === 0 && head.get(ROW.forksOwn) === 1 ? FORKS : head.get(ROW.held + at);
+      if (head.get(ROW.forked) === 1 && head.get(copy) !== ofFork) return `page ${at} of the fork has changed`;
     }
     for (let frame = 0; frame < FRAMES; frame++) {
       if (page.vnode.get(frame) === 0 && head.get(frame) !== POISON)
@@ -180,6 +188,7 @@ class Party {
   readonly holds: PageHolds;
   readonly sections: WriteSections;
   readonly access: SpaceAccess;
+  readonly cursor: SpaceCursor;
 
   constructor(world: SectionsWorld, thread: Thread) {
     const { words } = world;
@@ -215,6 +224,9 @@ class Party {
       pages as unknown as Pages,
       banks as unknown as Banks,
     );
+    const { access } = this;
+    const parts = { access, sections, known, words, bankWords: access.bankWords, space: SPACE, pageSize: PAGE };
+    this.cursor = new SpaceCursor({ ...parts, released: () => {} }, 1);
   }
 
   /** False when the page is not mapped. */
@@ -232,17 +244,24 @@ class Party {
     return true;
   }
 
-  read(): void {
+  read(letter: string): void {
     const { world } = this;
     const late = load(world.words, world.address(ROW.unmapped)) === 1;
     let value: number;
     try {
-      value = this.access.load(0);
+      if (letter === 'r') value = this.access.load(0);
+      else if (letter === 'c') value = this.cursor.load(0);
+      else {
+        const found = new Int32Array(1);
+        this.access.read(0, new Uint8Array(found.buffer), 0, 4);
+        value = found[0] as number;
+      }
     } catch (error) {
       if (error instanceof VmError && error.code === 'EFAULT') return;
       throw error;
     }
     if (value === POISON) throw new Error('a dropped page was read');
+    if (value === FORKS) throw new Error('what the fork has stored was read through the space');
     if (late) throw new Error('a read after the unmapping did not fail');
   }
 
@@ -267,6 +286,22 @@ class Party {
     const single = [...world.options.programs.join('')].filter((letter) => letter === 'a').length;
     const ahead = first - second;
     if (ahead < 0 || ahead > single + world.threads - 1) throw new Error(`the fork is torn: ${first}, ${second}`);
+  }
+
+  /** As a fault does, which copies a frame that both still show. */
+  storeOfFork(): void {
+    const { world, core } = this;
+    const { words } = world;
+    core.lock.enter();
+    let frame = load(words, world.address(ROW.copy)) - 1;
+    if (load(words, world.address(ROW.shown)) === frame + 1) {
+      frame = add(words, world.address(ROW.nextFrame), 1);
+      store(words, world.address(ROW.copy), frame + 1);
+      store(words, world.address(ROW.common), 0);
+    }
+    core.lock.exit();
+    store(words, world.address(ROW.frame + frame), FORKS);
+    store(words, world.address(ROW.forksOwn), 1);
   }
 
   unmap(drops: boolean): void {

@@ -93,7 +93,14 @@ function refuses(
         const given = good.slice();
         given[at] = value;
         calls++;
-        wrong.push(...attempt(`${prefix}.${method}`, given, () => (target() as Loose)[method]?.(...given), codes));
+        wrong.push(
+          ...attempt(
+            prefix === '' ? method : `${prefix}.${method}`,
+            given,
+            () => (target() as Loose)[method]?.(...given),
+            codes,
+          ),
+        );
       }
     }
   }
@@ -299,6 +306,101 @@ describe('bad options of as.map', () => {
     expect(() => as.map({ size: PAGE, memory: foreign })).toThrow(/EINVAL.*of this system/);
     foreign.release();
     other.detach();
+  });
+});
+
+describe('bad calls that make and find', () => {
+  const sizes = [...JUNK.filter((value) => value !== undefined && value !== '4096'), '5 X', 5];
+  const noOptions = JUNK.filter(
+    (value) => value !== undefined && (typeof value !== 'object' || !value || Array.isArray(value)),
+  );
+
+  it('address spaces are refused', () => {
+    const hole = [
+      ...JUNK.filter((value) => value !== undefined),
+      [0],
+      [PAGE, 0],
+      [0, 5],
+      [0, '5'],
+      [0, PAGE, 2 * PAGE],
+    ];
+    const options = [
+      ...[...noOptions, { unknown: 1 }, { base: 2 * PAGE, limit: PAGE }, { base: PAGE, limit: PAGE }],
+      ...['base', 'limit', 'userLimit'].flatMap((name) => sizes.map((value) => ({ [name]: value }))),
+      ...junkBut(isUndefined, true).map((kernel) => ({ kernel })),
+      ...hole.map((value) => ({ hole: value })),
+    ];
+    const spaces = [...junkBut(), 3, 4_000].map((space) => ({ space, generation: 0 }));
+    const generations = [...junkBut(), 99].map((generation) => ({ ...as.id, generation }));
+    refuses(() => vm, '', [['addressSpace', [{}], [options]]]);
+    refuses(() => vm, '', [['addressSpace', [{}], [[...spaces, ...generations]]]], ['ESTALE']);
+  });
+
+  it('shared memory is refused', () => {
+    const memory = vm.sharedMemory({ size: PAGE });
+    const options = [
+      ...[...noOptions, undefined, {}, { unknown: 1 }, { size: 2 ** 50 }, { size: 0 }],
+      ...sizes.filter((size) => size !== 5).map((size) => ({ size })),
+      ...junkBut(isUndefined, true).map((wired) => ({ size: PAGE, wired })),
+    ];
+    const ids = [...junkBut(), 77].flatMap((junk) => [
+      { ...memory.id, map: junk },
+      { ...memory.id, generation: junk },
+    ]);
+    refuses(() => vm, '', [['sharedMemory', [{}], [options]]]);
+    refuses(() => vm, '', [['sharedMemory', [{}], [ids]]], ['ESTALE']);
+    memory.release();
+    expect(() => memory.release()).toThrow(/ESTALE.*sharedMemory/);
+    expect(() => memory.size).toThrow(/ESTALE.*sharedMemory/);
+  });
+
+  it('swap files are refused', () => {
+    const paths = JUNK.filter((value) => typeof value !== 'string');
+    refuses(() => vm.spaces.swap, 'swap', [
+      [
+        'add',
+        ['nowhere', PAGE],
+        [
+          [...paths, ''],
+          [...sizes, undefined, 0, 2 ** 50],
+        ],
+      ],
+    ]);
+    expect(() => vm.spaces.swap.add(`${scratch.directory}/no/such/place`, PAGE)).toThrow(/ENOENT: swap\.add/);
+  });
+
+  it('drivers are refused, and what they answer that is no answer', () => {
+    const fault = () => 0;
+    const names = ['fault', 'unmapped', 'sync', 'advise', 'fork'];
+    const wrong = names.flatMap((name) =>
+      junkBut(isUndefined, (value: unknown) => typeof value === 'function').map((value) => ({ fault, [name]: value })),
+    );
+    const before = picture();
+    for (const driver of [...wrong, {}, 5]) {
+      vm.callbacks.register('wrong', driver);
+      const what = `${Object.keys(driver)} ${Object.values(driver).map(String)}`;
+      expect([
+        what,
+        ...attempt('as.map', [], () => as.map({ size: PAGE, driver: { export: 'wrong' } }), ['EINVAL']),
+      ]).toEqual([what]);
+    }
+    expect(picture()).toEqual(before);
+    const driver: { fault: () => unknown; fork?: () => unknown } = { fault };
+    vm.callbacks.register('answers', driver);
+    const at = as.map({ size: PAGE, driver: { export: 'answers' } });
+    const mapped = picture();
+    const problems: string[] = [];
+    for (const answer of [...junkBut(), 5, 2 ** 40]) {
+      driver.fault = () => answer;
+      problems.push(...attempt('driver.fault', [answer], () => as.load(at), ['EFAULT']));
+    }
+    for (const answer of junkBut((value: unknown) => Number.isFinite(value))) {
+      driver.fork = () => answer;
+      problems.push(...attempt('driver.fork', [answer], () => as.fork(), ['EINVAL']));
+    }
+    expect(problems).toEqual([]);
+    expect(picture()).toEqual(mapped);
+    as.unmap(at, PAGE);
   });
 });
 

@@ -24,6 +24,7 @@ export function parseSize(size: number | string, call = 'parseSize'): number {
     if (Number.isSafeInteger(size) && size >= 0) return size;
     return failMisuse(call, { size }, 'a size must be a whole number of bytes, not negative');
   }
+  if (typeof size !== 'string') return failMisuse(call, { size }, 'a size is a number of bytes, or text');
   const match = /^\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*$/.exec(size);
   const factor = match ? UNITS[(match[2] ?? '').toUpperCase()] : undefined;
   const sizeBytes = match && factor !== undefined ? Number(match[1]) * factor : Number.NaN;

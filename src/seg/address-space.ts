@@ -103,13 +103,13 @@ export class AddressSpace {
   map(options: MapOptions): number {
     const { core, room } = this.parts;
     const plan = planMap(options, core.pageSize);
-    const arena = room.open(this.space, this.id.generation);
+    const arena = room.open('as.map', this.space, this.id.generation);
     const setUp = new MapSetUp(this.parts, this.space, plan);
     if (plan.address >= 0 && plan.replace)
       this.cut('as.map', arena, plan.address, plan.address + plan.size, plan.timeoutMs);
     this.lock.enterExclusive();
     try {
-      this.access.requireLive();
+      this.access.requireLive('as.map');
       room.begin(this.space, arena);
       const address = this.place(arena, plan);
       try {
@@ -133,7 +133,7 @@ export class AddressSpace {
   unmap(address: number, size: number, options: PinWait = {}): void {
     const [start, end] = this.pageRange('as.unmap', address, size);
     const timeoutMs = timeoutOf('as.unmap', options);
-    this.cut('as.unmap', this.parts.room.open(this.space, this.id.generation), start, end, timeoutMs);
+    this.cut('as.unmap', this.parts.room.open('as.unmap', this.space, this.id.generation), start, end, timeoutMs);
   }
 
   /** Changes what a range may be used for. Throws `EFAULT` for a gap, `EINVAL` above `maxProtection`, `EBUSY` for pins. */
@@ -184,7 +184,7 @@ export class AddressSpace {
     requireInteger('as.lookup', 'address', address, 0, Number.MAX_SAFE_INTEGER);
     this.lock.enterShared();
     try {
-      this.access.requireLive();
+      this.access.requireLive('as.lookup');
       const segment = this.parts.segments.tree.find(this.space, address);
       return segment < 0 ? null : segmentInfo(this.parts.core, segment);
     } finally {
@@ -205,7 +205,11 @@ export class AddressSpace {
     return target;
   }
 
-  /** Writes bytes. A fork sees of each page all that one call stores there, or nothing. */
+  /**
+   * Writes bytes. A fork sees of each page all that one call stores there, or nothing. Throws `EFAULT`, with nothing stored, when a
+   * part of the range is not mapped, not to be written, or behind the end of its file. What lies before may be stored when a part
+   * goes during the call, when there is no memory for a page (`ENOMEM`), or when a driver of users refuses one. The same for `fill`.
+   */
   write(address: number, bytes: Uint8Array): void {
     requireBytes('as.write', 'bytes', bytes);
     this.requireRange('as.write', address, bytes.length);
@@ -316,7 +320,7 @@ export class AddressSpace {
   segments(): SegmentInfo[] {
     this.lock.enterShared();
     try {
-      this.access.requireLive();
+      this.access.requireLive('as.segments');
       return this.parts.segments.tree.list(this.space).map((segment) => segmentInfo(this.parts.core, segment));
     } finally {
       this.lock.exitShared();
@@ -340,10 +344,10 @@ export class AddressSpace {
     const isWhole = size > 0 && base >= 0 && base % core.pageSize === 0 && size % core.pageSize === 0;
     if (booleanOf(call, 'isStatic', isStatic, false) && !(isWhole && Number.isSafeInteger(base + size)))
       failMisuse(call, { base, size }, 'a static segment has whole pages');
-    const arena = room.open(this.space, this.id.generation);
+    const arena = room.open(call, this.space, this.id.generation);
     this.lock.enterExclusive();
     try {
-      this.access.requireLive();
+      this.access.requireLive('as.allocSegment');
       room.begin(this.space, arena);
       const segment = isStatic ? segments.attach(this.space, base, size) : segments.alloc(this.space, base, size);
       if (segment >= 0) this.roomOf(arena, segment);

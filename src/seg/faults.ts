@@ -64,6 +64,8 @@ export class Faults {
   vnode: VnodeIndex = -1;
   index = -1;
   writable = false;
+  /** Who asks, for errors. */
+  call = 'fault';
   private readonly core: SpaceCore;
   private readonly tree: SegmentTree;
   private readonly anon: AnonMemory;
@@ -86,10 +88,7 @@ export class Faults {
   resolve(space: SpaceIndex, address: number, write: boolean, own: boolean, answer: UserAnswer | null): boolean {
     const { segments, pageSize } = this.core;
     // 1.
-    const segment = this.tree.find(space, address);
-    if (segment < 0) this.failUnmapped(space, address, write);
-    const needed = write ? PROTECTION.write : PROTECTION.read;
-    if ((segments.protection.get(segment) & needed) === 0) this.failProtected(space, segment, address, write);
+    const segment = this.segmentFor(space, address, write);
     // 2.
     switch (segments.driver.get(segment)) {
       case SEGMENT_DRIVER.vnode:
@@ -110,15 +109,36 @@ export class Faults {
         return true;
       }
       default:
-        return fail('EFAULT', 'fault', { space, address, segment }, 'the segment has no driver yet');
+        return this.failDriverless(space, segment, address);
     }
+  }
+
+  /**
+   * Throws unless all of `[start, end)` is mapped, allows the access, and lies inside its files and devices; the caller holds the
+   * space shared. True when nothing but a change of the space can alter that.
+   */
+  requireRange(space: SpaceIndex, start: number, end: number, write: boolean): boolean {
+    const { segments } = this.core;
+    let stays = true;
+    for (let at = start; at < end; ) {
+      const segment = this.segmentFor(space, at, write);
+      const until = Math.min(end, segments.base.get(segment) + segments.size.get(segment));
+      const driver = segments.driver.get(segment);
+      const vnode = segments.vnode.get(segment) - 1;
+      if (driver === SEGMENT_DRIVER.none) this.failDriverless(space, segment, at);
+      if (driver === SEGMENT_DRIVER.device) this.deviceFrame(segment, until - 1);
+      if (vnode >= 0) this.requireFile(segment, vnode, at, until);
+      if (driver === SEGMENT_DRIVER.device || vnode >= 0) stays = false;
+      at = until;
+    }
+    return stays;
   }
 
   /** The segment at an address for a driver of users: its row, generation and view. The caller holds the space shared. */
   userSegment(space: SpaceIndex, address: number): UserSegment {
     const { segments } = this.core;
     const segment = this.tree.find(space, address);
-    if (segment < 0) this.failUnmapped(space, address, false);
+    if (segment < 0) this.failUnmapped(space, address);
     const driver = this.rooms.callbacks.resolve<SegmentDriver>(segments.callback.get(segment) - 1);
     return { driver, generation: segments.generation.get(segment), view: this.viewOf(segment) };
   }
@@ -157,7 +177,7 @@ export class Faults {
     const page = segments.backing.get(segment) + Math.floor((address - segments.base.get(segment)) / pageSize);
     const state = deviceMaps.settledState(segments.deviceMap.get(segment) - 1);
     if (state.cookie === null || page * pageSize >= state.length || !pmem.isLive(state.cookie)) {
-      fail('EFAULT', 'fault', { address, page }, 'the device map shows nothing here, or the cookie was freed');
+      fail('EFAULT', this.call, { address, page }, 'the device map shows nothing here, or the cookie was freed');
     }
     return pmem.getPfns(state.cookie, state.offset / pageSize + page, 1)[0] as FrameIndex;
   }
@@ -230,7 +250,7 @@ export class Faults {
     const { segments, pageSize } = this.core;
     const index = this.backingAt(segment, address);
     if (index * pageSize >= vnodes.size(vnode)) {
-      fail('EFAULT', 'fault', { address, size: vnodes.size(vnode) }, 'the address lies behind the end of the file');
+      this.failBehind(vnode, address);
     }
     let frame = pages.hold(vnode, index);
     if (frame < 0) {
@@ -270,13 +290,49 @@ export class Faults {
     this.writable = (this.core.segments.protection.get(segment) & PROTECTION.write) !== 0;
   }
 
-  private failUnmapped(space: SpaceIndex, address: number, write: boolean): never {
-    fail('EFAULT', write ? 'write' : 'read', { space, address }, 'nothing is mapped at this address');
+  /** The segment at an address. Throws when there is none, or when it does not allow the access. */
+  private segmentFor(space: SpaceIndex, address: number, write: boolean): SegmentIndex {
+    const segment = this.tree.find(space, address);
+    if (segment < 0) this.failUnmapped(space, address);
+    const needed = write ? PROTECTION.write : PROTECTION.read;
+    if ((this.core.segments.protection.get(segment) & needed) === 0) this.failProtected(space, segment, address);
+    return segment;
   }
 
-  private failProtected(space: SpaceIndex, segment: SegmentIndex, address: number, write: boolean): never {
+  /** Throws when `[at, until)` of a segment begins or ends behind its file, but for pages that the space has of its own. */
+  private requireFile(segment: SegmentIndex, vnode: VnodeIndex, at: number, until: number): void {
+    const { core, anon, rooms } = this;
+    const { segments, pageSize } = core;
+    const pages = Math.ceil(rooms.vnodes.size(vnode) / pageSize) - segments.backing.get(segment);
+    const behind = Math.max(at, segments.base.get(segment) + pages * pageSize);
+    if (behind >= until) return;
+    const isShared = (segments.flags.get(segment) & SEGMENT_FLAG.shared) !== 0;
+    const map = isShared ? -1 : segments.map.get(segment) - 1;
+    if (map < 0) this.failBehind(vnode, behind);
+    for (let where = behind; where < until; where += pageSize) {
+      core.lock.enter();
+      const found = anon.maps.find(map, core.mapPageOf(segment, where));
+      core.lock.exit();
+      if (found < 0) this.failBehind(vnode, where);
+    }
+  }
+
+  private failUnmapped(space: SpaceIndex, address: number): never {
+    fail('EFAULT', this.call, { space, address }, 'nothing is mapped at this address');
+  }
+
+  private failDriverless(space: SpaceIndex, segment: SegmentIndex, address: number): never {
+    fail('EFAULT', this.call, { space, address, segment }, 'the segment has no driver yet');
+  }
+
+  private failBehind(vnode: VnodeIndex, address: number): never {
+    const size = this.rooms.vnodes.size(vnode);
+    fail('EFAULT', this.call, { address, size }, 'the address lies behind the end of the file');
+  }
+
+  private failProtected(space: SpaceIndex, segment: SegmentIndex, address: number): never {
     const protection = this.core.segments.protection.get(segment);
-    fail('EFAULT', write ? 'write' : 'read', { space, address, protection }, 'the mapping does not allow this access');
+    fail('EFAULT', this.call, { space, address, protection }, 'the mapping does not allow this access');
   }
 }
 

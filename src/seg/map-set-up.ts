@@ -150,6 +150,14 @@ export class MapSetUp implements SegmentSetUp {
       if (typeof driver.fault !== 'function') {
         failMisuse('as.map', { driver: source.driver.export }, 'a driver has a function `fault`');
       }
+      for (const name of ['unmapped', 'sync', 'advise', 'fork'] as const) {
+        if (driver[name] === undefined || typeof driver[name] === 'function') continue;
+        failMisuse(
+          'as.map',
+          { driver: source.driver.export, [name]: driver[name] },
+          `\`${name}\` is a function, if it is there`,
+        );
+      }
     }
     if (source.deviceMap !== undefined) this.requireDeviceMap(source.deviceMap);
     if (source.cookie !== undefined && end > source.cookie.frames * pageSize) {

@@ -15,13 +15,14 @@
  * REFERENCES  illumos seg_spt.c (one shadow list for all attachments).
  */
 
-import { fail, parseSize, rejectUnknownOptions } from '../base/index.ts';
+import { fail, parseSize } from '../base/index.ts';
 import type { Pages } from '../page/index.ts';
 import { ownerOf, type SlotIndex, undoJournal } from '../sync/index.ts';
 import type { AnonMemory } from './anon-memory.ts';
 import type { MapRelease } from './map-release.ts';
 import type { ShadowLists } from './shadow-lists.ts';
 import { SharedMemory, type SharedMemoryId } from './shared-memory.ts';
+import { booleanOf, requireOptions } from './space-arguments.ts';
 import type { SpaceCore } from './space-core.ts';
 import { ANON_MAP_FLAG, ANON_MAP_STATE, type AnonMapIndex, SHADOW_STATE } from './space-kinds.ts';
 
@@ -49,15 +50,21 @@ export class SharedMemories {
     this.maps = maps;
   }
 
+  /** The shared memory of an `id`, or new one with these options. */
+  openOrCreate(options: SharedMemoryOptions | SharedMemoryId): SharedMemory {
+    const hasId = typeof options === 'object' && options !== null && Object.hasOwn(options, 'map');
+    return hasId ? this.open(options as SharedMemoryId) : this.create(options as SharedMemoryOptions);
+  }
+
   /** New shared memory. Throws `ENOMEM`. */
   create(options: SharedMemoryOptions): SharedMemory {
     const call = 'sharedMemory';
-    rejectUnknownOptions(call, options, ['size', 'wired']);
+    requireOptions(call, options, ['size', 'wired']);
     const { core, anon } = this;
     const { slots, thread } = core;
     const pages = Math.ceil(parseSize(options.size, call) / core.pageSize);
     if (!(pages >= 1 && pages < 2 ** 30)) fail('EINVAL', call, { size: options.size }, 'from 1 to 2^30 pages');
-    const isWired = options.wired === true;
+    const isWired = booleanOf(call, 'wired', options.wired, false);
     const owner = ownerOf(thread);
     // 1.
     core.lock.enter();

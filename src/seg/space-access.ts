@@ -18,7 +18,8 @@
  *             page as modified before and after.
  * LOCKING     None on a hit. A fault takes the space shared.
  * COSTS       A hit to read: five atomic operations; to write: eight.
- * FAILURE     `EFAULT` names address and rule; what lies before the address has been read or written.
+ * FAILURE     `EFAULT` names call, address and rule. The whole range is looked at first: only when somebody unmaps or protects a
+ *             part of it meanwhile, when memory is short, or when a driver of users refuses, what lies before has been moved.
  * REJECTED    A section for reads of pages: their page lock does. No page lock inside sections: eviction would have to wait
  *             for all of them.
  * REFERENCES  write-sections.ts for the proof; software MMUs of emulators (QEMU's softmmu TLB).
@@ -40,7 +41,7 @@ import type { WriteSections } from './write-sections.ts';
 const WORD = Int32Array.BYTES_PER_ELEMENT;
 const INVERSE_WORD = 1 / WORD;
 
-/** Accesses of one thread to one space. */
+/** Accesses of one thread to one space. `call`: who asks, for errors. */
 export class SpaceAccess {
   private readonly core: SpaceCore;
   private readonly thread: Thread;
@@ -57,6 +58,8 @@ export class SpaceAccess {
   private readonly pageSize: number;
   private readonly inversePageSize: number;
   private readonly bankBytes: readonly Uint8Array[];
+  /** The last range that was found to be accessible, and the count of changes that goes with that. */
+  private readonly checked = { from: 0, to: 0, write: false, countAt: 0, count: 0 };
   /** The words of each bank. */
   readonly bankWords: readonly Int32Array[];
 
@@ -82,12 +85,13 @@ export class SpaceAccess {
   /** Copies bytes of the space into an array. */
   read(address: number, target: Uint8Array, at: number, length: number): void {
     const { tlb } = this;
+    this.requireRange('as.read', address, length, false);
     for (let done = 0; done < length; ) {
       const where = address + done;
       const page = Math.floor(where * this.inversePageSize);
       const inPage = where - page * this.pageSize;
       const bytes = Math.min(this.pageSize - inPage, length - done);
-      const entry = this.open(page, where, false);
+      const entry = this.open(page, where, false, 'as.read');
       if (entry < 0) target.fill(0, at + done, at + done + bytes);
       else {
         const offset = (tlb.wordAt[entry] as number) * WORD + inPage;
@@ -104,12 +108,13 @@ export class SpaceAccess {
   /** Copies bytes of an array into the space. */
   write(address: number, source: Uint8Array, at: number, length: number): void {
     const { tlb } = this;
+    this.requireRange('as.write', address, length, true);
     for (let done = 0; done < length; ) {
       const where = address + done;
       const page = Math.floor(where * this.inversePageSize);
       const inPage = where - page * this.pageSize;
       const bytes = Math.min(this.pageSize - inPage, length - done);
-      const entry = this.open(page, where, true);
+      const entry = this.open(page, where, true, 'as.write');
       const whole = bytes === source.length ? source : source.subarray(at + done, at + done + bytes);
       const offset = (tlb.wordAt[entry] as number) * WORD + inPage;
       (this.bankBytes[tlb.bank[entry] as number] as Uint8Array).set(whole, offset);
@@ -121,12 +126,13 @@ export class SpaceAccess {
   /** Fills a range with one byte. */
   fill(address: number, value: number, length: number): void {
     const { tlb } = this;
+    this.requireRange('as.fill', address, length, true);
     for (let done = 0; done < length; ) {
       const where = address + done;
       const page = Math.floor(where * this.inversePageSize);
       const inPage = where - page * this.pageSize;
       const bytes = Math.min(this.pageSize - inPage, length - done);
-      const entry = this.open(page, where, true);
+      const entry = this.open(page, where, true, 'as.fill');
       const offset = (tlb.wordAt[entry] as number) * WORD + inPage;
       (this.bankBytes[tlb.bank[entry] as number] as Uint8Array).fill(value, offset, offset + bytes);
       this.closeWritten(entry);
@@ -135,14 +141,14 @@ export class SpaceAccess {
   }
 
   /** Reads the aligned word at an address at once. */
-  load(address: number): number {
+  load(address: number, call = 'as.load'): number {
     const { tlb } = this;
-    if (typeof address !== 'number') failWord('as.load', address);
+    if (typeof address !== 'number') failWord(call, address);
     const page = Math.floor(address * this.inversePageSize);
     const word = (address - page * this.pageSize) * INVERSE_WORD;
-    if (word !== (word | 0)) failWord('as.load', address);
+    if (word !== (word | 0)) failWord(call, address);
     for (;;) {
-      const entry = this.open(page, address, false);
+      const entry = this.open(page, address, false, call);
       if (entry < 0) return 0;
       const words = this.bankWords[tlb.bank[entry] as number] as Int32Array;
       const value = load(words, (tlb.wordAt[entry] as number) + word);
@@ -153,38 +159,38 @@ export class SpaceAccess {
   }
 
   /** Stores the aligned word at an address at once. */
-  store(address: number, value: number): void {
-    const entry = this.openWord('as.store', address);
+  store(address: number, value: number, call = 'as.store'): void {
+    const entry = this.openWord(call, address);
     store(this.wordsOf(entry), this.wordAt(entry, address), value);
     this.closeWritten(entry);
   }
 
   /** Adds to the aligned word at an address; returns what was there. */
-  add(address: number, value: number): number {
-    const entry = this.openWord('as.add', address);
+  add(address: number, value: number, call = 'as.add'): number {
+    const entry = this.openWord(call, address);
     const found = add(this.wordsOf(entry), this.wordAt(entry, address), value);
     this.closeWritten(entry);
     return found;
   }
 
   /** Replaces the aligned word at an address when it holds `expected`; returns what was there. */
-  compareAndSwap(address: number, expected: number, value: number): number {
-    const entry = this.openWord('as.compareAndSwap', address);
+  compareAndSwap(address: number, expected: number, value: number, call = 'as.compareAndSwap'): number {
+    const entry = this.openWord(call, address);
     const found = compareExchange(this.wordsOf(entry), this.wordAt(entry, address), expected, value);
     this.closeWritten(entry);
     return found;
   }
 
   /** Brings the page at an address in, to read. */
-  touch(address: number): void {
-    const entry = this.open(Math.floor(address / this.pageSize), address, false);
+  touch(address: number, call: string): void {
+    const entry = this.open(Math.floor(address / this.pageSize), address, false, call);
     if (entry >= 0) this.close(entry);
   }
 
   /** Brings the page at an address in as a pin needs it: this space's own, if it is not shared. Holds it; -1: no page lock. */
-  lockPage(address: number, write: boolean): FrameIndex {
+  lockPage(address: number, write: boolean, call: string): FrameIndex {
     const page = Math.floor(address / this.pageSize);
-    this.fault(page, address, write, true);
+    this.fault(page, address, write, true, call);
     const { kind, frame } = this.faults;
     return kind === FAULT_KIND.page ? frame : -1 - frame;
   }
@@ -193,13 +199,13 @@ export class SpaceAccess {
   readonly kept = { frame: -1, bank: 0, wordAt: 0, countAt: 0, count: 0, ofFile: false };
 
   /** Holds the page at an address for a cursor, and fills `kept`; false for a hole, or a frame without identity. */
-  keep(page: number, address: number, write: boolean): boolean {
+  keep(page: number, address: number, write: boolean, call: string): boolean {
     const { tlb, kept, faults } = this;
     const entry = tlbEntry(page);
     for (;;) {
       const isKnown = tlb.page[entry] === page && (!write || tlb.writable[entry] !== 0);
       if (!isKnown) {
-        this.fault(page, address, write, false);
+        this.fault(page, address, write, false, call);
         if (faults.kind === FAULT_KIND.hole) return false;
         if (faults.kind === FAULT_KIND.page) this.pages.release(faults.frame);
       }
@@ -220,12 +226,12 @@ export class SpaceAccess {
   }
 
   /** The entry of a page, kept still until `close`; -1 for a hole that is read. Steps 1 to 4. */
-  private open(page: number, address: number, write: boolean): number {
+  private open(page: number, address: number, write: boolean, call: string): number {
     const { tlb } = this;
     const entry = tlbEntry(page);
     // 1.
     if (tlb.page[entry] === page && (!write || tlb.writable[entry] !== 0) && this.enter(entry, write)) return entry;
-    return this.openSlow(page, address, write);
+    return this.openSlow(page, address, write, call);
   }
 
   /** Steps 2 to 4: false when the translation is no longer current. */
@@ -257,11 +263,11 @@ export class SpaceAccess {
   }
 
   /** Faults until the translation that came of it can be used. */
-  private openSlow(page: number, address: number, write: boolean): number {
+  private openSlow(page: number, address: number, write: boolean, call: string): number {
     const { tlb, pages, faults } = this;
     const entry = tlbEntry(page);
     for (;;) {
-      this.fault(page, address, write, false);
+      this.fault(page, address, write, false, call);
       if (faults.kind === FAULT_KIND.hole) return -1;
       if (faults.kind === FAULT_KIND.page) pages.release(faults.frame);
       if (this.enter(entry, write)) return entry;
@@ -288,15 +294,16 @@ export class SpaceAccess {
   }
 
   /** Fills the entry of a page; a page that was found is held, unless it is a hole. Waits; takes the space shared. */
-  private fault(page: number, address: number, write: boolean, own: boolean): void {
+  private fault(page: number, address: number, write: boolean, own: boolean, call: string): void {
     const { thread, sections, lock, space, faults } = this;
+    faults.call = call;
     const countAt = sections.countAddress(space, page);
     let answer: UserAnswer | null = null;
     for (;;) {
       lock.enterShared();
       let asked: ReturnType<Faults['userSegment']>;
       try {
-        this.requireLive();
+        this.requireLive(call);
         const count = load(thread.words, countAt);
         if (faults.resolve(space, address, write, own, answer)) {
           if (faults.kind !== FAULT_KIND.hole) this.tlb.fill(page, faults, countAt, count);
@@ -307,13 +314,49 @@ export class SpaceAccess {
         lock.exitShared();
       }
       answer = faults.askUser(asked, address, write);
+      faults.call = call;
+    }
+  }
+
+  /**
+   * Throws unless every page of a range may be accessed, so that a range which ends outside moves no byte. What changes between
+   * here and the access is still found page by page. Remembers what it saw until the space changes: then it costs a load.
+   */
+  private requireRange(call: string, address: number, length: number, write: boolean): void {
+    const { pageSize, checked, words, lock, faults, sections, space } = this;
+    // One page: the access itself looks.
+    const page = Math.floor(address * this.inversePageSize);
+    const end = address + length;
+    if (end <= (page + 1) * pageSize) return;
+    if (
+      address >= checked.from &&
+      end <= checked.to &&
+      (checked.write || !write) &&
+      load(words, checked.countAt) === checked.count
+    )
+      return;
+    const countAt = sections.countAddress(space, page);
+    faults.call = call;
+    lock.enterShared();
+    try {
+      this.requireLive(call);
+      const count = load(words, countAt);
+      if (faults.requireRange(space, address, end, write)) {
+        checked.from = address;
+        checked.to = end;
+        checked.write = write;
+        checked.countAt = countAt;
+        checked.count = count;
+      }
+    } finally {
+      lock.exitShared();
     }
   }
 
   /** Throws `ESTALE` when the space is gone. The caller holds it. */
-  requireLive(): void {
+  requireLive(call: string): void {
     if (this.core.isLive(this.space, this.generation)) return;
-    fail('ESTALE', 'access', { space: this.space }, 'the address space was destroyed');
+    fail('ESTALE', call, { space: this.space }, 'the address space was destroyed');
   }
 
   /** `open` for a store of a word. */
@@ -322,7 +365,7 @@ export class SpaceAccess {
     const page = Math.floor(address * this.inversePageSize);
     const word = (address - page * this.pageSize) * INVERSE_WORD;
     if (word !== (word | 0)) failWord(call, address);
-    return this.open(page, address, true);
+    return this.open(page, address, true, call);
   }
 
   private wordsOf(entry: number): Int32Array {

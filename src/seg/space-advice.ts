@@ -59,7 +59,7 @@ export class SpaceAdvice {
       fail('EINVAL', 'as.advise', { advice }, `one of ${Object.keys(ADVICE).join(', ')}`);
     }
     if (advice === 'willNeed') {
-      for (let at = start; at < end; at += core.pageSize) this.access.touch(at);
+      for (let at = start; at < end; at += core.pageSize) this.access.touch(at, 'as.advise');
       this.count(ADVICE_COUNTER.willNeed, core.pagesOf(end - start));
     } else if (advice === 'dontNeed') {
       const parts = this.storedParts('as.advise', start, end, null);
@@ -132,10 +132,11 @@ export class SpaceAdvice {
   private free(start: number, end: number): void {
     const { core, anon, shadows, sections } = this.parts;
     const rows = core.segments;
-    this.changes.beginShape();
+    this.changes.beginShape('as.advise');
     let hits = 0;
     let misses = 0;
     try {
+      this.requireAll('as.advise', start, end);
       sections.changeAll(this.space);
       for (let at = start; at < end; ) {
         const segment = this.require('as.advise', at);
@@ -164,10 +165,10 @@ export class SpaceAdvice {
   private remember(start: number, end: number, advice: Advice): void {
     const { core } = this.parts;
     const rows = core.segments;
-    this.changes.beginShape();
+    this.changes.beginShape('as.advise');
     try {
+      this.requireAll('as.advise', start, end);
       for (let at = start; at < end; ) {
-        this.require('as.advise', at);
         const segment =
           rows.advice.get(this.require('as.advise', at)) === ADVICE[advice] ? -1 : this.changes.isolate(at, end);
         const found = segment < 0 ? this.require('as.advise', at) : segment;
@@ -204,7 +205,7 @@ export class SpaceAdvice {
     const parts: StoredPart[] = [];
     lock.enterShared();
     try {
-      this.access.requireLive();
+      this.access.requireLive(call);
       for (let at = start; at < end; ) {
         const segment = this.require(call, at);
         const base = rows.base.get(segment);
@@ -232,6 +233,15 @@ export class SpaceAdvice {
   private require(call: string, address: number): SegmentIndex {
     const segment = this.parts.segments.tree.find(this.space, address);
     return segment < 0 ? fail('EFAULT', call, { address }, 'nothing is mapped at this address') : segment;
+  }
+
+  /** Before anything changes: throws for a gap in the range. The caller holds the space. */
+  private requireAll(call: string, start: number, end: number): void {
+    const rows = this.parts.core.segments;
+    for (let at = start; at < end; ) {
+      const segment = this.require(call, at);
+      at = rows.base.get(segment) + rows.size.get(segment);
+    }
   }
 
   private count(lane: number, amount: number): void {

@@ -90,7 +90,7 @@ export class SpaceChanges {
       // 2.
       this.lock.enterExclusive();
       try {
-        this.access.requireLive();
+        this.access.requireLive(call);
         // 3.
         const pin = this.pinIn(start, end);
         if (pin < 0 && !this.isLockedIn(start, end)) {
@@ -113,10 +113,10 @@ export class SpaceChanges {
   }
 
   /** Takes the space exclusively, for a change that pins do not mind. */
-  beginShape(): void {
+  beginShape(call: string): void {
     this.lock.enterExclusive();
     try {
-      this.access.requireLive();
+      this.access.requireLive(call);
     } catch (error) {
       this.lock.exitExclusive();
       throw error;
@@ -186,9 +186,9 @@ export class SpaceChanges {
     const bits = PROTECTION_NAMES[protection];
     for (let at = start; at < end; ) {
       const segment = segments.tree.find(this.space, at);
-      if (segment < 0) fail('EFAULT', 'protect', { address: at }, 'nothing is mapped at this address');
+      if (segment < 0) fail('EFAULT', 'as.protect', { address: at }, 'nothing is mapped at this address');
       if ((rows.maxProtection.get(segment) & bits) !== bits) {
-        fail('EINVAL', 'protect', { address: at, protection }, 'the mapping cannot have this protection');
+        fail('EINVAL', 'as.protect', { address: at, protection }, 'the mapping cannot have this protection');
       }
       at = rows.base.get(segment) + rows.size.get(segment);
     }
@@ -263,7 +263,7 @@ export class SpaceChanges {
       const pages = core.pagesOf(segments.size.get(segment));
       if (!core.tryReserve(spaces.owner.get(this.space), pages)) {
         core.lock.exit();
-        core.failReserve('protect', pages);
+        core.failReserve('as.protect', pages);
       }
       thread.journal.set(segments.reserved, segment, pages);
     }

@@ -96,7 +96,8 @@ export class SpaceCursor {
     const at = page & this.mask;
     let isHere = this.page[at] === page;
     for (;;) {
-      if (!isHere && !this.come(page, address, false)) return this.parts.access.load(address);
+      if (!isHere && !this.come('cursor.load', page, address, false))
+        return this.parts.access.load(address, 'cursor.load');
       const words = this.parts.bankWords[this.bank[at] as number] as Int32Array;
       const value = load(words, (this.wordAt[at] as number) + word);
       // Behind the word: a page that was left to a fork meanwhile shows the fork's stores.
@@ -110,7 +111,7 @@ export class SpaceCursor {
     requireWord('cursor.store', value);
     const at = this.enter('cursor.store', address);
     if (at < 0) {
-      this.parts.access.store(address, value);
+      this.parts.access.store(address, value, 'cursor.store');
       return;
     }
     store(this.wordsAt(at), this.wordOf(at, address), value);
@@ -121,7 +122,7 @@ export class SpaceCursor {
   add(address: number, value: number): number {
     requireWord('cursor.add', value);
     const at = this.enter('cursor.add', address);
-    if (at < 0) return this.parts.access.add(address, value);
+    if (at < 0) return this.parts.access.add(address, value, 'cursor.add');
     const found = add(this.wordsAt(at), this.wordOf(at, address), value);
     this.leave(at);
     return found;
@@ -132,7 +133,7 @@ export class SpaceCursor {
     requireWord('cursor.compareAndSwap', expected);
     requireWord('cursor.compareAndSwap', value);
     const at = this.enter('cursor.compareAndSwap', address);
-    if (at < 0) return this.parts.access.compareAndSwap(address, expected, value);
+    if (at < 0) return this.parts.access.compareAndSwap(address, expected, value, 'cursor.compareAndSwap');
     const found = compareExchange(this.wordsAt(at), this.wordOf(at, address), expected, value);
     this.leave(at);
     return found;
@@ -164,7 +165,7 @@ export class SpaceCursor {
         if (load(this.words, this.countAt[at] as number) === this.count[at]) return at;
         this.sections.leave();
       }
-      if (!this.come(page, address, true)) return -1;
+      if (!this.come(call, page, address, true)) return -1;
     }
   }
 
@@ -174,12 +175,12 @@ export class SpaceCursor {
   }
 
   /** Puts a page into its place, held; false for a hole, or a frame without identity. */
-  private come(page: number, address: number, write: boolean): boolean {
+  private come(call: string, page: number, address: number, write: boolean): boolean {
     const { access, known } = this.parts;
-    if (this.isReleased) failMisuse('cursor', {}, 'the cursor was released');
+    if (this.isReleased) failMisuse(call, {}, 'the cursor was released');
     const at = page & this.mask;
     this.drop(at);
-    if (!access.keep(page, address, write)) return false;
+    if (!access.keep(page, address, write, call)) return false;
     const { kept } = access;
     this.frame[at] = kept.frame;
     this.bank[at] = kept.bank;

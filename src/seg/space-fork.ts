@@ -58,7 +58,7 @@ export class SpaceFork {
       child = this.createRow(space);
       lock.enterExclusive();
       try {
-        access.requireLive();
+        access.requireLive('as.fork');
         sections.changeAll(space);
         if (VERIFY) faultPoint(core.thread, 'seg.fork.sharing');
         // 4.
@@ -104,7 +104,7 @@ export class SpaceFork {
     const asked: Omit<ForkAnswer, 'data'>[] = [];
     lock.enterShared();
     try {
-      access.requireLive();
+      access.requireLive('as.fork');
       for (const segment of segments.tree.list(space)) {
         const part = drivers.partOf(space, segment, 0, 0);
         if (part !== null) asked.push({ view: part.view, callback: part.callback });
@@ -123,7 +123,7 @@ export class SpaceFork {
     const child = spacePool.take();
     if (child < 0) {
       core.lock.exit();
-      return core.failFull('fork', 'addressSpaces');
+      return core.failFull('as.fork', 'addressSpaces');
     }
     journal.set(slots.unsettled, thread.slot, child + 1);
     journal.set(spaces.state, child, SPACE_STATE.unsettled);
@@ -161,7 +161,7 @@ export class SpaceFork {
         if (answer !== null) thread.journal.setDouble(rows.backing, row, answer.data);
         const reserved = rows.reserved.get(segment);
         if (reserved > 0 && !core.tryReserve(core.spaces.owner.get(space), reserved))
-          core.failReserve('fork', reserved);
+          core.failReserve('as.fork', reserved);
         if (map >= 0) thread.journal.set(rows.map, row, this.copyMap(map, maps) + 1);
       },
     });
@@ -184,7 +184,7 @@ export class SpaceFork {
     const { view } = part;
     const fields = ['base', 'size', 'start', 'data'] as const;
     if (answer !== undefined && fields.every((field) => answer.view[field] === view[field])) return answer;
-    return fail('EBUSY', 'fork', { space, segment }, 'the segment changed while its driver was asked');
+    return fail('EBUSY', 'as.fork', { space, segment }, 'the segment changed while its driver was asked');
   }
 
   /** The map that the copy of a segment names: the same, a copy made before, or a new copy. One reference is the segment's. */
@@ -196,7 +196,7 @@ export class SpaceFork {
       return made;
     }
     const copy = anon.maps.share(map);
-    return copy < 0 ? core.failFull('fork', 'anonMaps') : copy;
+    return copy < 0 ? core.failFull('as.fork', 'anonMaps') : copy;
   }
 
   /** Step 5: the copy gets its own pages where the original's are pinned. */

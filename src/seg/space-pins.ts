@@ -203,7 +203,7 @@ export class SpacePins {
     }
     core.lock.exit();
     lock.exitShared();
-    return row < 0 ? core.failFull('pin', 'shadowLists') : row;
+    return row < 0 ? core.failFull('as.pin', 'shadowLists') : row;
   }
 
   /** Pins what one segment has of `[at, end)`; returns where it ends. Steps 2 to 4. */
@@ -214,9 +214,9 @@ export class SpacePins {
       this.ensureOwner(at);
       lock.enterShared();
       try {
-        this.access.requireLive();
+        this.access.requireLive('as.pin');
         const segment = this.tree.find(this.space, at);
-        if (segment < 0) fail('EFAULT', 'pin', { address: at }, 'nothing is mapped at this address');
+        if (segment < 0) fail('EFAULT', 'as.pin', { address: at }, 'nothing is mapped at this address');
         // Something else may have been mapped there meanwhile.
         if (this.ownerOf(segment, this.mapOf(segment)) < 0) continue;
         const until = Math.min(end, segments.base.get(segment) + segments.size.get(segment));
@@ -256,7 +256,7 @@ export class SpacePins {
     // 3.
     const vnode = map >= 0 ? -1 : this.vnodeOf(segment);
     const list = shadows.begin({ map, vnode, segment: map >= 0 ? -1 : segment, first, pages, owner, write });
-    if (list < 0) core.failFull('pin', 'shadowLists');
+    if (list < 0) core.failFull('as.pin', 'shadowLists');
     try {
       for (let page = 0; page < pages; page++) this.lockOne(list, request, page);
       this.addFrames(request, map, frames);
@@ -307,7 +307,7 @@ export class SpacePins {
 
   private lockOne(list: ShadowIndex, { start, write }: PartRequest, page: number): void {
     const { access, shadows, rooms, core } = this;
-    const frame = access.lockPage(start + page * core.pageSize, write);
+    const frame = access.lockPage(start + page * core.pageSize, write, 'as.pin');
     try {
       if (write && frame >= 0) rooms.pages.setModified(frame);
       shadows.lockNext(list, Math.max(frame, -1));
@@ -348,7 +348,7 @@ export class SpacePins {
       for (let page = from; write && page < frames.length; page++) this.written.push(frames[page] as FrameIndex);
       return;
     }
-    for (let at = start; at < end; at += core.pageSize) frames.push(-1 - this.access.lockPage(at, write));
+    for (let at = start; at < end; at += core.pageSize) frames.push(-1 - this.access.lockPage(at, write, 'as.pin'));
   }
 
   /** Adjacent frames of one bank are one piece. */
@@ -379,7 +379,7 @@ export class SpacePins {
     let segment: SegmentIndex;
     let known: boolean;
     try {
-      this.access.requireLive();
+      this.access.requireLive('as.pin');
       segment = this.tree.find(this.space, address);
       known = segment < 0 || this.ownerOf(segment, this.mapOf(segment)) >= 0;
     } finally {
@@ -439,10 +439,10 @@ export class SpacePins {
     const { segments } = this.core;
     const driver = segments.driver.get(segment);
     if (driver === SEGMENT_DRIVER.user || driver === SEGMENT_DRIVER.none) {
-      fail('ENOTSUP', 'pin', { address: start, segment }, 'segments of this driver cannot be pinned');
+      fail('ENOTSUP', 'as.pin', { address: start, segment }, 'segments of this driver cannot be pinned');
     }
     if ((segments.protection.get(segment) & (write ? 2 : 1)) === 0) {
-      fail('EFAULT', 'pin', { address: start, write }, 'the mapping does not allow this access');
+      fail('EFAULT', 'as.pin', { address: start, write }, 'the mapping does not allow this access');
     }
   }
 }

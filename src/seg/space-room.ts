@@ -50,7 +50,7 @@ export class SpaceRoom {
   }
 
   /** The arena of a live space, made if there is none. Called without locks. Throws `ESTALE`. */
-  open(space: SpaceIndex, generation: number): Arena {
+  open(call: string, space: SpaceIndex, generation: number): Arena {
     const name = nameOf(space, generation);
     for (;;) {
       try {
@@ -59,7 +59,7 @@ export class SpaceRoom {
         if ((error as VmError).code !== 'ENOENT') throw error;
       }
       if (!this.core.isLive(space, generation)) {
-        fail('ESTALE', 'addressSpace', { space, generation }, 'the address space was destroyed');
+        fail('ESTALE', call, { space, generation }, 'the address space was destroyed');
       }
       try {
         const arena = this.arenas.createForSystem(name, { quantum: this.core.pageSize });

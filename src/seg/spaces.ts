@@ -17,7 +17,7 @@
  * REFERENCES  illumos as_alloc, as_free.
  */
 
-import { type CheckReport, fail, parseSize, rejectUnknownOptions, requireInteger } from '../base/index.ts';
+import { type CheckReport, fail, failMisuse, parseSize, requireInteger } from '../base/index.ts';
 import type { Pages } from '../page/index.ts';
 import type { Banks, FrameIndex } from '../phys/index.ts';
 import type { Cookie, DeviceMaps, Pmem } from '../pmem/index.ts';
@@ -34,6 +34,7 @@ import type { PagelockCache } from './pagelock-cache.ts';
 import { Segments } from './segments.ts';
 import { ShadowLists } from './shadow-lists.ts';
 import { SharedMemories } from './shared-memories.ts';
+import { booleanOf, requireOptions } from './space-arguments.ts';
 import type { ChangeParts } from './space-changes.ts';
 import { checkSpaces } from './space-check.ts';
 import { SpaceCore } from './space-core.ts';
@@ -142,16 +143,26 @@ export class Spaces {
     pages.setBeforeWriteBack((vnode, first, count) => this.markPinned(vnode, first, count));
   }
 
+  /** The space of an `id`, or a new one with these options. */
+  openOrCreate(options: AddressSpaceOptions | AddressSpaceId = {}): AddressSpace {
+    const hasId = typeof options === 'object' && options !== null && Object.hasOwn(options, 'space');
+    return hasId ? this.open(options as AddressSpaceId) : this.create(options as AddressSpaceOptions);
+  }
+
   /** A new, empty space, which every thread can open by its `id`. It stays until `destroy`. */
   create(options: AddressSpaceOptions = {}): AddressSpace {
     const call = 'addressSpace';
-    rejectUnknownOptions(call, options, ['base', 'limit', 'userLimit', 'hole', 'kernel']);
+    requireOptions(call, options, ['base', 'limit', 'userLimit', 'hole', 'kernel']);
     const { core } = this.parts;
     const { pageSize, spaces, spacePool, thread } = core;
-    const base = parseSize(options.base ?? 65536, `${call}: base`);
-    const limit = parseSize(options.limit ?? 2 ** 47, `${call}: limit`);
-    const userLimit = parseSize(options.userLimit ?? limit, `${call}: userLimit`);
-    const [holeStart, holeEnd] = options.hole ?? [0, 0];
+    const base = parseSize(orElse(options.base, 65536), `${call}: base`);
+    const limit = parseSize(orElse(options.limit, 2 ** 47), `${call}: limit`);
+    const userLimit = parseSize(orElse(options.userLimit, limit), `${call}: userLimit`);
+    const isKernel = booleanOf(call, 'kernel', options.kernel, false);
+    const { hole = [0, 0] } = options;
+    if (!Array.isArray(hole) || hole.length !== 2)
+      failMisuse(call, { hole }, 'a hole is two addresses: [first, behind]');
+    const [holeStart, holeEnd] = hole;
     for (const [name, value] of Object.entries({ base, limit, userLimit, holeStart, holeEnd })) {
       requireInteger(call, name, value, 0, Number.MAX_SAFE_INTEGER);
       if (value % pageSize !== 0) fail('EINVAL', call, { [name]: value }, `a multiple of the page size, ${pageSize}`);
@@ -168,7 +179,7 @@ export class Spaces {
     journal.set(spaces.state, space, SPACE_STATE.live);
     journal.set(spaces.root, space, 0);
     journal.set(spaces.segments, space, 0);
-    journal.set(spaces.flags, space, options.kernel === true ? SPACE_FLAG.kernel : 0);
+    journal.set(spaces.flags, space, isKernel ? SPACE_FLAG.kernel : 0);
     journal.set(spaces.owner, space, ownerOf(thread));
     journal.set(spaces.arena, space, 0);
     const fields = { base, limit, userLimit, holeStart, holeEnd, size: 0 };
@@ -184,7 +195,7 @@ export class Spaces {
     const { core } = this.parts;
     const isKnown = Number.isInteger(space) && space >= 0 && space < core.spaces.rowCount;
     if (!isKnown || !core.isLive(space, generation)) {
-      fail('ESTALE', 'openAddressSpace', { space, generation }, 'there is no such space any more');
+      fail('ESTALE', 'addressSpace', { space, generation }, 'there is no such space any more');
     }
     return this.bind(space);
   }
@@ -382,4 +393,9 @@ export class Spaces {
       lock.exitExclusive();
     }
   }
+}
+
+/** What was given; null is no option left out. */
+function orElse(given: number | string | undefined, otherwise: number): number | string {
+  return given === undefined ? otherwise : given;
 }

@@ -20,7 +20,7 @@
 
 import { closeSync, ftruncateSync, openSync } from 'node:fs';
 import { resolve } from 'node:path';
-import { fail, parseSize } from '../base/index.ts';
+import { fail, failMisuse, parseSize } from '../base/index.ts';
 import { ByteColumn } from '../layout/index.ts';
 import type { BoundTables } from '../layout/region.ts';
 import type { Banks } from '../phys/index.ts';
@@ -62,6 +62,7 @@ export class SwapFile {
   add(path: string, size: number | string): void {
     const { core, row } = this;
     const { words } = core.thread;
+    if (typeof path !== 'string' || path === '') failMisuse('swap.add', { path }, 'a path is text');
     const pages = Math.floor(parseSize(size, 'swap.add') / core.pageSize);
     const absolute = resolve(path);
     const room = 32 * this.map.rowCount;

@@ -17,7 +17,7 @@
  * REFERENCES  segment-driver.ts.
  */
 
-import { fail, VmError } from '../base/errors.ts';
+import { failMisuse, VmError } from '../base/errors.ts';
 import type { Callbacks } from '../sync/index.ts';
 import type { SegmentDriver, SegmentView } from './segment-driver.ts';
 import type { SpaceCore } from './space-core.ts';
@@ -96,7 +96,7 @@ export class UserDrivers {
       for (const { view, callback } of asked) {
         const { fork } = this.driver(callback);
         const data = fork === undefined ? view.data : fork.call(this.driver(callback), view);
-        if (!Number.isFinite(data)) fail('EINVAL', 'driver.fork', { data }, 'a driver returns the number of the copy');
+        if (!Number.isFinite(data)) failMisuse('driver.fork', { data }, 'a driver returns the number of the copy');
         answers.set(view.segment, { view, callback, data });
       }
     } catch (error) {

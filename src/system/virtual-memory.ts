@@ -298,13 +298,13 @@ export class VirtualMemory {
   /** Makes an address space, or opens the one of an `id` of another thread; see seg/address-space.ts. */
   addressSpace(options: AddressSpaceOptions | AddressSpaceId = {}): AddressSpace {
     this.#requireAttached('addressSpace');
-    return 'space' in options ? this.spaces.open(options) : this.spaces.create(options);
+    return this.spaces.openOrCreate(options);
   }
 
   /** Makes anonymous memory that address spaces can share, or opens that of an `id`; it stays until it is released. */
   sharedMemory(options: SharedMemoryOptions | SharedMemoryId): SharedMemory {
     this.#requireAttached('sharedMemory');
-    return 'map' in options ? this.spaces.shared.open(options) : this.spaces.shared.create(options);
+    return this.spaces.shared.openOrCreate(options);
   }
 
   /**

@@ -43,7 +43,8 @@ export const spaceControlTable = table('spaceControl', 1, 'columns', {
   reserved: f64('L', 'pages of swap that segments have reserved'),
   swapPages: f64('L', 'pages of swap: so many may be reserved beside those of memory that is online'),
   advice: f64('L', 'ADVICE_COUNTER values', { lanes: ADVICE_LANES }),
-  untold: i32('L', 'segments of dead threads that went without their driver being told'),
+  untold: i32('L', 'parts in the list `due`'),
+  due: i32('L', 'first part that is gone, and whose driver no thread has told that could load it, segment + 1'),
 });
 
 /** One row per address space. */
@@ -93,6 +94,7 @@ export const segmentTable = table('segment', 'segments', 'records', {
   callback: i32('L', 'callback + 1 of a driver of users'),
   generation: i32('L', 'times that the row was taken'),
   start: f64('L', 'bytes of the mapping that lay before: more than 0 after a cut'),
+  gone: i32('L', 'space + 1 that the room of this row was cut out of, until its driver was told; linked by `left`'),
 });
 
 /** Anon maps: pages of anonymous memory by index, seen through any number of segments. */
@@ -173,6 +175,7 @@ export const spaceSlotTable = table('spaceSlot', 'slots', 'columns', {
     'owner + 1 in the pagelock cache of a segment that the slot has given up, or is about to give one',
   ),
   mapOwner: i32('L', 'owner + 1 in the pagelock cache of an anon map whose last name the slot has given up'),
+  due: i32('L', 'first part that the slot has cut out, and whose driver it is to tell, segment + 1'),
 });
 
 /** Where anonymous pages go when memory is short: one row. */

@@ -105,6 +105,8 @@ export class AddressSpace {
     const plan = planMap(options, core.pageSize);
     const arena = room.open('as.map', this.space, this.id.generation);
     const setUp = new MapSetUp(this.parts, this.space, plan);
+    // Whoever maps with a driver by name has registered it.
+    if (options.driver !== undefined) this.parts.drivers.tellCommon();
     if (plan.address >= 0 && plan.replace)
       this.cut('as.map', arena, plan.address, plan.address + plan.size, plan.timeoutMs);
     this.lock.enterExclusive();
@@ -385,7 +387,7 @@ export class AddressSpace {
       this.changes.end();
     }
     this.changes.finish();
-    this.parts.drivers.tell(told);
+    this.parts.drivers.tellDue(told);
     if (failure !== undefined) throw failure;
   }
 

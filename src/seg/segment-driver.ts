@@ -21,8 +21,9 @@ export interface SegmentView {
 
 /**
  * A driver of users. Named in `map` by a callback reference, because a fault may come from any thread: a module's export, or a
- * name that every thread registers with `vm.callbacks.register`. Prefer modules: the daemon, which takes apart what a dead
- * thread was destroying, has registered no names, so that such a driver is not told then (`vm.spaces.statistics().untold`).
+ * name that every thread registers with `vm.callbacks.register`. Prefer modules: the daemon, which goes on with what a dead
+ * thread was unmapping or destroying, has registered no names. Such a driver is told later, by the next thread that has its name and
+ * maps with a driver, unmaps, destroys a space or calls `vm.spaces.reap()`; `vm.spaces.statistics().untold` says how many parts wait.
  *
  * Its functions run with no lock held, several at a time for one segment; by the time they return, the segment may be gone. A
  * thread can die in the middle of them. Segments of such drivers cannot be pinned: `as.pin` throws `ENOTSUP`, because the driver
@@ -36,9 +37,8 @@ export interface SegmentDriver {
    */
   fault(segment: SegmentView, offset: number, write: boolean): number;
   /**
-   * A part of the mapping has been unmapped: nobody reaches its pages any more. Called once for each part, but a thread that
-   * dies while it destroys a space may have called it for a segment already when the daemon does, and one that dies in
-   * `as.unmap` may never call it: it must bear both.
+   * A part of the mapping has been unmapped: nobody reaches its pages any more. Called once for each part; twice, when the thread
+   * dies that is calling it: it must bear that. Only a thread that dies in `as.unmap` while all `segments` are taken calls it never.
    */
   unmapped?(segment: SegmentView, offset: number, length: number): void;
   /** Bytes that were stored shall become durable. */
@@ -46,9 +46,10 @@ export interface SegmentDriver {
   /** Advice by the names of `ADVICE`. */
   advise?(segment: SegmentView, offset: number, length: number, advice: string): void;
   /**
-   * A fork is made: the value that `data` has in the copy. Without this function the copy shows the same pages. Called
-   * before the instant that the fork shows, once for each segment; offsets in the copy begin at `start`, as in the original. When there is no copy in the end, `unmapped` is called for all of a segment with
-   * this `data`, whose `space` and `segment` are -1 if the copy never had it.
+   * A fork is made: the value that `data` has in the copy. Without this function the copy shows the same pages. Called before the
+   * instant that the fork shows, once for each segment; offsets in the copy begin at `start`, as in the original. When there is no
+   * copy in the end, `unmapped` is called for all of a segment with this `data`, whose `space` and `segment` are -1 if the copy never
+   * had it.
    */
   fork?(segment: SegmentView): number;
 }

@@ -109,10 +109,11 @@ export class Segments {
     return segment;
   }
 
-  /** Gives a segment up, with or without a driver: what it keeps goes back. */
-  free(segment: SegmentIndex): void {
+  /** Gives a segment up, with or without a driver: what it keeps goes back. `due`: its driver, a user's, is to be told. */
+  free(segment: SegmentIndex, due = false): void {
     const { core } = this;
     const { segments, segmentPool } = core;
+    const base = segments.base.get(segment);
     const space = segments.space.get(segment) - 1;
     const vnode = segments.vnode.get(segment) - 1;
     const deviceMap = segments.deviceMap.get(segment) - 1;
@@ -125,7 +126,8 @@ export class Segments {
     core.thread.journal.set(segments.space, segment, 0);
     this.release.noteSegment(segment);
     if (map >= 0) this.release.release(map);
-    segmentPool.give(segment);
+    if (due) this.noteGone(segment, segment, space, base, base + segments.size.get(segment));
+    else segmentPool.give(segment);
     if (VERIFY) faultPoint(core.thread, 'seg.space.freed');
     core.lock.exit();
     this.release.finish();
@@ -156,17 +158,38 @@ export class Segments {
     }
   }
 
-  /** Takes `[start, end)` away from a segment that covers it, and frees what only that part showed. */
-  cut(segment: SegmentIndex, start: number, end: number): void {
+  /**
+   * Takes `[start, end)` away from a segment that covers it, and frees what only that part showed. A part of a user's driver is
+   * noted in the same transaction (see user-drivers.ts); false when there was no row for that.
+   */
+  cut(segment: SegmentIndex, start: number, end: number): boolean {
     const { segments } = this.core;
     const base = segments.base.get(segment);
     const last = base + segments.size.get(segment);
+    const isUsers = segments.driver.get(segment) === SEGMENT_DRIVER.user;
     if (start === base && end === last) {
-      this.free(segment);
-      return;
+      this.free(segment, isUsers);
+      return true;
     }
     if (start > base && end < last) this.split(segment, end);
-    this.shorten(segment, start, end);
+    return this.shorten(segment, start, end, isUsers);
+  }
+
+  /** Journaled, under the lock: `row` says from here on that a part of a segment is gone, and whose driver this slot tells. */
+  private noteGone(row: SegmentIndex, segment: SegmentIndex, space: SpaceIndex, from: number, to: number): void {
+    const { segments, slots, thread } = this.core;
+    const { journal, slot } = thread;
+    if (row !== segment) {
+      for (const column of this.plainColumns()) journal.set(column, row, 0);
+      journal.set(segments.generation, row, segments.generation.get(row) + 1);
+      journal.set(segments.callback, row, segments.callback.get(segment));
+      journal.setDouble(segments.backing, row, segments.backing.get(segment));
+      journal.setDouble(segments.start, row, segments.start.get(segment));
+    }
+    this.place(row, segments.base.get(segment), segments.size.get(segment), from, to);
+    journal.set(segments.gone, row, space + 1);
+    journal.set(segments.left, row, slots.due.get(slot));
+    journal.set(slots.due, slot, row + 1);
   }
 
   /** Makes two segments of one: the second begins at `address`. Returns the second. */
@@ -305,10 +328,10 @@ export class Segments {
     return false;
   }
 
-  /** Gives up the first or the last part of a segment. */
-  private shorten(segment: SegmentIndex, start: number, end: number): void {
+  /** Gives up the first or the last part of a segment. False when `due` and there was no row for it. */
+  private shorten(segment: SegmentIndex, start: number, end: number, due: boolean): boolean {
     const { core } = this;
-    const { segments, thread, pageSize, slots, maps } = core;
+    const { segments, segmentPool, thread, pageSize, slots, maps } = core;
     const { journal } = thread;
     const space = segments.space.get(segment) - 1;
     const base = segments.base.get(segment);
@@ -318,6 +341,8 @@ export class Segments {
     const isOwn = map >= 0 && (maps.flags.get(map) & ANON_MAP_FLAG.shared) === 0;
     const from = map < 0 ? 0 : core.mapPageOf(segment, start);
     core.lock.enter();
+    const row = due ? segmentPool.take() : -1;
+    if (row >= 0) this.noteGone(row, segment, space, start, end);
     if (start === base) {
       this.tree.remove(space, segment);
       journal.setDouble(segments.backing, segment, this.backingAt(segment, end));
@@ -343,6 +368,7 @@ export class Segments {
     if (VERIFY) faultPoint(thread, 'seg.space.cut');
     core.lock.exit();
     if (isOwn) this.finishClear(thread.slot);
+    return !due || row >= 0;
   }
 
   /** Takes away what a slot has announced. Recovery repeats it for a dead slot. */

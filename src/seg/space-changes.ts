@@ -128,7 +128,10 @@ export class SpaceChanges {
     this.lock.exitExclusive();
   }
 
-  /** Step 6 of unmapping: cuts every segment in the range, and gives room back. Appends what drivers must be told. */
+  /**
+   * Step 6 of unmapping: cuts every segment in the range, and gives room back. Drivers of users are told afterwards, by
+   * `UserDrivers.tellDue`; `told` gets the parts of which no row says so, because there was none.
+   */
   cutRange(arena: Arena, start: number, end: number, told: UserPart[]): void {
     const { segments, room, core, drivers } = this.parts;
     const rows = core.segments;
@@ -139,11 +142,11 @@ export class SpaceChanges {
       const from = Math.max(start, rows.base.get(segment));
       const to = Math.min(end, rows.base.get(segment) + rows.size.get(segment));
       const part = drivers.partOf(this.space, segment, from, to);
-      if (part !== null) told.push(part);
       const roomStart = rows.roomStart.get(segment);
       const roomEnd = rows.roomEnd.get(segment);
       const hasRoom = (rows.flags.get(segment) & SEGMENT_FLAG.noRoom) === 0;
-      segments.cut(segment, from, to);
+      const isNoted = segments.cut(segment, from, to);
+      if (part !== null && !isNoted) told.push(part);
       if (VERIFY) faultPoint(core.thread, 'seg.space.cut');
       if (hasRoom) room.giveBack(this.space, arena, roomStart, roomEnd);
     }

@@ -29,8 +29,11 @@ export function checkSpaces(parts: SpaceParts): CheckReport {
       problems.push(`seg/spaces: space ${space} counts its segments wrong`);
     if (bytes !== spaces.size.get(space)) problems.push(`seg/spaces: space ${space} counts its bytes wrong`);
   }
-  if (seen.size !== core.segmentPool.used)
-    problems.push(`seg/space-core I1: ${core.segmentPool.used} segments, ${seen.size} found`);
+  const gone = parts.drivers.check(problems);
+  if (seen.size + gone !== core.segmentPool.used)
+    problems.push(
+      `seg/space-core I1: ${core.segmentPool.used} segments, ${seen.size} found, and ${gone} that are gone`,
+    );
   reserved += checkMaps(core, seen, problems);
   if (reserved !== control.reserved.get(0)) {
     problems.push(`seg/space-core I2: ${control.reserved.get(0)} pages are reserved, ${reserved} found`);
@@ -45,6 +48,7 @@ export function checkSpaces(parts: SpaceParts): CheckReport {
       slots.makingMap,
       slots.segmentOwner,
       slots.mapOwner,
+      slots.due,
     ]) {
       if (column.get(slot) !== 0) problems.push(`seg/spaces I2: slot ${slot} has ${column.label} ${column.get(slot)}`);
     }

@@ -88,7 +88,10 @@ export interface SpaceStatistics {
   /** Pages of the other advice. */
   readonly willNeed: number;
   readonly dontNeed: number;
-  /** Segments of spaces whose thread ended in the middle of destroying them, and whose driver could not be told. */
+  /**
+   * Parts of segments that are gone with the thread that unmapped them, and whose driver is not told yet: it was registered by
+   * name, which the daemon has not. The next thread that has the name and maps with a driver, unmaps, or calls `reap` tells it.
+   */
   readonly untold: number;
 }
 
@@ -238,9 +241,10 @@ export class Spaces {
     const { core, segments, room, anon, drivers } = this.parts;
     const { spaces, spacePool, slots, thread } = core;
     for (const segment of segments.tree.list(space)) {
-      drivers.tellGoing(space, segment);
-      segments.free(segment);
+      const isTold = drivers.tellGoing(space, segment);
+      segments.free(segment, !isTold);
     }
+    drivers.tellQuietly(thread.slot);
     room.destroy(space);
     core.lock.enter();
     thread.journal.set(spaces.state, space, SPACE_STATE.free);
@@ -283,6 +287,7 @@ export class Spaces {
       core.lock.exit();
     }
     this.shared.recover(dead);
+    this.parts.drivers.tellQuietly(dead);
     this.release.retire(dead);
     const deviceMaps = rooms.deviceMaps.recover(dead);
     const unsettled = slots.unsettled.get(dead) - 1;
@@ -310,7 +315,7 @@ export class Spaces {
     const { advice } = control;
     return {
       spaces: core.spacePool.used,
-      segments: core.segmentPool.used,
+      segments: core.segmentPool.used - control.untold.get(0),
       maps: core.mapPool.used,
       nodes: core.nodePool.used,
       anons: core.anonPool.used,
@@ -331,8 +336,12 @@ export class Spaces {
     return checkSpaces(this.parts);
   }
 
-  /** Frees what could not be freed when it was given up, because somebody was just looking at it. */
+  /**
+   * Frees what could not be freed when it was given up, because somebody was just looking at it, and tells drivers of users which
+   * of their segments are gone with dead threads, as far as this thread can load them.
+   */
   reap(): void {
+    this.parts.drivers.tellCommon();
     this.parts.anon.reap();
   }
 

@@ -3,22 +3,33 @@
  *
  * PROBLEM     What a driver gives to a segment it must get back: when the segment goes, when a copy does not come about, and when
  *             the thread dies that was about to say so.
- * STRUCTURE   unmap      the segment is cut, then `unmapped` is called for the part
+ * STRUCTURE   unmap      the segment is cut, and a row, the segment's own when all of it goes, says which part is gone, in the same
+ *                        transaction; then `unmapped` is called for the part, and the row goes
  *             destroy    `unmapped` is called for each segment of the space, which nobody else sees, and then the segment goes: a
  *                        recovery begins with those that are left
  *             fork       `fork` of each driver is asked before the instant; when there is no copy in the end, `unmapped` is called
  *                        for what was answered
+ *             Rows of parts that are gone are in the list of the slot that has cut them out. A recovery tells their drivers, or,
+ *             when its thread has not registered the name of one, hands the row on to the list of all:
+ *
+ *               spaceSlot.due --> row --> row            spaceControl.due --> row --> row
+ *               told by the slot or its recovery         told by whoever has the name, and comes by
+ *
  * INVARIANTS  I1 what `fork` gave is in a segment of the copy, or `unmapped` is called for it, while the thread lives.
- * LOCKING     None is held while drivers run.
+ *             I2 a row with `gone` is in one list, and no part is gone without such a row before its driver was told, but when the
+ *                table had no row left.
+ * LOCKING     The lock of the spaces for rows and lists; none is held while drivers run.
  * COSTS       Theirs.
- * FAILURE     What drivers throw when they are told is thrown when all were told. A recovery swallows it, and counts drivers
- *             that it cannot call: those registered by name in other threads.
- * REJECTED    A list of calls due in shared memory: drivers would still be told twice when a thread dies in the middle of one.
+ * FAILURE     What drivers throw when they are told is thrown when all were told. A recovery swallows it. A driver is told twice of
+ *             a part when the thread dies that was telling it.
+ * REJECTED    Waking a thread that has the name: nobody knows who has, and it may be busy for as long as it likes.
  * REFERENCES  segment-driver.ts.
  */
 
-import { failMisuse, VmError } from '../base/errors.ts';
-import type { Callbacks } from '../sync/index.ts';
+import { failMisuse } from '../base/errors.ts';
+import { VERIFY } from '../base/verify.ts';
+import type { Int32Column } from '../layout/column.ts';
+import { type Callbacks, faultPoint, type SlotIndex } from '../sync/index.ts';
 import type { SegmentDriver, SegmentView } from './segment-driver.ts';
 import type { SpaceCore } from './space-core.ts';
 import { SEGMENT_DRIVER, type SegmentIndex, type SpaceIndex } from './space-kinds.ts';
@@ -42,6 +53,8 @@ export interface ForkAnswer {
 export class UserDrivers {
   private readonly core: SpaceCore;
   private readonly callbacks: Callbacks;
+  /** Rows that this thread is telling of just now: a driver may come back here. */
+  private readonly telling = new Set<SegmentIndex>();
 
   constructor(core: SpaceCore, callbacks: Callbacks) {
     this.core = core;
@@ -63,30 +76,153 @@ export class UserDrivers {
     return { view, callback: callback.get(segment) - 1, offset: view.start + from - view.base, length: to - from };
   }
 
-  /** Says that parts are unmapped. Throws the first error when all were told. */
-  tell(parts: readonly UserPart[]): void {
-    let failure: { readonly error: unknown } | null = null;
-    for (const { view, callback, offset, length } of parts) {
-      try {
-        this.driver(callback).unmapped?.(view, offset, length);
-      } catch (error) {
-        failure ??= { error };
-      }
-    }
-    if (failure !== null) throw failure.error;
+  /** Says that these parts are unmapped, and those in the list of this slot. Throws the first error when all were told. */
+  tellDue(parts: readonly UserPart[]): void {
+    const failures: unknown[] = [];
+    for (const part of parts) this.call(part, failures);
+    this.tellList(this.core.thread.slot, failures);
+    this.tellCommon();
+    if (failures.length > 0) throw failures[0];
   }
 
-  /** Says that all of a segment is unmapped; never throws. A driver that this thread cannot load is counted. */
-  tellGoing(space: SpaceIndex, segment: SegmentIndex): void {
+  /** Says what is in the list of a slot: a dead one's, or that of a thread that takes a space apart. Never throws. */
+  tellQuietly(slot: SlotIndex): void {
+    this.tellList(slot, []);
+  }
+
+  /** Takes over what no thread has told that came by, as far as this thread can. */
+  tellCommon(): void {
+    const { core } = this;
+    const { control, segments, slots, thread } = core;
+    if (control.due.get(0) === 0) return;
+    for (const row of this.rowsOf(control.due, 0)) {
+      // Another thread may be faster: then the row is another part's, or nobody's.
+      const callback = segments.callback.get(row) - 1;
+      if (callback < 0 || !this.isKnown(callback)) continue;
+      core.lock.enter();
+      if (segments.callback.get(row) === callback + 1 && this.unlink(control.due, 0, row)) {
+        thread.journal.set(control.untold, 0, control.untold.get(0) - 1);
+        this.link(slots.due, thread.slot, row);
+      }
+      core.lock.exit();
+    }
+    this.tellQuietly(thread.slot);
+  }
+
+  /** Says that all of a segment is unmapped; never throws. False when this thread cannot load its driver. */
+  tellGoing(space: SpaceIndex, segment: SegmentIndex): boolean {
     const { base, size } = this.core.segments;
     const start = base.get(segment);
     const part = this.partOf(space, segment, start, start + size.get(segment));
-    if (part === null) return;
-    try {
-      this.tell([part]);
-    } catch (error) {
-      if (error instanceof VmError && error.code === 'ENOENT') this.countUntold();
+    if (part === null) return true;
+    if (!this.isKnown(part.callback)) return false;
+    this.call(part, []);
+    return true;
+  }
+
+  /** Rows that are gone, in all lists: for checks at quiet points. */
+  check(problems: string[]): number {
+    const { control, segments, slots, thread, segmentPool } = this.core;
+    const common = this.rowsOf(control.due, 0);
+    const listed = new Set(common);
+    for (let slot = 0; slot < thread.region.geometry.slots; slot++) {
+      for (const row of this.rowsOf(slots.due, slot)) listed.add(row);
     }
+    if (common.length !== control.untold.get(0))
+      problems.push('seg/user-drivers: parts that are due are counted wrong');
+    let gone = 0;
+    for (let row = 0; row < segmentPool.walkEnd; row++) if (segments.gone.get(row) !== 0) gone++;
+    if (gone !== listed.size) problems.push(`seg/user-drivers I2: ${gone} parts are gone, ${listed.size} are in lists`);
+    return gone;
+  }
+
+  /** Tells the drivers of a list, the first part that was cut out first; a driver may unmap more meanwhile. */
+  private tellList(slot: SlotIndex, failures: unknown[]): void {
+    const { core, telling } = this;
+    const { control, segments, segmentPool, slots, thread } = core;
+    if (slots.due.get(slot) === 0) return;
+    const rows = this.rowsOf(slots.due, slot).reverse();
+    const mine = rows.filter((row) => !telling.has(row));
+    for (const row of mine) telling.add(row);
+    for (const row of mine) {
+      const part = this.partGone(row);
+      const isKnown = this.isKnown(part.callback);
+      if (isKnown) this.call(part, failures);
+      if (VERIFY) faultPoint(thread, 'seg.driver.told');
+      core.lock.enter();
+      this.unlink(slots.due, slot, row);
+      if (isKnown) {
+        thread.journal.set(segments.gone, row, 0);
+        thread.journal.set(segments.callback, row, 0);
+        segmentPool.give(row);
+      } else {
+        this.link(control.due, 0, row);
+        thread.journal.set(control.untold, 0, control.untold.get(0) + 1);
+      }
+      core.lock.exit();
+      telling.delete(row);
+    }
+  }
+
+  private call({ view, callback, offset, length }: UserPart, failures: unknown[]): void {
+    try {
+      this.driver(callback).unmapped?.(view, offset, length);
+    } catch (error) {
+      failures.push(error);
+    }
+  }
+
+  private isKnown(callback: number): boolean {
+    try {
+      return this.driver(callback) !== undefined;
+    } catch {
+      return false;
+    }
+  }
+
+  /** What the driver sees of a part that a row says is gone. */
+  private partGone(row: SegmentIndex): UserPart {
+    const { gone, roomStart, roomEnd, callback } = this.core.segments;
+    const view = this.viewOf(gone.get(row) - 1, row);
+    const from = roomStart.get(row);
+    return {
+      view,
+      callback: callback.get(row) - 1,
+      offset: view.start + from - view.base,
+      length: roomEnd.get(row) - from,
+    };
+  }
+
+  private rowsOf(head: Int32Column, at: number): SegmentIndex[] {
+    const { core } = this;
+    const rows: SegmentIndex[] = [];
+    core.lock.enter();
+    for (let link = head.get(at); link !== 0; link = core.segments.left.get(link - 1)) rows.push(link - 1);
+    core.lock.exit();
+    return rows;
+  }
+
+  /** Journaled, under the lock. */
+  private link(head: Int32Column, at: number, row: SegmentIndex): void {
+    const { segments, thread } = this.core;
+    thread.journal.set(segments.left, row, head.get(at));
+    thread.journal.set(head, at, row + 1);
+  }
+
+  /** Journaled, under the lock; false when the row is not in the list. */
+  private unlink(head: Int32Column, at: number, row: SegmentIndex): boolean {
+    const { left } = this.core.segments;
+    const { journal } = this.core.thread;
+    if (head.get(at) === row + 1) {
+      journal.set(head, at, left.get(row));
+      return true;
+    }
+    for (let link = head.get(at); link !== 0; link = left.get(link - 1)) {
+      if (left.get(link - 1) !== row + 1) continue;
+      journal.set(left, link - 1, left.get(row));
+      return true;
+    }
+    return false;
   }
 
   /** Asks the drivers of segments what their copies are to be; when one throws, what the others gave goes back. */
@@ -119,13 +255,5 @@ export class UserDrivers {
 
   private driver(callback: number): SegmentDriver {
     return this.callbacks.resolve<SegmentDriver>(callback);
-  }
-
-  private countUntold(): void {
-    const { core } = this;
-    const { untold } = core.control;
-    core.lock.enter();
-    core.thread.journal.set(untold, 0, untold.get(0) + 1);
-    core.lock.exit();
   }
 }

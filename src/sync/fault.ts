@@ -139,6 +139,7 @@ export const FAULT_POINTS = [
   'seg.space.changed',
   'seg.space.linked',
   'seg.space.cut',
+  'seg.driver.told',
   'seg.fork.sharing',
   'seg.fork.copied',
   'seg.anon.made',

@@ -61,10 +61,10 @@ describe('a provider that does not answer in time', () => {
   it('is an error that says whose page it was, and leaves no page behind', async () => {
     const file = vm.openProvided({ provider: provider('silent'), name: 'who', timeoutMs: SHORT_MS });
     expect(() => file.read(5000, 10)).toThrow(
-      /^ETIMEDOUT: io\.fill\(name="who", offset=4096, length=\d+, timeoutMs=150\): no answer came in time/,
+      /^ETIMEDOUT: file\.read\(path="user#1 who"\): io\.fill\(name="who", offset=4096, length=\d+, timeoutMs=150\): no answer came in time/,
     );
     expect(vm.pages.held).toBe(0);
-    await expect(file.readAsync(5000, 10)).rejects.toThrow(/^ETIMEDOUT: file\.readAsync: .*name="who", offset=4096/);
+    await expect(file.readAsync(5000, 10)).rejects.toThrow(/^ETIMEDOUT: file\.readAsync\(.*name="who", offset=4096/);
     await expect(file.mapAsync(9000, 10)).rejects.toThrow(/^ETIMEDOUT: file\.mapAsync/);
     expect(() => file.map(9000, 10)).toThrow(/ETIMEDOUT/);
     expect(vm.pages.held).toBe(0);
@@ -131,12 +131,20 @@ describe('a server that does not answer in time', () => {
     const file = vm.openRemote(`${address}/a`, { timeoutMs: SHORT_MS });
     expect(matches(file.read(0, 10), 3, 0)).toBe(true);
     await set({ delayMs: 60_000 });
-    expect(() => file.read(50_000, 10)).toThrow(/^ETIMEDOUT: io\.fill\(name="http:.*\/a", offset=49152.*timeoutMs=150/);
+    expect(() => file.read(50_000, 10)).toThrow(
+      /^ETIMEDOUT: file\.read\(.*io\.fill\(name="http:.*\/a", offset=49152.*timeoutMs=150/,
+    );
     await expect(file.readAsync(50_000, 10)).rejects.toThrow(/^ETIMEDOUT: file\.readAsync/);
-    expect(() => file.revalidate()).toThrow(/^ETIMEDOUT: io\.look\(name="http:.*\/a", timeoutMs=150/);
+    expect(() => file.revalidate()).toThrow(
+      /^ETIMEDOUT: file\.revalidate\(.*io\.look\(name="http:.*\/a", timeoutMs=150/,
+    );
     const open = { timeoutMs: SHORT_MS };
-    expect(() => vm.openRemote(`${address}/b`, open)).toThrow(/^ETIMEDOUT: io\.look\(name="http:.*\/b"/);
-    await expect(vm.openRemoteAsync(`${address}/b`, open)).rejects.toThrow(/^ETIMEDOUT: openRemoteAsync: io\.look/);
+    expect(() => vm.openRemote(`${address}/b`, open)).toThrow(
+      /^ETIMEDOUT: openRemote\(url=.*io\.look\(name="http:.*\/b"/,
+    );
+    await expect(vm.openRemoteAsync(`${address}/b`, open)).rejects.toThrow(
+      /^ETIMEDOUT: openRemoteAsync\(url=.*\): io\.look/,
+    );
     expect(matches(file.read(0, 10), 3, 0)).toBe(true);
     await set({});
     expect(file.read(0, 100_000)).toEqual(pattern(3, 0, 100_000));

@@ -320,10 +320,10 @@ describe("users' own vnodes that can be looked at", () => {
   it('are refused when they say nonsense, and change only through us when they say nothing', async () => {
     const path = scratch.file('own', 100);
     const options = { provider: { module, export: 'nonsense' }, name: path };
-    expect(() => vm.openProvided(options)).toThrow(/EINVAL: provider\.look\(size=-1\)/);
+    expect(() => vm.openProvided(options)).toThrow(/EINVAL: openProvided\(name=.*provider\.look\(size=-1\)/);
     await expect(vm.openProvidedAsync({ ...options, signal: AbortSignal.abort() })).rejects.toThrow(/ECANCELED/);
     const file = vm.openProvided({ ...options, size: 100 });
-    expect(() => file.revalidate()).toThrow(/EINVAL: provider\.look/);
+    expect(() => file.revalidate()).toThrow(/EINVAL: file\.revalidate.*provider\.look/);
     file.close();
     const plain = vm.openProvided({ provider: { module, export: 'cutter' }, name: 'x', mode: 'rw' });
     plain.write(0, pattern(1, 0, 100));

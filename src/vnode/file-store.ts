@@ -75,10 +75,10 @@ export class FileStore implements VnodeStore {
     let got = 0;
     if (wanted > 0) {
       // 1.
-      got = this.#readFrames(this.#descriptors.forReading(vnode), start, wanted, frames, at);
+      got = this.#readFrames(vnode, start, wanted, frames, at);
       // 2.
       if (got < wanted && start + got < Math.min(this.#vnode.size.get(vnode), this.#vnode.diskSize.get(vnode))) {
-        const values = { vnode, start, wanted, got };
+        const values = { path: this.#path(vnode), start, wanted, got };
         const rule = 'the file ended before its size: it was truncated meanwhile; use revalidate()';
         fail('EIO', 'vnodes.fill', values, rule);
       }
@@ -95,9 +95,9 @@ export class FileStore implements VnodeStore {
     // What hooks make of bytes on their way is in pages only.
     if (this.#vnode.detail.get(vnode) !== 0) return 0;
     const descriptor = this.#descriptors.forReading(vnode);
-    if (VERIFY) return this.#read(descriptor, [target.subarray(at, at + length)], position);
+    if (VERIFY) return this.#read(vnode, descriptor, [target.subarray(at, at + length)], position);
     const got = readOnce(descriptor, target, at, length, position);
-    return got === length ? got : this.#read(descriptor, [target.subarray(at, at + length)], position);
+    return got === length ? got : this.#read(vnode, descriptor, [target.subarray(at, at + length)], position);
   }
 
   write(vnode: VnodeIndex, index: number, frames: Int32Array, at: number, count: number): void {
@@ -113,7 +113,7 @@ export class FileStore implements VnodeStore {
       pieces = framePieces(this.#banks, frames, at, wanted);
     }
     if (this.#vnode.written.get(vnode) === 0) this.#vnode.written.put(vnode, 1);
-    this.#write(this.#descriptors.forWriting(vnode), pieces, start);
+    this.#write(vnode, this.#descriptors.forWriting(vnode), pieces, start);
     this.#raiseDiskSize(vnode, start + wanted);
   }
 
@@ -128,7 +128,7 @@ export class FileStore implements VnodeStore {
       if (dataOnly) fdatasyncSync(descriptor);
       else fsyncSync(descriptor);
     } catch (cause) {
-      throw systemError(cause, 'vnodes.sync', { vnode });
+      throw systemError(cause, 'vnodes.sync', { path: this.#path(vnode) });
     }
   }
 
@@ -138,7 +138,7 @@ export class FileStore implements VnodeStore {
       this.#inject('vnode.truncate.error', 'EIO');
       ftruncateSync(descriptor, size);
     } catch (cause) {
-      throw systemError(cause, 'vnodes.truncate', { vnode, size });
+      throw systemError(cause, 'vnodes.truncate', { path: this.#path(vnode), size });
     }
     this.#vnode.diskSize.put(vnode, size);
     this.#vnode.written.put(vnode, 1);
@@ -151,7 +151,7 @@ export class FileStore implements VnodeStore {
     this.#vnode.written.put(vnode, 1);
     try {
       for (let at = from; at < end; at += zeros.length) {
-        this.#write(descriptor, [zeros.subarray(0, Math.min(zeros.length, end - at))], at);
+        this.#write(vnode, descriptor, [zeros.subarray(0, Math.min(zeros.length, end - at))], at);
       }
     } catch (error) {
       ftruncateSync(descriptor, from);
@@ -176,18 +176,19 @@ export class FileStore implements VnodeStore {
   }
 
   /** Reads into frames, mostly with one call; those of a run that was taken at once lie side by side. */
-  #readFrames(descriptor: number, start: number, wanted: number, frames: Int32Array, at: number): number {
+  #readFrames(vnode: VnodeIndex, start: number, wanted: number, frames: Int32Array, at: number): number {
     const banks = this.#banks;
+    const descriptor = this.#descriptors.forReading(vnode);
     const first = frames[at] as number;
     if (!VERIFY && areAdjacent(banks, frames, at, Math.ceil(wanted / this.#pageSize))) {
       const bytes = banks.views[banks.bankOf(first)] as Uint8Array;
       if (readOnce(descriptor, bytes, banks.offsetOf(first), wanted, start) === wanted) return wanted;
     }
-    return this.#read(descriptor, framePieces(banks, frames, at, wanted), start);
+    return this.#read(vnode, descriptor, framePieces(banks, frames, at, wanted), start);
   }
 
   /** Reads until the pieces are full or the file ends; one read that brings nothing may be an accident. */
-  #read(descriptor: number, pieces: Uint8Array[], start: number): number {
+  #read(vnode: VnodeIndex, descriptor: number, pieces: Uint8Array[], start: number): number {
     const wanted = pieces.reduce((sum, piece) => sum + piece.length, 0);
     let done = 0;
     let empty = 0;
@@ -199,7 +200,11 @@ export class FileStore implements VnodeStore {
           this.#inject('vnode.read.error', 'EIO');
           got = readPieces(descriptor, rest, start + done);
         } catch (cause) {
-          throw systemError(cause, 'vnodes.fill', { start: start + done, wanted: wanted - done });
+          throw systemError(cause, 'vnodes.fill', {
+            path: this.#path(vnode),
+            start: start + done,
+            wanted: wanted - done,
+          });
         }
       }
       empty = got === 0 ? empty + 1 : 0;
@@ -209,7 +214,7 @@ export class FileStore implements VnodeStore {
     return done;
   }
 
-  #write(descriptor: number, pieces: Uint8Array[], start: number): void {
+  #write(vnode: VnodeIndex, descriptor: number, pieces: Uint8Array[], start: number): void {
     const wanted = pieces.reduce((sum, piece) => sum + piece.length, 0);
     let done = 0;
     let empty = 0;
@@ -227,7 +232,11 @@ export class FileStore implements VnodeStore {
         empty = taken === 0 ? empty + 1 : 0;
         if (empty === EMPTY_WRITES_MAX) throw Object.assign(new Error('nothing was written'), { code: 'ENOSPC' });
       } catch (cause) {
-        throw systemError(cause, 'vnodes.write', { start: start + done, wanted: wanted - done });
+        throw systemError(cause, 'vnodes.write', {
+          path: this.#path(vnode),
+          start: start + done,
+          wanted: wanted - done,
+        });
       }
       if (done < wanted) rest = piecesBehind(pieces, done);
     }

@@ -5,7 +5,7 @@
  * opener remembers the count that it has seen, and its next sync or close throws when there were more since.
  */
 
-import { VmError, type VmErrorCode } from '../base/errors.ts';
+import { showCall, VmError, type VmErrorCode } from '../base/errors.ts';
 import type { BoundTables, Region } from '../layout/region.ts';
 import type { VnodeIndex } from '../page/page-hash.ts';
 import type { Pages } from '../page/pages.ts';
@@ -38,9 +38,9 @@ export class WriteErrors {
   }
 
   /** The error of the last failure, for an opener that has not seen it. */
-  unseen(vnode: VnodeIndex, call: string): VmError {
+  unseen(vnode: VnodeIndex, call: string, path: string): VmError {
     const code = WRITE_ERRORS[load(this.#words, this.#vnode.errorCode.address(vnode)) - 1] ?? 'EIO';
-    return new VmError(code, `${call}(vnode=${vnode}): writing back failed since this opener last looked`);
+    return new VmError(code, `${showCall(call, { path })}: writing back failed since this opener last looked`);
   }
 }
 

@@ -15,6 +15,7 @@ import {
 } from './file-async.ts';
 import { chunks, readable, type StreamOptions, writable } from './file-streams.ts';
 import type { Mapping } from './mapping.ts';
+import type { Place } from './named-errors.ts';
 import type { MapAccess } from './page-mappings.ts';
 
 /** What the asynchronous forms are made from, and they themselves. */
@@ -25,6 +26,9 @@ export abstract class AsyncForms {
   abstract get size(): number;
   /** Reads what is in memory: null when a page is missing. Never waits. */
   abstract tryRead(offset: number, length: number): Uint8Array | null;
+
+  /** What errors say of the file; nothing when it is closed. */
+  abstract get place(): Place;
 
   protected abstract get rooms(): AsyncRooms;
   /** Throws unless the file is open and a range is one, `requireWrite` also unless it is open for writing. */

@@ -11,7 +11,7 @@
  * INVARIANTS  I1 nothing is held across an `await`.
  * LOCKING     Page locks and the lock of the size are only tried here.
  * COSTS       What is in memory: as the synchronous forms, and a promise. Else a round trip, some 20 us for each 32 pages.
- * FAILURE     What the synchronous forms throw, with the call's name; `ECANCELED` after an abort, when a request that was
+ * FAILURE     What the synchronous forms throw, with the call's name and the path; `ECANCELED` after an abort, when a request that was
  *             posted may still be carried out; `EIO` when the worker ends, which the next request starts again; `ENOTSUP`
  *             without services. An array of several may then be partly filled or written.
  * REJECTED    Bytes that go to the worker: they would be copied twice. Asynchronous calls of the file system into frames:
@@ -28,6 +28,7 @@ import type { VnodeLook } from '../vnode/vnode-store.ts';
 import type { Vnodes } from '../vnode/vnodes.ts';
 import type { AsyncForms } from './file-async-forms.ts';
 import type { Mapping } from './mapping.ts';
+import { namedError } from './named-errors.ts';
 import type { MapAccess, PageMappings } from './page-mappings.ts';
 
 /** Options of asynchronous calls. */
@@ -70,7 +71,7 @@ export async function asyncCall<Result>(
   try {
     return await action({ name, rooms, file, signal });
   } catch (error) {
-    throw namedError(name, error);
+    throw namedError(name, error, file.place);
   }
 }
 
@@ -81,13 +82,6 @@ export function signalOf(name: string, options: AsyncOptions = {}): AbortSignal 
   requireSignal(name, options.signal);
   throwIfAborted(name, options.signal);
   return options.signal;
-}
-
-/** An error that names the call. */
-export function namedError(name: string, error: unknown): unknown {
-  if (!(error instanceof VmError)) return error;
-  const text = error.message.slice(error.code.length + 2);
-  return text.startsWith(name) ? error : new VmError(error.code, `${name}: ${text}`, { cause: error.cause ?? error });
 }
 
 async function ask({ rooms, file, signal }: Call, operation: number, first = 0, count = 0): Promise<void> {

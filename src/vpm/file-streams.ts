@@ -1,7 +1,8 @@
 /** Files as streams and iterations: chunk after chunk, without blocking the thread. */
 
 import { Readable, Writable } from 'node:stream';
-import { rejectUnknownOptions, requireInteger } from '../base/errors.ts';
+import { failMisuse, rejectUnknownOptions, requireInteger } from '../base/errors.ts';
+import { requireSignal } from '../sync/mutex-async.ts';
 import type { AsyncOptions } from './file-async.ts';
 import type { AsyncForms } from './file-async-forms.ts';
 
@@ -17,13 +18,28 @@ export interface StreamOptions extends AsyncOptions {
 
 const CHUNK_BYTES = 65_536;
 
-/** The bytes of a file, chunk after chunk, up to its end. */
-export async function* chunks(file: AsyncForms, options: StreamOptions = {}): AsyncGenerator<Uint8Array> {
-  rejectUnknownOptions('file.chunks', options, ['start', 'end', 'chunkBytes', 'signal']);
+/** The bytes of a file, chunk after chunk, up to its end. Throws `EINVAL`, which names the call, at once. */
+export function chunks(
+  file: AsyncForms,
+  options: StreamOptions = {},
+  call = 'file.chunks',
+): AsyncGenerator<Uint8Array> {
+  requireOptions(call, options, ['start', 'end', 'chunkBytes', 'signal']);
   const { start = 0, end = Number.MAX_SAFE_INTEGER, chunkBytes = CHUNK_BYTES, signal } = options;
-  requireInteger('file.chunks', 'start', start, 0, Number.MAX_SAFE_INTEGER);
-  requireInteger('file.chunks', 'end', end, start, Number.MAX_SAFE_INTEGER);
-  requireInteger('file.chunks', 'chunkBytes', chunkBytes, 1, Number.MAX_SAFE_INTEGER);
+  requireInteger(call, 'start', start, 0, Number.MAX_SAFE_INTEGER);
+  requireInteger(call, 'end', end, start, Number.MAX_SAFE_INTEGER);
+  requireInteger(call, 'chunkBytes', chunkBytes, 1, Number.MAX_SAFE_INTEGER);
+  requireSignal(call, signal);
+  return generate(file, start, end, chunkBytes, signal);
+}
+
+async function* generate(
+  file: AsyncForms,
+  start: number,
+  end: number,
+  chunkBytes: number,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Uint8Array> {
   for (let offset = start; offset < end; ) {
     const bytes = await file.readAsync(offset, Math.min(chunkBytes, end - offset), { signal });
     if (bytes.length === 0) return;
@@ -34,14 +50,15 @@ export async function* chunks(file: AsyncForms, options: StreamOptions = {}): As
 
 /** A stream of a file's bytes. */
 export function readable(file: AsyncForms, options: StreamOptions = {}): Readable {
-  return Readable.from(chunks(file, options), { objectMode: false });
+  return Readable.from(chunks(file, options, 'file.readable'), { objectMode: false });
 }
 
 /** A stream that writes into a file from `start` on; it ends with a sync, and `finish` comes after that. */
 export function writable(file: AsyncForms, options: { start?: number } & AsyncOptions = {}): Writable {
-  rejectUnknownOptions('file.writable', options, ['start', 'signal']);
+  requireOptions('file.writable', options, ['start', 'signal']);
   let offset = requireInteger('file.writable', 'start', options.start ?? 0, 0, Number.MAX_SAFE_INTEGER);
   const { signal } = options;
+  requireSignal('file.writable', signal);
   return new Writable({
     ...(signal === undefined ? {} : { signal }),
     write(chunk: Uint8Array, _encoding, callback) {
@@ -54,6 +71,11 @@ export function writable(file: AsyncForms, options: { start?: number } & AsyncOp
       file.syncAsync({ signal }).then(() => callback(), callback);
     },
   });
+}
+
+function requireOptions(call: string, options: object, known: readonly string[]): void {
+  if (typeof options !== 'object' || options === null) failMisuse(call, { options }, 'options are an object');
+  rejectUnknownOptions(call, options, known);
 }
 
 async function writeAll(

@@ -24,18 +24,12 @@ import type { VnodeStat } from '../vnode/vnode-kinds.ts';
 import type { VnodeLook } from '../vnode/vnode-store.ts';
 import { PAGES_MAX } from '../vnode/vnodes.ts';
 import { bytesOf, bytesOfAll, newBytes } from './byte-arguments.ts';
-import {
-  type AsyncOptions,
-  type AsyncRooms,
-  flushThere,
-  lookThere,
-  namedError,
-  signalOf,
-  syncThere,
-} from './file-async.ts';
+import { type AsyncOptions, type AsyncRooms, flushThere, lookThere, signalOf, syncThere } from './file-async.ts';
 import { AsyncForms } from './file-async-forms.ts';
 import type { Mapping } from './mapping.ts';
+import { namedError, type Place } from './named-errors.ts';
 import type { MapAccess } from './page-mappings.ts';
+import type { WriteSource } from './page-writes.ts';
 import { ReadPattern } from './read-pattern.ts';
 
 /** The rooms that a file needs. */
@@ -64,6 +58,14 @@ export class File extends AsyncForms {
     this.#writable = writable;
     this.#errorsSeen = rooms.vnodes.errors.count(vnode);
     this.#pattern = this.#newPattern();
+  }
+
+  get place(): Place {
+    try {
+      return { path: this.stat().path };
+    } catch {
+      return {};
+    }
   }
 
   protected get rooms(): AsyncRooms {
@@ -104,22 +106,22 @@ export class File extends AsyncForms {
   /** Reads from `offset` until the bytes of the target are full or the file ends; returns the bytes read. */
   read(offset: number, target: ArrayBufferView): number;
   read(offset: number, into: number | ArrayBufferView): Uint8Array | number {
-    const { mappings } = this.#rooms;
     if (typeof into !== 'number') {
       const bytes = bytesOf('file.read', 'target', into);
       this.#requireRange('file.read', offset, bytes.length);
-      return mappings.copyUpTo(this.#vnode, offset, bytes.length, bytes, 0, this.#pattern);
+      return this.#readUpTo('file.read', offset, bytes.length, bytes);
     }
     const target = newBytes('file.read', this.clip('file.read', offset, into));
-    const length = mappings.copyUpTo(this.#vnode, offset, target.length, target, 0, this.#pattern);
+    const length = this.#readUpTo('file.read', offset, target.length, target);
     return length === target.length ? target : target.subarray(0, length);
   }
 
   /** Reads one array after another until all are full or the file ends; returns the bytes read. */
   readv(offset: number, targets: readonly ArrayBufferView[]): number {
     let done = 0;
+    this.#requireRange('file.readv', offset, 0);
     for (const target of bytesOfAll('file.readv', 'targets', targets)) {
-      const got = this.read(offset + done, target);
+      const got = this.#readUpTo('file.readv', offset + done, target.length, target);
       done += got;
       if (got < target.length) break;
     }
@@ -129,7 +131,7 @@ export class File extends AsyncForms {
   /** Reads like `read`, to a physical address in the banks, for example of an arena; returns the bytes read. */
   readTo(offset: number, address: number, maxBytes: number): number {
     this.#requireRange('file.readTo', offset, maxBytes);
-    return this.#rooms.mappings.copyUpTo(this.#vnode, offset, maxBytes, address, 0, this.#pattern);
+    return this.#readUpTo('file.readTo', offset, maxBytes, address);
   }
 
   /** Reads like `read`, but only what is in memory: null when a page is missing. Never waits. */
@@ -149,14 +151,16 @@ export class File extends AsyncForms {
   write(offset: number, data: ArrayBufferView): number {
     const bytes = bytesOf('file.write', 'bytes', data);
     this.#requireWrite('file.write', offset, bytes.length);
-    return this.#rooms.mappings.writes.write(this.#vnode, offset, bytes.length, { bytes, at: 0 });
+    return this.#write('file.write', offset, bytes.length, { bytes, at: 0 });
   }
 
   /** Writes one array after another; returns the bytes written. */
   writev(offset: number, pieces: readonly ArrayBufferView[]): number {
     let done = 0;
+    this.#requireWrite('file.writev', offset, 0);
     for (const piece of bytesOfAll('file.writev', 'pieces', pieces)) {
-      const took = this.write(offset + done, piece);
+      this.#requireWrite('file.writev', offset + done, piece.length);
+      const took = this.#write('file.writev', offset + done, piece.length, { bytes: piece, at: 0 });
       done += took;
       if (took < piece.length) break;
     }
@@ -166,10 +170,10 @@ export class File extends AsyncForms {
   /** Writes like `write`, from a physical address in the banks. */
   writeFrom(offset: number, address: number, length: number): number {
     this.#requireWrite('file.writeFrom', offset, length);
-    const { banks, mappings } = this.#rooms;
+    const { banks } = this.#rooms;
     banks.view(address, length);
     const bytes = banks.views[banks.bankOfAddress(address)] as Uint8Array;
-    return mappings.writes.write(this.#vnode, offset, length, { bytes, at: banks.offsetOfAddress(address) });
+    return this.#write('file.writeFrom', offset, length, { bytes, at: banks.offsetOfAddress(address) });
   }
 
   /**
@@ -179,7 +183,9 @@ export class File extends AsyncForms {
   append(data: ArrayBufferView): number {
     const bytes = bytesOf('file.append', 'bytes', data);
     this.#requireWrite('file.append', 0, bytes.length);
-    return this.#rooms.mappings.writes.append(this.#vnode, bytes.length, { bytes, at: 0 }, this.#written);
+    return this.#named('file.append', () =>
+      this.#rooms.mappings.writes.append(this.#vnode, bytes.length, { bytes, at: 0 }, this.#written),
+    );
   }
 
   /**
@@ -188,7 +194,7 @@ export class File extends AsyncForms {
    */
   truncate(size: number): void {
     this.requireSize('file.truncate', size);
-    this.#rooms.vnodes.sizes.truncate(this.#vnode, size);
+    this.#named('file.truncate', () => this.#rooms.vnodes.sizes.truncate(this.#vnode, size));
   }
 
   /**
@@ -214,17 +220,15 @@ export class File extends AsyncForms {
   }
 
   /**
-   * Gives up what was written and has not reached the file: every modified page that has bytes of the range, by whichever
-   * thread it was modified, is forgotten, and read again when it is wanted. For a disk, a provider or a log that refuses for
-   * good. Returns how many bytes those pages hold; pages that are mapped, or being written back, stay modified. The size stays.
-   * This opener counts what failed before as seen. Throws `EACCES` when the file is open for reading, `ENOTSUP` for memory.
+   * Gives up what was written and has not reached the file: each modified page that has bytes of the range is forgotten. For
+   * stores that refuse for good. Returns how many bytes these pages hold; those that are mapped, or being written back,
+   * stay. So does the size. This opener counts earlier failures as seen. Throws `EACCES`, `ENOTSUP` for memory.
    */
   discard(offset = 0, length: number = Number.MAX_SAFE_INTEGER - offset): number {
     this.#requireWrite('file.discard', offset, length);
     const { vnodes, banks } = this.#rooms;
     const { vnode } = this;
-    if (vnodes.isMemory(vnode))
-      fail('ENOTSUP', 'file.discard', this.#place, 'a memory vnode has nothing but its pages');
+    if (vnodes.isMemory(vnode)) fail('ENOTSUP', 'file.discard', this.place, 'a memory vnode has only its pages');
     const pageBytes = vnodes.pageSizeOf(vnode);
     const first = (offset - (offset % pageBytes)) / banks.pageSize;
     const end = (offset + length) / banks.pageSize;
@@ -243,7 +247,11 @@ export class File extends AsyncForms {
   /** Maps a range of at most 32 frames that lies inside the file; see `PageMappings.map`. */
   map(offset: number, length: number, access: MapAccess = 'read'): Mapping {
     this.requireMap('file.map', access);
-    return this.#rooms.mappings.map(this.#vnode, offset, length, access);
+    try {
+      return this.#rooms.mappings.map(this.#vnode, offset, length, access);
+    } catch (error) {
+      throw namedError('file.map', error, this.place);
+    }
   }
 
   /** Path, or the name of the block vnode; size; and what another thread needs to retain the same vnode. */
@@ -256,7 +264,7 @@ export class File extends AsyncForms {
   /** True when the file has been changed by somebody else since it was opened or revalidated. */
   isChanged(): boolean {
     this.#requireOpen('file.isChanged');
-    return this.#rooms.vnodes.isChanged(this.#vnode);
+    return this.#named('file.isChanged', () => this.#rooms.vnodes.isChanged(this.#vnode));
   }
 
   /** Looks at the file again; true when this object now sees other contents: see the top of this page. */
@@ -278,7 +286,7 @@ export class File extends AsyncForms {
     const before = this.#vnode;
     const size = vnodes.size(before);
     this.#pattern = this.#newPattern();
-    this.#vnode = vnodes.revalidate(before, this.#writable, look);
+    this.#vnode = this.#named(call, () => vnodes.revalidate(before, this.#writable, look));
     if (this.#block >= 0 && this.#vnode !== before) {
       vnodes.close(this.#block, this.#writable);
       this.#block = vnodes.openBlock(this.#blockName, this.#vnode, this.#writable);
@@ -292,14 +300,22 @@ export class File extends AsyncForms {
    * `fsync`; when that fails, now or earlier, the file is closed and the error thrown. Closing twice does nothing.
    */
   close(): void {
+    this.#close('file.close');
+  }
+
+  #close(call: string): void {
     if (this.#closed) return;
-    this.#closed = true;
-    const { vnodes } = this.#rooms;
+    const [{ vnodes }, { path = '' }] = [this.#rooms, this.place];
     const seen = this.#errorsSeen;
     const count = vnodes.errors.count(this.#vnode);
-    if (this.#block >= 0) vnodes.close(this.#block, this.#writable);
-    vnodes.close(this.#vnode, this.#writable);
-    if (this.#writable && count !== seen) throw vnodes.errors.unseen(this.#vnode, 'file.close');
+    this.#closed = true;
+    try {
+      if (this.#block >= 0) vnodes.close(this.#block, this.#writable);
+      vnodes.close(this.#vnode, this.#writable);
+    } catch (error) {
+      throw namedError(call, error, { path });
+    }
+    if (this.#writable && count !== seen) throw vnodes.errors.unseen(this.#vnode, call, path);
   }
 
   /**
@@ -310,11 +326,7 @@ export class File extends AsyncForms {
     if (this.#closed) return;
     if (this.#writable) await this.call('file.closeAsync', options, flushThere);
     else signalOf('file.closeAsync', options);
-    try {
-      this.close();
-    } catch (error) {
-      throw namedError('file.closeAsync', error);
-    }
+    this.#close('file.closeAsync');
   }
 
   /** Same as `closeAsync`. */
@@ -334,11 +346,11 @@ export class File extends AsyncForms {
     const seen = this.#errorsSeen;
     const before = vnodes.errors.count(this.#vnode);
     try {
-      vnodes.syncOpen(this.#vnode, dataOnly);
+      this.#named(call, () => vnodes.syncOpen(this.#vnode, dataOnly));
     } finally {
       this.#errorsSeen = vnodes.errors.count(this.#vnode);
     }
-    if (before !== seen) throw vnodes.errors.unseen(this.#vnode, call);
+    if (before !== seen) throw vnodes.errors.unseen(this.#vnode, call, this.stat().path);
   }
 
   protected async syncedAsync(call: string, dataOnly: boolean, options?: AsyncOptions): Promise<void> {
@@ -347,12 +359,38 @@ export class File extends AsyncForms {
     const { errors } = this.#rooms.vnodes;
     const seen = this.#errorsSeen;
     const before = errors.count(this.#vnode);
+    const { path = '' } = this.place;
     try {
       await this.call(call, options, (asked) => syncThere(asked, dataOnly));
     } finally {
       if (!this.#closed) this.#errorsSeen = errors.count(this.#vnode);
     }
-    if (before !== seen) throw errors.unseen(this.#vnode, call);
+    if (before !== seen) throw errors.unseen(this.#vnode, call, path);
+  }
+
+  #readUpTo(call: string, offset: number, length: number, target: Uint8Array | number): number {
+    try {
+      return this.#rooms.mappings.copyUpTo(this.#vnode, offset, length, target, 0, this.#pattern);
+    } catch (error) {
+      throw namedError(call, error, this.place);
+    }
+  }
+
+  #write(call: string, offset: number, length: number, source: WriteSource): number {
+    try {
+      return this.#rooms.mappings.writes.write(this.#vnode, offset, length, source);
+    } catch (error) {
+      throw namedError(call, error, this.place);
+    }
+  }
+
+  /** Runs an action that is not called often; its errors name the call and the file. */
+  #named<Result>(call: string, action: () => Result): Result {
+    try {
+      return action();
+    } catch (error) {
+      throw namedError(call, error, this.place);
+    }
   }
 
   #newPattern(): ReadPattern {
@@ -402,13 +440,8 @@ export class File extends AsyncForms {
     if (!this.#writable) this.#failReadOnly(call);
   }
 
-  /** What errors say of the file. */
-  get #place(): { readonly path: string } {
-    return { path: this.stat().path };
-  }
-
   #failReadOnly(call: string): never {
-    fail('EACCES', call, this.#place, "the file is open for reading only; open it with mode 'rw'");
+    fail('EACCES', call, this.place, "the file is open for reading only; open it with mode 'rw'");
   }
 
   #requireOpen(call: string): void {

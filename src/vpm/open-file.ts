@@ -3,14 +3,19 @@
 import { failMisuse } from '../base/errors.ts';
 import type { OpenOptions } from '../vnode/open-options.ts';
 import { File, type FileRooms } from './file.ts';
-import { type AsyncOptions, namedError, signalOf } from './file-async.ts';
+import { type AsyncOptions, signalOf } from './file-async.ts';
+import { namedError } from './named-errors.ts';
 
 /** Opens a regular file. Throws `ENOENT`, `EEXIST`, `EACCES`, `EINVAL` when it is not a regular file, `EIO`, `ENOMEM`. */
 export function openFile(rooms: FileRooms, path: string, options: OpenOptions = {}): File {
   requireOptions('open', options);
   const { block: common, ...rest } = options;
-  requireName(path, common);
-  return fileOf(rooms, rooms.vnodes.open(common ?? path, rest), path, options);
+  try {
+    requireName(path, common);
+    return fileOf(rooms, rooms.vnodes.open(common ?? path, rest), path, options);
+  } catch (error) {
+    throw namedError('open', error, { path });
+  }
 }
 
 /**
@@ -33,7 +38,7 @@ export async function openFileAsync(
     if (truncate) await cut(file, signal);
     return file;
   } catch (error) {
-    throw namedError('openAsync', error);
+    throw namedError('openAsync', error, { path });
   }
 }
 

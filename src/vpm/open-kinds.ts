@@ -11,7 +11,8 @@ import { checkedLook, providedName } from '../vnode/user-store.ts';
 import { VNODE_KIND } from '../vnode/vnode-kinds.ts';
 import type { VnodeLook } from '../vnode/vnode-store.ts';
 import { File, type FileRooms } from './file.ts';
-import { type AsyncOptions, namedError, signalOf } from './file-async.ts';
+import { type AsyncOptions, signalOf } from './file-async.ts';
+import { namedError } from './named-errors.ts';
 
 const NO_STAMP = new Int32Array(4);
 
@@ -58,7 +59,11 @@ export interface RemoteOptions {
  */
 export function openRemote(rooms: KindRooms, url: string, options: RemoteOptions = {}): File {
   const plan = remotePlan('openRemote', rooms, url, options);
-  return fileOfAnswer(rooms, plan, rooms.io.ask(lookQuestion(plan.href, plan.timeoutMs ?? 0)));
+  try {
+    return fileOfAnswer(rooms, plan, rooms.io.ask(lookQuestion(plan.href, plan.timeoutMs ?? 0)));
+  } catch (error) {
+    throw namedError('openRemote', error, { url });
+  }
 }
 
 /** Like `openRemote`, without blocking the thread. */
@@ -74,15 +79,19 @@ export async function openRemoteAsync(
   try {
     return fileOfAnswer(rooms, plan, await rooms.io.askAsync(lookQuestion(plan.href, plan.timeoutMs ?? 0), used));
   } catch (error) {
-    throw namedError('openRemoteAsync', error);
+    throw namedError('openRemoteAsync', error, { url });
   }
 }
 
 /** Opens a vnode of a user's own kind. Throws `ENOENT` when its module cannot be loaded, and what the provider throws. */
 export function openProvided(rooms: KindRooms, options: ProviderOptions): File {
   const plan = providedPlan('openProvided', rooms, options);
-  if (!plan.looks || !plan.provider.isAsync) return openProvidedHere(rooms, plan, options.name);
-  return fileOfProvider(rooms, plan, lookOfAnswer(rooms.io.ask(lookQuestion(plan.text, plan.timeoutMs ?? 0))));
+  try {
+    if (!plan.looks || !plan.provider.isAsync) return openProvidedHere(rooms, plan, options.name);
+    return fileOfProvider(rooms, plan, lookOfAnswer(rooms.io.ask(lookQuestion(plan.text, plan.timeoutMs ?? 0))));
+  } catch (error) {
+    throw namedError('openProvided', error, { name: options.name });
+  }
 }
 
 /** Like `openProvided`, without waiting for a provider that is asynchronous. */
@@ -96,7 +105,7 @@ export async function openProvidedAsync(rooms: KindRooms, options: ProviderOptio
     const question = lookQuestion(plan.text, plan.timeoutMs ?? 0);
     return fileOfProvider(rooms, plan, lookOfAnswer(await rooms.io.askAsync(question, used)));
   } catch (error) {
-    throw namedError('openProvidedAsync', error);
+    throw namedError('openProvidedAsync', error, { name: options.name });
   }
 }
 

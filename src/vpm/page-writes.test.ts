@@ -206,7 +206,7 @@ describe('failures', () => {
       const second = openFile(other, path, RW);
       file.write(0, pattern(2, 0, 20_000));
       armFault(rooms.region, point, 'failAlways');
-      expect(() => file.sync()).toThrow(new RegExp(`${code}: vnodes.write.*injected`));
+      expect(() => file.sync()).toThrow(new RegExp(`${code}: file.sync.*injected`));
       expect(rooms.pages.modifiedOf(file.vnode)).toBe(5);
       disarmFault(rooms.region);
       expect(matches(readFileSync(path), 1, 0)).toBe(true);
@@ -243,7 +243,7 @@ describe('failures', () => {
     const file = openFile(rooms, path, RW);
     file.write(0, pattern(2, 0, 9000));
     armFault(rooms.region, 'vnode.sync.error', 'fail');
-    expect(() => file.sync()).toThrow(/EIO: vnodes.sync/);
+    expect(() => file.sync()).toThrow(/EIO: file.sync/);
     expect(rooms.pages.modifiedOf(file.vnode)).toBe(3);
     file.sync();
     expect(rooms.pages.modifiedOf(file.vnode)).toBe(0);

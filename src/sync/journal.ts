@@ -12,8 +12,8 @@
  *                        ^ mark of the outer lock
  *                                ^ mark of the inner lock
  *
- *             `set` writes down and stores one value. `log1`, `log2`, `log3`, `log7Marking`, `log8`, `log7MarkingAnd8` and `logRange` only write down: hot code that
- *             knows what it is about to change logs it in one go and then uses plain stores.
+ *             `set` writes down and stores one value. `log1`, `log2`, `log3`, `log7Marking`, `log8`, `log7MarkingAnd8` and
+ *             `logRange` only write down: hot code that knows what it is about to change logs it in one go and then uses plain stores.
  * INVARIANTS  I1 an entry is complete before the length covers it, and the length covers it before the store happens.
  *             I2 an inner lock commits only while no outer section has entries: otherwise an undo of the outer section
  *             could bring back words that the inner one has changed for good.

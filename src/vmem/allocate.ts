@@ -1,8 +1,9 @@
 /**
  * Allocating from an arena.
  *
- * STRUCTURE   1 tags and hash are made ready   2 search; what is kept for requests that wait counts as not found   3 nothing found: import a span, or take back what importers keep
- *             idle, and search again, `instant` as `best`   4 carve: the front of the chosen segment stays free, the allocation is its
+ * STRUCTURE   1 tags and hash are made ready   2 search; what is kept for requests that wait counts as not found
+ *             3 nothing found: import a span, or take back what importers keep idle, and search again, `instant` as `best`
+ *             4 carve: the front of the chosen segment stays free, the allocation is its
  *             low part behind that, the rest stays free; remainders go to the heads of their lists, front first
  * LOCKING     The arena's lock, left and taken again while a source is asked for a span.
  * COSTS       Unconstrained, instant: about ten tags' worth of words, whatever the number of allocations.

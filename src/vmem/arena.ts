@@ -199,7 +199,10 @@ export class Arena {
     this.#core.exit();
   }
 
-  /** Adds a span; idle ones go back if the limit is in the way. Throws `EINVAL` when it overlaps another one, `ENOMEM` without a boundary tag. */
+  /**
+   * Adds a span; idle ones go back if the limit is in the way. Throws `EINVAL` when it overlaps another one, `ENOMEM` without a
+   * boundary tag.
+   */
   add(start: number, size: number): void {
     const core = this.#core;
     requireRange(core, 'arena.add', start, size);

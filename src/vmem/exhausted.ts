@@ -20,7 +20,8 @@ const LATER = '; only `allocAsync` and `allocWait` ask its asynchronous source';
 
 /**
  * Throws for a request that found no space, the first that holds: `EDQUOT` when the owner may not have that much or the arena
- * may not import that much, `ENOMEM` when boundary tags are used up, `ENOMEM` with the given rule, or when space is kept for requests that wait.
+ * may not import that much, `ENOMEM` when boundary tags are used up, `ENOMEM` with the given rule, or when space is kept for
+ * requests that wait.
  */
 export function failExhausted(
   core: ArenaCore,

@@ -13,7 +13,8 @@
  * COSTS       Three tags a change, and a look at those listed for a span that becomes idle; an arena that does not import
  *             pays one comparison.
  * FAILURE     A broken link is an `InvariantError`.
- * REJECTED    Keeping whichever came first: a small one makes every large one come and go. A time limit for idle spans: the source takes them back when it needs them.
+ * REJECTED    Keeping whichever came first: a small one makes every large one come and go. A time limit for idle
+ *             spans: the source takes them back when it needs them.
  * REFERENCES  docs/differences.md: imports.
  */
 

@@ -250,12 +250,20 @@ export function recordAnswer(
   return start;
 }
 
-/** True for a range that no span has a part of: what does not help goes back, what is in use must not. Without the lock. */
-function mayGoBack(core: ArenaCore, start: number, size: number): boolean {
+/** True for what could be a range. */
+export function isRange(start: number, size: number): boolean {
   if (!Number.isSafeInteger(start) || !Number.isSafeInteger(size)) return false;
-  if (start < 0 || size <= 0 || start > ADDRESS_MAX - size) return false;
-  core.enter();
-  const free = spanOverlap(core, start, size) === 0;
+  return start >= 0 && size > 0 && start <= ADDRESS_MAX - size;
+}
+
+/**
+ * True for a range that no span has a part of: what does not help goes back, what is in use must not. Without the lock. An
+ * arena that was destroyed meanwhile has no spans.
+ */
+function mayGoBack(core: ArenaCore, start: number, size: number): boolean {
+  if (!isRange(start, size)) return false;
+  core.enterAnyway();
+  const free = core.words[core.generationAddress] !== core.generation || spanOverlap(core, start, size) === 0;
   core.exit();
   return free;
 }
@@ -266,7 +274,10 @@ function failSource(core: ArenaCore, values: Readonly<Record<string, unknown>>, 
   failMisuse(`import function ${where} of arena ${JSON.stringify(core.name)}`, values, rule);
 }
 
-/** Makes a span of the range in flight, or gives it back unless a span of the arena has a part of it. Entered and left with the lock, which it leaves to throw. */
+/**
+ * Makes a span of the range in flight, or gives it back unless a span of the arena has a part of it. Entered and left with the
+ * lock, which it leaves to throw.
+ */
 export function recordSpan(core: ArenaCore, start: number, size: number, ask: Ask): boolean {
   const overlapped = spanOverlap(core, start, size) !== 0;
   const allowed = !isOverLimit(core, size);

@@ -57,7 +57,10 @@ export function leaveEarly(core: ArenaCore, size: number, constraints: Constrain
   return ranges.length > 0;
 }
 
-/** Lets the ranges go that wait in the next `size` from a tag on. No span goes away with that: there is an allocation in it, or it stays. */
+/**
+ * Lets the ranges go that wait in the next `size` from a tag on. No span goes away with that: there is an allocation in it, or
+ * it stays.
+ */
 export function leaveFrom(core: ArenaCore, tag: TagIndex, size: number): void {
   for (const range of rangesOf(core, tag, size)) letGo(core, range);
 }

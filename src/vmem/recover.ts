@@ -2,8 +2,8 @@
  * Cleaning up in the arenas after a slot whose thread has ended.
  *
  * The takeover has undone the slot's journal and freed its locks before. What is left is what the slot had in flight
- * between two arenas, what it had cached, charges without an allocation, and rows that it was creating or destroying. Its allocations stay: they belong to
- * the program.
+ * between two arenas, what it had cached, charges without an allocation, and rows that it was creating or destroying. Its
+ * allocations stay: they belong to the program.
  */
 
 import { InvariantError } from '../base/index.ts';

@@ -34,10 +34,11 @@ import { ALL_WAITERS, add, FOREVER, faultPoint, load, notify, type SlotIndex, sl
 import type { ArenaCore } from './arena-core.ts';
 import type { ArenaCores } from './arena-cores.ts';
 import type { Constraints } from './fit.ts';
-import { type Ask, asksFor, isOverLimit, recordAnswer, recordSpan, roomFor } from './import.ts';
+import { type Ask, asksFor, isOverLimit, isRange, recordAnswer, recordSpan, roomFor } from './import.ts';
 import { endPauses, missesOf, noteMiss, pauseOf } from './import-pauses.ts';
 import { FLAG_ASYNC_IMPORT, STATE_READY, STRATEGY_INSTANT } from './kinds.ts';
 import { announceSpace } from './space-queue.ts';
+import { seemsSpanned } from './spans.ts';
 import { type AsyncSpanSource, returnInFlight } from './transfer.ts';
 
 /** States of an arena's request. */
@@ -256,7 +257,7 @@ async function runImport(core: ArenaCore, source: AsyncSpanSource, ask: SpanAsk)
     if (VERIFY) faultPoint(core.thread, 'vmem.asyncImport.answered');
     // From here to the end of the section there is no await.
     if (core.thread.ended) {
-      giveBackLate(source, range, wanted);
+      giveBackLate(core, source, range, wanted);
       return;
     }
     const start = recordAnswer(core, source, range, wanted, constraints === null ? wanted : size);
@@ -287,14 +288,14 @@ function record(core: ArenaCore, start: number, ask: Ask): boolean {
   return helped;
 }
 
-/** The thread detached while it waited: another one runs the request, and what came goes back. */
-function giveBackLate(source: AsyncSpanSource, range: unknown, wanted: number): void {
-  if (typeof range === 'number' && range >= 0) source.release?.(range, wanted);
-  const { start, size } = (typeof range === 'object' && range !== null ? range : {}) as {
-    start?: number;
-    size?: number;
-  };
-  if (start !== undefined && size !== undefined && start >= 0) source.release?.(start, size);
+/**
+ * The thread detached while it waited: another one runs the request, and what came goes back, unless the source has given
+ * the same to that one.
+ */
+function giveBackLate(core: ArenaCore, source: AsyncSpanSource, range: unknown, wanted: number): void {
+  const isObject = typeof range === 'object' && range !== null;
+  const { start, size } = (isObject ? range : { start: range, size: wanted }) as { start: number; size: number };
+  if (isRange(start, size) && !seemsSpanned(core, start, size)) source.release?.(start, size);
 }
 
 /** An import is over, well or not, or `missed`: tells who waits. One that was given up is over already. */

@@ -9,6 +9,7 @@ import { ADDRESS_MAX, fail, failMisuse, VERIFY } from '../base/index.ts';
 import {
   ARENA_CHANGES,
   ARENA_HEADER,
+  ARENA_SEGMENT_HEAD,
   ARENA_SIZE_TOTAL,
   ARENA_SIZE_TOTAL_WORD,
   ARENA_SPAN_COUNT,
@@ -23,7 +24,7 @@ import {
 import { faultPoint } from '../sync/index.ts';
 import type { ArenaCore } from './arena-core.ts';
 import { freeListInsert, freeListRemove } from './free-lists.ts';
-import { KIND_FREE, KIND_SPAN_STATIC, type TagIndex } from './kinds.ts';
+import { KIND_FREE, KIND_SPAN_IMPORTED, KIND_SPAN_STATIC, type TagIndex } from './kinds.ts';
 import { extentFrom, leaveFrom } from './quarantine-yield.ts';
 import { recordSpan } from './recording.ts';
 import { segmentInsertAfter, segmentRemove } from './segment-list.ts';
@@ -71,6 +72,25 @@ export function requireNoOverlap(core: ArenaCore, call: string, start: number, s
   const spanSize = core.doubles[(other << TAG_DOUBLE_SHIFT) | TAG_SIZE];
   core.exit();
   fail('EINVAL', call, { arena: core.name, start, size }, `overlaps the span ${spanStart}, size ${spanSize}`);
+}
+
+/**
+ * True when a span has a part of the range, as far as a look without the lock can tell: for a thread that has detached, and can
+ * take no locks. Linear in the tags of the arena.
+ */
+export function seemsSpanned(core: ArenaCore, start: number, size: number): boolean {
+  const { words, doubles, base, tables } = core;
+  if (words[core.generationAddress] !== core.generation) return false;
+  let tag = words[base + ARENA_SEGMENT_HEAD] as number;
+  for (let left = tables.tag.rowCount; tag !== 0 && left > 0; left--) {
+    const kind = words[(tag << TAG_SHIFT) | TAG_KIND_AT];
+    const spanStart = doubles[(tag << TAG_DOUBLE_SHIFT) | TAG_START] as number;
+    const spanEnd = spanStart + (doubles[(tag << TAG_DOUBLE_SHIFT) | TAG_SIZE] as number);
+    const isSpan = kind === KIND_SPAN_STATIC || kind === KIND_SPAN_IMPORTED;
+    if (isSpan && spanStart < start + size && start < spanEnd) return true;
+    tag = words[(tag << TAG_SHIFT) | TAG_SEGMENT_NEXT] as number;
+  }
+  return false;
 }
 
 /** Brings in a checked span of the given kind; returns its tag. Under the lock, with two tags in the reserve. */

@@ -59,7 +59,8 @@ export interface SpanSource {
 export interface AsyncSpanSource {
   /**
    * Resolves to what `SpanSource.import` returns. After an answer of -1, or one that has no place for the request, it is asked
-   * again later: after 1 ms, then after twice as long each time, up to a second. May be asked again for the same request when the thread that ran it died.
+   * again later: after 1 ms, then after twice as long each time, up to a second. May be asked again for the same request when
+   * the thread that ran it died.
    * Rejecting ends the waits of all who share the request.
    */
   importAsync(

@@ -3,6 +3,9 @@
  *
  * STRUCTURE   1 try   2 ask those who listen for pressure, trim what imports from this arena, try again   3 join the queue
  *             4 try, then sleep until told; until it worked, the time is up, or the wait is cancelled
+ *             What a try takes and gives back on its way tells others, and may tell the request itself, or one that does the same
+ *             in turn. So who was told before it slept sleeps a little all the same, longer each time: those who come for what was
+ *             kept for them get their turn, and no event loop is held up.
  * LOCKING     None is held while listeners run or while sleeping; see space-queue.ts.
  * FAILURE     `ETIMEDOUT`, `ECANCELED`, `ENOMEM` when the queue is full, `ESTALE` when the arena is destroyed meanwhile. With
  *             `compat: 'seed'` a constrained request does not wait: `ENOMEM`.
@@ -10,7 +13,7 @@
 
 import { fail, failMisuse } from '../base/index.ts';
 import { VERIFY } from '../base/verify.ts';
-import { ALL_WAITERS, FOREVER, notify } from '../sync/atomics.ts';
+import { ALL_WAITERS, FOREVER, load, notify } from '../sync/atomics.ts';
 import { CancelToken } from '../sync/cancel.ts';
 import { watchToken } from '../sync/cancel-async.ts';
 import { faultPoint } from '../sync/fault.ts';
@@ -34,6 +37,14 @@ import {
 
 /** Longest sleep before a waiter tries by itself: memory may come back where no arena sees it. */
 const LOOK_MS = 250;
+
+/** Longest sleep of a request that is told again and again before it sleeps. */
+const RESTLESS_MS = 8;
+
+/** Milliseconds that a request sleeps which was told before it slept so many times in a row. */
+function restlessMs(rounds: number): number {
+  return Math.min(RESTLESS_MS, 2 ** (rounds - 2));
+}
 
 /** How long a blocking allocation may wait, and under which constraints. */
 export interface AllocWaitOptions extends ConstraintOptions {
@@ -83,21 +94,18 @@ export function allocateWait(request: SpaceRequest, options: AllocWaitOptions): 
   if (address >= 0) return address;
   const failures = request.failures();
   const row = join(request);
+  const state = core.tables.spaceWaiter.state.address(row);
   let got = -1;
   try {
-    for (;;) {
+    for (let told = 0; ; ) {
       got = tryInTurn(request, row, failures, false);
       if (got >= 0) return got;
       const remaining = remainingMs(core.thread, deadline);
       if (remaining <= 0) failTimedOut(request, timeoutMs);
-      const state = core.tables.spaceWaiter.state.address(row);
-      const result = sleepOn(
-        core.thread,
-        state,
-        WAITER_STATE.waiting,
-        Math.min(remaining, LOOK_MS, request.quietMs()),
-        cancel,
-      );
+      told = load(core.thread.words, state) === WAITER_STATE.told ? told + 1 : 0;
+      const sleepMs = told > 1 ? restlessMs(told) : Math.min(LOOK_MS, request.quietMs());
+      const expected = told > 1 ? WAITER_STATE.told : WAITER_STATE.waiting;
+      const result = sleepOn(core.thread, state, expected, Math.min(remaining, sleepMs), cancel);
       core.thread.clearWait();
       if (VERIFY) faultPoint(core.thread, 'vmem.queue.woken');
       if (VERIFY && result === 'cancelled') faultPoint(core.thread, 'vmem.queue.cancelled');
@@ -128,18 +136,15 @@ export async function allocateAsync(request: SpaceRequest, options: AllocAsyncOp
   const unwatch = cancel && watchToken(core.thread, cancel, () => notify(words, state, ALL_WAITERS));
   let got = -1;
   try {
-    for (;;) {
+    for (let told = 0; ; ) {
       got = tryInTurn(request, row, failures, true);
       if (got >= 0) return got;
       const remaining = remainingMs(core.thread, deadline);
       if (remaining <= 0) failTimedOut(request, limit);
-      await sleepAsync(
-        core.thread,
-        state,
-        WAITER_STATE.waiting,
-        Math.min(remaining, LOOK_MS, request.quietMs()),
-        signal,
-      );
+      told = load(words, state) === WAITER_STATE.told ? told + 1 : 0;
+      const sleepMs = told > 1 ? restlessMs(told) : Math.min(LOOK_MS, request.quietMs());
+      const expected = told > 1 ? WAITER_STATE.told : WAITER_STATE.waiting;
+      await sleepAsync(core.thread, state, expected, Math.min(remaining, sleepMs), signal);
       throwIfAborted(call, signal);
       cancel?.throwIfCancelled(call);
     }

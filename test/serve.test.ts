@@ -2,7 +2,7 @@
 
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { appendFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { appendFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
 import { type IncomingHttpHeaders, request } from 'node:http';
 import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -27,6 +27,8 @@ interface Answer {
   readonly headers: IncomingHttpHeaders;
   readonly bytes: Buffer;
 }
+
+const sleep = (ms: number) => new Promise<undefined>((resolve) => setTimeout(resolve, ms));
 
 function ask(path: string, headers: Record<string, string> = {}, method = 'GET'): Promise<Answer> {
   return new Promise((resolve, reject) => {
@@ -82,6 +84,8 @@ beforeAll(async () => {
   symlinkSync(join(folder, 'secret.txt'), join(root, 'escape.txt'));
   symlinkSync(folder, join(root, 'out'));
   symlinkSync('hello.txt', join(root, 'inside.txt'));
+  writeFileSync(join(root, '.hidden'), 'seen');
+  execFileSync('mkfifo', [join(root, 'pipe')]);
   // Far less memory than the big file.
   const args = ['serve', root, '--port', '0', '--memory', '1MiB', '--workers', '2'];
   child = spawn(process.execPath, [PROGRAM, ...args], { stdio: ['ignore', 'pipe', 'inherit'] });
@@ -183,14 +187,27 @@ describe('serve', () => {
       ['/out/secret.txt', 403],
       ['/none', 404],
       ['/', 404],
+      ['/%2e%2e%2fsecret.txt', 403],
+      ['//x/../secret.txt', 403],
+      ['http:///../../secret.txt', 403],
+      ['/%252e%252e/secret.txt', 404],
+      ['/..;/secret.txt', 404],
+      ['/hello.txt/', 404],
+      ['/pipe', 404],
+      [`/${'a'.repeat(9000)}`, 404],
       ['/%00', 400],
+      ['/hello.txt%00', 400],
       ['/%zz', 400],
+      ['/%ff', 400],
+      ['*', 400],
     ] as const) {
       const answer = await ask(path);
       expect([path, answer.status]).toEqual([path, status]);
       expect(answer.bytes.toString()).not.toContain('secret');
     }
     expect((await ask('/hello.txt', {}, 'POST')).status).toBe(405);
+    // Names that begin with a dot are like others.
+    expect((await ask('/.hidden')).bytes.toString()).toBe('seen');
     expect(pathOf('/a//b/./c?x=/..')).toEqual(['a', 'b', 'c']);
     expect(rangesOf('bytes=5-2', 10)).toBe('ignore');
     expect(rangesOf('bytes=-0', 10)).toBe(null);
@@ -228,6 +245,21 @@ describe('serve', () => {
     expect(text).toMatch(/^pagewright_http_answers_total\{status="206"\} \d+$/m);
     expect(text).toMatch(/^pagewright_pages_total\{event="evictions"\} [1-9]\d*$/m);
     expect(text).toMatch(/^pagewright_workers 2$/m);
+  });
+
+  it('breaks off when a file is cut while it is sent, and sends what is left of it afterwards', async () => {
+    const path = join(folder, 'root', 'cut.bin');
+    writeFileSync(path, pattern(3, 0, BIG_BYTES));
+    const answers = Array.from({ length: 12 }, () => ask('/cut.bin').catch(() => null));
+    await Promise.race(answers.map((answer) => answer.then(() => undefined)).concat(sleep(20)));
+    truncateSync(path, 1_000_000);
+    for (const answer of await Promise.all(answers)) {
+      if (answer === null) continue;
+      expect(answer.bytes.length).toBe(Number(answer.headers['content-length']));
+      expect(matches(answer.bytes, 3, 0)).toBe(true);
+    }
+    const after = await ask('/cut.bin');
+    expect([after.status, after.bytes.length, matches(after.bytes, 3, 0)]).toEqual([200, 1_000_000, true]);
   });
 
   it('sees a file that was changed', async () => {

@@ -37,7 +37,8 @@ export interface AheadOfLog {
 }
 
 /**
- * What a program does with pages of a file, in bytes of its page size; `index` counts such pages. The module must not touch the file's pages from these functions.
+ * What a program does with pages of a file, in bytes of its page size; `index` counts such pages. The module must not touch the
+ * file's pages from these functions.
  */
 export interface PageHooks {
   /** Forces the log, if it wants to, and returns how far it is durable by now. */

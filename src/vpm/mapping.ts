@@ -60,7 +60,10 @@ export class Mapping {
     return pieces;
   }
 
-  /** Views of the pieces, for `fs.writev` and the like. They must not be used after the release, nor written to unless the mapping is for it. */
+  /**
+   * Views of the pieces, for `fs.writev` and the like. They must not be used after the release, nor written to unless the
+   * mapping is for it.
+   */
   views(): Uint8Array[] {
     this.#requireLive('mapping.views');
     return this.pieces.map(({ bank, offset, length }) => this.#mappings.view(bank, offset, length));

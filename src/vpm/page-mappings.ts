@@ -107,7 +107,8 @@ export class PageMappings {
 
   /**
    * Maps up to 32 frames of pages of an open vnode, as many pages if they have one frame. Throws `EFAULT` when the range is not
-   * inside the file, `EDQUOT`, `ENOMEM` when pinned pages leave no frame, `EIO`, and `EACCES` for `'write'` when this thread has the vnode open for reading only.
+   * inside the file, `EDQUOT`, `ENOMEM` when pinned pages leave no frame, `EIO`, and `EACCES` for `'write'` when this thread has
+   * the vnode open for reading only.
    */
   map(vnode: VnodeIndex, offset: number, length: number, access: MapAccess = 'read'): Mapping {
     if (access !== 'read' && access !== 'write') failMisuse('map', { access }, "access is 'read' or 'write'");

@@ -18,8 +18,9 @@
  */
 
 import { fail, failMisuse, isPowerOfTwo, requireInteger } from '../base/index.ts';
-import { isOwner, type RwLock } from '../sync/index.ts';
+import { type CancelToken, isOwner, type RwLock } from '../sync/index.ts';
 import type { Arena } from '../vmem/index.ts';
+import { type PinWaitAsync, whenUnpinned } from './async-changes.ts';
 import { type RemapOptions, remapDevice } from './device-remap.ts';
 import { type MapOptions, type MapPlan, planMap } from './map-options.ts';
 import { MapSetUp } from './map-set-up.ts';
@@ -28,15 +29,17 @@ import { SpaceAdvice } from './space-advice.ts';
 import {
   booleanOf,
   newBytes,
+  type PinWaitGiven,
+  pinWaitOf,
   rejectMore,
   requireBytes,
   requireCookie,
   requireOptions,
+  requireRange,
   requireWord,
-  timeoutOf,
 } from './space-arguments.ts';
 import { SpaceChanges } from './space-changes.ts';
-import { CURSOR_PAGES_MAX, SpaceCursor } from './space-cursor.ts';
+import { CURSOR_PAGES_MAX, type CursorOptions, SpaceCursor } from './space-cursor.ts';
 import { dumpSpace, type SegmentInfo, segmentInfo } from './space-dump.ts';
 import {
   type Advice,
@@ -60,12 +63,8 @@ export interface AddressSpaceId {
 export interface PinWait {
   /** Milliseconds to wait until the range is not pinned any more. Default 0: `EBUSY`. */
   readonly timeoutMs?: number;
-}
-
-/** Options of `as.cursor`. */
-export interface CursorOptions {
-  /** Most pages that it keeps: a power of two up to 1024. Default 64. */
-  readonly pages?: number;
+  /** Ends the wait with `ECANCELED`, from any thread. */
+  readonly cancel?: CancelToken;
 }
 
 /** One thread's view of an address space. Made by `vm.addressSpace`. */
@@ -107,8 +106,7 @@ export class AddressSpace {
     const setUp = new MapSetUp(this.parts, this.space, plan);
     // Whoever maps with a driver by name has registered it.
     if (options.driver !== undefined) this.parts.drivers.tellCommon();
-    if (plan.address >= 0 && plan.replace)
-      this.cut('as.map', arena, plan.address, plan.address + plan.size, plan.timeoutMs);
+    if (plan.address >= 0 && plan.replace) this.cut('as.map', arena, plan.address, plan.address + plan.size, plan);
     this.lock.enterExclusive();
     try {
       this.access.requireLive('as.map');
@@ -134,22 +132,34 @@ export class AddressSpace {
   /** Unmaps all that lies in a range; what is not mapped is skipped. Throws `EBUSY` or `ETIMEDOUT` while a part is pinned. */
   unmap(address: number, size: number, options: PinWait = {}): void {
     const [start, end] = this.pageRange('as.unmap', address, size);
-    const timeoutMs = timeoutOf('as.unmap', options);
-    this.cut('as.unmap', this.parts.room.open('as.unmap', this.space, this.id.generation), start, end, timeoutMs);
+    const wait = pinWaitOf('as.unmap', options);
+    this.cut('as.unmap', this.parts.room.open('as.unmap', this.space, this.id.generation), start, end, wait);
+  }
+
+  /** `unmap` that leaves the event loop free while a part is pinned. Rejects with `ETIMEDOUT`, `ECANCELED` and others. */
+  async unmapAsync(address: number, size: number, options: PinWaitAsync = {}): Promise<void> {
+    const [start, end] = this.pageRange('as.unmapAsync', address, size);
+    await this.whenUnpinned('as.unmapAsync', start, end, options, () => this.unmap(address, size));
   }
 
   /** Changes what a range may be used for. Throws `EFAULT` for a gap, `EINVAL` above `maxProtection`, `EBUSY` for pins. */
   protect(address: number, size: number, protection: Protection, options: PinWait = {}): void {
     const [start, end] = this.pageRange('as.protect', address, size);
-    const timeoutMs = timeoutOf('as.protect', options);
+    const wait = pinWaitOf('as.protect', options);
     if (!['none', 'read', 'write'].includes(protection))
       failMisuse('as.protect', { protection }, "'none', 'read', 'write'");
-    this.changes.begin('as.protect', start, end, timeoutMs);
+    this.changes.begin('as.protect', start, end, wait.timeoutMs, wait.cancel);
     try {
       this.changes.protectRange(start, end, protection);
     } finally {
       this.changes.end();
     }
+  }
+
+  /** `protect`, likewise. */
+  async protectAsync(address: number, size: number, protection: Protection, options: PinWaitAsync = {}): Promise<void> {
+    const [start, end] = this.pageRange('as.protectAsync', address, size);
+    await this.whenUnpinned('as.protectAsync', start, end, options, () => this.protect(address, size, protection));
   }
 
   /**
@@ -175,7 +185,7 @@ export class AddressSpace {
    * or `ETIMEDOUT` while one of them is pinned; then nothing has changed.
    */
   remap(address: number, options: RemapOptions): void {
-    this.requireRange('as.remap', address, 0);
+    requireRange('as.remap', address, 0);
     requireOptions('as.remap', options, ['cookie', 'offset', 'timeoutMs']);
     requireCookie('as.remap', this.parts.rooms.pmem, options.cookie);
     remapDevice(this.parts, this.space, this.changes, address, options);
@@ -201,7 +211,7 @@ export class AddressSpace {
   read(address: number, into: number | Uint8Array): Uint8Array {
     if (typeof into === 'number') requireInteger('as.read', 'length', into, 0, 2 ** 32);
     else requireBytes('as.read', 'target', into);
-    this.requireRange('as.read', address, typeof into === 'number' ? into : into.length);
+    requireRange('as.read', address, typeof into === 'number' ? into : into.length);
     const target = typeof into === 'number' ? newBytes('as.read', into) : into;
     this.access.read(address, target, 0, target.length);
     return target;
@@ -214,13 +224,13 @@ export class AddressSpace {
    */
   write(address: number, bytes: Uint8Array): void {
     requireBytes('as.write', 'bytes', bytes);
-    this.requireRange('as.write', address, bytes.length);
+    requireRange('as.write', address, bytes.length);
     this.access.write(address, bytes, 0, bytes.length);
   }
 
   /** Fills a range with one byte. */
   fill(address: number, value: number, length: number): void {
-    this.requireRange('as.fill', address, length);
+    requireRange('as.fill', address, length);
     requireInteger('as.fill', 'value', value, 0, 255);
     this.access.fill(address, value, length);
   }
@@ -255,7 +265,7 @@ export class AddressSpace {
    */
   pin(address: number, length: number, access: 'read' | 'write', ...more: readonly never[]): SpacePin {
     rejectMore('as.pin', more);
-    this.requireRange('as.pin', address, length);
+    requireRange('as.pin', address, length);
     if (length === 0 || (access !== 'read' && access !== 'write')) {
       failMisuse('as.pin', { length, access }, "at least a byte, for 'read' or 'write'");
     }
@@ -291,10 +301,10 @@ export class AddressSpace {
 
   /** Unmaps everything and ends the space, for all threads. Throws `EBUSY` or `ETIMEDOUT` while a part is pinned. */
   destroy(options: PinWait = {}): void {
-    const timeoutMs = timeoutOf('as.destroy', options);
+    const { timeoutMs, cancel } = pinWaitOf('as.destroy', options);
     const { core, spaces } = this.parts;
     const { slots, thread } = core;
-    this.changes.begin('as.destroy', 0, Number.MAX_SAFE_INTEGER, timeoutMs);
+    this.changes.begin('as.destroy', 0, Number.MAX_SAFE_INTEGER, timeoutMs, cancel);
     const failure = this.advice.writeLast(0, Number.MAX_SAFE_INTEGER);
     core.lock.enter();
     thread.journal.set(core.spaces.state, this.space, SPACE_STATE.unsettled);
@@ -303,6 +313,11 @@ export class AddressSpace {
     this.changes.end();
     spaces.takeApart(this.space);
     if (failure !== undefined) throw failure;
+  }
+
+  /** `destroy`, likewise. */
+  async destroyAsync(options: PinWaitAsync = {}): Promise<void> {
+    await this.whenUnpinned('as.destroyAsync', 0, Number.MAX_SAFE_INTEGER, options, () => this.destroy());
   }
 
   /** Moves what private mappings have reserved to another owner. Throws `EBUSY` when segments are charged together with others. */
@@ -376,9 +391,9 @@ export class AddressSpace {
   }
 
   /** Steps of an unmapping. */
-  private cut(call: string, arena: Arena, start: number, end: number, timeoutMs: number): void {
+  private cut(call: string, arena: Arena, start: number, end: number, { timeoutMs, cancel }: PinWaitGiven): void {
     const told: UserPart[] = [];
-    this.changes.begin(call, start, end, timeoutMs);
+    this.changes.begin(call, start, end, timeoutMs, cancel);
     let failure: unknown;
     try {
       failure = this.advice.writeLast(start, end);
@@ -389,6 +404,16 @@ export class AddressSpace {
     this.changes.finish();
     this.parts.drivers.tellDue(told);
     if (failure !== undefined) throw failure;
+  }
+
+  private whenUnpinned(
+    call: string,
+    start: number,
+    end: number,
+    options: PinWaitAsync,
+    attempt: () => void,
+  ): Promise<void> {
+    return whenUnpinned(this.parts.core, this.changes, { call, start, end }, options, attempt);
   }
 
   /** Where a new segment lies; its room is taken. */
@@ -414,15 +439,9 @@ export class AddressSpace {
 
   private pageRange(call: string, address: number, size: number): [number, number] {
     const { pageSize } = this.parts.core;
-    this.requireRange(call, address, size);
+    requireRange(call, address, size);
     if (size === 0) failMisuse(call, { address, size }, 'a range has at least a byte');
     if (address % pageSize !== 0) failMisuse(call, { address, pageSize }, 'the address is a multiple of the page size');
     return [address, Math.ceil((address + size) / pageSize) * pageSize];
-  }
-
-  private requireRange(call: string, address: number, length: number): void {
-    const areNumbers = Number.isSafeInteger(address) && Number.isSafeInteger(length);
-    if (areNumbers && address >= 0 && length >= 0 && Number.isSafeInteger(address + length)) return;
-    failMisuse(call, { address, length }, 'a range is integers that lie between 0 and 2^53');
   }
 }

@@ -1,4 +1,5 @@
 export * from './address-space.ts';
+export type { PinWaitAsync } from './async-changes.ts';
 export * from './cache-snapshot.ts';
 export * from './create-spaces.ts';
 export * from './device-remap.ts';

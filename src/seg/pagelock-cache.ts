@@ -102,8 +102,8 @@ export class PagelockCache {
   }
 
   /**
-   * A row for a segment or an anon map. `note` is called with it inside the transaction, for journaled stores. Throws `ENOMEM` when none is left, `ENOENT` when the driver cannot be
-   * loaded.
+   * A row for a segment or an anon map. `note` is called with it inside the transaction, for journaled stores. Throws `ENOMEM`
+   * when none is left, `ENOENT` when the driver cannot be loaded.
    */
   createOwner(options: CacheOwnerOptions, note?: (owner: CacheOwner) => void): CacheOwner {
     const call = 'pagelock.createOwner';

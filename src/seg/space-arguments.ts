@@ -5,7 +5,7 @@
 
 import { fail, failMisuse, rejectUnknownOptions, requireInteger } from '../base/index.ts';
 import type { Cookie, Pmem } from '../pmem/index.ts';
-import { type CallbackReference, requireTimeout } from '../sync/index.ts';
+import { type CallbackReference, CancelToken, requireTimeout } from '../sync/index.ts';
 
 /** Throws unless these are options, all of them known. */
 export function requireOptions(call: string, options: object, known: readonly string[]): void {
@@ -15,17 +15,37 @@ export function requireOptions(call: string, options: object, known: readonly st
   rejectUnknownOptions(call, options, known);
 }
 
-/** The time limit of a call that has no other option. */
-export function timeoutOf(call: string, options: { readonly timeoutMs?: number }): number {
-  requireOptions(call, options, ['timeoutMs']);
-  const { timeoutMs = 0 } = options;
+/** How long a call may wait for pins. */
+export interface PinWaitGiven {
+  readonly timeoutMs: number;
+  readonly cancel?: CancelToken | undefined;
+}
+
+/** What was given of that; without a time limit it does not wait. */
+export function pinWaitOf(call: string, options: Partial<PinWaitGiven>): PinWaitGiven {
+  requireOptions(call, options, ['timeoutMs', 'cancel']);
+  const { timeoutMs = 0, cancel } = options;
   requireTimeout(call, timeoutMs);
-  return timeoutMs;
+  requireToken(call, cancel);
+  return { timeoutMs, cancel };
+}
+
+/** Throws unless it is a token, or none. */
+export function requireToken(call: string, cancel: unknown): void {
+  if (cancel === undefined || cancel instanceof CancelToken) return;
+  failMisuse(call, { cancel }, 'cancel must be a CancelToken');
 }
 
 /** Throws for arguments behind the last one: options that the call does not have would be ignored in silence. */
 export function rejectMore(call: string, more: readonly unknown[]): void {
   if (more.length > 0) failMisuse(call, { more }, 'it takes no further argument');
+}
+
+/** Throws unless these are integers that lie between 0 and 2^53, with what is behind the range. */
+export function requireRange(call: string, address: number, length: number): void {
+  const areNumbers = Number.isSafeInteger(address) && Number.isSafeInteger(length);
+  if (areNumbers && address >= 0 && length >= 0 && Number.isSafeInteger(address + length)) return;
+  failMisuse(call, { address, length }, 'a range is integers that lie between 0 and 2^53');
 }
 
 /** Throws unless these are bytes. */

@@ -19,6 +19,7 @@
 import { fail } from '../base/errors.ts';
 import { VERIFY } from '../base/verify.ts';
 import {
+  type CancelToken,
   deadlineOf,
   faultPoint,
   isOwnerStill,
@@ -81,8 +82,9 @@ export class SpaceChanges {
   }
 
   /** Steps 1 to 5: the space is held exclusively when it returns. `call` and `timeoutMs`: who waits how long for pins. */
-  begin(call: string, start: number, end: number, timeoutMs: number): void {
+  begin(call: string, start: number, end: number, timeoutMs: number, cancel?: CancelToken): void {
     const { core, sections } = this.parts;
+    cancel?.throwIfCancelled(call);
     const deadline = deadlineOf(core.thread, timeoutMs);
     for (let attempt = 0; ; attempt++) {
       // 1.
@@ -105,7 +107,7 @@ export class SpaceChanges {
         throw error;
       }
       this.lock.exitExclusive();
-      if (!this.pause(start, end, deadline)) {
+      if (!this.pause(call, start, end, deadline, cancel)) {
         const pinnedBy = this.pinIn(start, end);
         fail('ETIMEDOUT', call, { start, end, ...(pinnedBy < 0 ? {} : { pinnedBy }) }, 'it is pinned still');
       }
@@ -327,14 +329,20 @@ export class SpaceChanges {
   }
 
   /** Waits until something was unlocked; false when the time is over. */
-  private pause(start: number, end: number, deadline: number): boolean {
+  private pause(call: string, start: number, end: number, deadline: number, cancel: CancelToken | undefined): boolean {
     const { core } = this.parts;
     const { thread } = core;
     const left = remainingMs(thread, deadline);
     core.lock.enter();
     const isPinned = this.pinIn(start, end) >= 0;
-    if (isPinned && left > 0) core.drained.wait(core.lock, left);
-    core.lock.exit();
+    try {
+      if (isPinned && left > 0) core.drained.wait(core.lock, left, cancel);
+    } catch (error) {
+      cancel?.throwIfCancelled(call);
+      throw error;
+    } finally {
+      core.lock.exit();
+    }
     if (isPinned) return remainingMs(thread, deadline) > 0;
     const word = core.control.drained.address(0);
     sleepOn(thread, word, load(thread.words, word), PAUSE_MS);

@@ -32,6 +32,12 @@ import type { WriteSections } from './write-sections.ts';
 /** Most pages that a cursor keeps. */
 export const CURSOR_PAGES_MAX = 1024;
 
+/** Options of `as.cursor`. */
+export interface CursorOptions {
+  /** Most pages that it keeps: a power of two up to 1024. Default 64. */
+  readonly pages?: number;
+}
+
 /** What a cursor needs. */
 export interface CursorParts {
   readonly access: SpaceAccess;

@@ -123,6 +123,16 @@ export function rejectUnknownOptions(call: string, options: object, known: reado
   }
 }
 
+/** Throws unless `value` is an object, naming the call and the argument. */
+export function requireObject(call: string, name: string, value: unknown): void {
+  if (typeof value !== 'object' || value === null) failMisuse(call, { [name]: value }, `${name} must be an object`);
+}
+
+/** Throws unless `value` is a function, naming the call and the argument. */
+export function requireFunction(call: string, name: string, value: unknown): void {
+  if (typeof value !== 'function') failMisuse(call, { [name]: value }, `${name} must be a function`);
+}
+
 /** Throws unless `value` is an integer from `min` to `max`, naming the call and the argument. */
 export function requireInteger(call: string, name: string, value: unknown, min: number, max: number): number {
   if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < min || value > max) {

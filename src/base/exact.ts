@@ -20,7 +20,7 @@ export function log2Floor(value: number): number {
 
 /** True for 1, 2, 4, ... 2^52. */
 export function isPowerOfTwo(value: number): boolean {
-  return value > 0 && Number.isSafeInteger(value) && 2 ** log2Floor(value) === value;
+  return Number.isSafeInteger(value) && value > 0 && 2 ** log2Floor(value) === value;
 }
 
 /** The largest multiple of `unit` (a power of two) that is not above `value`. Negative values round down too. */

@@ -16,7 +16,7 @@
  * REFERENCES  Linux mm/compaction.c (migrate and free scanners).
  */
 
-import { rejectUnknownOptions, requireInteger } from '../base/errors.ts';
+import { rejectUnknownOptions, requireInteger, requireObject } from '../base/errors.ts';
 import { VERIFY } from '../base/verify.ts';
 import { faultPoint } from '../sync/fault.ts';
 import type { FrameIndex } from './banks.ts';
@@ -50,6 +50,7 @@ export function compactFrames(
   evacuation: Evacuation,
   options: CompactionOptions = {},
 ): CompactionReport {
+  requireObject('frames.compact', 'options', options);
   rejectUnknownOptions('frames.compact', options, ['run', 'moves']);
   const { frames } = core.thread.region.geometry;
   const { run = frames + 1, moves = Number.MAX_SAFE_INTEGER } = options;

@@ -1,8 +1,8 @@
 /** Promising frames to an owner: pages are given up for it, or it waits. See frame-reservations.ts. */
 
-import { fail, failMisuse, rejectUnknownOptions, requireInteger } from '../base/errors.ts';
+import { fail, failMisuse, requireInteger } from '../base/errors.ts';
 import { isOwner, isOwnerStill, limitOf, OWNER_RESOURCE, type OwnerIndex } from '../sync/owners.ts';
-import { type FrameWaitOptions, waitForFrames } from './frame-waiting.ts';
+import { type FrameWaitOptions, requireWaitOptions, waitForFrames } from './frame-waiting.ts';
 import type { Frames } from './frames.ts';
 import { ListHand } from './list-hand.ts';
 import { RunAssembly } from './run-assembly.ts';
@@ -16,7 +16,7 @@ export function reserveFrames(
   frames: number,
   options: FrameWaitOptions,
 ): void {
-  rejectUnknownOptions(CALL, options, ['timeoutMs', 'cancel']);
+  requireWaitOptions(CALL, options);
   const { core } = all;
   const { region } = core.thread;
   requireInteger(CALL, 'frames', frames, 0, region.geometry.frames);

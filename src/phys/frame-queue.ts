@@ -12,7 +12,8 @@
  *               leave     the row is free; whoever is first now is told
  *
  * INVARIANTS  I1 a row is in use iff its slot is not 0, and `count` is the number of such rows.
- *             I2 frames that come back after step 2 change the state of whoever may use them: they are not missed.
+ *             I2 frames that come back after step 2 change the state of whoever may use them: they are not missed,
+ *                but for those that were taken in vain.
  *             I3 requests that do not wait, and come later, are refused once as many of a waiter's class have been served as
  *                there are slots, until the waiter has found that nothing fits it.
  * LOCKING     The frames' lock, under which frames come back; the state is atomic.
@@ -41,6 +42,7 @@ export class FrameQueue {
   readonly #thread: Thread;
   readonly #rows: BoundTables['frameWaiter'];
   readonly #queue: BoundTables['frameQueue'];
+  #quiet = false;
 
   constructor(thread: Thread) {
     this.#thread = thread;
@@ -96,7 +98,21 @@ export class FrameQueue {
 
   /** Frames came back: tells the first of each class that `free` frames could serve. */
   tell(free: number): void {
-    if (this.#queue.count.get(0) !== 0) this.#tellWaiters(free);
+    if (this.#queue.count.get(0) !== 0 && !this.#quiet) this.#tellWaiters(free);
+  }
+
+  /**
+   * Runs something that gives back what was taken a moment ago, in vain: nobody is told. Whoever looked in between, and found
+   * nothing, looks again by itself soon.
+   */
+  withoutTelling(action: () => void): void {
+    const before = this.#quiet;
+    this.#quiet = true;
+    try {
+      action();
+    } finally {
+      this.#quiet = before;
+    }
   }
 
   /** Memory has gone: tells everybody, because some may wait for what cannot come. */
@@ -135,6 +151,11 @@ export class FrameQueue {
   /** Step 4 without blocking the thread. */
   async sleepAsync(row: FrameWaiterIndex, timeoutMs: number, signal: AbortSignal | undefined): Promise<void> {
     await sleepAsync(this.#thread, this.#rows.state.address(row), WAITER_STATE.waiting, timeoutMs, signal);
+  }
+
+  /** Has who sleeps look again, without having been told anything. */
+  wake(row: FrameWaiterIndex): void {
+    notify(this.#thread.words, this.#rows.state.address(row), ALL_WAITERS);
   }
 
   /** Removes the requests of a dead slot. */

@@ -8,10 +8,11 @@
  * FAILURE     `EINVAL` for 1, also when it comes true while the request waits; `ETIMEDOUT`, `ECANCELED`, `ENOMEM` when the queue is full.
  */
 
-import { fail, failMisuse } from '../base/errors.ts';
+import { fail, failMisuse, rejectUnknownOptions, requireObject } from '../base/errors.ts';
 import { VERIFY } from '../base/verify.ts';
 import { FOREVER } from '../sync/atomics.ts';
-import type { CancelToken } from '../sync/cancel.ts';
+import { CancelToken } from '../sync/cancel.ts';
+import { watchToken } from '../sync/cancel-async.ts';
 import { faultPoint } from '../sync/fault.ts';
 import { type AsyncWaitOptions, openAsyncWait, throwIfAborted } from '../sync/mutex-async.ts';
 import { deadlineOf, remainingMs, requireTimeout } from '../sync/sleep.ts';
@@ -25,6 +26,12 @@ const LOOK_MS = 50;
 export interface FrameWaitOptions {
   /** Milliseconds, 0 or more. Default: without limit. */
   readonly timeoutMs?: number;
+  /** Ends the wait with `ECANCELED`, from any thread. */
+  readonly cancel?: CancelToken;
+}
+
+/** How long an asynchronous request may wait. */
+export interface FrameAsyncOptions extends AsyncWaitOptions {
   /** Ends the wait with `ECANCELED`, from any thread. */
   readonly cancel?: CancelToken;
 }
@@ -45,11 +52,25 @@ export interface FrameDemand<Found> {
   press(): boolean;
 }
 
+/** Throws `EINVAL` for what does not say how long a request may wait. */
+export function requireWaitOptions(call: string, options: FrameWaitOptions): void {
+  requireObject(call, 'options', options);
+  rejectUnknownOptions(call, options, ['timeoutMs', 'cancel']);
+  const { timeoutMs = FOREVER, cancel } = options;
+  requireTimeout(call, timeoutMs);
+  requireCancel(call, cancel);
+}
+
+function requireCancel(call: string, cancel: unknown): void {
+  if (cancel === undefined || cancel instanceof CancelToken) return;
+  failMisuse(call, { cancel }, 'cancel must be a CancelToken');
+}
+
 /** Serves a demand, blocking the thread while it cannot be served. */
 export function waitForFrames<Found>(demand: FrameDemand<Found>, options: FrameWaitOptions): Found {
   const { call, core } = demand;
+  requireWaitOptions(call, options);
   const { timeoutMs = FOREVER, cancel } = options;
-  requireTimeout(call, timeoutMs);
   cancel?.throwIfCancelled(call);
   const deadline = deadlineOf(core.thread, timeoutMs);
   const now = tryFirst(demand);
@@ -72,13 +93,21 @@ export function waitForFrames<Found>(demand: FrameDemand<Found>, options: FrameW
 }
 
 /** Serves a demand, leaving the event loop free while it cannot be served. */
-export async function waitForFramesAsync<Found>(demand: FrameDemand<Found>, options: AsyncWaitOptions): Promise<Found> {
+export async function waitForFramesAsync<Found>(
+  demand: FrameDemand<Found>,
+  options: FrameAsyncOptions,
+): Promise<Found> {
   const { call, core } = demand;
-  const limit = openAsyncWait(call, options);
+  requireObject(call, 'options', options);
+  const { cancel, ...others } = options;
+  const limit = openAsyncWait(call, others);
+  requireCancel(call, cancel);
+  cancel?.throwIfCancelled(call);
   const deadline = deadlineOf(core.thread, limit);
   const now = tryFirst(demand);
   if (now !== null) return now;
   const row = join(demand);
+  const unwatch = cancel && watchToken(core.thread, cancel, () => core.queue.wake(row));
   let found: Found | null = null;
   try {
     for (;;) {
@@ -89,8 +118,10 @@ export async function waitForFramesAsync<Found>(demand: FrameDemand<Found>, opti
       if (remaining <= 0) failTimedOut(demand, limit);
       await core.queue.sleepAsync(row, Math.min(remaining, LOOK_MS), options.signal);
       throwIfAborted(call, options.signal);
+      cancel?.throwIfCancelled(call);
     }
   } finally {
+    unwatch?.();
     leave(demand, row, found !== null);
   }
 }

@@ -22,10 +22,9 @@
 
 import { assert } from '../base/assert.ts';
 import type { CheckReport } from '../base/check.ts';
-import { fail, failMisuse, requireInteger } from '../base/errors.ts';
+import { fail, failMisuse, requireFunction, requireInteger, requireObject } from '../base/errors.ts';
 import type { Int32Column } from '../layout/column.ts';
 import type { Mutex } from '../sync/mutex.ts';
-import type { AsyncWaitOptions } from '../sync/mutex-async.ts';
 import type { OwnerIndex } from '../sync/owners.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
 import { singleOut, takeFreeRun } from './adjacent-frames.ts';
@@ -36,14 +35,21 @@ import { FrameCore, type FrameCounts } from './frame-core.ts';
 import { type FrameCounter, frameStatistics } from './frame-counters.ts';
 import { reserveFrames } from './frame-promises.ts';
 import { FRAME_USE } from './frame-uses.ts';
-import { type FrameDemand, type FrameWaitOptions, waitForFrames, waitForFramesAsync } from './frame-waiting.ts';
-import { ListHand, listsBusy } from './list-hand.ts';
+import {
+  type FrameAsyncOptions,
+  type FrameDemand,
+  type FrameWaitOptions,
+  waitForFrames,
+  waitForFramesAsync,
+} from './frame-waiting.ts';
+import { listsBusy } from './list-hand.ts';
 import { MakingRoom } from './making-room.ts';
+import { addMemory } from './memory-arrival.ts';
 import { type MemoryListener, type RemovalOptions, removeMemory } from './memory-removal.ts';
 import type { PhysSegmentOptions } from './phys-segments.ts';
-import { ANYWHERE, RunHand, type RunPlace } from './run-hand.ts';
+import { ANYWHERE, RunHand, type RunPlace, requirePlace } from './run-hand.ts';
 import { SlotCaches } from './slot-caches.ts';
-import { type FramePrivilege, Watermarks } from './watermarks.ts';
+import { type FramePrivilege, requirePrivilege, Watermarks } from './watermarks.ts';
 
 export type { FrameReclaimer } from './evacuation.ts';
 export { FRAME_USE } from './frame-uses.ts';
@@ -83,6 +89,8 @@ export class Frames {
 
   /** Runs something for which this thread may take from the reserves of others; see `FramePrivilege`. */
   withPrivilege<Value>(privilege: FramePrivilege, action: () => Value): Value {
+    requirePrivilege(privilege);
+    requireFunction('frames.withPrivilege', 'action', action);
     const before = this.#privilege;
     this.#privilege = privilege;
     try {
@@ -113,6 +121,7 @@ export class Frames {
 
   /** Who is told, without any lock held, that frames are short: to give back what is kept for later. */
   onShortage(giveSpares: () => void): void {
+    requireFunction('frames.onShortage', 'giveSpares', giveSpares);
     this.#spareHolders.push(giveSpares);
   }
 
@@ -150,20 +159,7 @@ export class Frames {
 
   /** Brings frames that are absent online as a segment of its own; those of its available range become free. */
   addSegment(options: PhysSegmentOptions): void {
-    const { segments } = this.core;
-    const hand = new ListHand(this.core);
-    this.#mutex.enter();
-    try {
-      const row = segments.add(options);
-      const first = segments.rows.availableStart.get(row);
-      const count = segments.rows.availableEnd.get(row) - first;
-      hand.admitInSection(first, count);
-      this.#thread.commit();
-      hand.admit(first, count);
-    } finally {
-      this.#mutex.exit();
-    }
-    for (const listener of this.#listeners) listener.added?.(options.start, options.end - options.start);
+    addMemory(this.core, this.#listeners, options);
   }
 
   /**
@@ -181,6 +177,7 @@ export class Frames {
 
   /** Who is told, in this thread, about memory that comes and goes. */
   onMemoryChange(listener: MemoryListener): void {
+    requireObject('frames.onMemoryChange', 'listener', listener);
     this.#listeners.push(listener);
   }
 
@@ -210,7 +207,7 @@ export class Frames {
   }
 
   /** Like `takeWait`, but leaves the event loop free; `signal` aborts. */
-  takeAsync(use: number, options: AsyncWaitOptions = {}): Promise<FrameIndex> {
+  takeAsync(use: number, options: FrameAsyncOptions = {}): Promise<FrameIndex> {
     return waitForFramesAsync(this.#demandOne(use), options);
   }
 
@@ -306,6 +303,7 @@ export class Frames {
    */
   tryTakeRun(count: number, place: RunPlace = ANYWHERE, mayWrite = true): FrameIndex {
     requireInteger('frames.takeRun', 'count', count, 1, 2 ** 30);
+    if (place !== ANYWHERE) requirePlace(place);
     if (count > this.#thread.region.geometry.bankFrames) return -1;
     if (place.boundary !== 0 && count > place.boundary) return -1;
     return this.room.sparing(() => this.#makeRun(count, place, mayWrite));
@@ -317,7 +315,7 @@ export class Frames {
   }
 
   /** Like `takeRunWait`, but leaves the event loop free; `signal` aborts. */
-  takeRunAsync(count: number, options: AsyncWaitOptions = {}): Promise<FrameIndex> {
+  takeRunAsync(count: number, options: FrameAsyncOptions = {}): Promise<FrameIndex> {
     return waitForFramesAsync(this.#demandRun(count), options);
   }
 

@@ -24,7 +24,7 @@
  * REFERENCES  Robust lists; hand record of phys/frames.ts.
  */
 
-import { fail } from '../base/errors.ts';
+import { fail, failMisuse } from '../base/errors.ts';
 import { VERIFY } from '../base/verify.ts';
 import type { BoundTables } from '../layout/region.ts';
 import { faultPoint } from '../sync/fault.ts';
@@ -163,7 +163,7 @@ export class ListHand {
       this.#giveOnly(only, list.frameCount);
       return;
     }
-    const { runs } = list;
+    const runs: readonly FrameRun[] = this.#runsOf(list);
     let low = this.#frames;
     let high = 0;
     for (const { first, count } of runs) {
@@ -186,7 +186,7 @@ export class ListHand {
     if (VERIFY) faultPoint(this.#thread, 'phys.list.marked');
     this.#record.stage.put(this.#thread.slot, LIST_STAGE.giving);
     certain?.();
-    for (const { first, count } of list.runs) {
+    for (const { first, count } of runs) {
       core.giveRun(first, count, FRAME_USE.listGiving);
       if (VERIFY) faultPoint(this.#thread, 'phys.list.given');
     }
@@ -272,6 +272,13 @@ export class ListHand {
 
   #clear(): void {
     this.#record.stage.put(this.#thread.slot, LIST_STAGE.empty);
+  }
+
+  /** The runs of a list, as whoever gives it back may have made it. */
+  #runsOf({ runs }: PageList): readonly FrameRun[] {
+    const isList = Array.isArray(runs) && runs.every((run) => typeof run === 'object' && run !== null);
+    if (!isList) failMisuse('pageList.free', { runs }, 'a list has an array of runs, each with first and count');
+    return runs;
   }
 
   #failGive(first: FrameIndex, count: number): never {

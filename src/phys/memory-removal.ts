@@ -20,18 +20,18 @@
  * REFERENCES  illumos kphysm_delete (cage, collect, cancel); vm_seg.c, segkp and pagelock around it: pre_del, post_del.
  */
 
-import { fail, failMisuse, rejectUnknownOptions, requireInteger } from '../base/errors.ts';
+import { fail, failMisuse, requireInteger } from '../base/errors.ts';
 import { VERIFY } from '../base/verify.ts';
 import type { CancelToken } from '../sync/cancel.ts';
 import { faultPoint } from '../sync/fault.ts';
 import { pause } from '../sync/pause.ts';
-import { requireTimeout } from '../sync/sleep.ts';
 import type { FrameIndex } from './banks.ts';
 import type { Evacuation } from './evacuation.ts';
 import type { FrameCore } from './frame-core.ts';
 import { FRAME_COUNTER } from './frame-counters.ts';
 import { RunBuilder } from './frame-runs.ts';
 import { FRAME_USE } from './frame-uses.ts';
+import { requireWaitOptions } from './frame-waiting.ts';
 import { ListHand } from './list-hand.ts';
 
 /** Pause between two rounds. */
@@ -69,9 +69,8 @@ export function removeMemory(
   options: RemovalOptions,
 ): void {
   const { frames } = core.thread.region.geometry;
-  rejectUnknownOptions('frames.offline', options, ['timeoutMs', 'cancel']);
+  requireWaitOptions('frames.offline', options);
   const { timeoutMs = REMOVAL_MS, cancel } = options;
-  requireTimeout('frames.offline', timeoutMs);
   requireInteger('frames.offline', 'first', first, 0, frames - 1);
   requireInteger('frames.offline', 'count', count, 1, frames - first);
   if (!anyOnline(core, first, count)) failMisuse('frames.offline', { first, count }, 'none of these frames is online');

@@ -52,7 +52,8 @@ export interface FrameRequest {
   readonly wait: FrameWaitOptions | null;
 }
 
-const CALL = 'pageList.alloc';
+/** What errors of requests name. */
+export const LIST_CALL = 'pageList.alloc';
 
 function isPowerOrNone(value: number): boolean {
   return value === 0 || isPowerOfTwo(value);
@@ -60,32 +61,39 @@ function isPowerOrNone(value: number): boolean {
 
 /** Checks what both readings have in common. */
 function checkCommon(request: PageListRequest): void {
+  if (typeof request !== 'object' || request === null) failMisuse(LIST_CALL, { request }, 'a request is an object');
   // In place of `rejectUnknownOptions`, which makes a list of the keys: this is on the way of every request.
-  for (const key in request) if (!KNOWN.has(key)) rejectUnknownOptions(CALL, request, [...KNOWN]);
+  for (const key in request) if (!KNOWN.has(key)) rejectUnknownOptions(LIST_CALL, request, [...KNOWN]);
   const { low = 0, high = ADDRESS_MAX, alignment = 0, boundary = 0, segments = 1 } = request;
-  requireInteger(CALL, 'low', low, 0, ADDRESS_MAX);
-  requireInteger(CALL, 'high', high, 0, ADDRESS_MAX);
-  requireInteger(CALL, 'segments', segments, 0, ADDRESS_MAX);
-  if (!isPowerOrNone(alignment)) failMisuse(CALL, { alignment }, 'alignment must be 0 or a power of two');
-  if (!isPowerOrNone(boundary)) failMisuse(CALL, { boundary }, 'boundary must be 0 or a power of two');
+  requireInteger(LIST_CALL, 'low', low, 0, ADDRESS_MAX);
+  requireInteger(LIST_CALL, 'high', high, 0, ADDRESS_MAX);
+  requireInteger(LIST_CALL, 'segments', segments, 0, ADDRESS_MAX);
+  if (!isPowerOrNone(alignment)) failMisuse(LIST_CALL, { alignment }, 'alignment must be 0 or a power of two');
+  if (!isPowerOrNone(boundary)) failMisuse(LIST_CALL, { boundary }, 'boundary must be 0 or a power of two');
 }
 
 function waitOf(request: PageListRequest): FrameWaitOptions | null {
   const { wait = false } = request;
   if (wait === false) return null;
-  return wait === true ? {} : wait;
+  if (wait === true) return {};
+  if (typeof wait !== 'object' || wait === null) failMisuse(LIST_CALL, { wait }, 'wait is true, false, or how long');
+  return wait;
 }
 
 /** The default reading. Throws `EINVAL` for a request that breaks a rule, also one that no memory could serve. */
 export function readRequest(request: PageListRequest, pageSize: number, frames: number): FrameRequest {
   checkCommon(request);
   const { size, low = 0, high = ADDRESS_MAX, alignment = 0, boundary = 0, segments = 1 } = request;
-  requireInteger(CALL, 'size', size, 1, ADDRESS_MAX);
-  requireInteger(CALL, 'segments', segments, 1, ADDRESS_MAX);
+  requireInteger(LIST_CALL, 'size', size, 1, ADDRESS_MAX);
+  requireInteger(LIST_CALL, 'segments', segments, 1, ADDRESS_MAX);
   const count = Math.ceil(size / pageSize);
-  if (low > high) failMisuse(CALL, { low, high }, 'low must not be above high');
+  if (low > high) failMisuse(LIST_CALL, { low, high }, 'low must not be above high');
   if (boundary !== 0 && Math.ceil(size / boundary) > segments) {
-    failMisuse(CALL, { size, boundary, segments }, 'so many bytes cannot lie in so few runs between such boundaries');
+    failMisuse(
+      LIST_CALL,
+      { size, boundary, segments },
+      'so many bytes cannot lie in so few runs between such boundaries',
+    );
   }
   const boundaryFrames = boundary / pageSize;
   return {
@@ -116,9 +124,9 @@ export interface SeedRequest {
 export function readSeedRequest(request: PageListRequest, pageSize: number): SeedRequest {
   checkCommon(request);
   const { size, low = 0, high = ADDRESS_MAX, alignment = 0, boundary = 0, segments = 1 } = request;
-  requireInteger(CALL, 'size', size, 0, ADDRESS_MAX);
+  requireInteger(LIST_CALL, 'size', size, 0, ADDRESS_MAX);
   const alignmentBytes = Math.max(alignment, pageSize);
-  if (boundary !== 0 && boundary < size) failMisuse(CALL, { size, boundary }, 'boundary must not be below size');
+  if (boundary !== 0 && boundary < size) failMisuse(LIST_CALL, { size, boundary }, 'boundary must not be below size');
   const count = Math.ceil(size / pageSize);
   return {
     count,

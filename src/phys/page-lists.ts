@@ -20,8 +20,7 @@
  */
 
 import type { CheckReport } from '../base/check.ts';
-import { fail, failMisuse, rejectUnknownOptions } from '../base/errors.ts';
-import type { AsyncWaitOptions } from '../sync/mutex-async.ts';
+import { fail, failMisuse, requireInteger, requireObject } from '../base/errors.ts';
 import { type Attachment, isAttached, type SlotIndex, type Thread } from '../sync/thread.ts';
 import type { FrameIndex } from './banks.ts';
 import { FitSearch } from './fit-search.ts';
@@ -29,10 +28,17 @@ import type { FrameCore } from './frame-core.ts';
 import { type FrameRun, type PageList, RunBuilder, singleRun } from './frame-runs.ts';
 import { type FrameSnapshot, takeSnapshot } from './frame-snapshot.ts';
 import { FRAME_USE } from './frame-uses.ts';
-import { type FrameDemand, type FrameWaitOptions, waitForFrames, waitForFramesAsync } from './frame-waiting.ts';
+import {
+  type FrameAsyncOptions,
+  type FrameDemand,
+  type FrameWaitOptions,
+  requireWaitOptions,
+  waitForFrames,
+  waitForFramesAsync,
+} from './frame-waiting.ts';
 import type { Frames } from './frames.ts';
 import { ListHand } from './list-hand.ts';
-import { type FrameRequest, type PageListRequest, readRequest } from './page-list-request.ts';
+import { type FrameRequest, LIST_CALL, type PageListRequest, readRequest } from './page-list-request.ts';
 import type { PageListPressure } from './pressure.ts';
 import { RunAssembly } from './run-assembly.ts';
 import { SeedPageLists } from './seed-page-lists.ts';
@@ -118,14 +124,15 @@ export class PageLists {
    * never be, `EDQUOT` at the owner's limit, `ETIMEDOUT`, `ECANCELED`, and `ENOMEM` when too many wait already.
    */
   allocWait(request: PageListRequest, options: FrameWaitOptions = {}): PageList {
-    rejectUnknownOptions('pageList.allocWait', options, ['timeoutMs', 'cancel']);
+    requireWaitOptions('pageList.allocWait', options);
+    requireObject(LIST_CALL, 'request', request);
     return this.#alloc({ ...request, wait: options }, false) as PageList;
   }
 
-  /** Like `allocWait`, but leaves the event loop free; `signal` aborts. */
-  async allocAsync(request: PageListRequest, options: AsyncWaitOptions = {}): Promise<PageList> {
+  /** Like `allocWait`, but leaves the event loop free; `signal` aborts, and so does `cancel`. */
+  async allocAsync(request: PageListRequest, options: FrameAsyncOptions = {}): Promise<PageList> {
     const { pageSize, frames } = this.#thread.region.geometry;
-    const demand = this.#demand(request, readRequest(request, pageSize, frames), false);
+    const demand = this.#demand(request, readRequest(request, pageSize, frames), false, LIST_CALL, request);
     return waitForFramesAsync(demand, options);
   }
 
@@ -139,8 +146,31 @@ export class PageLists {
    * Like `tryAlloc`, for rooms that write down what they take: until `settle` is called, which must come before any other
    * call here, the frames go back when this thread dies.
    */
-  tryTakeHeld(given: PageListRequest, mayAsk = false): PageList | null {
-    return this.#alloc(given, true) ?? (mayAsk ? this.#assembleNow(given) : null);
+  tryTakeHeld(given: PageListRequest, mayAsk = false, call = LIST_CALL, values: object = given): PageList | null {
+    return this.#alloc(given, true, call, values) ?? (mayAsk ? this.#assembleNow(given) : null);
+  }
+
+  /**
+   * Like `tryTakeHeld`, as one who waits tries: what is in the way is moved or given up, the last pages too. `waiter` says that
+   * it is its turn. The waiting is the caller's: see `serveAsync`.
+   */
+  tryTakeInTurn(given: PageListRequest, waiter: boolean): PageList | null {
+    const { pageSize, frames } = this.#thread.region.geometry;
+    const request = readRequest(given, pageSize, frames);
+    return this.#takeNow(request, true, waiter) ?? this.#assemble(request, true);
+  }
+
+  /** Waits, with the event loop free, until `attempt` serves a request that is at most `given`. For rooms that take in several steps. */
+  async serveAsync<Found>(
+    given: PageListRequest,
+    call: string,
+    values: object,
+    attempt: (waiter: boolean) => Found | null,
+    options: FrameAsyncOptions,
+  ): Promise<Found> {
+    const { pageSize, frames } = this.#thread.region.geometry;
+    const demand = this.#demand(given, readRequest(given, pageSize, frames), true, call, values);
+    return waitForFramesAsync({ ...demand, attempt }, options);
   }
 
   /** Says that a list taken by `tryTakeHeld` is written down. */
@@ -169,6 +199,7 @@ export class PageLists {
    * thread dies before `certain` is called the list stands, from then on it is given back.
    */
   free(list: PageList, certain?: () => void): void {
+    requireObject('pageList.free', 'list', list);
     this.#core.mutex.enter();
     try {
       this.#hand.give(list, certain);
@@ -184,6 +215,7 @@ export class PageLists {
 
   /** What a thread took, alone or in lists, and nobody gave back, as one list. Looks at every frame. */
   listOf(taker: Attachment): PageList {
+    requireInteger('pageList.listOf', 'taker', taker, 1, Number.MAX_SAFE_INTEGER);
     const claimed = this.#claims.flatMap((claim) => claim());
     this.#core.mutex.enter();
     const list = this.#listOf(taker, claimed);
@@ -193,6 +225,7 @@ export class PageLists {
 
   /** Frees what a thread that has ended took. Throws `EBUSY` while it is attached. Returns frames. */
   freeOf(taker: Attachment): number {
+    requireInteger('pageList.freeOf', 'taker', taker, 1, Number.MAX_SAFE_INTEGER);
     if (isAttached(this.#thread.region, taker)) fail('EBUSY', 'pageList.freeOf', { taker }, 'the thread is attached');
     // Claims first: what they leave out was not in any list of a thread that has ended, or is free by now.
     const claimed = this.#claims.flatMap((claim) => claim());
@@ -258,10 +291,10 @@ export class PageLists {
     return left.build();
   }
 
-  #alloc(given: PageListRequest, held: boolean): PageList | null {
+  #alloc(given: PageListRequest, held: boolean, call = LIST_CALL, values: object = given): PageList | null {
     const { pageSize, frames } = this.#thread.region.geometry;
     const request = readRequest(given, pageSize, frames);
-    if (request.wait !== null) return waitForFrames(this.#demand(given, request, held), request.wait);
+    if (request.wait !== null) return waitForFrames(this.#demand(given, request, held, call, values), request.wait);
     let list = this.#takeNow(request, held, false);
     if (list === null && this.#frames.caches.drain()) list = this.#takeNow(request, held, false);
     // Too few frames, rather than none that suit: others may have some to spare.
@@ -272,13 +305,19 @@ export class PageLists {
     return list;
   }
 
-  #demand(given: PageListRequest, request: FrameRequest, held: boolean): FrameDemand<PageList> {
+  #demand(
+    given: PageListRequest,
+    request: FrameRequest,
+    held: boolean,
+    call: string,
+    values: object,
+  ): FrameDemand<PageList> {
     const frames = this.#frames;
     return {
-      call: 'pageList.alloc',
+      call,
       core: this.#core,
       count: request.count,
-      values: { ...given },
+      values: { ...values },
       possible: () => {
         const { absent, total } = this.#core.counts();
         return request.count <= total - absent - frames.systemReserve && this.#search.isPossible(request);

@@ -18,7 +18,7 @@
  * REFERENCES  uvm_physseg.c and its three strategies.
  */
 
-import { fail, failMisuse, requireInteger } from '../base/errors.ts';
+import { fail, failMisuse, rejectUnknownOptions, requireInteger, requireObject } from '../base/errors.ts';
 import type { BoundTables, Region } from '../layout/region.ts';
 import { load } from '../sync/atomics.ts';
 import type { Thread } from '../sync/thread.ts';
@@ -34,6 +34,14 @@ export interface PhysSegmentOptions {
   readonly availableEnd?: FrameIndex;
   /** Class: frames of lower classes are used first. Default 0. */
   readonly freeList?: number;
+}
+
+const SEGMENT_OPTIONS = ['start', 'end', 'availableStart', 'availableEnd', 'freeList'] as const;
+
+/** Throws `EINVAL` unless a segment is an object with nothing unknown in it; its values are looked at when it is added. */
+export function requireSegment(call: string, options: PhysSegmentOptions): void {
+  requireObject(call, 'segment', options);
+  rejectUnknownOptions(call, options, SEGMENT_OPTIONS);
 }
 
 /** A range of frames that a run may span. */
@@ -84,6 +92,7 @@ export class PhysSegments {
 
   /** Under the frames' lock, with nothing logged: adds a segment, whose frames stay absent. Returns its row. */
   add(options: PhysSegmentOptions): number {
+    requireSegment('physSegments.add', options);
     const { frames, frameClasses } = this.#thread.region.geometry;
     const { start, end, availableStart = start, availableEnd = end, freeList = 0 } = options;
     requireInteger('physSegments.add', 'start', start, 0, frames);

@@ -24,7 +24,8 @@
  * REFERENCES  Robust lists, for the record.
  */
 
-import { failMisuse, requireInteger } from '../base/errors.ts';
+import { failMisuse, rejectUnknownOptions, requireInteger, requireObject } from '../base/errors.ts';
+import { isPowerOfTwo } from '../base/exact.ts';
 import { VERIFY } from '../base/verify.ts';
 import type { BoundTables } from '../layout/region.ts';
 import { faultPoint } from '../sync/fault.ts';
@@ -63,6 +64,18 @@ export interface RunPlace {
   readonly low: FrameIndex;
   /** Frame behind the last one allowed. */
   readonly high: FrameIndex;
+}
+
+/** Throws `EINVAL` for what is no place. */
+export function requirePlace(place: RunPlace): void {
+  const call = 'frames.takeRun';
+  requireObject(call, 'place', place);
+  rejectUnknownOptions(call, place, Object.keys(ANYWHERE));
+  const { alignment, boundary, low, high } = place;
+  if (!isPowerOfTwo(alignment)) failMisuse(call, { alignment }, 'alignment must be a power of two');
+  if (boundary !== 0 && !isPowerOfTwo(boundary)) failMisuse(call, { boundary }, 'boundary must be 0 or a power of two');
+  requireInteger(call, 'low', low, 0, Number.MAX_SAFE_INTEGER);
+  requireInteger(call, 'high', high, 0, Number.MAX_SAFE_INTEGER);
 }
 
 /** Any place. */

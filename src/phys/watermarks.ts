@@ -22,7 +22,7 @@
  * REFERENCES  uvm_pdaemon.c (freemin of at least four pages, freetarg above it, reserves); illumos vm_page.c (minfree, desfree, lotsfree).
  */
 
-import { failMisuse, rejectUnknownOptions, requireInteger } from '../base/errors.ts';
+import { failMisuse, rejectUnknownOptions, requireInteger, requireObject } from '../base/errors.ts';
 import type { BoundTables } from '../layout/region.ts';
 import { ALL_WAITERS, compareExchange, load, notify, store, waitAsync } from '../sync/atomics.ts';
 import { Mutex } from '../sync/mutex.ts';
@@ -34,6 +34,12 @@ import { FRAME_USE } from './frame-uses.ts';
 
 /** What a thread may take: `user` leaves both reserves alone, `system` that of the pagedaemon, `pagedaemon` none. */
 export type FramePrivilege = 'user' | 'system' | 'pagedaemon';
+
+/** Throws `EINVAL` for what is no privilege. */
+export function requirePrivilege(privilege: FramePrivilege): void {
+  if (privilege === 'user' || privilege === 'system' || privilege === 'pagedaemon') return;
+  failMisuse('frames.withPrivilege', { privilege }, "privilege must be 'user', 'system' or 'pagedaemon'");
+}
 
 /** The marks, in frames. */
 export interface FrameMarks {
@@ -87,6 +93,7 @@ export class Watermarks {
   set(changes: Partial<FrameMarks>): void {
     const { journal, region } = this.#thread;
     const before = this.read();
+    requireObject('watermarks.set', 'changes', changes);
     rejectUnknownOptions('watermarks.set', changes, Object.keys(before) as (keyof FrameMarks)[]);
     const marks = { ...before, ...changes };
     for (const [name, frames] of Object.entries(marks)) {

@@ -25,15 +25,7 @@
 import { assert } from '../base/assert.ts';
 import { VERIFY } from '../base/verify.ts';
 import type { BoundTables } from '../layout/region.ts';
-import {
-  FRAME_USE,
-  type FrameRun,
-  type FrameWaitOptions,
-  LIST_STAGE,
-  type PageList,
-  type PageLists,
-  SLOT_SHIFT,
-} from '../phys/index.ts';
+import { FRAME_USE, type FrameRun, LIST_STAGE, type PageList, type PageLists, SLOT_SHIFT } from '../phys/index.ts';
 import { faultPoint } from '../sync/fault.ts';
 import { Mutex } from '../sync/mutex.ts';
 import { ownerOf } from '../sync/owners.ts';
@@ -42,6 +34,7 @@ import type { SlotIndex, Thread } from '../sync/thread.ts';
 import { chargeCookie, unchargeCookie } from './cookie-charges.ts';
 import { COOKIE_STATE, type CookieIndex, LARGE_STATE, type PmemFailure } from './kinds.ts';
 import { LargePages } from './large-pages.ts';
+import type { TakeSmall } from './pmem-request.ts';
 import { newReport, type PmemFaults, type PmemReport } from './report.ts';
 import { FullestPool, type Piece, piecesOf, type ResidualPool, SeedPool } from './residual-pool.ts';
 import { type ChainPlace, RunChains } from './run-chains.ts';
@@ -126,7 +119,7 @@ export class CookieWork {
   }
 
   /** 3-5. Gathers the frames. */
-  gather(row: CookieIndex, wait: boolean | FrameWaitOptions, report: PmemReport): PmemFailure | null {
+  gather(row: CookieIndex, takeSmall: TakeSmall, report: PmemReport): PmemFailure | null {
     const chain = this.chainOf(row);
     let missing = this.#cookies.frames.get(row);
     // 3.
@@ -146,18 +139,13 @@ export class CookieWork {
       missing -= got;
     }
     // 5.
-    return missing === 0 ? null : this.#takeSmall(chain, missing, wait, report);
+    return missing === 0 ? null : this.#takeSmall(chain, missing, takeSmall, report);
   }
 
   /** Gathers frames in at most so many runs, from no large page. */
-  gatherRuns(
-    row: CookieIndex,
-    wait: boolean | FrameWaitOptions,
-    report: PmemReport,
-    segments: number,
-  ): PmemFailure | null {
+  gatherRuns(row: CookieIndex, takeSmall: TakeSmall, report: PmemReport, segments: number): PmemFailure | null {
     const frames = this.#cookies.frames.get(row);
-    return this.#takeSmall(this.chainOf(row), frames, wait, report, segments);
+    return this.#takeSmall(this.chainOf(row), frames, takeSmall, report, segments);
   }
 
   /** 6. */
@@ -319,12 +307,12 @@ export class CookieWork {
   #takeSmall(
     chain: ChainPlace,
     missing: number,
-    wait: boolean | FrameWaitOptions,
+    takeSmall: TakeSmall,
     report: PmemReport,
     segments = missing,
   ): PmemFailure | null {
     if (!this.seed && !this.#hasReserve(missing)) return 'reservation';
-    const list = this.#lists.tryTakeHeld({ size: missing * this.#pageSize, segments, wait }, !this.seed);
+    const list = takeSmall({ size: missing * this.#pageSize, segments });
     if (list === null) return 'frames';
     this.mutex.enter();
     const fits = this.chains.hasSpare(list.runs.length) && (this.seed || this.#hasReserve(missing));

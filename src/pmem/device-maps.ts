@@ -19,13 +19,21 @@
  * REFERENCES  pmem.c: devmap_pmem_setup, devmap_pmem_remap; ddidevmap.h for the bits.
  */
 
-import { fail, failMisuse } from '../base/errors.ts';
+import {
+  fail,
+  failMisuse,
+  rejectUnknownOptions,
+  requireFunction,
+  requireInteger,
+  requireObject,
+} from '../base/errors.ts';
 import type { BoundTables } from '../layout/region.ts';
 import { compareExchange, store } from '../sync/atomics.ts';
 import { Mutex } from '../sync/mutex.ts';
 import { RANK } from '../sync/ranks.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
 import { COOKIE_STATE, type Cookie } from './kinds.ts';
+import { requireCookie } from './pmem-request.ts';
 
 /** Bits of a map's flags; others are left alone. */
 export const DEVICE_MAP_FLAG = {
@@ -174,6 +182,7 @@ export class DeviceMaps {
 
   /** Says what a map shows. False when a check fails. */
   setup(map: DeviceMapIndex, request: DeviceMapRequest): boolean {
+    requireRequest('deviceMaps.setup', request);
     const mutex = this.#enter(map, 'deviceMaps.setup');
     try {
       const before = this.state(map);
@@ -207,6 +216,8 @@ export class DeviceMaps {
    * translations away. False when a check fails; the seed's checks cannot all pass.
    */
   remap(map: DeviceMapIndex, request: DeviceMapRequest, unload: () => void): boolean {
+    requireRequest('deviceMaps.remap', request);
+    requireFunction('deviceMaps.remap', 'unload', unload);
     const mutex = this.#enter(map, 'deviceMaps.remap');
     try {
       const before = this.state(map);
@@ -238,6 +249,7 @@ export class DeviceMaps {
   }
 
   #create(state: Partial<DeviceMapState>, holder: number): DeviceMapIndex {
+    requireState('deviceMaps.create', state);
     const { rowCount, claim } = this.#maps;
     for (let row = 0; row < rowCount; row++) {
       if (compareExchange(this.#thread.words, claim.address(row), 0, holder) !== 0) continue;
@@ -323,6 +335,33 @@ const EMPTY: DeviceMapState = {
   offset: 0,
   length: 0,
 };
+
+/** Throws `EINVAL` for what is not a request; whether it may be is for `setup` and `remap` to say. */
+function requireRequest(call: string, request: DeviceMapRequest): void {
+  requireObject(call, 'request', request);
+  const { cookie, offset, length, maxProtection, flags, callbackRevision = 0, ...others } = request;
+  rejectUnknownOptions(call, others, []);
+  if (cookie !== null) requireCookie(cookie, call);
+  requireInteger(call, 'offset', offset, Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER);
+  requireInteger(call, 'length', length, Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER);
+  for (const [name, word] of Object.entries({ maxProtection, flags, callbackRevision })) requireWord(call, name, word);
+}
+
+/** Throws `EINVAL` for what is not a part of a map's fields. */
+function requireState(call: string, state: Partial<DeviceMapState>): void {
+  requireObject(call, 'state', state);
+  rejectUnknownOptions(call, state, Object.keys(EMPTY));
+  const { cookie, isPmem, offset, length, ...words } = { ...EMPTY, ...state };
+  if (cookie !== null) requireCookie(cookie, call);
+  if (typeof isPmem !== 'boolean') failMisuse(call, { isPmem }, 'isPmem is true or false');
+  requireInteger(call, 'offset', offset, Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER);
+  requireInteger(call, 'length', length, Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER);
+  for (const [name, word] of Object.entries(words)) requireWord(call, name, word);
+}
+
+function requireWord(call: string, name: string, value: unknown): void {
+  requireInteger(call, name, value, -(2 ** 31), 2 ** 32 - 1);
+}
 
 function allows({ protection, originalMaxProtection }: DeviceMapState, maxProtection: number): boolean {
   return (protection & originalMaxProtection & maxProtection) === protection;

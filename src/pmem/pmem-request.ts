@@ -1,7 +1,7 @@
 /** What cookies are asked for with, and what is said when it does not work. */
 
 import { failMisuse, rejectUnknownOptions, requireInteger } from '../base/errors.ts';
-import type { FrameWaitOptions } from '../phys/index.ts';
+import { type FrameWaitOptions, type PageList, type PageListRequest, requireWaitOptions } from '../phys/index.ts';
 import type { CallbackReference } from '../sync/callbacks.ts';
 import type { Cookie, PmemFailure } from './kinds.ts';
 
@@ -20,6 +20,9 @@ export interface PmemRequest {
   readonly movable?: CallbackReference;
 }
 
+/** Takes small pages from the page lists, as `tryTakeHeld` does; null when there are not enough. */
+export type TakeSmall = (request: PageListRequest) => PageList | null;
+
 /** Throws `EINVAL` for a request that is none. */
 export function checkPmemRequest(request: PmemRequest): void {
   const call = 'pmem.alloc';
@@ -30,8 +33,9 @@ export function checkPmemRequest(request: PmemRequest): void {
   if (contiguous !== undefined && typeof contiguous !== 'boolean') {
     failMisuse(call, { contiguous }, 'contiguous is true or false');
   }
-  if (wait !== undefined && typeof wait !== 'boolean' && (typeof wait !== 'object' || wait === null)) {
-    failMisuse(call, { wait }, 'wait is true, false, or how long');
+  if (wait !== undefined && typeof wait !== 'boolean') {
+    if (typeof wait !== 'object' || wait === null) failMisuse(call, { wait }, 'wait is true, false, or how long');
+    requireWaitOptions(call, wait);
   }
   if (movable !== undefined) requireMover(movable);
 }
@@ -49,7 +53,10 @@ function requireMover(movable: CallbackReference): void {
 
 /** Throws `EINVAL` for what cannot be a cookie. */
 export function requireCookie(cookie: Cookie, call: string): void {
-  if (typeof cookie !== 'object' || cookie === null) failMisuse(call, { cookie }, 'pass what alloc returned');
+  const { cookie: row, generation, frames }: Partial<Cookie> = cookie ?? {};
+  if (!Number.isInteger(row) || !Number.isInteger(generation) || !Number.isInteger(frames)) {
+    failMisuse(call, { cookie }, 'pass what alloc returned');
+  }
 }
 
 /** Why a cookie could not be had. */

@@ -22,20 +22,23 @@ import type { CheckReport } from '../base/check.ts';
 import { fail, failMisuse, requireInteger } from '../base/errors.ts';
 import { VERIFY } from '../base/verify.ts';
 import type { BoundTables } from '../layout/region.ts';
-import type { Banks, FrameIndex, FrameRun, PageListPressure, PageLists } from '../phys/index.ts';
+import type { Banks, FrameAsyncOptions, FrameIndex, FrameRun, PageListPressure, PageLists } from '../phys/index.ts';
 import { Callbacks } from '../sync/callbacks.ts';
 import { faultPoint } from '../sync/fault.ts';
 import { chargeOf, limitOf, OWNER_RESOURCE, ownerNameOf, ownerOf } from '../sync/owners.ts';
 import { pause } from '../sync/pause.ts';
 import { type Attachment, isAttached, type SlotIndex, type Thread } from '../sync/thread.ts';
-import { chargeProblems } from './cookie-charges.ts';
+import { checkCookies } from './check.ts';
 import { CookieMoves } from './cookie-moves.ts';
 import { CookieWork } from './cookie-work.ts';
-import { COOKIE_STATE, type Cookie, type CookieIndex, LARGE_STATE, type MoverFailure } from './kinds.ts';
-import { checkPmemRequest, FAILURE_REASON, type PmemRequest, requireCookie } from './pmem-request.ts';
+import { COOKIE_STATE, type Cookie, type CookieIndex, type MoverFailure } from './kinds.ts';
+import { checkPmemRequest, FAILURE_REASON, type PmemRequest, requireCookie, type TakeSmall } from './pmem-request.ts';
 import { newReport, type PmemFaults, type PmemReport } from './report.ts';
 import { SeedPool } from './residual-pool.ts';
 import type { OrderedRun } from './run-chains.ts';
+
+/** What errors of requests name. */
+const CALL = 'pmem.alloc';
 
 /** What is there. */
 export interface PmemStatistics {
@@ -112,52 +115,38 @@ export class Pmem {
 
   /** Makes a cookie. Throws `EDQUOT` at the owner's limit of frames or locked frames, `ENOMEM` otherwise, with the reason. */
   alloc(request: PmemRequest): Cookie {
-    const cookie = this.tryAlloc(request);
-    if (cookie !== null) return cookie;
-    const { failure } = this.#last;
-    if (failure === 'locked' || failure === 'quota') this.#failLimit(request, failure);
-    return fail('ENOMEM', 'pmem.alloc', { ...request }, FAILURE_REASON[failure ?? 'frames']);
+    return this.tryAlloc(request) ?? this.#failAlloc(request);
+  }
+
+  /**
+   * Makes a cookie, waiting with the event loop free until that can be: within `timeoutMs`, unless `signal` or `cancel` ends the
+   * wait. What it has not got as a whole it leaves to others meanwhile. Throws `ETIMEDOUT`, `ECANCELED`, what `alloc` throws, and
+   * `EINVAL` when no memory of this system could serve it.
+   */
+  async allocAsync(request: Omit<PmemRequest, 'wait'>, options: FrameAsyncOptions = {}): Promise<Cookie> {
+    checkPmemRequest(request);
+    if ('wait' in request) failMisuse(CALL, { ...request }, 'how long to wait is said by the options');
+    if (this.#work.seed) fail('ENOTSUP', CALL, { ...request }, 'the seed knows no asynchronous requests');
+    const frames = Math.ceil(request.size / this.#pageSize);
+    const attempt = (waiter: boolean) => {
+      const cookie = this.#make(request, (given) => this.#lists.tryTakeInTurn(given, waiter));
+      const { failure } = this.#last;
+      // More frames may become free. Nothing else is waited for.
+      if (cookie === null && failure !== 'frames') this.#failAlloc(request);
+      return cookie;
+    };
+    const segments = request.contiguous === true ? 1 : Math.max(1, frames);
+    const size = Math.max(1, request.size);
+    return this.#lists.serveAsync({ size, segments }, CALL, request, attempt, options);
   }
 
   /** Makes a cookie; null when it cannot be had: `lastReport.failure` says why. Throws `EINVAL`. */
   tryAlloc(request: PmemRequest): Cookie | null {
     checkPmemRequest(request);
-    const { size, wait = false, contiguous = false, movable } = request;
-    const frames = Math.ceil(size / this.#pageSize);
-    const report = newReport();
-    this.#last = report;
-    // Half of memory and more is refused, as in the seed, which would look for it for ever.
-    if (frames === 0 || frames >= Math.floor(this.#thread.region.geometry.frames / 2)) report.failure = 'args';
-    if (report.failure !== null) return null;
-    const work = this.#work;
-    const row = work.claim(frames, movable === undefined ? 0 : this.#callbacks.intern(movable) + 1, contiguous);
-    if (row < 0) report.failure = 'tables';
-    if (row < 0) return null;
-    try {
-      report.failure = work.charge(row);
-      if (report.failure === null) {
-        const alone = contiguous || movable !== undefined;
-        const gather = () =>
-          alone ? work.gatherRuns(row, wait, report, contiguous ? 1 : frames) : work.gather(row, wait, report);
-        report.failure = gather();
-        // Large pages that nobody uses are no help to whoever wants frames that lie together or that move.
-        const short = report.failure === 'frames' || report.failure === 'reservation';
-        if (alone && short && this.trim() > 0) report.failure = gather();
-      }
-    } catch (error) {
-      work.abandon(row, report);
-      throw error;
-    }
-    if (VERIFY) faultPoint(this.#thread, 'pmem.alloc.gathered');
-    if (report.failure !== null) {
-      work.abandon(row, report);
-      return null;
-    }
-    const cookie = { cookie: row, generation: this.#cookies.generation.get(row), frames };
-    // Before it is live: from then on others move it, and its frames are whoever's that needed them.
-    if (movable !== undefined) this.#moves.offer(row);
-    work.finish(row);
-    return cookie;
+    const { wait = false } = request;
+    return this.#make(request, (given) =>
+      this.#lists.tryTakeHeld({ ...given, wait }, !this.#work.seed, CALL, { ...request }),
+    );
   }
 
   /**
@@ -197,6 +186,7 @@ export class Pmem {
 
   /** Frees what a thread that has ended made and did not free. Throws `EBUSY` while it is attached. Returns cookies. */
   freeOf(maker: Attachment): number {
+    requireInteger('pmem.freeOf', 'maker', maker, 1, Number.MAX_SAFE_INTEGER);
     if (maker !== this.#thread.attachment && isAttached(this.#thread.region, maker)) {
       fail('EBUSY', 'pmem.freeOf', { maker }, 'the thread is still attached');
     }
@@ -233,7 +223,9 @@ export class Pmem {
   }
 
   /** True until the cookie is freed: a look without a lock. */
-  isLive({ cookie, generation }: Cookie): boolean {
+  isLive(given: Cookie): boolean {
+    const { cookie, generation }: Partial<Cookie> = given ?? {};
+    if (!Number.isInteger(cookie) || cookie === undefined) return false;
     const { state, generation: generations } = this.#cookies;
     return state.get(cookie) === COOKIE_STATE.live && generations.get(cookie) === generation;
   }
@@ -245,6 +237,7 @@ export class Pmem {
 
   /** The owner of a cookie's charge. */
   ownerOf(cookie: Cookie): number {
+    this.#require(cookie, 'pmem.ownerOf');
     return this.#cookies.owner.get(cookie.cookie);
   }
 
@@ -317,6 +310,7 @@ export class Pmem {
 
   /** Sets how many frames are reserved, for a consumer of the same reservation that is not pmem. */
   reserveOther(frames: number): void {
+    requireInteger('pmem.reserveOther', 'frames', frames, Number.MIN_SAFE_INTEGER, Number.MAX_SAFE_INTEGER);
     const { mutex } = this.#work;
     mutex.enter();
     this.#thread.journal.setDouble(this.#row.reserved, 0, this.#row.reserved.get(0) + frames);
@@ -338,39 +332,7 @@ export class Pmem {
 
   /** Checks chains, pool, large pages and accounting. For quiet points. */
   check(): CheckReport {
-    const { chains, large, seed } = this.#work;
-    const problems = [...large.problems(), ...chargeProblems(this.#thread.region, !seed)];
-    let checked = 0;
-    let held = 0;
-    const seen = new Map<FrameIndex, number>();
-    for (let row: CookieIndex = 0; row < this.#row.cookieFresh.get(0); row++) {
-      const state = this.#cookies.state.get(row);
-      if (state === COOKIE_STATE.free) continue;
-      checked++;
-      if (state !== COOKIE_STATE.live) problems.push(`pmem/pmem I1: cookie ${row} is in state ${state}`);
-      let frames = 0;
-      for (const { first, count } of chains.list(this.#work.chainOf(row))) {
-        for (let at = 0; at < Math.abs(count); at++) {
-          const frame = first + Math.sign(count) * at;
-          if (seen.has(frame))
-            problems.push(`pmem/cookie-work I1: frame ${frame} in cookies ${seen.get(frame)}, ${row}`);
-          seen.set(frame, row);
-          if (!large.has(frame)) held++;
-        }
-        frames += Math.abs(count);
-      }
-      if (frames !== this.#cookies.frames.get(row))
-        problems.push(`pmem/cookie-work I1: cookie ${row} has ${frames} frames`);
-    }
-    const { reserved, largePages } = this.statistics();
-    if (!seed && reserved !== held + largePages * large.size) {
-      problems.push(`pmem/cookie-work I2: ${reserved} reserved, ${held} small and ${largePages} large pages found`);
-    }
-    for (const [root] of large.snapshot()) {
-      if (large.stateOf(large.of(root)) === LARGE_STATE.leaving) problems.push(`pmem/pool: ${root} is leaving`);
-    }
-    if (this.#lists.outstanding < seen.size) problems.push('pmem/cookie-work I1: more frames than are in lists');
-    return { structure: 'pmem', checked, problems };
+    return checkCookies(this.#thread.region, this.#work, this.#lists.outstanding);
   }
 
   /** Everything that pmem has from the page lists. */
@@ -415,6 +377,58 @@ export class Pmem {
     }
   }
 
+  /** Makes a cookie out of the pool, large pages, and what `takeSmall` takes. */
+  #make({ size, contiguous = false, movable }: PmemRequest, takeSmall: TakeSmall): Cookie | null {
+    const frames = Math.ceil(size / this.#pageSize);
+    const report = newReport();
+    this.#last = report;
+    // Half of memory and more is refused, as in the seed, which would look for it for ever.
+    if (frames === 0 || frames >= Math.floor(this.#thread.region.geometry.frames / 2)) report.failure = 'args';
+    if (report.failure !== null) return null;
+    const work = this.#work;
+    const row = work.claim(frames, movable === undefined ? 0 : this.#callbacks.intern(movable) + 1, contiguous);
+    if (row < 0) report.failure = 'tables';
+    if (report.failure !== null) return null;
+    try {
+      report.failure = work.charge(row);
+      if (report.failure === null) {
+        const alone = contiguous || movable !== undefined;
+        const gather = () =>
+          alone
+            ? work.gatherRuns(row, takeSmall, report, contiguous ? 1 : frames)
+            : work.gather(row, takeSmall, report);
+        report.failure = gather();
+        // Large pages that nobody uses are no help to whoever wants frames that lie together or that move.
+        const short = report.failure === 'frames' || report.failure === 'reservation';
+        if (alone && short && this.trim() > 0) report.failure = gather();
+      }
+    } catch (error) {
+      this.#abandon(row, report);
+      throw error;
+    }
+    if (VERIFY) faultPoint(this.#thread, 'pmem.alloc.gathered');
+    if (report.failure !== null) {
+      this.#abandon(row, report);
+      return null;
+    }
+    const cookie = { cookie: row, generation: this.#cookies.generation.get(row), frames };
+    // Before it is live: from then on others move it, and its frames are whoever's that needed them.
+    if (movable !== undefined) this.#moves.offer(row);
+    work.finish(row);
+    return cookie;
+  }
+
+  /** What was gathered in vain goes back; nobody is told, else two that wait would wake each other for ever. */
+  #abandon(row: CookieIndex, report: PmemReport): void {
+    this.#lists.frames.core.queue.withoutTelling(() => this.#work.abandon(row, report));
+  }
+
+  #failAlloc(request: PmemRequest): never {
+    const { failure } = this.#last;
+    if (failure === 'locked' || failure === 'quota') this.#failLimit(request, failure);
+    return fail('ENOMEM', CALL, { ...request }, FAILURE_REASON[failure ?? 'frames']);
+  }
+
   #failLimit(request: PmemRequest, failure: 'locked' | 'quota'): never {
     const { region } = this.#thread;
     const owner = ownerOf(this.#thread);
@@ -426,8 +440,7 @@ export class Pmem {
   #require(given: Cookie, call: string): void {
     requireCookie(given, call);
     const { cookie, generation, frames } = given;
-    const known = Number.isInteger(cookie) && cookie >= 0 && cookie < this.#cookies.rowCount;
-    if (!known) failMisuse(call, { cookie }, 'pass what alloc returned');
+    if (cookie < 0 || cookie >= this.#cookies.rowCount) failMisuse(call, { cookie }, 'pass what alloc returned');
     const live = this.#cookies.state.get(cookie) === COOKIE_STATE.live;
     if (live && this.#cookies.generation.get(cookie) === generation && this.#cookies.frames.get(cookie) === frames)
       return;

@@ -11,6 +11,7 @@ import {
   parseSize,
   rejectUnknownOptions,
   requireInteger,
+  requireObject,
 } from '../base/index.ts';
 import {
   ANON_FANOUT,
@@ -25,7 +26,7 @@ import {
   replacementGeometry,
 } from '../layout/index.ts';
 import { BANK_BYTES_MAX, WASM_PAGE_BYTES } from '../phys/banks.ts';
-import type { PhysSegmentOptions } from '../phys/phys-segments.ts';
+import { type PhysSegmentOptions, requireSegment } from '../phys/phys-segments.ts';
 import { defaultMarks, type FrameMarks } from '../phys/watermarks.ts';
 import { type PagelockOptions, sizePagelock } from '../seg/pagelock-options.ts';
 import type { OwnerLimits } from '../sync/owners.ts';
@@ -200,7 +201,7 @@ export function planBoot(options: BootOptions): BootPlan {
     failMisuse('boot', { options }, "pass an object, at least { memory: '64 MiB' }");
   }
   rejectUnknownOptions('boot', options, KNOWN_OPTIONS);
-  for (const name of ['limits', 'physical', 'pagelock', 'mappings'] as const) {
+  for (const name of ['limits', 'physical', 'pagelock', 'mappings', 'pmem'] as const) {
     const value: unknown = options[name];
     if (value !== undefined && (typeof value !== 'object' || value === null)) {
       failMisuse('boot', { [name]: value }, `${name} must be an object`);
@@ -368,6 +369,11 @@ function planPhysical(options: PhysicalOptions) {
   requireInteger('boot: physical', 'slotFrames', slotFrames, 0, 256);
   requireInteger('boot: physical', 'classes', classes, 1, 64);
   requireInteger('boot: physical', 'colours', colours, 1, 256);
+  if (segments !== undefined && !Array.isArray(segments)) {
+    failMisuse('boot: physical', { segments }, 'segments must be an array');
+  }
+  for (const [at, segment] of (segments ?? []).entries()) requireSegment(`boot: physical.segments[${at}]`, segment);
+  requireObject('boot: physical', 'marks', marks);
   if (!isPowerOfTwo(colours)) failMisuse('boot: physical', { colours }, 'colours must be a power of two');
   return {
     geometry: { frameClasses: classes, frameColours: colours, frameLists: classes * colours },

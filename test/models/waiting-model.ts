@@ -115,19 +115,20 @@ export function isLegal(
   return inside && !taken && fits(start, size, constraints);
 }
 
-/** Earlier requests of the class that had a place in the arena before a range of it was taken, and have none now. */
+/**
+ * Earlier requests of the class that had a place in the arena before a range of it was taken, and have none now. A promise is
+ * settled later than its request was served: what an importer got meanwhile, and nobody has yet, does not count as taken.
+ */
 export function deprivedBy(
   waiters: readonly ModelWaiter[],
   arena: ModelArena,
   taken: Range,
   ticket: number,
 ): ModelWaiter[] {
-  const others = [...arena.busy, ...arena.children.flatMap((child) => child.spans())];
-  const before = without(
-    arena.spans(),
-    others.filter((range) => range !== taken),
-  );
-  const now = without(arena.spans(), others);
+  const spans = arena.children.flatMap((child) => child.spans());
+  const busyBefore = [...arena.busy].filter((range) => range !== taken);
+  const before = without(arena.spans(), [...busyBefore, ...spans]);
+  const now = freeOf(arena);
   return waiters.filter((other) => {
     if (other.arena !== arena || other.ticket >= ticket || classOf(other.size) !== classOf(taken.size)) return false;
     return placeIn(now, other) < 0 && placeIn(before, other) >= 0;

@@ -10,7 +10,17 @@ import { digestThreads, type Scenario } from '../scenario.ts';
 
 const WORDS = 48;
 
-const SMALL: Partial<Geometry> = { slots: 5, slotLanes: 1, lockLanes: 2, heldLanes: 17, journalLanes: 13 };
+/** Words of a named lock. */
+const LOCK_WORDS = 9;
+
+const SMALL: Partial<Geometry> = {
+  slots: 5,
+  slotLanes: 1,
+  lockLanes: 2,
+  heldLanes: 17,
+  journalLanes: 13,
+  namedLocks: 1,
+};
 
 /** Rows of the words that scenarios use. */
 export const WORD = {
@@ -28,6 +38,14 @@ export const WORD = {
   /** Items between producers and consumers. */
   items: 36,
 } as const;
+
+/** What matters of the one named lock. */
+export function digestNamedLocks(region: Region, into: number[]): void {
+  const { namedLock, lockRegistry } = region.tables;
+  into.push(lockRegistry.lock.get(0), namedLock.kind.get(0), namedLock.generation.get(0));
+  into.push(namedLock.holder.get(0), namedLock.abandonedBy.get(0));
+  for (let lane = 0; lane < LOCK_WORDS; lane++) into.push(namedLock.words.at(0, lane));
+}
 
 /** A world of threads that share the words of one table. */
 export abstract class World implements Scenario {

@@ -21,7 +21,7 @@
  * LOCKING     The pmem lock, and the frames' lock in it, in which all of a step is logged: both commit together. The mover is
  *             asked and told without locks.
  * COSTS       A walk over the runs of movable cookies, a copy of the frames, what the mover does.
- * FAILURE     False: no movable cookie has the frame, its mover refuses, throws, or is not known in this thread, or no frame or row is
+ * FAILURE     False: no movable cookie has the frame, its mover refuses or has done so a moment ago (mover-rests.ts), throws, or is not known in this thread, or no frame or row is
  *             left; of a contiguous cookie, no run. A death before 5 leaves the frame in place, later it has moved; either way the mover is told by whoever
  *             recovers, if it is known there.
  * REJECTED    A word for each frame that names
@@ -52,6 +52,7 @@ import {
   MOVE_STAGE,
   type MoverFailure,
 } from './kinds.ts';
+import { MoverRests } from './mover-rests.ts';
 
 /** Where a frame stands. */
 interface Standing {
@@ -71,6 +72,7 @@ export class CookieMoves implements FrameReclaimer {
   readonly #cookies: BoundTables['pmemCookie'];
   readonly #slot: BoundTables['pmemSlot'];
   readonly #fresh: BoundTables['pmemPool']['cookieFresh'];
+  readonly #rests: MoverRests;
   #failure: MoverFailure | null = null;
 
   constructor(thread: Thread, banks: Banks, lists: PageLists, work: CookieWork, callbacks: Callbacks) {
@@ -80,6 +82,7 @@ export class CookieMoves implements FrameReclaimer {
     this.#lists = lists;
     this.#work = work;
     this.#callbacks = callbacks;
+    this.#rests = new MoverRests(thread);
     this.#cookies = tables.pmemCookie;
     this.#slot = tables.pmemSlot;
     this.#fresh = tables.pmemPool.cookieFresh;
@@ -115,6 +118,7 @@ export class CookieMoves implements FrameReclaimer {
     try {
       // 3.
       willing = this.#guarded(move, () => mover?.before(move));
+      if (!willing) this.#rests.refused(move.cookie);
       if (willing) {
         // 4.
         for (let at = 0; at < move.frames; at++) this.#banks.copyFrame(move.from + at, move.to + at);
@@ -129,7 +133,10 @@ export class CookieMoves implements FrameReclaimer {
     }
     if (VERIFY) faultPoint(this.#thread, 'pmem.move.done');
     // 6.
-    if (moved) this.#end(slot);
+    if (moved) {
+      this.#rests.moved(move.cookie);
+      this.#end(slot);
+    }
     return moved;
   }
 
@@ -162,7 +169,7 @@ export class CookieMoves implements FrameReclaimer {
     this.#work.mutex.enter();
     const standing = this.#find(frame);
     let to = -1;
-    if (standing !== null) {
+    if (standing !== null && !this.#rests.has(standing.cookie, this.#cookies.generation.get(standing.cookie))) {
       const together = this.#cookies.contiguous.get(standing.cookie) === 1;
       core.mutex.enter();
       if (together) {

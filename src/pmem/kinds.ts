@@ -61,7 +61,10 @@ export interface CookieMove {
  * throws changes nothing about the move. Neither reaches who needed the frames: `pmem.moverFailure` has it.
  */
 export interface CookieMover {
-  /** Stops all use of the frames that move, in every thread, until `after`; false: it cannot be moved now. Must not wait long. */
+  /**
+   * Stops all use of the frames that move, in every thread, until `after`; false: it cannot be moved now. Must not wait long. Who
+   * has refused is not asked by the same thread for 2 ms, after more refusals in a row for up to 64 ms.
+   */
   before(move: CookieMove): boolean;
   /** The bytes are at `to` now, or, when not `moved`, still at `from`. Also called for a thread that died in between. */
   after(move: CookieMove, moved: boolean): void;

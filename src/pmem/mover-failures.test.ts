@@ -2,7 +2,9 @@ import { describe, expect, it } from 'vitest';
 import { testRegion } from '../../test/support/region.ts';
 import { Banks, Frames, PageLists } from '../phys/index.ts';
 import { Callbacks } from '../sync/index.ts';
+import { pause } from '../sync/pause.ts';
 import type { CookieMove } from './kinds.ts';
+import { REST_MAX_MS } from './mover-rests.ts';
 import { Pmem } from './pmem.ts';
 
 const PAGE = 4096;
@@ -81,6 +83,8 @@ describe('a mover that throws', () => {
         expectWhole(side);
         // Later moves work.
         state.throws = 'nowhere';
+        // It is left alone for a moment first.
+        pause(side.frames.core.thread, REST_MAX_MS);
         ask(name, side);
         expect(state.ended.length).toBeGreaterThan(0);
         expect(state.ended).not.toContain(false);

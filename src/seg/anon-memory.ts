@@ -18,7 +18,8 @@
  *             the dying ones.   I3 a translation to write is given out only for an anon that no other map sees.
  * LOCKING     The lock of the spaces for all but the pages. The translations of a page change under it, before the store: so a
  *             count that was read before a look-up is current only if the look-up is.
- * COSTS       A first touch: one page, two lock pairs. Freeing: one drop a page.
+ * COSTS       A first store: one page, three lock pairs: the look at the map, the row, the place. A store that copies what a fork shows:
+ *             four, with the freeing of what it leaves. Freeing: one drop a page.
  * FAILURE     `ENOMEM` without anons, nodes or frames; what was made goes back.
  * REJECTED    References for visitors: a second one would look like a fork, and a writer that has a translation would lose
  *             what it stores into a page that is copied meanwhile.

@@ -23,12 +23,12 @@ beforeEach(() => {
 afterEach(() => scratch.remove());
 
 /** Memory full of pages: those in the first frames are used, the others are not, since the hand passed. */
-function setUp(writes: 'none' | 'hot' | 'all', options: Pick<BootOptions, 'replacement'> = {}) {
+function setUp(writes: 'none' | 'hot' | 'all', options: Pick<BootOptions, 'replacement'> = {}, pageSize = PAGE) {
   const path = scratch.file('pages', 0);
   const expected = new Uint8Array(FRAMES * PAGE).fill(5);
   writeFileSync(path, expected);
   const vm = boot({ memory: FRAMES * PAGE, services: 'manual', clock: 'virtual', dirtyLimit: 0, ...options });
-  const file = vm.open(path, { mode: 'rw' });
+  const file = vm.open(path, { mode: 'rw', pageSize });
   const { page } = vm.region.tables;
   const write = (first: number, limit: number) => {
     for (let index = first; index < limit; index++) {
@@ -130,6 +130,15 @@ describe.each(Object.keys(REQUESTS))('for %s', (name) => {
     const giveBack = request(vm);
     expect(hot()).toBe(WINDOW);
     expect(cold()).toBeGreaterThanOrEqual(FRAMES - 2 * WINDOW - SPARE - 1);
+    giveBack();
+    end();
+  });
+
+  it('large pages, which do not move, are written before they leave', () => {
+    const { vm, end } = setUp('all', {}, 4 * PAGE);
+    const before = vm.pages.writtenHere;
+    const giveBack = request(vm);
+    expect(vm.pages.writtenHere - before).toBeGreaterThanOrEqual(WINDOW);
     giveBack();
     end();
   });

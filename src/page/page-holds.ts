@@ -15,7 +15,8 @@
  *             frames, so that a hold costs two atomic operations and nothing else.
  * COSTS       A shared pair: three atomic operations, about 25 ns; nested ones a private addition.
  * FAILURE     `EINVAL` when a page is released, downgraded or upgraded that this thread does not hold, and for no frame.
- * REJECTED    An upgrade that waits: two readers that ask for it wait for each other for ever. A count of pins in shared memory: a dead thread's share could not be taken back.
+ * REJECTED    An upgrade that waits: two readers that ask for it wait for each other for ever. A count of pins in shared
+ *             memory: a dead thread's share could not be taken back.
  * REFERENCES  illumos page_lock.c (p_selock); hazard pointers for publish, then verify.
  */
 

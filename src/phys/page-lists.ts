@@ -13,8 +13,9 @@
  * INVARIANTS  I1 frames of use list are those of lists that were given out and not given back: the outstanding count.
  * LOCKING     The frames' lock for every search; nothing is held while frames are reclaimed.
  * COSTS       A run of a length that exists nowhere is refused by one comparison. See run-tree.ts and bench/phys.ts.
- * FAILURE     `tryAlloc` null; `alloc` throws `EDQUOT` at the owner's limit of frames, also for who waits, `ENOMEM`, `ETIMEDOUT`, `ECANCELED`; `EINVAL` for what breaks a rule, and for
- *             a request to wait for what no memory of this system could serve.
+ * FAILURE     `tryAlloc` null; `alloc` throws `EDQUOT` at the owner's limit of frames, also for who waits, `ENOMEM`,
+ *             `ETIMEDOUT`, `ECANCELED`; `EINVAL` for what breaks a rule, and for a request to wait for what no memory of
+ *             this system could serve.
  * REJECTED    Keeping frames while waiting for more: two that wait could then hold what the other needs.
  * REFERENCES  uvm_pglist.c 1.89; docs/differences.md for what differs from it.
  */

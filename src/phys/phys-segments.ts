@@ -3,7 +3,8 @@
  *
  * PROBLEM     Memory comes in pieces that differ: some must be kept for those who can use no other (low addresses, one
  *             bank), some have holes at their ends, some come while the system runs.
- * STRUCTURE   A row per segment; one whose frames have gone is empty until another takes it. `walk` lists the rows in the order in which searches visit them:
+ * STRUCTURE   A row per segment; one whose frames have gone is empty until another takes it. `walk` lists the rows in the
+ *             order in which searches visit them:
  *
  *               row 0   start ... |availableStart  ......  availableEnd| ... end     class 1
  *               row 1   ...                                                          class 0

@@ -21,11 +21,11 @@
  * LOCKING     The pmem lock, and the frames' lock in it, in which all of a step is logged: both commit together. The mover is
  *             asked and told without locks.
  * COSTS       A walk over the runs of movable cookies, a copy of the frames, what the mover does.
- * FAILURE     False: no movable cookie has the frame, its mover refuses or has done so a moment ago (mover-rests.ts), throws, or is not known in this thread, or no frame or row is
- *             left; of a contiguous cookie, no run. A death before 5 leaves the frame in place, later it has moved; either way the mover is told by whoever
- *             recovers, if it is known there.
- * REJECTED    A word for each frame that names
- *             its cookie: 4 bytes a frame for memory that may never see pmem.
+ * FAILURE     False: no movable cookie has the frame, its mover refuses or has done so a moment ago (mover-rests.ts),
+ *             throws, or is not known in this thread, or no frame or row is left; of a contiguous cookie, no run. A death
+ *             before 5 leaves the frame in place, later it has moved; either way the mover is told by whoever recovers, if
+ *             it is known there.
+ * REJECTED    A word for each frame that names its cookie: 4 bytes a frame for memory that may never see pmem.
  * REFERENCES  pmem.c, comment on the right solution; illumos page_relocate; Linux movable_operations.
  */
 

@@ -117,7 +117,8 @@ export function isLegal(
 
 /**
  * Earlier requests of the class that had a place in the arena before a range of it was taken, and have none now. A promise is
- * settled later than its request was served: what an importer got meanwhile, and nobody has yet, does not count as taken.
+ * settled later than its request was served: what an importer got meanwhile, and nobody has yet, does not count as taken. Nor
+ * do places in imported spans that nobody else has anything of: their source takes such spans back for others.
  */
 export function deprivedBy(
   waiters: readonly ModelWaiter[],
@@ -127,7 +128,11 @@ export function deprivedBy(
 ): ModelWaiter[] {
   const spans = arena.children.flatMap((child) => child.spans());
   const busyBefore = [...arena.busy].filter((range) => range !== taken);
-  const before = without(arena.spans(), [...busyBefore, ...spans]);
+  const isKept = (span: Range) =>
+    arena.parent === null ||
+    busyBefore.some((range) => overlap(range, span)) ||
+    spans.some((range) => overlap(range, span));
+  const before = without(arena.spans().filter(isKept), [...busyBefore, ...spans]);
   const now = freeOf(arena);
   return waiters.filter((other) => {
     if (other.arena !== arena || other.ticket >= ticket || classOf(other.size) !== classOf(taken.size)) return false;

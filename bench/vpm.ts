@@ -36,7 +36,8 @@ import { scaling } from './vpm-scaling.ts';
 import { sharing } from './vpm-sharing.ts';
 import { streams } from './vpm-streams.ts';
 
-const COLD_PASSES = 9;
+const COLD_PASSES = 15;
+const COLD_WARM_UP_US = 150_000;
 
 const DETAILS = `Cases of vpm
   4 KiB hit, 64 KiB hit           mapped; copied into the region; copied elsewhere
@@ -124,17 +125,20 @@ function misses(harness: Harness, { large, largeDescriptor, largeMapped, seed }:
   );
 }
 
-/** Nanoseconds of one step of a pass, in processor time: what makes the next pass cold is not counted. */
+/**
+ * Nanoseconds of one step of a pass, in processor time: what makes the next pass cold is not counted. The first passes warm
+ * the code up, as in `measure`.
+ */
 function coldPasses(steps: number, makeCold: () => void, step: (number: number) => void): number {
-  const times: number[] = [];
-  for (let pass = 0; pass < COLD_PASSES; pass++) {
+  const pass = (): number => {
     makeCold();
     const start = process.cpuUsage();
     for (let number = 0; number < steps; number++) step(number);
     const { user, system } = process.cpuUsage(start);
-    times.push((1000 * (user + system)) / steps);
-  }
-  return median(times);
+    return user + system;
+  };
+  for (let spent = 0; spent < COLD_WARM_UP_US; ) spent += pass();
+  return (1000 * median(Array.from({ length: COLD_PASSES }, pass))) / steps;
 }
 
 /** Sequential reads of a file that is opened anew for each pass, and absent from our cache then. */

@@ -115,6 +115,27 @@ describe('modified pages', () => {
     endOracle(s);
   });
 
+  it('are gone round once, also when the vnode that was tried first is clean by then', () => {
+    const s = setUp();
+    for (const vnode of [2, 4, 6]) write(s, vnode, 0, vnode);
+    const asked: number[] = [];
+    const store: PageStore = {
+      fill: () => 0,
+      write(vnode) {
+        asked.push(vnode);
+        if (asked.length > 10) throw new Error('asked without end');
+        // Meanwhile another thread gives up what was tried first.
+        if (asked.length === 2) s.pages.invalidate(asked[0] as number, 0, 1);
+        throw new VmError('EIO', 'refused');
+      },
+    };
+    expect(s.pages.writeOldest(8, store)).toBe(0);
+    expect(asked.toSorted()).toEqual([2, 4, 6]);
+    expect(s.pages.modified).toBe(2);
+    for (const vnode of [2, 4, 6]) s.pages.invalidate(vnode, 0, 1);
+    endOracle(s);
+  });
+
   it('are modified again when they are marked while they are written', () => {
     const s = setUp();
     write(s, 0, 0, 1);

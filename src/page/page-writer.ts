@@ -121,9 +121,12 @@ export class PageWriter {
    */
   someOldest(max: number, store: PageStore): number {
     let first = -1;
+    let wrapped = false;
     for (;;) {
       const vnode = this.#dirty.nextVnode(this.#rotor);
-      if (vnode < 0 || vnode === first) return 0;
+      wrapped ||= first >= 0 && vnode <= this.#rotor;
+      // Once round, also when the one that this began with has no modified page any more.
+      if (vnode < 0 || (wrapped && vnode >= first)) return 0;
       if (first < 0) first = vnode;
       this.#rotor = vnode;
       const written = this.oldestOf(vnode, max, store);

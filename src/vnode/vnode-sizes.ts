@@ -11,14 +11,16 @@
  *               |<------- sizePeak: nothing but zeros behind it, in pages and in the file system -->|
  *               |<- diskSize: at least so much is in the file system ->|
  *
- *             extend     1 what a death has left between size and sizePeak is cleaned   2 sizePeak = end; with `allocate` the
+ *             extend     1 what a death has left between size and sizePeak is cleaned, and what was stored through a mapping
+ *                        behind the end of the last page zeroed   2 sizePeak = end; with `allocate` the
  *                        file gets zeros up to there, or says that it is full
  *                        3 pages made, marked, filled   4 size = end   5 pages marked again
  *             cut        1 size = end   2 pages behind it dropped, those that others hold waited for while they are written back
  *                        3 the file is cut   4 what is still in memory behind the end: dropped or zeroed   5 sizePeak = end
  *
  * INVARIANTS  I1 outside an exclusive section, sizePeak = size unless a thread died in one.
- *             I2 behind sizePeak pages and file hold zeros, or nothing.
+ *             I2 behind sizePeak pages and file hold zeros, or nothing; but for the page in which the vnode ends, where who has
+ *                mapped it may store, which never comes into the file.
  *             I3 no write-back that saw the old size is under way when the file is cut.
  * LOCKING     Each vnode's readers/writer lock: writers inside the size share it, who changes the size has it alone.
  *             Readers take nothing: they look at the size first. Pages are held under it, never the other way round.
@@ -78,11 +80,12 @@ export class VnodeSizes {
 
   /** Steps 1 and 2 of extending: from here on pages up to `end` may be made. Under the exclusive lock. */
   bound(vnode: VnodeIndex, end: number): void {
-    if (this.#vnode.sizePeak.get(vnode) > this.#vnode.size.get(vnode)) this.#clean(vnode);
+    const size = this.#vnode.size.get(vnode);
+    if (this.#vnode.sizePeak.get(vnode) > size) this.#clean(vnode);
+    if (end > size) this.#zeroLast(vnode, size);
     if (this.#vnode.pagePeak.get(vnode) < end) this.#put(this.#vnode.pagePeak, vnode, end);
     if (this.#vnode.sizePeak.get(vnode) < end) this.#put(this.#vnode.sizePeak, vnode, end);
     if (VERIFY) faultPoint(this.#thread, 'vnode.extend.bounded');
-    const size = this.#vnode.size.get(vnode);
     if (size < end && this.#vnode.allocates.get(vnode) !== 0) this.#store.allocate?.(vnode, size, end);
   }
 
@@ -180,6 +183,23 @@ export class VnodeSizes {
     const index = Math.floor(size / this.#pageSize);
     const end = Math.ceil(size / pageBytes) * (pageBytes / this.#pageSize);
     this.#zeroTail(vnode, index, end - index, size % this.#pageSize);
+  }
+
+  /** Zeroes what is in memory of the page in which the vnode ends, behind the end. */
+  #zeroLast(vnode: VnodeIndex, size: number): void {
+    const frames = 1 << this.#vnode.pageShift.get(vnode);
+    let from = size % this.#pageSize;
+    let index = (size - from) / this.#pageSize;
+    if (from === 0 && index % frames === 0) return;
+    do {
+      const frame = this.#pages.hold(vnode, index);
+      if (frame >= 0) {
+        this.#zero(frame, from);
+        this.#pages.release(frame);
+      }
+      from = 0;
+      index++;
+    } while (index % frames !== 0);
   }
 
   /** Zeroes pages that are held by others; false when some are being filled. */

@@ -127,7 +127,10 @@ describe('writers of large pages that end', () => {
       const survivor = await begin(0, false);
       const report = once(survivor.worker, 'message');
       const victim = await begin(1, true);
-      await killAt(vm, point, [victim], { skip: 3, slot: victim.slot });
+      // It says what went wrong if it ends by itself.
+      const end = once(victim.worker, 'message').then(([{ wrong }]) => Promise.reject(new Error(`${wrong}`)));
+      const killed = killAt(vm, point, [victim], { skip: 3, slot: victim.slot });
+      await Promise.race([killed, end]);
       for (let stripe = 1; stripe < STRIPES; stripe += 2) {
         const bytes = file.read(stripe * STRIPE_BYTES, STRIPE_BYTES);
         expect(bytes.every((byte) => byte === old[stripe] || byte === fresh[stripe])).toBe(true);

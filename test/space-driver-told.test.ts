@@ -182,6 +182,21 @@ describe('a driver', () => {
     as.destroy();
   });
 
+  it('is told of all when a space is destroyed, and what it threw first is thrown when the space is gone', () => {
+    vm.callbacks.register('told', driver);
+    as.unmap(at + 3 * PAGE, PAGE);
+    const order: number[] = [];
+    driver.unmapped = (_segment, offset) => {
+      order.push(offset / PAGE);
+      throw new RangeError(`page ${offset / PAGE}`);
+    };
+    expect(() => as.destroy()).toThrow(/page 0/);
+    expect(order).toEqual([0, 4]);
+    expect(() => as.destroy()).toThrow(/ESTALE/);
+    expect(problems()).toEqual([]);
+    expect(vm.spaces.statistics()).toMatchObject({ spaces: 0, segments: 0, untold: 0 });
+  });
+
   it('is told without a row of the table, too', () => {
     vm.callbacks.register('told', driver);
     const filler = vm.addressSpace();

@@ -15,6 +15,7 @@ import { CancelToken } from '../sync/cancel.ts';
 import { watchToken } from '../sync/cancel-async.ts';
 import { faultPoint } from '../sync/fault.ts';
 import { type AsyncWaitOptions, openAsyncWait, throwIfAborted } from '../sync/mutex-async.ts';
+import { chargingTo, ownerOf } from '../sync/owners.ts';
 import { deadlineOf, remainingMs, requireTimeout } from '../sync/sleep.ts';
 import type { FrameCore } from './frame-core.ts';
 import type { FrameWaiterIndex } from './frame-queue.ts';
@@ -104,6 +105,8 @@ export async function waitForFramesAsync<Found>(
   requireCancel(call, cancel);
   cancel?.throwIfCancelled(call);
   const deadline = deadlineOf(core.thread, limit);
+  // Other tasks of the thread may charge others by the time that this is served.
+  const owner = ownerOf(core.thread);
   const now = tryFirst(demand);
   if (now !== null) return now;
   const row = join(demand);
@@ -111,7 +114,7 @@ export async function waitForFramesAsync<Found>(
   let found: Found | null = null;
   try {
     for (;;) {
-      found = tryInTurn(demand, row);
+      found = chargingTo(core.thread, owner, () => tryInTurn(demand, row));
       if (found !== null) return found;
       requirePossible(demand);
       const remaining = remainingMs(core.thread, deadline);

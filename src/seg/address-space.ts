@@ -299,7 +299,10 @@ export class AddressSpace {
     return spaces.bind(fork.fork(this.space, this.access, (child) => spaces.takeApart(child)));
   }
 
-  /** Unmaps everything and ends the space, for all threads. Throws `EBUSY` or `ETIMEDOUT` while a part is pinned. */
+  /**
+   * Unmaps everything and ends the space, for all threads. Throws `EBUSY` or `ETIMEDOUT` while a part is pinned; what a file or a
+   * driver of users threw first, when all were told and the space is gone.
+   */
   destroy(options: PinWait = {}): void {
     const { timeoutMs, cancel } = pinWaitOf('as.destroy', options);
     const { core, spaces } = this.parts;
@@ -311,8 +314,8 @@ export class AddressSpace {
     thread.journal.set(slots.unsettled, thread.slot, this.space + 1);
     core.lock.exit();
     this.changes.end();
-    spaces.takeApart(this.space);
-    if (failure !== undefined) throw failure;
+    const [told] = spaces.takeApart(this.space);
+    if (failure !== undefined || told !== undefined) throw failure ?? told;
   }
 
   /** `destroy`, likewise. */

@@ -236,12 +236,16 @@ export class Spaces {
     for (const cursor of [...this.cursors]) cursor.release();
   }
 
-  /** Frees the segments and the row of a space that this slot, or a dead one, has unsettled. */
-  takeApart(space: SpaceIndex, slot: SlotIndex = this.parts.core.thread.slot): void {
+  /**
+   * Frees the segments and the row of a space that this slot, or a dead one, has unsettled. Returns what drivers threw who were
+   * told that their segments are gone.
+   */
+  takeApart(space: SpaceIndex, slot: SlotIndex = this.parts.core.thread.slot): readonly unknown[] {
     const { core, segments, room, anon, drivers } = this.parts;
     const { spaces, spacePool, slots, thread } = core;
+    const failures: unknown[] = [];
     for (const segment of segments.tree.list(space)) {
-      const isTold = drivers.tellGoing(space, segment);
+      const isTold = drivers.tellGoing(space, segment, failures);
       segments.free(segment, !isTold);
     }
     drivers.tellQuietly(thread.slot);
@@ -253,6 +257,7 @@ export class Spaces {
     spacePool.give(space);
     core.lock.exit();
     anon.reap();
+    return failures;
   }
 
   /** Pins that this thread has and has not released. Looks at every row that was ever used. */

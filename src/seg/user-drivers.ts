@@ -109,14 +109,17 @@ export class UserDrivers {
     this.tellQuietly(thread.slot);
   }
 
-  /** Says that all of a segment is unmapped; never throws. False when this thread cannot load its driver. */
-  tellGoing(space: SpaceIndex, segment: SegmentIndex): boolean {
+  /**
+   * Says that all of a segment is unmapped; what its driver throws goes to `failures`. False when this thread cannot load the
+   * driver.
+   */
+  tellGoing(space: SpaceIndex, segment: SegmentIndex, failures: unknown[]): boolean {
     const { base, size } = this.core.segments;
     const start = base.get(segment);
     const part = this.partOf(space, segment, start, start + size.get(segment));
     if (part === null) return true;
     if (!this.isKnown(part.callback)) return false;
-    this.call(part, []);
+    this.call(part, failures);
     return true;
   }
 

@@ -22,6 +22,7 @@ import { load, store } from './atomics.ts';
 import { mutexEnter, mutexExit } from './mutex.ts';
 import {
   chargeOf,
+  DEFAULT_OWNER,
   findOwner,
   noLimit,
   OWNER_RESOURCE,
@@ -39,9 +40,6 @@ export type OwnerLimitChanges = Partial<Record<OwnerResource, number | null>>;
 
 /** Where a room names an owner although nothing is charged, for the message; '' for nowhere. Takes no lock, logs nothing. */
 export type OwnerUse = (owner: OwnerIndex) => string;
-
-/** The owner that threads charge when they choose none. */
-const DEFAULT_OWNER = 0;
 
 /**
  * Changes limits of an owner, for everybody from now on. A limit below what is charged takes nothing away: it refuses more.

@@ -16,7 +16,7 @@
  */
 
 import { assert } from '../base/assert.ts';
-import { fail, requireInteger, showCall, VmError } from '../base/errors.ts';
+import { fail, failMisuse, requireInteger, showCall, VmError } from '../base/errors.ts';
 import { ByteColumn } from '../layout/column.ts';
 import type { Region } from '../layout/region.ts';
 import { ALL_WAITERS, add, compareExchange, load, notify, store, wait } from './atomics.ts';
@@ -64,11 +64,14 @@ const WRITING_MS = 20;
 export const NO_LIMIT = 0x7fffffff;
 const NAME_BYTES_MAX = 63;
 
+/** The owner that threads charge when they choose none. */
+export const DEFAULT_OWNER = 0;
+
 /** Registers an owner. Throws `EEXIST` for a name in use and `ENOMEM` when the table is full. */
 export function createOwner(region: Region, name: string, limits: OwnerLimits = {}): OwnerIndex {
   const { owner: owners } = region.tables;
-  if (name === '' || ByteColumn.sizeOf(name) > NAME_BYTES_MAX) {
-    fail('EINVAL', 'createOwner', { name }, `a name has 1 to ${NAME_BYTES_MAX} bytes`);
+  if (typeof name !== 'string' || name === '' || ByteColumn.sizeOf(name) > NAME_BYTES_MAX) {
+    failMisuse('createOwner', { name }, `a name is a text of 1 to ${NAME_BYTES_MAX} bytes`);
   }
   for (const [resource, limit] of Object.entries(limits)) requireLimit('createOwner', resource, limit);
   const { words } = region;
@@ -269,6 +272,23 @@ export function chargeTo(thread: Thread, owner: OwnerIndex | string): void {
   if (isOwner(thread.region, row) || isKept(thread, row)) return;
   slots.owner.put(thread.slot, before);
   fail('EINVAL', 'chargeTo', { owner }, 'no such owner');
+}
+
+/**
+ * Runs `act` while this thread charges `owner`: for what was asked for when it did, and is served later. Throws `EINVAL` when the
+ * owner is gone. Whom the thread charged is charged again afterwards; one that was removed in between is the default owner.
+ */
+export function chargingTo<Result>(thread: Thread, owner: OwnerIndex, act: () => Result): Result {
+  const before = ownerOf(thread);
+  if (before === owner) return act();
+  chargeTo(thread, owner);
+  try {
+    return act();
+  } finally {
+    const { slot: slots } = thread.region.tables;
+    store(thread.words, slots.owner.address(thread.slot), before);
+    if (!isOwner(thread.region, before) && !isKept(thread, before)) slots.owner.put(thread.slot, DEFAULT_OWNER);
+  }
 }
 
 /** Waits for the end of a removal; true when the owner stayed. */

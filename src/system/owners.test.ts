@@ -58,9 +58,56 @@ describe('owners of a system', () => {
     vm.detach();
   });
 
+  it('are charged for what was asked for while the thread charged them, also if it is served later', async () => {
+    const vm = boot({ memory: '4 MiB', services: 'manual', slots: 4 });
+    const names = ['a', 'b'];
+    for (const name of names) vm.createOwner(name, { arenaBytes: 100 });
+    const arena = vm.createArena('ids', { size: 150, charge: true });
+    const all = arena.alloc(150);
+    const frames = vm.pageLists.alloc({ size: vm.frames.counts().free * 4096, segments: 1024 });
+    const wait = { timeoutMs: 20_000 };
+    const asked = names.map((name) => {
+      vm.chargeTo(name);
+      const list = vm.pageLists.allocAsync({ size: 3 * 4096, segments: 3 }, wait);
+      return Promise.all([arena.allocAsync(60, wait), list, vm.pmem.allocAsync({ size: 5 * 4096 }, wait)]);
+    });
+    vm.chargeTo('default');
+    // Whose owner is gone by then is not served.
+    vm.createOwner('c');
+    vm.chargeTo('c');
+    const orphan = expect(arena.allocAsync(10, wait)).rejects.toThrow(/EINVAL: chargeTo.*no such owner/);
+    vm.chargeTo('default');
+    vm.removeOwner('c');
+    arena.free(all, 150);
+    vm.pageLists.free(frames);
+    const served = await Promise.all(asked);
+    await orphan;
+    const used = () =>
+      vm.statistics().owners.map(({ name, resources: { arenaBytes, frames, lockedFrames } }) => {
+        return [name, arenaBytes.used, frames.used, lockedFrames.used];
+      });
+    expect(used()).toEqual([
+      ['default', 0, 0, 0],
+      ['a', 60, 8, 5],
+      ['b', 60, 8, 5],
+    ]);
+    expect(vm.owner).toBe(0);
+    for (const [address, list, cookie] of served) {
+      arena.free(address, 60);
+      vm.pageLists.free(list);
+      vm.pmem.free(cookie);
+    }
+    expect(used().flatMap(([, ...amounts]) => amounts)).toEqual(Array(9).fill(0));
+    expect(vm.check().flatMap(({ problems }) => problems)).toEqual([]);
+    vm.detach();
+  });
+
   it('are refused by bad names, numbers and limits, with nothing changed', () => {
     const vm = boot({ memory: '4 MiB', services: 'manual', slots: 4, owners: 2 });
     expect(() => vm.chargeTo('web')).toThrow(/ENOENT: chargeTo\(owner="web"\): no such owner/);
+    for (const name of ['', undefined, null, 5, {}, true, 'a'.repeat(64)]) {
+      expect(() => vm.createOwner(name as never)).toThrow(/^EINVAL: createOwner\(name=.*a text of 1 to 63 bytes/);
+    }
     for (const number of [1, -1, 0.5, 99]) expect(() => vm.chargeTo(number)).toThrow(/EINVAL: chargeTo/);
     expect(() => vm.createOwner('a', { pages: 1 } as never)).toThrow(/EINVAL: createOwner/);
     expect(() => vm.createOwner('default')).toThrow(/EEXIST/);

@@ -18,6 +18,7 @@ import { CancelToken } from '../sync/cancel.ts';
 import { watchToken } from '../sync/cancel-async.ts';
 import { faultPoint } from '../sync/fault.ts';
 import { type AsyncWaitOptions, openAsyncWait, sleepAsync, throwIfAborted } from '../sync/mutex-async.ts';
+import { chargingTo, ownerOf } from '../sync/owners.ts';
 import { deadlineOf, remainingMs, requireTimeout, sleepOn } from '../sync/sleep.ts';
 import type { ArenaCore } from './arena-core.ts';
 import { isHeld } from './exhausted.ts';
@@ -127,6 +128,8 @@ export async function allocateAsync(request: SpaceRequest, options: AllocAsyncOp
   requireToken(call, cancel);
   cancel?.throwIfCancelled(call);
   const deadline = deadlineOf(core.thread, limit);
+  // Other tasks of the thread may charge others by the time that this is served.
+  const owner = ownerOf(core.thread);
   const address = tryFirst(request);
   if (address >= 0) return address;
   const failures = request.failures();
@@ -137,7 +140,7 @@ export async function allocateAsync(request: SpaceRequest, options: AllocAsyncOp
   let got = -1;
   try {
     for (let told = 0; ; ) {
-      got = tryInTurn(request, row, failures, true);
+      got = chargingTo(core.thread, owner, () => tryInTurn(request, row, failures, true));
       if (got >= 0) return got;
       const remaining = remainingMs(core.thread, deadline);
       if (remaining <= 0) failTimedOut(request, limit);

@@ -335,6 +335,14 @@ describe('replay', () => {
     ['{"trace":"vmem","version":1}', /holds a header and no operations: there is nothing to replay/],
     ['{"trace":"heap","version":1,"operations":3}\n["a",0,48]\n["f",0]', /announces 3 operations, and it holds 2/],
     ['{"trace":"heap","version":1,"operations":3}', /holds a header and no operations/],
+    ['{"trace":"vmem","version":1}\nnull', /line 2 is none of a vmem trace/],
+    [
+      '{"trace":"vmem","version":1}\n{"op":"create","arena":"a","base":0,"size":10,"quantum":1}',
+      /line 2 is none of a vmem/,
+    ],
+    ['{"trace":"pmem","version":1}\n{"op":"alloc"}', /its header is none of a pmem trace/],
+    ['{"trace":"vpm","version":1}\n{"op":"map"}', /its header is none of a vpm trace/],
+    ['{"trace":"file","version":1}\n["r"]', /its header is none of a file trace/],
     ['no trace at all', /line 1 is no JSON/],
     ['[]', /the first line is no trace header/],
   ])('refuses %s in one line with exit code 2', async (text, expected) => {

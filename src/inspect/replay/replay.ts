@@ -20,7 +20,7 @@ import { pcacheReplayer } from './pcache.ts';
 import { pcacheInitReplayer } from './pcache-init.ts';
 import { pglistReplayer } from './pglist.ts';
 import { pmemReplayer } from './pmem.ts';
-import { readTrace, TraceError, type TraceHeader } from './trace.ts';
+import { readTrace, type Trace, TraceError, type TraceHeader } from './trace.ts';
 import { vmemReplayer } from './vmem.ts';
 import { vpmReplayer } from './vpm.ts';
 
@@ -96,14 +96,14 @@ export function replayFile(file: string): ReplayResult {
   if (replayer.version !== version) {
     throw new TraceError(file, `unknown version ${String(version)} of ${kind} traces; known: ${replayer.version}`);
   }
-  const replay = replayer.start(trace.header);
+  const replay = start(replayer, trace);
   let operations = 0;
   let mismatches = 0;
   let first: Mismatch | null = null;
   try {
     trace.forEach((value, line) => {
       operations++;
-      const difference = runStep(replay, value);
+      const difference = runStep(replay, value, trace, line);
       if (difference === null) return;
       mismatches++;
       first ??= { line, operation: JSON.stringify(value).slice(0, 500), ...difference, dump: replay.dump() };
@@ -127,12 +127,26 @@ export function replayFile(file: string): ReplayResult {
   }
 }
 
-/** An error of a step is a difference too: what was recorded went well. */
-function runStep(replay: Replay, value: unknown): Difference | null {
+/** A header with fields that cannot be used fails at once. */
+function start(replayer: Replayer, { file, header }: Trace): Replay {
+  try {
+    return replayer.start(header);
+  } catch (cause) {
+    if (cause instanceof InvariantError) throw cause;
+    const why = cause instanceof Error ? cause.message : String(cause);
+    throw new TraceError(file, `its header is none of a ${replayer.kind} trace: ${why}`, { cause });
+  }
+}
+
+/** An error of a step is a difference too: what was recorded went well. One that a field of the line brought is the trace's. */
+function runStep(replay: Replay, value: unknown, { file, header }: Trace, line: number): Difference | null {
   try {
     return replay.step(value);
   } catch (error) {
     if (error instanceof InvariantError) throw error;
+    if (error instanceof TypeError) {
+      throw new TraceError(file, `line ${line} is none of a ${header.trace} trace: ${error.message}`, { cause: error });
+    }
     return { expected: 'no error', got: error instanceof Error ? error.message : String(error) };
   }
 }

@@ -130,6 +130,9 @@ class VmemReplay implements Replay {
   #create(line: VmemLine): Difference | null {
     const { base, size, quantum } = line;
     const source = line.import === null ? undefined : this.#byName.get(line.import.from);
+    if (line.import !== null && source === undefined) {
+      throw new Error(`the trace has made no arena ${JSON.stringify(line.import.from)} to import from`);
+    }
     const options = { base, size, quantum, compat: 'seed' as const };
     const arena =
       line.import === null || source === undefined

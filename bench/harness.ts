@@ -67,7 +67,9 @@ export interface BenchLine {
 export type Operations = (count: number) => number;
 
 const BATCH_MS = 20;
-const WARM_UP_MS = 120;
+// Long enough for what is compiled again after a rare path was met for the first time: with 120 ms the same cached pair took 91 or
+// 160 ns from run to run, with 600 it takes 82 to 99.
+const WARM_UP_MS = 600;
 const REPEAT_MS = 25;
 const REPEATS = 15;
 

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import { boot, shutDown, type VirtualMemory } from 'pagewright';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
-import { until } from './support/chaos.ts';
+import { awaitRequests, expectAllFree } from './support/all-free.ts';
 import { matches, pattern } from './support/scratch.ts';
 import type { OriginSettings } from './workers/http-origin.ts';
 import { TARDY_MS } from './workers/page-provider.ts';
@@ -35,14 +35,9 @@ beforeEach(() => {
 afterEach(async () => {
   try {
     vm.vnodes.closeAll();
-    const { state } = vm.region.tables.ioRequest;
-    const rows = Array.from({ length: vm.region.tables.ioRequest.rowCount }, (_, row) => row);
-    await until(() => rows.every((row) => state.get(row) === 0), 'all requests are free');
+    await awaitRequests(vm);
     expect(vm.pages.held).toBe(0);
-    expect(vm.vnodes.dropUnused()).toBe(0);
-    vm.heap.trim();
-    expect(vm.check().flatMap((report) => report.problems)).toEqual([]);
-    expect(vm.statistics().frames.free).toBe(vm.region.geometry.frames);
+    expectAllFree(vm);
   } finally {
     await shutDown(vm);
   }

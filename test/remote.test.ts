@@ -8,6 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { boot, shutDown, type VirtualMemory } from 'pagewright';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { awaitRequests, expectAllFree } from './support/all-free.ts';
 import { TEST_CERTIFICATE } from './support/certificate.ts';
 import { kill, start, until } from './support/chaos.ts';
 import { matches, Scratch } from './support/scratch.ts';
@@ -45,13 +46,8 @@ beforeEach(() => {
 /** No request is left, nothing is open, every frame is free. */
 afterEach(async () => {
   try {
-    const { state } = vm.region.tables.ioRequest;
-    const rows = Array.from({ length: vm.region.tables.ioRequest.rowCount }, (_, row) => row);
-    await until(() => rows.every((row) => state.get(row) === 0), 'all requests are free');
-    expect(vm.vnodes.dropUnused()).toBe(0);
-    vm.heap.trim();
-    expect(vm.check().flatMap((report) => report.problems)).toEqual([]);
-    expect(vm.statistics().frames.free).toBe(vm.region.geometry.frames);
+    await awaitRequests(vm);
+    expectAllFree(vm);
   } finally {
     await shutDown(vm);
   }

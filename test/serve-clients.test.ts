@@ -10,6 +10,7 @@ import { Prng } from 'pagewright/base';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { FileServer } from '../src/cli/serve.ts';
 import { ServePool } from '../src/cli/serve-pool.ts';
+import { expectAllFree } from './support/all-free.ts';
 import { until } from './support/chaos.ts';
 import { matches, pattern, Scratch } from './support/scratch.ts';
 import { testSeed } from './support/seed.ts';
@@ -98,10 +99,7 @@ afterEach(async () => {
   await pool.end();
   try {
     await until(() => vm.statistics().slots.length <= 3, 'all slots are free');
-    expect(vm.vnodes.dropUnused()).toBe(0);
-    vm.heap.trim();
-    expect(vm.check().flatMap((report) => report.problems)).toEqual([]);
-    expect(vm.statistics().frames.free).toBe(vm.region.geometry.frames);
+    expectAllFree(vm);
   } finally {
     await shutDown(vm);
     scratch.remove();

@@ -273,7 +273,10 @@ export const arenaIndexTable = table('arenaIndex', 'arenas', 'records', {
   refused: f64('L', 'size, align, phase, nocross, min, max of a constrained request that nothing fits', { lanes: 6 }),
   refusedAt: f64('L', 'allocations so far when it was refused'),
   trees: i32('L', 'INDEX_TREE bits: which trees are kept'),
-  walked: i32('L', 'segments that best fit has passed in bins without a tree; not logged'),
+  walked: i32(
+    'L',
+    'segments that best fit has passed in bins without a tree, beyond what each walk is allowed; not logged',
+  ),
   refusedSet: i32('L', '1 when `refused` says something; not logged'),
   refusedStamp: i32('L', 'stamp that came next when it was refused; not logged'),
   placeRoot: i32('L', 'root of the tree of free segments by address'),

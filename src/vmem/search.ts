@@ -13,8 +13,8 @@
  *             A constrained request that nothing fits is remembered: see refused.ts.
  * LOCKING     The arena's lock; the section has logged nothing yet.
  * COSTS       Instant: one tag per bin of one class. Best, without constraints: the same, and in the bin of the size at most
- *             2 ln n steps on average over many requests; none up to 31 quanta, where a bin is one size. Under constraints
- *             every segment that is large enough may be looked at, once until others come.
+ *             16 or 2 ln n steps, whichever is more, on average over many requests; none up to 31 quanta, where a bin is one
+ *             size. Under constraints every segment that is large enough may be looked at, once until others come.
  * FAILURE     0: no free segment can hold the request.
  * REFERENCES  Bonwick and Adams 2001, section 4.4.2; docs/differences.md.
  */

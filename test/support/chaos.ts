@@ -10,23 +10,14 @@ import { once } from 'node:events';
 import type { Worker } from 'node:worker_threads';
 import type { VirtualMemory } from 'pagewright';
 import { armFault, disarmFault, type FaultOptions, type FaultPoint, load } from 'pagewright/sync';
+import { until } from './until.ts';
 
-const PATIENCE_MS = 20_000;
-const POLL_MS = 1;
+export { until } from './until.ts';
 
 /** A worker and the slot that it has. */
 export interface Victim {
   readonly worker: Worker;
   readonly slot: number;
-}
-
-/** Waits until the condition holds, looking every millisecond; throws with `what` after 20 s. */
-export async function until(condition: () => boolean, what: string): Promise<void> {
-  const end = performance.now() + PATIENCE_MS;
-  while (!condition()) {
-    if (performance.now() > end) throw new Error(`chaos: waited ${PATIENCE_MS} ms in vain: ${what}`);
-    await new Promise((resolve) => setTimeout(resolve, POLL_MS));
-  }
 }
 
 /** Starts a worker and waits for its `{ slot }`. Errors of the worker that are not awaited elsewhere reject here. */

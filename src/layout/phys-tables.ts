@@ -125,6 +125,8 @@ export const frameWaiterTable = table('frameWaiter', 'frameWaiters', 'columns', 
   overtaken: i32('L', 'requests of its class served since nothing fitted it'),
   ticket: f64('L', 'who came first'),
   state: i32('A', 'WAITER_STATE'),
+  owner: i32('L', 'owner + 1 that is charged for what is asked for, 0 nobody'),
+  frames: i32('L', 'frames asked for'),
 });
 
 /** The queue of those requests: one row. */

@@ -13,8 +13,9 @@
  * LOCKING     This part of an owner's charge is changed under the frames' lock; the other part under that of pmem. See
  *             sync/owners.ts for limits over both.
  * COSTS       One logged word for each section that takes or gives frames of lists.
- * FAILURE     `EDQUOT` names owner, limit and charge. Frames that were moved or given up for a request are charged as they come;
- *             a request that then finds the limit exceeded gives them back.
+ * FAILURE     `EDQUOT` names owner, limit and charge, at once for a request that is itself above the limit; another one may wait.
+ *             Frames that were moved or given up for a request are charged as they come; a request that then finds the limit
+ *             exceeded gives them back.
  * REJECTED    A count in each list: lists have no rows. A column of its own: 4 bytes a frame, and one more cache line a list.
  * REFERENCES  Linux memory control groups, page_cgroup.
  */
@@ -23,7 +24,7 @@ import { fail } from '../base/errors.ts';
 import type { BoundTables } from '../layout/region.ts';
 import { load } from '../sync/atomics.ts';
 import { OwnerSection } from '../sync/owner-section.ts';
-import { chargeOf, limitOf, OWNER_RESOURCE, ownerNameOf, ownerOf } from '../sync/owners.ts';
+import { chargeOf, limitOf, OWNER_RESOURCE, type OwnerIndex, ownerNameOf, ownerOf } from '../sync/owners.ts';
 import type { Thread } from '../sync/thread.ts';
 import { OWNER_MASK, OWNER_SHIFT, OWNERS_MAX } from './frame-uses.ts';
 
@@ -49,6 +50,11 @@ export class FrameCharges {
     return (this.bits >>> OWNER_SHIFT) - 1;
   }
 
+  /** Whom this thread's lists are charged to: its owner, or -1 when that was never registered. */
+  ownerNow(): OwnerIndex {
+    return this.#section.ownerNow();
+  }
+
   /** From now on frames for lists are charged to this thread's owner; returns what `end` needs. */
   begin(): number {
     const before = this.bits;
@@ -66,6 +72,24 @@ export class FrameCharges {
   fits(frames: number): boolean {
     const owner = (this.bits >>> OWNER_SHIFT) - 1;
     return owner < 0 || this.#section.fits(owner, frames);
+  }
+
+  /** True when so many frames more are within the limit of an owner. */
+  allows(owner: OwnerIndex, frames: number): boolean {
+    return this.#section.fits(owner, frames);
+  }
+
+  /** Throws `EDQUOT` for a request of this thread that can never be within the limit, unless that is raised. */
+  requireAllowable(call: string, frames: number): void {
+    if (frames > limitOf(this.#thread.region, ownerOf(this.#thread), FRAMES)) this.fail(call, frames);
+  }
+
+  /** What keeps a request of an owner from being served at present, as the end of a sentence; '' for nothing. */
+  inTheWay(owner: OwnerIndex, frames: number): string {
+    if (owner < 0 || this.allows(owner, frames)) return '';
+    const { region } = this.#thread;
+    const [name, used] = [JSON.stringify(ownerNameOf(region, owner)), chargeOf(region, owner, FRAMES)];
+    return `; the owner ${name} has ${used} of its limit of ${limitOf(region, owner, FRAMES)} frames`;
   }
 
   /** Throws `EDQUOT` for a request of this thread that does not fit. */

@@ -105,8 +105,8 @@ export class FrameCore {
     this.segments = new PhysSegments(thread);
     const ordered = tables.frameOrder.source.get(0) !== FRAME_ORDER.lowest;
     this.source = ordered ? new FrameLists(thread, this.map, this.segments) : this.map;
-    this.queue = new FrameQueue(thread);
     this.charges = new FrameCharges(thread);
+    this.queue = new FrameQueue(thread, this.charges);
     this.reservations = new FrameReservations(thread);
     this.#use = tables.frame.use;
     this.#counts = tables.framePool.counts;
@@ -298,6 +298,13 @@ export class FrameCore {
   restamp(frame: FrameIndex, marked: number): void {
     const generation = marked === FRAME_USE.free ? 0 : this.#use.get(frame) & ~SLOT_USE_MASK;
     this.#use.put(frame, generation | marked);
+  }
+
+  /** Has everybody look again who waits for frames: limits of owners have changed. */
+  limitsChanged(): void {
+    this.mutex.enter();
+    this.queue.tellAll();
+    this.mutex.exit();
   }
 
   /** Compares uses, counts, source and segments. For quiet points. */

@@ -8,16 +8,21 @@
  *
  *               wait      1 a row, a ticket   2 state := waiting   3 first of its class: try   4 sleep while state is waiting
  *               give      the first of each class that so many free frames could serve is told
- *               go        when memory goes offline all are told, and look whether they can be served at all
+ *               go        when memory goes offline, or limits of owners change, all are told, and look whether they can be
+ *                         served at all
  *               leave     the row is free; whoever is first now is told
+ *
+ *             Who would be charged above its owner's limit is *held up*: it is first among requests of that owner, but those of
+ *             other owners go before it, until frames of its owner come back.
  *
  * INVARIANTS  I1 a row is in use iff its slot is not 0, and `count` is the number of such rows.
  *             I2 frames that come back after step 2 change the state of whoever may use them: they are not missed,
  *                but for those that were taken in vain.
  *             I3 requests that do not wait, and come later, are refused once as many of a waiter's class have been served as
- *                there are slots, until the waiter has found that nothing fits it.
+ *                there are slots, until the waiter has found that nothing fits it. Of who is held up that holds for requests
+ *                of its own owner.
  * LOCKING     The frames' lock, under which frames come back; the state is atomic.
- * COSTS       Without waiters: one load for each give. With waiters: a look at each row.
+ * COSTS       Without waiters: one load for each give. With waiters: a look at each row, and for charged ones at their owner's.
  * FAILURE     -1 when all rows are in use.
  * REJECTED    A condition variable: every frame that comes back would wake everybody, and the last to come might be first.
  * REFERENCES  vmem/space-queue.ts, which does the same for arenas; ticket locks.
@@ -28,8 +33,10 @@ import type { BoundTables } from '../layout/region.ts';
 import { ALL_WAITERS, load, notify, store } from '../sync/atomics.ts';
 import type { CancelToken } from '../sync/cancel.ts';
 import { sleepAsync } from '../sync/mutex-async.ts';
+import type { OwnerIndex } from '../sync/owners.ts';
 import { sleepOn } from '../sync/sleep.ts';
 import type { SlotIndex, Thread } from '../sync/thread.ts';
+import type { FrameCharges } from './frame-charges.ts';
 
 /** What a waiter sleeps on. */
 const WAITER_STATE = { idle: 0, waiting: 1, told: 2 } as const;
@@ -40,12 +47,14 @@ export type FrameWaiterIndex = number & { readonly __unit?: 'frame waiter' };
 /** The queue as one thread sees it. Everything but the sleeps runs under the frames' lock. */
 export class FrameQueue {
   readonly #thread: Thread;
+  readonly #charges: FrameCharges;
   readonly #rows: BoundTables['frameWaiter'];
   readonly #queue: BoundTables['frameQueue'];
   #quiet = false;
 
-  constructor(thread: Thread) {
+  constructor(thread: Thread, charges: FrameCharges) {
     this.#thread = thread;
+    this.#charges = charges;
     this.#rows = thread.region.tables.frameWaiter;
     this.#queue = thread.region.tables.frameQueue;
   }
@@ -60,8 +69,8 @@ export class FrameQueue {
     return this.#queue.served.get(0);
   }
 
-  /** Puts a request into the queue; -1 when all rows are in use. */
-  join(frames: number): FrameWaiterIndex {
+  /** Puts a request into the queue, for which `owner` will be charged, -1 nobody; -1 when all rows are in use. */
+  join(frames: number, owner: OwnerIndex = -1): FrameWaiterIndex {
     const rows = this.#rows;
     const queue = this.#queue;
     const { journal } = this.#thread;
@@ -69,6 +78,8 @@ export class FrameQueue {
     while (row < rows.rowCount && rows.slot.get(row) !== 0) row++;
     if (row === rows.rowCount) return -1;
     rows.order.put(row, log2Floor(frames));
+    rows.owner.put(row, owner + 1);
+    rows.frames.put(row, frames);
     rows.overtaken.put(row, 0);
     rows.ticket.put(row, queue.ticketNext.get(0));
     store(this.#thread.words, rows.state.address(row), WAITER_STATE.waiting);
@@ -91,9 +102,10 @@ export class FrameQueue {
     return this.#isFirst(row);
   }
 
-  /** Notes that nothing fits the request at present: those that overtake it are counted anew. */
-  noteNothingFits(row: FrameWaiterIndex): void {
+  /** Notes that nothing fits the request at present: those that overtake it are counted anew, and go first if it is held up. */
+  noteNothingFits(row: FrameWaiterIndex, free: number): void {
     this.#rows.overtaken.put(row, 0);
+    if (this.#isHeldUp(row)) this.tell(free);
   }
 
   /** Frames came back: tells the first of each class that `free` frames could serve. */
@@ -115,24 +127,25 @@ export class FrameQueue {
     }
   }
 
-  /** Memory has gone: tells everybody, because some may wait for what cannot come. */
+  /** Memory has gone, or limits have changed: tells everybody, because some may wait for what cannot come. */
   tellAll(): void {
     const rows = this.#rows;
     for (let row = 0; row < rows.rowCount; row++) if (rows.slot.get(row) !== 0) this.#tellOne(row);
   }
 
   /**
-   * True when a request that does not wait must not be served now, because it would overtake a waiting one of its class once
-   * too often; else it is counted.
+   * True when a request that does not wait, and for which `owner` would be charged, must not be served now, because it would
+   * overtake a waiting one of its class once too often; else it is counted.
    */
-  mustYield(frames: number): boolean {
+  mustYield(frames: number, owner: OwnerIndex = -1): boolean {
     if (this.#queue.count.get(0) === 0) return false;
     const rows = this.#rows;
     const order = log2Floor(frames);
     let first = -1;
     for (let row = 0; row < rows.rowCount; row++) {
       if (rows.slot.get(row) === 0 || rows.order.get(row) !== order) continue;
-      if (first < 0 || rows.ticket.get(row) < rows.ticket.get(first)) first = row;
+      if (first >= 0 && rows.ticket.get(row) >= rows.ticket.get(first)) continue;
+      if (rows.owner.get(row) === owner + 1 || !this.#isHeldUp(row)) first = row;
     }
     if (first < 0) return false;
     if (rows.overtaken.get(first) >= this.#thread.region.geometry.slots) return true;
@@ -186,16 +199,23 @@ export class FrameQueue {
     const rows = this.#rows;
     for (let other = 0; other < rows.rowCount; other++) {
       if (rows.slot.get(other) === 0 || rows.order.get(other) !== rows.order.get(row)) continue;
-      if (rows.ticket.get(other) < rows.ticket.get(row)) return false;
+      if (rows.ticket.get(other) >= rows.ticket.get(row)) continue;
+      if (rows.owner.get(other) === rows.owner.get(row) || !this.#isHeldUp(other)) return false;
     }
     return true;
+  }
+
+  /** True while a request would take its owner above the limit. */
+  #isHeldUp(row: number): boolean {
+    const owner = this.#rows.owner.get(row) - 1;
+    return owner >= 0 && !this.#charges.allows(owner, this.#rows.frames.get(row));
   }
 
   #tellWaiters(free: number): void {
     const rows = this.#rows;
     for (let row = 0; row < rows.rowCount; row++) {
-      if (rows.slot.get(row) === 0 || 2 ** rows.order.get(row) > free || !this.#isFirst(row)) continue;
-      this.#tellOne(row);
+      if (rows.slot.get(row) === 0 || 2 ** rows.order.get(row) > free) continue;
+      if (!this.#isHeldUp(row) && this.#isFirst(row)) this.#tellOne(row);
     }
   }
 

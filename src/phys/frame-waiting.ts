@@ -5,6 +5,7 @@
  *             again   4 join the queue   5 when it is our turn try and ask, else sleep; until it worked, the time is up, the
  *             wait is cancelled, or so much memory has gone that it cannot work any more
  * LOCKING     None is held while frames are asked for or while sleeping; see frame-queue.ts.
+ *             Who would exceed its owner's limit of frames waits like others; nobody is asked to free frames for it.
  * FAILURE     `EINVAL` for 1, also when it comes true while the request waits; `ETIMEDOUT`, `ECANCELED`, `ENOMEM` when the queue is full.
  */
 
@@ -15,7 +16,7 @@ import { CancelToken } from '../sync/cancel.ts';
 import { watchToken } from '../sync/cancel-async.ts';
 import { faultPoint } from '../sync/fault.ts';
 import { type AsyncWaitOptions, openAsyncWait, throwIfAborted } from '../sync/mutex-async.ts';
-import { chargingTo, ownerOf } from '../sync/owners.ts';
+import { chargingTo, type OwnerIndex, ownerOf } from '../sync/owners.ts';
 import { deadlineOf, remainingMs, requireTimeout } from '../sync/sleep.ts';
 import type { FrameCore } from './frame-core.ts';
 import type { FrameWaiterIndex } from './frame-queue.ts';
@@ -43,6 +44,8 @@ export interface FrameDemand<Found> {
   readonly core: FrameCore;
   /** Frames asked for. */
   readonly count: number;
+  /** Who is charged for them; -1, or left out: nobody, or the caller does that. */
+  readonly owner?: OwnerIndex;
   /** What the caller asked for, for messages. */
   readonly values: Readonly<Record<string, unknown>>;
   /** Under the frames' lock: true when it could be served if every frame that can ever be had were free. */
@@ -146,9 +149,9 @@ function requirePossible<Found>({ core, call, values, possible }: FrameDemand<Fo
 }
 
 /** Step 4. */
-function join<Found>({ core, count, call, values }: FrameDemand<Found>): FrameWaiterIndex {
+function join<Found>({ core, count, owner, call, values }: FrameDemand<Found>): FrameWaiterIndex {
   core.mutex.enter();
-  const row = core.queue.join(count);
+  const row = core.queue.join(count, owner);
   core.mutex.exit();
   if (row >= 0) return row;
   const { rowCount } = core.thread.region.tables.frameWaiter;
@@ -165,7 +168,7 @@ function tryInTurn<Found>(demand: FrameDemand<Found>, row: FrameWaiterIndex): Fo
   const found = demand.attempt(true) ?? (demand.press() ? demand.attempt(true) : null);
   if (found !== null) return found;
   core.mutex.enter();
-  core.queue.noteNothingFits(row);
+  core.queue.noteNothingFits(row, core.free);
   core.mutex.exit();
   return null;
 }
@@ -176,6 +179,7 @@ function leave<Found>({ core }: FrameDemand<Found>, row: FrameWaiterIndex, serve
   core.mutex.exit();
 }
 
-function failTimedOut<Found>({ call, values }: FrameDemand<Found>, timeoutMs: number): never {
-  fail('ETIMEDOUT', call, { ...values, timeoutMs }, 'no such frames became free in time');
+function failTimedOut<Found>({ call, core, count, owner = -1, values }: FrameDemand<Found>, timeoutMs: number): never {
+  const limit = core.charges.inTheWay(owner, count);
+  fail('ETIMEDOUT', call, { ...values, timeoutMs }, `no such frames became free in time${limit}`);
 }

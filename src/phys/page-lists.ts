@@ -13,9 +13,9 @@
  * INVARIANTS  I1 frames of use list are those of lists that were given out and not given back: the outstanding count.
  * LOCKING     The frames' lock for every search; nothing is held while frames are reclaimed.
  * COSTS       A run of a length that exists nowhere is refused by one comparison. See run-tree.ts and bench/phys.ts.
- * FAILURE     `tryAlloc` null; `alloc` throws `EDQUOT` at the owner's limit of frames, also for who waits, `ENOMEM`,
- *             `ETIMEDOUT`, `ECANCELED`; `EINVAL` for what breaks a rule, and for a request to wait for what no memory of
- *             this system could serve.
+ * FAILURE     `tryAlloc` null; `alloc` throws `EDQUOT` at the owner's limit of frames, for who waits only if the request is
+ *             itself above the limit, `ENOMEM`, `ETIMEDOUT`, `ECANCELED`; `EINVAL` for what breaks a rule, and for a request to
+ *             wait for what no memory of this system could serve.
  * REJECTED    Keeping frames while waiting for more: two that wait could then hold what the other needs.
  * REFERENCES  uvm_pglist.c 1.89; docs/differences.md for what differs from it.
  */
@@ -121,8 +121,9 @@ export class PageLists {
   }
 
   /**
-   * Like `alloc`, but waits until the request can be served, blocking this thread. Throws `EINVAL` at once when that can
-   * never be, `EDQUOT` at the owner's limit, `ETIMEDOUT`, `ECANCELED`, and `ENOMEM` when too many wait already.
+   * Like `alloc`, but waits until the request can be served, blocking this thread, also at the owner's limit of frames. Throws
+   * at once when that can never be, `EINVAL`, or `EDQUOT` above the limit; `ETIMEDOUT`, `ECANCELED`, and `ENOMEM` when too many
+   * wait already.
    */
   allocWait(request: PageListRequest, options: FrameWaitOptions = {}): PageList {
     requireWaitOptions('pageList.allocWait', options);
@@ -133,7 +134,7 @@ export class PageLists {
   /** Like `allocWait`, but leaves the event loop free; `signal` aborts, and so does `cancel`. */
   async allocAsync(request: PageListRequest, options: FrameAsyncOptions = {}): Promise<PageList> {
     const { pageSize, frames } = this.#thread.region.geometry;
-    const demand = this.#demand(request, readRequest(request, pageSize, frames), false, LIST_CALL, request);
+    const demand = this.#demand(readRequest(request, pageSize, frames), false, LIST_CALL, request);
     return waitForFramesAsync(demand, options);
   }
 
@@ -170,7 +171,7 @@ export class PageLists {
     options: FrameAsyncOptions,
   ): Promise<Found> {
     const { pageSize, frames } = this.#thread.region.geometry;
-    const demand = this.#demand(given, readRequest(given, pageSize, frames), true, call, values);
+    const demand = this.#demand(readRequest(given, pageSize, frames), true, call, values);
     return waitForFramesAsync({ ...demand, attempt }, options);
   }
 
@@ -295,7 +296,7 @@ export class PageLists {
   #alloc(given: PageListRequest, held: boolean, call = LIST_CALL, values: object = given): PageList | null {
     const { pageSize, frames } = this.#thread.region.geometry;
     const request = readRequest(given, pageSize, frames);
-    if (request.wait !== null) return waitForFrames(this.#demand(given, request, held, call, values), request.wait);
+    if (request.wait !== null) return waitForFrames(this.#demand(request, held, call, values), request.wait);
     let list = this.#takeNow(request, held, false);
     if (list === null && this.#frames.caches.drain()) list = this.#takeNow(request, held, false);
     // Too few frames, rather than none that suit: others may have some to spare.
@@ -306,18 +307,13 @@ export class PageLists {
     return list;
   }
 
-  #demand(
-    given: PageListRequest,
-    request: FrameRequest,
-    held: boolean,
-    call: string,
-    values: object,
-  ): FrameDemand<PageList> {
+  #demand(request: FrameRequest, held: boolean, call: string, values: object): FrameDemand<PageList> {
     const frames = this.#frames;
     return {
       call,
       core: this.#core,
       count: request.count,
+      owner: this.#charges(held) ? this.#core.charges.ownerNow() : -1,
       values: { ...values },
       possible: () => {
         const { absent, total } = this.#core.counts();
@@ -325,10 +321,12 @@ export class PageLists {
       },
       attempt: (waiter) => {
         const list = this.#takeNow(request, held, waiter) ?? (this.#overLimit ? null : this.#assemble(request, held));
-        if (list === null && this.#overLimit) this.#failLimit(given);
+        // Who may have so much waits until others of its owner have less.
+        if (list === null && this.#overLimit) this.#core.charges.requireAllowable(call, request.count);
         return list;
       },
       press: () => {
+        if (this.#overLimit) return false;
         frames.watermarks.kick();
         if (!this.#pressure?.reclaimable()) return frames.press();
         this.#pressure.reclaim();
@@ -363,7 +361,7 @@ export class PageLists {
   /** Under the lock: true for what is promised, which those who wait cannot have, or when nobody waits for too long. */
   #mayOvertake(frames: number): boolean {
     const { reservations, charges, queue } = this.#core;
-    return reservations.covers(charges.owner, frames) || !queue.mustYield(frames);
+    return reservations.covers(charges.owner, frames) || !queue.mustYield(frames, charges.owner);
   }
 
   #takeRuns(request: FrameRequest, held: boolean): PageList | null {

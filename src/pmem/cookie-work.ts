@@ -201,8 +201,19 @@ export class CookieWork {
     }
     if (this.seed) this.#settleTouched(touched, report);
     else this.trimTo(this.#row.keepLarge.get(0), report);
+    const charged = this.#cookies.framesCharged.get(row) > 0;
     this.#closeRow(row, uncharges, namedBy);
     this.mutex.exit();
+    if (charged) this.#tellWaiters();
+  }
+
+  /** Some wait for frames at the limit of the owner that was charged until now. */
+  #tellWaiters(): void {
+    const { core } = this.#lists.frames;
+    if (core.queue.count === 0) return;
+    core.mutex.enter();
+    core.queue.tell(core.free);
+    core.mutex.exit();
   }
 
   /** Under the lock: gives wholly free large pages back until the pool keeps at most `kept`. */

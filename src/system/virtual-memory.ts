@@ -316,14 +316,12 @@ export class VirtualMemory {
     return createOwner(this.region, name, limits);
   }
 
-  /**
-   * Changes limits of an owner for everybody from now on; null takes one away. A limit below what is charged takes nothing
-   * away. Throws `ENOENT`, `EINVAL`.
-   */
+  /** New limits of an owner, from now on; null: none. What is charged stays, also above them. Throws `ENOENT`, `EINVAL`. */
   setOwnerLimits(owner: OwnerIndex | string, limits: OwnerLimitChanges): void {
     this.#requireAttached('setOwnerLimits');
     setOwnerLimits(this.thread, owner, limits);
     this.arenas.limitsChanged();
+    this.frames.core.limitsChanged();
   }
 
   /** Ends an owner. Throws `EBUSY` and says why: something is charged to it, or somebody charges it. `ENOENT`, `EINVAL`. */

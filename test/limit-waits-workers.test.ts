@@ -1,0 +1,112 @@
+/** Requests that wait at the limit of their owner, in real threads: those who would give way die with frames, or while giving them. */
+
+import { once } from 'node:events';
+import { boot, type VirtualMemory } from 'pagewright';
+import type { PageList } from 'pagewright/phys';
+import { afterEach, beforeEach, expect, it } from 'vitest';
+import { shutDownBalanced } from './support/balance.ts';
+import { kill, parkAt, start, until, type Victim } from './support/chaos.ts';
+
+const program = new URL('../build/test/workers/limit-holder.js', import.meta.url);
+const PAGE = 4096;
+const LIMIT = 40;
+
+/** This thread, the daemon and the I/O worker. */
+const SERVICES = 3;
+
+let vm: VirtualMemory;
+
+beforeEach(() => {
+  vm = boot({ memory: '1 MiB', slots: 8 });
+  vm.createOwner('small', { frames: LIMIT });
+});
+
+afterEach(() => shutDownBalanced(vm));
+
+const waiting = () => vm.frames.core.queue.count;
+
+/** A worker that has 30 frames, one that blocks for 20, and a request of this thread for 16. */
+async function begin(): Promise<{
+  holder: Victim;
+  attachment: number;
+  served: Promise<unknown>;
+  mine: Promise<PageList>;
+  waiter: Victim;
+}> {
+  const worker = vm.spawn(program, { workerData: { owner: 'small', frames: 30, waits: false } });
+  const [{ slot, attachment }] = (await once(worker, 'message')) as [{ slot: number; attachment: number }];
+  const waiter = await start(vm, program, { owner: 'small', frames: 20, waits: true });
+  const served = once(waiter.worker, 'message').then(([message]) => (message as { served: number }).served);
+  vm.chargeTo('small');
+  const mine = vm.pageLists.allocAsync({ size: 16 * PAGE, segments: 16 }, { timeoutMs: 60_000 });
+  vm.chargeTo('default');
+  await until(() => waiting() === 2, 'both wait');
+  return { holder: { worker, slot }, attachment, served, mine, waiter };
+}
+
+async function end(waiter: Victim, mine: PageList): Promise<void> {
+  vm.pageLists.free(mine);
+  const left = once(waiter.worker, 'exit');
+  waiter.worker.postMessage('free');
+  await left;
+  await until(() => vm.statistics().slots.length === SERVICES, 'the workers leave');
+  expect(waiting()).toBe(0);
+  const small = vm.statistics().owners.find(({ name }) => name === 'small');
+  expect(small?.resources.frames).toMatchObject({ used: 0, limit: LIMIT });
+  expect(small?.resources.frames.peak).toBeLessThanOrEqual(LIMIT);
+  expect(vm.check().flatMap((report) => report.problems)).toEqual([]);
+  vm.pageLists.free(vm.pageLists.alloc({ size: 256 * PAGE }));
+}
+
+it('go on when a thread dies that has begun to give frames back', async () => {
+  const { holder, attachment, served, mine, waiter } = await begin();
+  const parked = parkAt(vm, 'phys.list.given', { slot: holder.slot });
+  holder.worker.postMessage('free');
+  await parked;
+  await kill(vm, holder);
+  expect(await served).toBe(20);
+  await end(waiter, await mine);
+  expect(vm.pageLists.freeOf(attachment)).toBe(0);
+});
+
+it('go on when what a thread left behind is freed, and get no more than the limit together', async () => {
+  const { holder, attachment, served, mine, waiter } = await begin();
+  await kill(vm, holder);
+  expect(waiting()).toBe(2);
+  expect(vm.pageLists.freeOf(attachment)).toBe(30);
+  expect(await served).toBe(20);
+  vm.pageLists.free(await mine);
+  vm.chargeTo('small');
+  expect(() => vm.pageLists.alloc({ size: 21 * PAGE })).toThrow(/EDQUOT.*frames=21, owner="small", used=20/);
+  const rest = vm.pageLists.alloc({ size: 20 * PAGE });
+  vm.chargeTo('default');
+  await end(waiter, rest);
+});
+
+it('go on when the limit is raised, and when one that waits before them dies', async () => {
+  const { holder, served, mine, waiter } = await begin();
+  const second = await start(vm, program, { owner: 'small', frames: 17, waits: true });
+  const behind = once(second.worker, 'message').then(([message]) => (message as { served: number }).served);
+  await until(() => waiting() === 3, 'three wait');
+  await kill(vm, waiter);
+  served.catch(() => {});
+  vm.setOwnerLimits('small', { frames: 63 });
+  const list = await mine;
+  expect(await behind).toBe(17);
+  const small = () => vm.statistics().owners.find(({ name }) => name === 'small')?.resources.frames.used;
+  expect(small()).toBe(63);
+  vm.setOwnerLimits('small', { frames: LIMIT });
+  const left = once(holder.worker, 'exit');
+  holder.worker.postMessage('free');
+  await left;
+  expect(small()).toBe(33);
+  vm.setOwnerLimits('small', { frames: 63 });
+  vm.pageLists.free(list);
+  second.worker.postMessage('free');
+  await once(second.worker, 'exit');
+  await until(() => vm.statistics().slots.length === SERVICES, 'the workers leave');
+  expect(small()).toBe(0);
+  expect(waiting()).toBe(0);
+  expect(vm.check().flatMap((report) => report.problems)).toEqual([]);
+  vm.pageLists.free(vm.pageLists.alloc({ size: 256 * PAGE }));
+});

@@ -277,6 +277,7 @@ describe('workers that end', () => {
     'seg.fork.sharing',
     'seg.fork.copied',
     'seg.anon.made',
+    'seg.anon.spared',
     'seg.anon.stored',
     'seg.anon.dropping',
     'seg.write.entered',

@@ -176,6 +176,7 @@ export const spaceSlotTable = table('spaceSlot', 'slots', 'columns', {
   ),
   mapOwner: i32('L', 'owner + 1 in the pagelock cache of an anon map whose last name the slot has given up'),
   due: i32('L', 'first part that the slot has cut out, and whose driver it is to tell, segment + 1'),
+  spare: i32('L', 'anon + 1 that the slot makes its next page with, 0 none; only the slot itself takes it'),
 });
 
 /** Where anonymous pages go when memory is short: one row. */

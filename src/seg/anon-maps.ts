@@ -119,6 +119,21 @@ export class AnonMaps {
   }
 
   /**
+   * A look without the lock: true when there seemed to be no anon at a page. Nodes may change and go meanwhile, so that it may be
+   * wrong both ways: for whoever looks again under the lock.
+   */
+  seemsEmpty(map: AnonMapIndex, page: number): boolean {
+    const { maps, nodes } = this.core;
+    let link = maps.root.get(map);
+    for (let level = maps.levels.get(map) - 1; level >= 0; level--) {
+      // What was a node may be a chunk by now, and its entries no nodes.
+      if (link <= 0 || link > nodes.rowCount) return true;
+      link = nodes.entries.at(link - 1, laneOf(page, level));
+    }
+    return link === 0;
+  }
+
+  /**
    * Journaled: puts an anon at a page; its reference passes to the chunk, and what was there loses one. False when there is
    * no node, and then nothing has changed: the caller asks for nodes first, with `canStore`.
    */

@@ -195,7 +195,9 @@ export class Faults {
     const spacePage = Math.floor(address / this.core.pageSize);
     const { count } = this.core.thread.region.tables.frameLock;
     for (;;) {
-      const found = this.findAnon(map, page, write || own);
+      // Whoever makes one looks again, under the lock. Behind the end of a file, all depends on the answer.
+      const seemsEmpty = (write || own) && vnode < 0 && this.anon.maps.seemsEmpty(map, page);
+      const found = seemsEmpty ? FOUND.none : this.findAnon(map, page, write || own);
       if (found === FOUND.held) return;
       if (found === FOUND.none && !write && !own) {
         if (vnode >= 0) this.vnodePage(segment, vnode, address, false);

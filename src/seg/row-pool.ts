@@ -28,6 +28,11 @@ export class RowPool {
     this.place = place;
   }
 
+  /** Rows of the table. */
+  get rowCount(): number {
+    return this.place.rowCount;
+  }
+
   /** Rows in use. */
   get used(): number {
     return this.place.count.get(0);

@@ -111,6 +111,6 @@ function checkMaps(core: SpaceCore, segments: ReadonlySet<number>, problems: str
       problems.push(`seg/anon-maps I1: anon ${anon} has ${anons.refs.get(anon)} references, ${found} found`);
     }
   }
-  if (live !== anonPool.used) problems.push(`seg/space-core I1: ${anonPool.used} anons are used, ${live} found`);
+  if (live !== core.anonsUsed) problems.push(`seg/space-core I1: ${core.anonsUsed} anons are used, ${live} found`);
   return reserved;
 }

@@ -125,6 +125,14 @@ export class SpaceCore {
     return new RwLock(this.thread, this.spaces.lock.address(space), RANK.addressSpace);
   }
 
+  /** Anons in use, but for those that slots have to spare. */
+  get anonsUsed(): number {
+    const { spare } = this.slots;
+    let spares = 0;
+    for (let slot = 0; slot < this.thread.region.geometry.slots; slot++) if (spare.get(slot) !== 0) spares++;
+    return this.anonPool.used - spares;
+  }
+
   /** Pages of so many bytes. */
   pagesOf(sizeBytes: number): number {
     return sizeBytes / this.pageSize;

@@ -220,7 +220,7 @@ export class Spaces {
     return new AddressSpace(this.parts, space);
   }
 
-  /** A cursor of this thread, which `releaseCursors` knows. */
+  /** A cursor of this thread, which `leave` knows. */
   openCursor(make: (released: (cursor: SpaceCursor) => void) => SpaceCursor): SpaceCursor {
     const cursor = make((released) => {
       this.cursors.delete(released);
@@ -231,9 +231,10 @@ export class Spaces {
     return cursor;
   }
 
-  /** Releases the cursors of this thread: when it detaches. */
-  releaseCursors(): void {
+  /** Releases the cursors of this thread, and what it has of rows: when it detaches. */
+  leave(): void {
     for (const cursor of [...this.cursors]) cursor.release();
+    this.parts.anon.leave();
   }
 
   /**
@@ -323,7 +324,7 @@ export class Spaces {
       segments: core.segmentPool.used - control.untold.get(0),
       maps: core.mapPool.used,
       nodes: core.nodePool.used,
-      anons: core.anonPool.used,
+      anons: core.anonsUsed,
       pins: core.pinPool.used,
       shadowLists: core.shadowPool.used,
       reserved: control.reserved.get(0),

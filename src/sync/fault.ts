@@ -143,6 +143,7 @@ export const FAULT_POINTS = [
   'seg.fork.sharing',
   'seg.fork.copied',
   'seg.anon.made',
+  'seg.anon.spared',
   'seg.anon.stored',
   'seg.anon.dropping',
   'seg.write.entered',

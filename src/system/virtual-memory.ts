@@ -406,7 +406,7 @@ export class VirtualMemory {
     }
     let failure: unknown;
     if (poisonReason(this.region) === null) {
-      this.spaces.releaseCursors();
+      this.spaces.leave();
       requireNothingHeld(this);
       this.arenas.leave();
       this.locks.leave();

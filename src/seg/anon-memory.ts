@@ -26,8 +26,8 @@
  *             they share is lines of the cache, in the lists of frames and modified pages too.
  * FAILURE     `ENOMEM` without anons, nodes or frames; what was made goes back. A slot's spare anon serves no other slot: while
  *             less than a quarter is free, none is taken.
- * REJECTED    A lock for each family of maps that forks made: see the figures. References for visitors: a second one would look like a fork, and a writer that has a translation would lose
- *             what it stores into a page that is copied meanwhile.
+ * REJECTED    References for visitors: a second one would look like a fork, and a writer that has a translation would lose
+ *             what it stores into a page that is copied meanwhile. A lock for each family of maps that forks made: see the figures.
  * REFERENCES  illumos vm_anon.c; Mach's copy-on-write faults.
  */
 

@@ -69,6 +69,19 @@ describe('a provider that does not answer in time', () => {
     for (const one of all) expect(one.status).toBe('rejected');
   });
 
+  it('is an error that names call and range when a space shows the file', () => {
+    const file = vm.openProvided({ provider: provider('silent'), name: 'who', timeoutMs: SHORT_MS });
+    const as = vm.addressSpace();
+    const at = as.map({ size: 8192, file, shared: true, protection: 'read', maxProtection: 'read' });
+    const message = (call: string) =>
+      new RegExp(`^ETIMEDOUT: ${call}\\): io\\.fill\\(name="who", offset=\\d+, length=\\d+, .*no answer came in time`);
+    expect(() => as.read(at + 10, 5000)).toThrow(message(`as\\.read\\(address=${at + 10}, length=5000`));
+    expect(() => as.load(at + 4096)).toThrow(message(`as\\.load\\(address=${at + 4096}`));
+    expect(() => as.pin(at + 1, 4096, 'read')).toThrow(message(`as\\.pin\\(address=${at + 1}, length=4096`));
+    expect(vm.pages.held).toBe(0);
+    as.destroy();
+  });
+
   it('answers nobody when it answers late, and the next reader gets what it says then', async () => {
     const file = vm.openProvided({ provider: provider('tardy'), name: 'tardy', timeoutMs: SHORT_MS });
     expect(() => file.read(0, 5000)).toThrow(/ETIMEDOUT/);

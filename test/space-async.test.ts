@@ -77,7 +77,11 @@ describe('a change that is awaited', () => {
       } else if (change === 'unmap') {
         expect(as.lookup(at + 2 * PAGE)).toBeNull();
         as.map({ address: at + 2 * PAGE, size: PAGE });
-      } else expect(() => as.segments()).toThrow(/ESTALE/);
+      } else {
+        expect(() => as.segments()).toThrow(/ESTALE/);
+        await expect(as.destroyAsync()).rejects.toThrow(/^ESTALE: as\.destroyAsync/);
+        await expect(as.unmapAsync(at, PAGE)).rejects.toThrow(/^ESTALE: as\.unmapAsync/);
+      }
     }
     expect(vm.spaces.list()).toEqual([]);
   });
@@ -98,9 +102,9 @@ describe('a change that is awaited', () => {
     await Promise.all(waits);
     expect(order).toEqual(['at once', 'first', 'last']);
     // What throws else rejects, at once.
-    await expect(as.protectAsync(at, 2 * PAGE, 'read')).rejects.toThrow(/EFAULT: as\.protect/);
+    await expect(as.protectAsync(at, 2 * PAGE, 'read')).rejects.toThrow(/EFAULT: as\.protectAsync/);
     await expect(as.unmapAsync(5, PAGE)).rejects.toThrow(/EINVAL: as\.unmapAsync/);
-    await expect(as.protectAsync(at, PAGE, 'all' as 'read')).rejects.toThrow(/EINVAL: as\.protect/);
+    await expect(as.protectAsync(at, PAGE, 'all' as 'read')).rejects.toThrow(/EINVAL: as\.protectAsync/);
   });
 
   it('ends with its time, its signal or its token, and has changed nothing', async () => {

@@ -24,10 +24,10 @@ import { type PinWaitAsync, whenUnpinned } from './async-changes.ts';
 import { type RemapOptions, remapDevice } from './device-remap.ts';
 import { type MapOptions, type MapPlan, planMap } from './map-options.ts';
 import { MapSetUp } from './map-set-up.ts';
+import { allocPlain } from './plain-segments.ts';
 import { SpaceAccess } from './space-access.ts';
 import { SpaceAdvice } from './space-advice.ts';
 import {
-  booleanOf,
   newBytes,
   type PinWaitGiven,
   pinWaitOf,
@@ -41,17 +41,13 @@ import {
 import { SpaceChanges } from './space-changes.ts';
 import { CURSOR_PAGES_MAX, type CursorOptions, SpaceCursor } from './space-cursor.ts';
 import { dumpSpace, type SegmentInfo, segmentInfo } from './space-dump.ts';
-import {
-  type Advice,
-  type Protection,
-  SEGMENT_FLAG,
-  type SegmentIndex,
-  SPACE_STATE,
-  type SpaceIndex,
-} from './space-kinds.ts';
+import { type Advice, type Protection, type SegmentIndex, SPACE_STATE, type SpaceIndex } from './space-kinds.ts';
 import { type SpacePin, SpacePins } from './space-pins.ts';
 import type { SpaceParts } from './spaces.ts';
 import type { UserPart } from './user-drivers.ts';
+
+/** What asynchronous calls, which have waited before, wait for pins. */
+const AT_ONCE: PinWaitGiven = { timeoutMs: 0 };
 
 /** What another thread needs to find the same space: can be posted. */
 export interface AddressSpaceId {
@@ -132,34 +128,28 @@ export class AddressSpace {
   /** Unmaps all that lies in a range; what is not mapped is skipped. Throws `EBUSY` or `ETIMEDOUT` while a part is pinned. */
   unmap(address: number, size: number, options: PinWait = {}): void {
     const [start, end] = this.pageRange('as.unmap', address, size);
-    const wait = pinWaitOf('as.unmap', options);
-    this.cut('as.unmap', this.parts.room.open('as.unmap', this.space, this.id.generation), start, end, wait);
+    this.unmapNow('as.unmap', start, end, pinWaitOf('as.unmap', options));
   }
 
   /** `unmap` that leaves the event loop free while a part is pinned. Rejects with `ETIMEDOUT`, `ECANCELED` and others. */
   async unmapAsync(address: number, size: number, options: PinWaitAsync = {}): Promise<void> {
     const [start, end] = this.pageRange('as.unmapAsync', address, size);
-    await this.whenUnpinned('as.unmapAsync', start, end, options, () => this.unmap(address, size));
+    await this.whenUnpinned('as.unmapAsync', start, end, options, () =>
+      this.unmapNow('as.unmapAsync', start, end, AT_ONCE),
+    );
   }
 
   /** Changes what a range may be used for. Throws `EFAULT` for a gap, `EINVAL` above `maxProtection`, `EBUSY` for pins. */
   protect(address: number, size: number, protection: Protection, options: PinWait = {}): void {
     const [start, end] = this.pageRange('as.protect', address, size);
-    const wait = pinWaitOf('as.protect', options);
-    if (!['none', 'read', 'write'].includes(protection))
-      failMisuse('as.protect', { protection }, "'none', 'read', 'write'");
-    this.changes.begin('as.protect', start, end, wait.timeoutMs, wait.cancel);
-    try {
-      this.changes.protectRange(start, end, protection);
-    } finally {
-      this.changes.end();
-    }
+    this.protectNow('as.protect', start, end, protection, pinWaitOf('as.protect', options));
   }
 
   /** `protect`, likewise. */
   async protectAsync(address: number, size: number, protection: Protection, options: PinWaitAsync = {}): Promise<void> {
     const [start, end] = this.pageRange('as.protectAsync', address, size);
-    await this.whenUnpinned('as.protectAsync', start, end, options, () => this.protect(address, size, protection));
+    const attempt = () => this.protectNow('as.protectAsync', start, end, protection, AT_ONCE);
+    await this.whenUnpinned('as.protectAsync', start, end, options, attempt);
   }
 
   /**
@@ -304,23 +294,14 @@ export class AddressSpace {
    * driver of users threw first, when all were told and the space is gone.
    */
   destroy(options: PinWait = {}): void {
-    const { timeoutMs, cancel } = pinWaitOf('as.destroy', options);
-    const { core, spaces } = this.parts;
-    const { slots, thread } = core;
-    this.changes.begin('as.destroy', 0, Number.MAX_SAFE_INTEGER, timeoutMs, cancel);
-    const failure = this.advice.writeLast(0, Number.MAX_SAFE_INTEGER);
-    core.lock.enter();
-    thread.journal.set(core.spaces.state, this.space, SPACE_STATE.unsettled);
-    thread.journal.set(slots.unsettled, thread.slot, this.space + 1);
-    core.lock.exit();
-    this.changes.end();
-    const [told] = spaces.takeApart(this.space);
-    if (failure !== undefined || told !== undefined) throw failure ?? told;
+    this.destroyNow('as.destroy', pinWaitOf('as.destroy', options));
   }
 
   /** `destroy`, likewise. */
   async destroyAsync(options: PinWaitAsync = {}): Promise<void> {
-    await this.whenUnpinned('as.destroyAsync', 0, Number.MAX_SAFE_INTEGER, options, () => this.destroy());
+    await this.whenUnpinned('as.destroyAsync', 0, Number.MAX_SAFE_INTEGER, options, () =>
+      this.destroyNow('as.destroyAsync', AT_ONCE),
+    );
   }
 
   /** Moves what private mappings have reserved to another owner. Throws `EBUSY` when segments are charged together with others. */
@@ -357,25 +338,7 @@ export class AddressSpace {
    * touches its hole, ends above the user limit, or meets another segment. `isStatic`: only the last is looked at.
    */
   allocSegment(base: number, size: number, isStatic = false): SegmentIndex {
-    const { core, room, segments } = this.parts;
-    const call = 'as.allocSegment';
-    requireInteger(call, 'base', base, -Number.MAX_SAFE_INTEGER, Number.MAX_SAFE_INTEGER);
-    requireInteger(call, 'size', size, 0, Number.MAX_SAFE_INTEGER);
-    const isWhole = size > 0 && base >= 0 && base % core.pageSize === 0 && size % core.pageSize === 0;
-    if (booleanOf(call, 'isStatic', isStatic, false) && !(isWhole && Number.isSafeInteger(base + size)))
-      failMisuse(call, { base, size }, 'a static segment has whole pages');
-    const arena = room.open(call, this.space, this.id.generation);
-    this.lock.enterExclusive();
-    try {
-      this.access.requireLive('as.allocSegment');
-      room.begin(this.space, arena);
-      const segment = isStatic ? segments.attach(this.space, base, size) : segments.alloc(this.space, base, size);
-      if (segment >= 0) this.roomOf(arena, segment);
-      room.end();
-      return segment;
-    } finally {
-      this.lock.exitExclusive();
-    }
+    return allocPlain(this.parts, this.id, this.access, base, size, isStatic);
   }
 
   /** Copies of segments cannot be told what to inherit: `ENOTSUP`, as in the original. */
@@ -383,14 +346,32 @@ export class AddressSpace {
     return fail('ENOTSUP', 'as.inherit', { ...this.id }, 'no driver supports it');
   }
 
-  private roomOf(arena: Arena, segment: SegmentIndex): void {
-    const { core, room } = this.parts;
-    const { segments } = core;
-    const base = segments.base.get(segment);
-    if (room.reserve(arena, base, base + segments.size.get(segment))) return;
+  private unmapNow(call: string, start: number, end: number, wait: PinWaitGiven): void {
+    this.cut(call, this.parts.room.open(call, this.space, this.id.generation), start, end, wait);
+  }
+
+  private protectNow(call: string, start: number, end: number, protection: Protection, wait: PinWaitGiven): void {
+    if (!['none', 'read', 'write'].includes(protection)) failMisuse(call, { protection }, "'none', 'read', 'write'");
+    this.changes.begin(call, start, end, wait.timeoutMs, wait.cancel);
+    try {
+      this.changes.protectRange(call, start, end, protection);
+    } finally {
+      this.changes.end();
+    }
+  }
+
+  private destroyNow(call: string, { timeoutMs, cancel }: PinWaitGiven): void {
+    const { core, spaces } = this.parts;
+    const { slots, thread } = core;
+    this.changes.begin(call, 0, Number.MAX_SAFE_INTEGER, timeoutMs, cancel);
+    const failure = this.advice.writeLast(0, Number.MAX_SAFE_INTEGER);
     core.lock.enter();
-    core.thread.journal.set(segments.flags, segment, segments.flags.get(segment) | SEGMENT_FLAG.noRoom);
+    thread.journal.set(core.spaces.state, this.space, SPACE_STATE.unsettled);
+    thread.journal.set(slots.unsettled, thread.slot, this.space + 1);
     core.lock.exit();
+    this.changes.end();
+    const [told] = spaces.takeApart(this.space);
+    if (failure !== undefined || told !== undefined) throw failure ?? told;
   }
 
   /** Steps of an unmapping. */

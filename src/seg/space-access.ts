@@ -30,6 +30,7 @@ import { VERIFY } from '../base/verify.ts';
 import type { KnownPages, Pages, VnodeIndex } from '../page/index.ts';
 import type { Banks, FrameIndex } from '../phys/index.ts';
 import { add, compareExchange, faultPoint, load, type RwLock, store, type Thread } from '../sync/index.ts';
+import { namedError } from '../vpm/index.ts';
 import { FAULT_KIND, type Faults, type UserAnswer } from './faults.ts';
 import { SoftTlb, tlbEntry } from './soft-tlb.ts';
 import { failWord } from './space-arguments.ts';
@@ -60,6 +61,8 @@ export class SpaceAccess {
   private readonly bankBytes: readonly Uint8Array[];
   /** The last range that was found to be accessible, and the count of changes that goes with that. */
   private readonly checked = { from: 0, to: 0, write: false, countAt: 0, count: 0 };
+  /** The last call that said which range it asks for. */
+  private readonly asked = { call: '', address: 0, length: 0 };
   /** The words of each bank. */
   readonly bankWords: readonly Int32Array[];
 
@@ -82,9 +85,18 @@ export class SpaceAccess {
     this.bankWords = banks.views.map((bytes) => new Int32Array(bytes.buffer));
   }
 
+  /** Says which call asks for which range from here on, for errors. */
+  asking(call: string, address: number, length: number): void {
+    const { asked } = this;
+    asked.call = call;
+    asked.address = address;
+    asked.length = length;
+  }
+
   /** Copies bytes of the space into an array. */
   read(address: number, target: Uint8Array, at: number, length: number): void {
     const { tlb } = this;
+    this.asking('as.read', address, length);
     this.requireRange('as.read', address, length, false);
     for (let done = 0; done < length; ) {
       const where = address + done;
@@ -108,6 +120,7 @@ export class SpaceAccess {
   /** Copies bytes of an array into the space. */
   write(address: number, source: Uint8Array, at: number, length: number): void {
     const { tlb } = this;
+    this.asking('as.write', address, length);
     this.requireRange('as.write', address, length, true);
     for (let done = 0; done < length; ) {
       const where = address + done;
@@ -126,6 +139,7 @@ export class SpaceAccess {
   /** Fills a range with one byte. */
   fill(address: number, value: number, length: number): void {
     const { tlb } = this;
+    this.asking('as.fill', address, length);
     this.requireRange('as.fill', address, length, true);
     for (let done = 0; done < length; ) {
       const where = address + done;
@@ -310,6 +324,8 @@ export class SpaceAccess {
           return;
         }
         asked = faults.userSegment(space, address);
+      } catch (error) {
+        throw this.named(call, address, error);
       } finally {
         lock.exitShared();
       }
@@ -351,6 +367,13 @@ export class SpaceAccess {
     } finally {
       lock.exitShared();
     }
+  }
+
+  /** What went wrong below, with the call and its range: a page that did not come says only where it was to come from. */
+  private named(call: string, address: number, error: unknown): unknown {
+    const { asked } = this;
+    const place = asked.call === call ? { address: asked.address, length: asked.length } : { address };
+    return namedError(call, error, place);
   }
 
   /** Throws `ESTALE` when the space is gone. The caller holds it. */

@@ -185,21 +185,21 @@ export class SpaceChanges {
   }
 
   /** Step 6 of protecting. Throws before anything changes. */
-  protectRange(start: number, end: number, protection: Protection): void {
+  protectRange(call: string, start: number, end: number, protection: Protection): void {
     const { core, segments } = this.parts;
     const rows = core.segments;
     const bits = PROTECTION_NAMES[protection];
     for (let at = start; at < end; ) {
       const segment = segments.tree.find(this.space, at);
-      if (segment < 0) fail('EFAULT', 'as.protect', { address: at }, 'nothing is mapped at this address');
+      if (segment < 0) fail('EFAULT', call, { address: at }, 'nothing is mapped at this address');
       if ((rows.maxProtection.get(segment) & bits) !== bits) {
-        fail('EINVAL', 'as.protect', { address: at, protection }, 'the mapping cannot have this protection');
+        fail('EINVAL', call, { address: at, protection }, 'the mapping cannot have this protection');
       }
       at = rows.base.get(segment) + rows.size.get(segment);
     }
     for (let at = start; at < end; ) {
       const segment = this.isolate(at, end);
-      this.protectSegment(segment, bits);
+      this.protectSegment(call, segment, bits);
       at = rows.base.get(segment) + rows.size.get(segment);
     }
     this.joinRange(start, end);
@@ -251,7 +251,7 @@ export class SpaceChanges {
     return -1;
   }
 
-  private protectSegment(segment: SegmentIndex, bits: number): void {
+  private protectSegment(call: string, segment: SegmentIndex, bits: number): void {
     const { core } = this.parts;
     const { segments, spaces, thread } = core;
     core.lock.enter();
@@ -268,7 +268,7 @@ export class SpaceChanges {
       const pages = core.pagesOf(segments.size.get(segment));
       if (!core.tryReserve(spaces.owner.get(this.space), pages)) {
         core.lock.exit();
-        core.failReserve('as.protect', pages);
+        core.failReserve(call, pages);
       }
       thread.journal.set(segments.reserved, segment, pages);
     }

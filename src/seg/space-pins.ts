@@ -159,6 +159,7 @@ export class SpacePins {
   /** Pins a range. See the file's header. */
   pin(address: number, length: number, write: boolean): SpacePin {
     const { pageSize } = this.core;
+    this.access.asking('as.pin', address, length);
     const start = Math.floor(address / pageSize) * pageSize;
     const end = Math.ceil((address + length) / pageSize) * pageSize;
     // 1.

@@ -13,6 +13,7 @@ export * from './mapping-counters.ts';
 export * from './mapping-entries.ts';
 export * from './mapping-io.ts';
 export * from './mapping-options.ts';
+export * from './named-errors.ts';
 export * from './open-file.ts';
 export * from './open-kinds.ts';
 export * from './page-mappings.ts';

@@ -1,4 +1,4 @@
-/** Errors of the rooms below as the calls of a file show them: with the name of the call, and the file's path. */
+/** Errors of the rooms below as the calls of a file or a space show them: with the name of the call, and the file's path. */
 
 import { showCall, VmError } from '../base/errors.ts';
 
@@ -11,8 +11,11 @@ const UNVALUED = /^vnodes\.\w+: /;
 /** What errors say of a file: its path, as a rule. Nothing when it is closed. */
 export type Place = Readonly<Record<string, string>>;
 
+/** What errors say of a space: a range, or an address. */
+export type Stretch = Readonly<Record<string, number>>;
+
 /** An error that names the call and the file. Only its message is another one. */
-export function namedError(name: string, error: unknown, place: Place = {}): unknown {
+export function namedError(name: string, error: unknown, place: Place | Stretch = {}): unknown {
   if (!(error instanceof VmError)) return error;
   const text = error.message.slice(error.code.length + 2);
   const [inner] = INNER.exec(text) ?? [];
@@ -22,13 +25,13 @@ export function namedError(name: string, error: unknown, place: Place = {}): unk
 }
 
 /** The values of an inner call are those of this one. */
-function inside(name: string, values: string, place: Place): string {
+function inside(name: string, values: string, place: Place | Stretch): string {
   const [key] = Object.keys(place);
   if (key === undefined || values.startsWith(`${key}=`)) return `${name}(${values}`;
   return `${showCall(name, place).slice(0, -1)}${values.startsWith(')') ? '' : ', '}${values}`;
 }
 
-function outside(name: string, text: string, place: Place): string {
+function outside(name: string, text: string, place: Place | Stretch): string {
   if (text.startsWith(name)) return text;
   // A misspelt option, say.
   if (UNVALUED.test(text)) return text.replace(UNVALUED, `${name}: `);

@@ -109,6 +109,22 @@ export class PageHash {
     return -1;
   }
 
+  /** The first of the pages from `index` up to `end` that `find` would meet, or `end`. A group is looked up once. */
+  findFirst(vnode: VnodeIndex, index: number, end: number): number {
+    const heads = this.#heads;
+    for (let page = index; page < end; ) {
+      const bucket = this.bucketOf(vnode, page);
+      // Within a group, buckets differ as the pages do.
+      const turn = bucket ^ page;
+      const groupEnd = Math.min(end, (page | GROUP_MASK) + 1);
+      for (; page < groupEnd; page++) {
+        const link = heads.get((bucket & ~GROUP_MASK) | ((page ^ turn) & GROUP_MASK & this.#bucketMask));
+        if (link !== 0 && this.find(vnode, page) >= 0) return page;
+      }
+    }
+    return end;
+  }
+
   /** Like `find`, but under the mutex: certain at the time of the call. */
   findCertain(vnode: VnodeIndex, index: number): FrameIndex {
     const bucket = this.bucketOf(vnode, index);

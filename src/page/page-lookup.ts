@@ -96,6 +96,11 @@ export class PageLookup {
     return this.#hash.find(vnode, index) >= 0;
   }
 
+  /** The first of the pages from `index` up to `end` that seems to be in memory, or on its way; `end` if none does. */
+  firstSeeming(vnode: VnodeIndex, index: number, end: number): number {
+    return this.#hash.findFirst(vnode, index, end);
+  }
+
   /** Like `seems`, under the lock of the page's stripe: no page that is there is missed. */
   isThere(vnode: VnodeIndex, index: number): boolean {
     return this.#hash.findCertain(vnode, index) >= 0;

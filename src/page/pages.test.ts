@@ -1,6 +1,7 @@
 import { describe, expect, it, vi } from 'vitest';
 import { testRegion, testThread } from '../../test/support/region.ts';
 import { Prng, VmError } from '../base/index.ts';
+import type { Geometry } from '../layout/index.ts';
 import { Banks } from '../phys/banks.ts';
 import type { PageList } from '../phys/frame-runs.ts';
 import { FRAME_USE, Frames } from '../phys/frames.ts';
@@ -48,8 +49,8 @@ class StubStore implements PageStore {
   }
 }
 
-function setUp(frameCount = 16) {
-  const { region, thread } = testRegion({ frames: frameCount, bankFrames: frameCount });
+function setUp(frameCount = 16, overrides: Partial<Geometry> = {}) {
+  const { region, thread } = testRegion({ frames: frameCount, bankFrames: frameCount, ...overrides });
   const banks = Banks.create(frameCount, frameCount, 4096);
   const frames = new Frames(thread);
   frames.online(0, frameCount);
@@ -198,6 +199,22 @@ describe('pages', () => {
     expect(s.pages.hold(5, 2)).toBe(valid);
     expect(s.pages.drop(6, 1)).toBe(0);
     expectSound(s);
+  });
+
+  it.each([8, 64, 1024])('are found in ranges as they are one by one, with %i buckets', (pageBuckets) => {
+    const s = setUp(64, { pageBuckets });
+    const random = new Prng(78);
+    for (let step = 0; step < 40; step++) {
+      s.pages.release(
+        s.out[s.pages.fetch(random.below(2), random.below(90), 1, s.out, 0, s.store, true) - 1] as number,
+      );
+    }
+    for (let first = 0; first < 90; first++) {
+      for (const end of [first, first + 1, first + random.below(40), 96]) {
+        const pages = Array.from({ length: end - first }, (_, page) => first + page);
+        expect(s.pages.firstSeeming(1, first, end)).toBe(pages.find((page) => s.pages.seems(1, page)) ?? end);
+      }
+    }
   });
 
   it('keep in step with a naive model', () => {

@@ -171,6 +171,11 @@ export class Pages implements FrameReclaimer {
     return this.#lookup.seems(vnode, index);
   }
 
+  /** The first of the pages from `index` up to `end` that seems to be in memory, or on its way; `end` if none does. */
+  firstSeeming(vnode: VnodeIndex, index: number, end: number): number {
+    return this.#lookup.firstSeeming(vnode, index, end);
+  }
+
   /** Like `seems`, under the lock of the page's stripe: no page that is there is missed. */
   isThere(vnode: VnodeIndex, index: number): boolean {
     return this.#lookup.isThere(vnode, index);

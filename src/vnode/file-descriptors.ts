@@ -60,6 +60,9 @@ export class FileDescriptors {
   readonly #writing: Descriptors;
   /** Generation of the row that a vnode's descriptors were opened for. */
   readonly #generations = new Map<VnodeIndex, number>();
+  /** The vnode that was looked at last, and what the map has for it. */
+  #lastVnode: VnodeIndex = -1;
+  #lastGeneration = 0;
 
   constructor(thread: Thread, max: number) {
     this.#vnode = thread.region.tables.vnode;
@@ -105,6 +108,7 @@ export class FileDescriptors {
 
   /** Closes what is open for a vnode. */
   close(vnode: VnodeIndex): void {
+    this.#lastVnode = -1;
     this.#generations.delete(vnode);
     this.#reading.close(vnode);
     this.#writing.close(vnode);
@@ -112,6 +116,7 @@ export class FileDescriptors {
 
   /** Closes everything. */
   closeAll(): void {
+    this.#lastVnode = -1;
     this.#generations.clear();
     this.#reading.shrink(0);
     this.#writing.shrink(0);
@@ -150,9 +155,13 @@ export class FileDescriptors {
   /** Closes what belongs to an earlier file in the same row. */
   #refresh(vnode: VnodeIndex): void {
     const generation = this.#vnode.generation.get(vnode);
-    if (this.#generations.get(vnode) === generation) return;
-    this.close(vnode);
-    this.#generations.set(vnode, generation);
+    if (vnode === this.#lastVnode && generation === this.#lastGeneration) return;
+    if (this.#generations.get(vnode) !== generation) {
+      this.close(vnode);
+      this.#generations.set(vnode, generation);
+    }
+    this.#lastVnode = vnode;
+    this.#lastGeneration = generation;
   }
 
   #reopen(vnode: VnodeIndex, flags: OpenFlags): number {

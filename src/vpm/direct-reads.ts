@@ -43,6 +43,8 @@ export class DirectReads {
   readonly #vnode: BoundTables['vnode'];
   readonly #counters: Float64Array;
   readonly #pageSize: number;
+  /** Pages are powers of two. */
+  readonly #perPage: number;
 
   constructor(thread: Thread, pages: Pages, vnodes: Vnodes) {
     this.#pages = pages;
@@ -50,6 +52,7 @@ export class DirectReads {
     this.#vnode = thread.region.tables.vnode;
     this.#counters = countersOf(thread);
     this.#pageSize = thread.region.geometry.pageSize;
+    this.#perPage = 1 / this.#pageSize;
   }
 
   /** Reads a range inside the vnode, noted in the pattern before, to `to` from `at` on. False: nothing was read. */
@@ -86,14 +89,17 @@ export class DirectReads {
 
   /** Bytes from `offset` on whose pages are not in memory: what the file holds there is what the vnode does. */
   #absent(vnode: VnodeIndex, offset: number, length: number): number {
-    const last = Math.floor((offset + length - 1) / this.#pageSize);
+    const first = Math.floor(offset * this.#perPage);
+    const end = Math.floor((offset + length - 1) * this.#perPage) + 1;
+    let index = this.#pages.firstSeeming(vnode, first, end);
     // A look without a lock may miss a page while others come and go: nobody may miss one that was modified.
-    const certain = this.#pages.modifiedOf(vnode) > 0;
-    for (let index = Math.floor(offset / this.#pageSize); index <= last; index++) {
-      if (!this.#pages.seems(vnode, index) && !(certain && this.#pages.isThere(vnode, index))) continue;
-      return Math.max(0, index * this.#pageSize - offset);
-    }
-    return length;
+    if (this.#pages.modifiedOf(vnode) > 0) index = this.#firstThere(vnode, first, index);
+    return index === end ? length : Math.max(0, index * this.#pageSize - offset);
+  }
+
+  #firstThere(vnode: VnodeIndex, first: number, end: number): number {
+    for (let index = first; index < end; index++) if (this.#pages.isThere(vnode, index)) return index;
+    return end;
   }
 
   #count(length: number): void {

@@ -90,6 +90,31 @@ describe('the pattern of a reader', () => {
     },
   );
 
+  it('calls a long first read of the beginning of a longer file a scan, until something else is read', () => {
+    const scans = (count: ReturnType<typeof counts>, length: number, ...offsets: number[]) => {
+      const pattern = new ReadPattern(PAGE, memory * PAGE);
+      return offsets.map((offset) => {
+        pattern.note(offset, length);
+        return pattern.scans(0, 100 * PAGE, count);
+      });
+    };
+    let memory = 399;
+    const long = 16 * PAGE;
+    expect(scans(counts(), long, 0, long, 2 * long)).toEqual([true, true, true]);
+    // Once more, somewhere else, or all of the file at once.
+    expect(scans(counts(), long, 0, 0, 0)).toEqual([true, false, false]);
+    expect(scans(counts(), long, 0, 3 * long, 0)).toEqual([true, false, false]);
+    expect(scans(counts(), long, long)).toEqual([false]);
+    expect(scans(counts(), 100 * PAGE, 0)).toEqual([false]);
+    expect(scans(counts(), long - 1, 0)).toEqual([false]);
+    // The second reader leaves its pages in memory.
+    const shared = counts();
+    expect(scans(shared, long, 0)).toEqual([true]);
+    expect(scans(shared, long, 0, long)).toEqual([false, false]);
+    memory = 400;
+    expect(scans(counts(), long, 0, long)).toEqual([false, false]);
+  });
+
   it('counts no strides as a scan', () => {
     const pattern = new ReadPattern(PAGE, 80 * PAGE);
     for (let step = 0; step < 50; step++) pattern.note(2 * step * PAGE, PAGE);
@@ -137,6 +162,27 @@ describe('files read in order', () => {
     using file = openFile(rooms, scratch.file('a', 128 * PAGE, 3));
     for (const page of [2, 4, 8, 16, 32, 64].map((power) => 127 - power)) file.read(page * PAGE - 10, 5);
     expect(pageStatistics(rooms.region).aheadPages).toBe(0);
+    file.close();
+    endOracle(rooms);
+  });
+
+  it('go straight to who reads them in long pieces, from the first one on, but for what is in memory', () => {
+    const rooms = testRooms({ frames: 256 });
+    using file = openFile(rooms, scratch.file('a', 128 * PAGE, 3), { mode: 'rw' });
+    file.write(20 * PAGE, new Uint8Array(100).fill(9));
+    const read = (at: number) => {
+      const bytes = file.read(at, 16 * PAGE);
+      const written = at === 16 * PAGE;
+      expect(matches(written ? bytes.subarray(5 * PAGE) : bytes, 3, written ? at + 5 * PAGE : at)).toBe(true);
+      if (written) expect(bytes.subarray(4 * PAGE, 4 * PAGE + 100).every((byte) => byte === 9)).toBe(true);
+    };
+    read(0);
+    expect(pageStatistics(rooms.region).directBytes).toBe(16 * PAGE);
+    expect(file.tryRead(0, 1)).toBeNull();
+    for (let at = 16 * PAGE; at < 128 * PAGE; at += 16 * PAGE) read(at);
+    expect(pageStatistics(rooms.region).directBytes).toBe(112 * PAGE);
+    read(0);
+    expect(file.tryRead(0, 16 * PAGE)?.length).toBe(16 * PAGE);
     file.close();
     endOracle(rooms);
   });

@@ -10,7 +10,8 @@
  *               |read|....|read|....|read|.......|        strides up to 2 pages count as reading in order
  *
  *             A run without gaps is a scan once it is longer than 32 pages, two long reads, or an eighth of the memory: what is
- *             then missing is read past the pages, see direct-reads.ts. The second scan of a vnode, whoever makes it, leaves
+ *             then missing is read past the pages, see direct-reads.ts. Whose first read is of 64 KiB or more, at the beginning
+ *             of a file that goes on behind it and is no small one, makes a scan with that one, until it reads something else. The second scan of a vnode, whoever makes it, leaves
  *             its pages in memory. If they are gone by the third, or the file is larger than half of the memory, it was no use.
  * INVARIANTS  I1 the window never makes a request longer than one fetch.
  * LOCKING     None: it belongs to one open file of one thread. The count of a vnode's scans is a hint.
@@ -42,6 +43,10 @@ const SCAN_PART = 8;
 /** Long reads of which two are enough. */
 const LONG_READ_BYTES = 16384;
 
+/** Reads of the beginning of a file of which one is enough, when the file is larger than such a part of the memory. */
+const FIRST_READ_BYTES = 65536;
+const FIRST_READ_PART = 4;
+
 /** The scan of a vnode that leaves its pages in memory: the second one. */
 const KEEPING_SCAN = 1;
 
@@ -69,6 +74,8 @@ export class ReadPattern {
   #run = 0;
   #ahead = 0;
   #scanning = false;
+  /** The run begins with the first read of all, which was long enough. */
+  #fromStart = false;
   /** How far the scan has come, and which one of its vnode it is; -1: none. */
   #passed = 0;
   #scan = -1;
@@ -95,13 +102,15 @@ export class ReadPattern {
   note(offset: number, length: number): boolean {
     const stride = offset - this.#begin;
     let follows = true;
-    if (offset === this.#end) {
+    if (this.#end < 0 && offset === 0 && length >= FIRST_READ_BYTES) {
+      this.#fromStart = true;
+    } else if (offset === this.#end) {
       this.#run += stride;
       this.#widen();
     } else if (stride > 0 && stride === this.#stride && stride <= STRIDE_PAGES_MAX * this.#pageSize) {
       this.#run = 0;
       this.#widen();
-    } else if (stride !== 0) {
+    } else if (stride !== 0 || (this.#fromStart && this.#run === 0)) {
       this.#break(offset);
       follows = false;
     }
@@ -115,7 +124,9 @@ export class ReadPattern {
   scans(vnode: VnodeIndex, fileBytes: number, counts: ScanCount): boolean {
     const length = this.#end - this.#begin;
     const isLong = length >= LONG_READ_BYTES && this.#run >= 2 * length;
-    if (!isLong && this.#run <= this.#scanBytes) return false;
+    const isLarge = FIRST_READ_PART * fileBytes > this.#memoryBytes;
+    const isFirst = this.#fromStart && isLarge && (this.#run > 0 || this.#end < fileBytes);
+    if (!isLong && !isFirst && this.#run <= this.#scanBytes) return false;
     if (this.#scan < 0) {
       this.#scan = counts.get(vnode);
       counts.put(vnode, Math.min(this.#scan + 1, SCANS_MAX));
@@ -133,6 +144,7 @@ export class ReadPattern {
     this.#run = 0;
     this.#ahead = 0;
     this.#scanning = false;
+    this.#fromStart = false;
     this.buffer.clear();
     if (offset >= this.#passed) return;
     this.#scan = -1;

@@ -39,6 +39,8 @@ export interface FrameReclaimer {
    * with the given use, as after `reclaim`. Left out by who cannot move anything.
    */
   relocate?(frame: FrameIndex, use: number): boolean;
+  /** What else keeps a frame from moving, for messages; '' when nothing is known. */
+  obstacle?(frame: FrameIndex): string;
   /** Slots that keep a frame from moving, for messages. */
   holders?(frame: FrameIndex): SlotIndex[];
 }

@@ -119,6 +119,39 @@ describe('memory that goes offline', () => {
     expectSound(frames);
   });
 
+  it('says who has the rest of memory when nothing is free to move to', () => {
+    const { region, frames, lists } = setUp();
+    const pinned = new Set([40, 41, 42]);
+    const move = movable(frames, pinned);
+    frames.setReclaimer({ ...move, holders: (frame) => (pinned.has(frame) ? [2, 5] : []) });
+    for (let taken = 0; taken < 50; taken++) frames.tryTake(FRAME_USE.page);
+    const others = new PageLists(new Frames(testThread(region)));
+    const list = others.alloc({ size: 30 * PAGE, segments: 30 });
+    const run = frames.takeRun(20);
+    frames.settle();
+    const mine = lists.alloc({ size: 20 * PAGE, segments: 20 });
+    const last = lists.alloc({ size: 8 * PAGE, segments: 8 });
+    expect(frames.counts().free).toBe(0);
+    const elsewhere = [
+      '30 in lists of slot 1',
+      '28 in lists of slot 0',
+      '20 in runs of slot 0',
+      '15 in pages',
+      '3 in pages held by slot 2 and 5',
+    ].join(', ');
+    const message = new RegExp(
+      `EBUSY.*use="page".*free=0, reserve=0, elsewhere="${elsewhere}".*: no frame is free elsewhere`,
+    );
+    expect(() => frames.offline(0, 32, { timeoutMs: 0 })).toThrow(message);
+    lists.free(last);
+    lists.free(mine);
+    others.free(list);
+    frames.giveRun(run, 20);
+    frames.offline(0, 32);
+    expect(frames.counts()).toMatchObject({ absent: 32, page: 50 });
+    expectSound(frames);
+  });
+
   it('fails when the rest of a segment finds no row, and changes nothing', () => {
     const { frames } = setUp(128, 128);
     for (let at = 2; at < 32; at += 2) frames.offline(at, 1);

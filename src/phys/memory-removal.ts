@@ -14,7 +14,8 @@
  * INVARIANTS  I1 until step 3 every frame taken goes back when this thread dies; from step 3 on every one becomes absent.
  * LOCKING     Frames one by one under the frames' lock; listeners and reclaimers run without it. Step 3 is one section.
  * COSTS       A move for each page. A pause of a few milliseconds between two rounds.
- * FAILURE     `EBUSY` names a frame that stayed, its use, and the slots that hold it; `ECANCELED`, `EINVAL`.
+ * FAILURE     `EBUSY` names a frame that stayed, its use, and the slots that hold it, or says that nothing is free to move to and who
+ *             has the rest of memory (removal-report.ts); `ECANCELED`, `EINVAL`.
  * REJECTED    Marking the segment against takes while it drains: whoever takes a frame of it in between is asked in the next
  *             round, as everybody else.
  * REFERENCES  illumos kphysm_delete (cage, collect, cancel); vm_seg.c, segkp and pagelock around it: pre_del, post_del.
@@ -33,6 +34,7 @@ import { RunBuilder } from './frame-runs.ts';
 import { FRAME_USE } from './frame-uses.ts';
 import { requireWaitOptions } from './frame-waiting.ts';
 import { ListHand } from './list-hand.ts';
+import { failRemoval } from './removal-report.ts';
 
 /** Pause between two rounds. */
 const PAUSE_MS = 2;
@@ -125,7 +127,7 @@ function takeAndRetire(
         press();
         continue;
       }
-      if (thread.clock.now() >= deadline) failBusy(core, evacuation, first, count, stays);
+      if (thread.clock.now() >= deadline) failRemoval(core, evacuation, first, count, stays);
       pause(thread, PAUSE_MS);
     }
     if (VERIFY) faultPoint(thread, 'phys.removal.taken');
@@ -176,13 +178,4 @@ function giveBack(core: FrameCore, hand: ListHand, first: FrameIndex, count: num
 function anyOnline(core: FrameCore, first: FrameIndex, count: number): boolean {
   for (let frame = first; frame < first + count; frame++) if (core.useOf(frame) !== FRAME_USE.absent) return true;
   return false;
-}
-
-function failBusy(core: FrameCore, evacuation: Evacuation, first: FrameIndex, count: number, frame: FrameIndex): never {
-  const word = core.useOf(frame);
-  const use = Object.entries(FRAME_USE).find(([, value]) => value === word)?.[0];
-  const holders = evacuation.of(word)?.holders?.(frame) ?? [];
-  const taken = { first, count, frame, use, takenBy: core.takerOf(frame), heldBySlots: holders.join(' ') };
-  const values = { ...taken, ...evacuation.nameOf(frame) };
-  fail('EBUSY', 'frames.offline', values, 'the frame is neither moved nor given up by whoever uses it');
 }

@@ -52,7 +52,7 @@ export interface FrameRequest {
   readonly wait: FrameWaitOptions | null;
 }
 
-/** What errors of requests name. */
+/** What errors of requests name that do not say which call it was. */
 export const LIST_CALL = 'pageList.alloc';
 
 function isPowerOrNone(value: number): boolean {
@@ -60,40 +60,41 @@ function isPowerOrNone(value: number): boolean {
 }
 
 /** Checks what both readings have in common. */
-function checkCommon(request: PageListRequest): void {
-  if (typeof request !== 'object' || request === null) failMisuse(LIST_CALL, { request }, 'a request is an object');
+function checkCommon(request: PageListRequest, call: string): void {
+  if (typeof request !== 'object' || request === null) failMisuse(call, { request }, 'a request is an object');
   // In place of `rejectUnknownOptions`, which makes a list of the keys: this is on the way of every request.
-  for (const key in request) if (!KNOWN.has(key)) rejectUnknownOptions(LIST_CALL, request, [...KNOWN]);
+  for (const key in request) if (!KNOWN.has(key)) rejectUnknownOptions(call, request, [...KNOWN]);
   const { low = 0, high = ADDRESS_MAX, alignment = 0, boundary = 0, segments = 1 } = request;
-  requireInteger(LIST_CALL, 'low', low, 0, ADDRESS_MAX);
-  requireInteger(LIST_CALL, 'high', high, 0, ADDRESS_MAX);
-  requireInteger(LIST_CALL, 'segments', segments, 0, ADDRESS_MAX);
-  if (!isPowerOrNone(alignment)) failMisuse(LIST_CALL, { alignment }, 'alignment must be 0 or a power of two');
-  if (!isPowerOrNone(boundary)) failMisuse(LIST_CALL, { boundary }, 'boundary must be 0 or a power of two');
+  requireInteger(call, 'low', low, 0, ADDRESS_MAX);
+  requireInteger(call, 'high', high, 0, ADDRESS_MAX);
+  requireInteger(call, 'segments', segments, 0, ADDRESS_MAX);
+  if (!isPowerOrNone(alignment)) failMisuse(call, { alignment }, 'alignment must be 0 or a power of two');
+  if (!isPowerOrNone(boundary)) failMisuse(call, { boundary }, 'boundary must be 0 or a power of two');
 }
 
-function waitOf(request: PageListRequest): FrameWaitOptions | null {
+function waitOf(request: PageListRequest, call: string): FrameWaitOptions | null {
   const { wait = false } = request;
   if (wait === false) return null;
   if (wait === true) return {};
-  if (typeof wait !== 'object' || wait === null) failMisuse(LIST_CALL, { wait }, 'wait is true, false, or how long');
+  if (typeof wait !== 'object' || wait === null) failMisuse(call, { wait }, 'wait is true, false, or how long');
   return wait;
 }
 
 /** The default reading. Throws `EINVAL` for a request that breaks a rule, also one that no memory could serve. */
-export function readRequest(request: PageListRequest, pageSize: number, frames: number): FrameRequest {
-  checkCommon(request);
+export function readRequest(
+  request: PageListRequest,
+  pageSize: number,
+  frames: number,
+  call = LIST_CALL,
+): FrameRequest {
+  checkCommon(request, call);
   const { size, low = 0, high = ADDRESS_MAX, alignment = 0, boundary = 0, segments = 1 } = request;
-  requireInteger(LIST_CALL, 'size', size, 1, ADDRESS_MAX);
-  requireInteger(LIST_CALL, 'segments', segments, 1, ADDRESS_MAX);
+  requireInteger(call, 'size', size, 1, ADDRESS_MAX);
+  requireInteger(call, 'segments', segments, 1, ADDRESS_MAX);
   const count = Math.ceil(size / pageSize);
-  if (low > high) failMisuse(LIST_CALL, { low, high }, 'low must not be above high');
+  if (low > high) failMisuse(call, { low, high }, 'low must not be above high');
   if (boundary !== 0 && Math.ceil(size / boundary) > segments) {
-    failMisuse(
-      LIST_CALL,
-      { size, boundary, segments },
-      'so many bytes cannot lie in so few runs between such boundaries',
-    );
+    failMisuse(call, { size, boundary, segments }, 'so many bytes cannot lie in so few runs between such boundaries');
   }
   const boundaryFrames = boundary / pageSize;
   return {
@@ -104,7 +105,7 @@ export function readRequest(request: PageListRequest, pageSize: number, frames: 
     // A boundary below the page size can stop no frame: it is one inside every frame.
     boundary: boundaryFrames < 1 ? 0 : boundaryFrames,
     segments: Math.min(segments, count),
-    wait: waitOf(request),
+    wait: waitOf(request, call),
   };
 }
 
@@ -122,7 +123,7 @@ export interface SeedRequest {
 
 /** The seed's reading. Throws `EINVAL` where the seed returns it, and for what it asserts. */
 export function readSeedRequest(request: PageListRequest, pageSize: number): SeedRequest {
-  checkCommon(request);
+  checkCommon(request, LIST_CALL);
   const { size, low = 0, high = ADDRESS_MAX, alignment = 0, boundary = 0, segments = 1 } = request;
   requireInteger(LIST_CALL, 'size', size, 0, ADDRESS_MAX);
   const alignmentBytes = Math.max(alignment, pageSize);
@@ -135,6 +136,6 @@ export function readSeedRequest(request: PageListRequest, pageSize: number): See
     alignment: alignmentBytes / pageSize,
     boundaryBytes: boundary,
     contiguous: segments < count || alignmentBytes !== pageSize || boundary !== 0,
-    wait: waitOf(request) !== null,
+    wait: waitOf(request, LIST_CALL) !== null,
   };
 }

@@ -126,15 +126,18 @@ export class PageLists {
    * wait already.
    */
   allocWait(request: PageListRequest, options: FrameWaitOptions = {}): PageList {
-    requireWaitOptions('pageList.allocWait', options);
-    requireObject(LIST_CALL, 'request', request);
-    return this.#alloc({ ...request, wait: options }, false) as PageList;
+    const call = 'pageList.allocWait';
+    requireWaitOptions(call, options);
+    requireObject(call, 'request', request);
+    if (this.#seed !== null) return this.alloc({ ...request, wait: options });
+    return this.#alloc({ ...request, wait: options }, false, call, request) as PageList;
   }
 
   /** Like `allocWait`, but leaves the event loop free; `signal` aborts, and so does `cancel`. */
   async allocAsync(request: PageListRequest, options: FrameAsyncOptions = {}): Promise<PageList> {
     const { pageSize, frames } = this.#thread.region.geometry;
-    const demand = this.#demand(readRequest(request, pageSize, frames), false, LIST_CALL, request);
+    const call = 'pageList.allocAsync';
+    const demand = this.#demand(readRequest(request, pageSize, frames, call), false, call, request);
     return waitForFramesAsync(demand, options);
   }
 
@@ -295,7 +298,7 @@ export class PageLists {
 
   #alloc(given: PageListRequest, held: boolean, call = LIST_CALL, values: object = given): PageList | null {
     const { pageSize, frames } = this.#thread.region.geometry;
-    const request = readRequest(given, pageSize, frames);
+    const request = readRequest(given, pageSize, frames, call);
     if (request.wait !== null) return waitForFrames(this.#demand(request, held, call, values), request.wait);
     let list = this.#takeNow(request, held, false);
     if (list === null && this.#frames.caches.drain()) list = this.#takeNow(request, held, false);

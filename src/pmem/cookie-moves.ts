@@ -22,14 +22,15 @@
  *             asked and told without locks.
  * COSTS       A walk over the runs of movable cookies, a copy of the frames, what the mover does.
  * FAILURE     False: no movable cookie has the frame, its mover refuses or has done so a moment ago (mover-rests.ts),
- *             throws, or is not known in this thread, or no frame or row is left; of a contiguous cookie, no run. A death
+ *             throws, is not known in this thread or is none (`failure` has it), or no frame or row is left; of a contiguous
+ *             cookie, no run. A death
  *             before 5 leaves the frame in place, later it has moved; either way the mover is told by whoever recovers, if
  *             it is known there.
  * REJECTED    A word for each frame that names its cookie: 4 bytes a frame for memory that may never see pmem.
  * REFERENCES  pmem.c, comment on the right solution; illumos page_relocate; Linux movable_operations.
  */
 
-import { InvariantError } from '../base/errors.ts';
+import { failMisuse, InvariantError } from '../base/errors.ts';
 import { VERIFY } from '../base/verify.ts';
 import type { BoundTables } from '../layout/region.ts';
 import {
@@ -53,6 +54,7 @@ import {
   type MoverFailure,
 } from './kinds.ts';
 import { MoverRests } from './mover-rests.ts';
+import { isMover } from './pmem-request.ts';
 
 /** Where a frame stands. */
 interface Standing {
@@ -101,7 +103,21 @@ export class CookieMoves implements FrameReclaimer {
     return false;
   }
 
-  /** What a mover threw last in this thread, and in which move; null if none ever did. */
+  obstacle(frame: FrameIndex): string {
+    const { move, error } = this.#failure ?? {};
+    this.#work.mutex.enter();
+    const cookie = this.#find(frame)?.cookie ?? -1;
+    this.#work.mutex.exit();
+    if (cookie < 0) return '';
+    const { module, name } = this.#callbacks.describe(this.#cookies.mover.get(cookie) - 1);
+    const mover = `cookie ${cookie} with the mover ${JSON.stringify(name)}${module === '' ? '' : ` of ${module}`}`;
+    const failed = move?.cookie.cookie === cookie && move.cookie.generation === this.#cookies.generation.get(cookie);
+    if (failed) return `${mover}: ${error instanceof Error ? error.message : String(error)}`;
+    const rests = this.#rests.has(cookie, this.#cookies.generation.get(cookie));
+    return rests ? `${mover}, which has refused` : mover;
+  }
+
+  /** What a mover threw last in this thread, or why one cannot be used, and in which move; null if none ever did. */
   get failure(): MoverFailure | null {
     return this.#failure;
   }
@@ -112,7 +128,7 @@ export class CookieMoves implements FrameReclaimer {
     if (this.#slot.moveStage.get(slot) !== MOVE_STAGE.none || !this.#claim(frame)) return false;
     if (VERIFY) faultPoint(this.#thread, 'pmem.move.claimed');
     const move = this.#moveOf(slot);
-    const mover = this.#moverOf(move.cookie.cookie);
+    const mover = this.#usableMover(move);
     let moved = false;
     let willing = false;
     try {
@@ -145,10 +161,9 @@ export class CookieMoves implements FrameReclaimer {
     const stage = this.#slot.moveStage.get(dead);
     if (stage === MOVE_STAGE.none) return;
     const move = this.#moveOf(dead);
-    const mover = this.#moverOf(move.cookie.cookie);
     if (move.frames > 1) this.#recoverRun(move, stage, dead);
     if (stage === MOVE_STAGE.claimed) this.#undo(dead);
-    this.#guarded(move, () => mover?.after(move, stage === MOVE_STAGE.moved));
+    this.#guarded(move, () => this.#moverOf(move.cookie.cookie).after(move, stage === MOVE_STAGE.moved));
     if (stage === MOVE_STAGE.moved) this.#end(dead);
   }
 
@@ -158,9 +173,13 @@ export class CookieMoves implements FrameReclaimer {
       return ask() === true;
     } catch (error) {
       if (error instanceof InvariantError) throw error;
-      this.#failure = { move, error, times: (this.#failure?.times ?? 0) + 1 };
-      return false;
+      return this.#noteFailure(move, error);
     }
+  }
+
+  #noteFailure(move: CookieMove, error: unknown): false {
+    this.#failure = { move, error, times: (this.#failure?.times ?? 0) + 1 };
+    return false;
   }
 
   #claim(frame: FrameIndex): boolean {
@@ -306,11 +325,21 @@ export class CookieMoves implements FrameReclaimer {
     };
   }
 
-  /** The mover of a cookie, or null when this thread does not know it. */
-  #moverOf(cookie: CookieIndex): CookieMover | null {
+  /** The mover of a cookie. Throws when this thread does not know it, or when it is none. */
+  #moverOf(cookie: CookieIndex): CookieMover {
+    const index = this.#cookies.mover.get(cookie) - 1;
+    const mover = this.#callbacks.resolve(index);
+    if (isMover(mover)) return mover;
+    const { module, name } = this.#callbacks.describe(index);
+    return failMisuse('pmem.move', { module, export: name }, 'a mover has functions before and after');
+  }
+
+  /** The mover of a cookie, or null, which is noted. */
+  #usableMover(move: CookieMove): CookieMover | null {
     try {
-      return this.#callbacks.resolve<CookieMover>(this.#cookies.mover.get(cookie) - 1);
-    } catch {
+      return this.#moverOf(move.cookie.cookie);
+    } catch (error) {
+      this.#noteFailure(move, error);
       return null;
     }
   }

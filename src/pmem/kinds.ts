@@ -70,10 +70,10 @@ export interface CookieMover {
   after(move: CookieMove, moved: boolean): void;
 }
 
-/** What a mover threw. */
+/** What a mover threw, or why none could be used: its module cannot be loaded or has no such export, or that has no functions. */
 export interface MoverFailure {
   readonly move: CookieMove;
   readonly error: unknown;
-  /** How often movers have thrown in this thread so far. */
+  /** How often that has happened in this thread so far. */
   readonly times: number;
 }

@@ -1,9 +1,11 @@
 /** What cookies are asked for with, and what is said when it does not work. */
 
-import { failMisuse, rejectUnknownOptions, requireInteger } from '../base/errors.ts';
+import { fail, failMisuse, rejectUnknownOptions, requireInteger } from '../base/errors.ts';
 import { type FrameWaitOptions, type PageList, type PageListRequest, requireWaitOptions } from '../phys/index.ts';
-import type { CallbackReference } from '../sync/callbacks.ts';
-import type { Cookie, PmemFailure } from './kinds.ts';
+import type { CallbackReference, Callbacks } from '../sync/callbacks.ts';
+import { chargeOf, limitOf, OWNER_RESOURCE, ownerNameOf, ownerOf } from '../sync/owners.ts';
+import type { Thread } from '../sync/thread.ts';
+import type { Cookie, CookieMover, PmemFailure } from './kinds.ts';
 
 /** What a cookie must be. */
 export interface PmemRequest {
@@ -23,9 +25,8 @@ export interface PmemRequest {
 /** Takes small pages from the page lists, as `tryTakeHeld` does; null when there are not enough. */
 export type TakeSmall = (request: PageListRequest) => PageList | null;
 
-/** Throws `EINVAL` for a request that is none. */
-export function checkPmemRequest(request: PmemRequest): void {
-  const call = 'pmem.alloc';
+/** Throws `EINVAL` for a request that is none, `ENOENT` for a mover by a name that this thread has not registered. */
+export function checkPmemRequest(request: PmemRequest, call: string, callbacks: Callbacks): void {
   if (typeof request !== 'object' || request === null) failMisuse(call, { request }, 'a request is an object');
   rejectUnknownOptions(call, request, ['size', 'wait', 'contiguous', 'movable']);
   const { size, wait, contiguous, movable } = request;
@@ -37,18 +38,31 @@ export function checkPmemRequest(request: PmemRequest): void {
     if (typeof wait !== 'object' || wait === null) failMisuse(call, { wait }, 'wait is true, false, or how long');
     requireWaitOptions(call, wait);
   }
-  if (movable !== undefined) requireMover(movable);
+  if (movable !== undefined) requireMover(movable, call, callbacks);
 }
 
-/** A mover that no thread has registered yet is fine: it is looked for when frames are to move. */
-function requireMover(movable: CallbackReference): void {
+/** A registered mover is looked at here; a module is loaded when frames are to move, and found unusable then: see cookie-moves.ts. */
+function requireMover(movable: CallbackReference, call: string, callbacks: Callbacks): void {
   if (typeof movable !== 'object' || movable === null || typeof movable.export !== 'string' || movable.export === '') {
-    failMisuse('pmem.alloc', { movable }, 'movable is { module, export }, or { export } with a registered name');
+    failMisuse(call, { movable }, 'movable is { module, export }, or { export } with a registered name');
   }
-  const { module } = movable;
-  if (module !== undefined && typeof module !== 'string' && !(module instanceof URL)) {
-    failMisuse('pmem.alloc', { module }, 'module is a URL');
+  rejectUnknownOptions(call, movable, ['module', 'export']);
+  const { module, export: name } = movable;
+  if (module !== undefined && (typeof module !== 'string' || module === '') && !(module instanceof URL)) {
+    failMisuse(call, { module }, 'module is a URL');
   }
+  if (module !== undefined) return;
+  const mover = callbacks.registered(name);
+  const rule =
+    'no mover of this name is registered in this thread, and every thread that may need frames has to know it';
+  if (mover === undefined) fail('ENOENT', call, { export: name }, rule);
+  if (!isMover(mover)) failMisuse(call, { export: name }, 'a mover has functions before and after');
+}
+
+/** True for what can move cookies. */
+export function isMover(value: unknown): value is CookieMover {
+  const { before, after } = Object(value) as Partial<CookieMover>;
+  return typeof before === 'function' && typeof after === 'function';
 }
 
 /** Throws `EINVAL` for what cannot be a cookie. */
@@ -60,7 +74,7 @@ export function requireCookie(cookie: Cookie, call: string): void {
 }
 
 /** Why a cookie could not be had. */
-export const FAILURE_REASON: Readonly<Record<PmemFailure, string>> = {
+const FAILURE_REASON: Readonly<Record<PmemFailure, string>> = {
   args: 'a cookie has at least one frame, and less than half of memory',
   tables: 'no rows are left for cookies or runs; boot with more',
   locked: "the owner's limit of locked frames",
@@ -68,3 +82,15 @@ export const FAILURE_REASON: Readonly<Record<PmemFailure, string>> = {
   reservation: 'the reservation limit is reached',
   frames: 'too few frames are free',
 };
+
+/** Throws for a request that could not be served: `EDQUOT` at a limit of this thread's owner, else `ENOMEM`. */
+export function failPmemRequest(thread: Thread, call: string, request: object, failure: PmemFailure | null): never {
+  if (failure !== 'locked' && failure !== 'quota') {
+    return fail('ENOMEM', call, { ...request }, FAILURE_REASON[failure ?? 'frames']);
+  }
+  const { region } = thread;
+  const owner = ownerOf(thread);
+  const resource = failure === 'locked' ? OWNER_RESOURCE.lockedFrames : OWNER_RESOURCE.frames;
+  const values = { ...request, owner: ownerNameOf(region, owner), used: chargeOf(region, owner, resource) };
+  return fail('EDQUOT', call, values, `${FAILURE_REASON[failure]} is ${limitOf(region, owner, resource)}`);
+}

@@ -85,7 +85,7 @@ describe('a cookie that is awaited', () => {
     const most = s.lists.alloc({ size: (FRAMES - 4) * PAGE });
     const request = { size: 20 * PAGE };
     await expect(s.pmem.allocAsync(request, { timeoutMs: 1 })).rejects.toThrow(
-      /^ETIMEDOUT: pmem.alloc\(size=81920, timeoutMs=1\)/,
+      /^ETIMEDOUT: pmem.allocAsync\(size=81920, timeoutMs=1\)/,
     );
     const token = CancelToken.create(s.thread);
     const controller = new AbortController();
@@ -99,11 +99,11 @@ describe('a cookie that is awaited', () => {
     token.cancel();
     controller.abort();
     expect(await Promise.all(waits)).toEqual([
-      expect.stringMatching(/ECANCELED: pmem.alloc:/),
-      expect.stringMatching(/ECANCELED: pmem.alloc:/),
-      expect.stringMatching(/ECANCELED: pageList.alloc:/),
+      expect.stringMatching(/ECANCELED: pmem.allocAsync:/),
+      expect.stringMatching(/ECANCELED: pmem.allocAsync:/),
+      expect.stringMatching(/ECANCELED: pageList.allocAsync:/),
     ]);
-    await expect(s.pmem.allocAsync(request, { cancel: token })).rejects.toThrow(/ECANCELED: pmem.alloc/);
+    await expect(s.pmem.allocAsync(request, { cancel: token })).rejects.toThrow(/ECANCELED: pmem.allocAsync/);
     s.lists.free(most);
     expectEmpty(s);
   });
@@ -111,13 +111,15 @@ describe('a cookie that is awaited', () => {
   it('is refused at once where waiting cannot help', async () => {
     const s = setUp();
     const most = s.lists.alloc({ size: (FRAMES - 4) * PAGE });
-    await expect(s.pmem.allocAsync({ size: 61 * PAGE })).rejects.toThrow(/^EDQUOT: pmem.alloc/);
-    await expect(s.pmem.allocAsync({ size: 64 * PAGE })).rejects.toThrow(/^ENOMEM: pmem.alloc.*less than half/);
-    await expect(s.pmem.allocAsync({ size: PAGE, wait: true } as never)).rejects.toThrow(/EINVAL: pmem.alloc.*options/);
+    await expect(s.pmem.allocAsync({ size: 61 * PAGE })).rejects.toThrow(/^EDQUOT: pmem.allocAsync\(/);
+    await expect(s.pmem.allocAsync({ size: 64 * PAGE })).rejects.toThrow(/^ENOMEM: pmem.allocAsync\(.*less than half/);
+    await expect(s.pmem.allocAsync({ size: PAGE, wait: true } as never)).rejects.toThrow(
+      /^EINVAL: pmem.allocAsync\(.*options/,
+    );
     s.lists.free(most);
     for (let first = 16; first < FRAMES; first += 32) s.frames.offline(first, 16);
     await expect(s.pmem.allocAsync({ size: 20 * PAGE, contiguous: true })).rejects.toThrow(
-      /^EINVAL: pmem.alloc\(size=81920, contiguous=true\): waiting cannot help/,
+      /^EINVAL: pmem.allocAsync\(size=81920, contiguous=true\): waiting cannot help/,
     );
     for (let first = 16; first < FRAMES; first += 32) s.frames.online(first, 16);
     expectEmpty(s);

@@ -178,7 +178,7 @@ describe('pmem', () => {
     const error = /EDQUOT: pmem.alloc\(size=45056, owner="small", used=40\): the owner's limit of locked frames is 50/;
     expect(() => pmem.alloc({ size: 11 * PAGE })).toThrow(error);
     expect(used()).toMatchObject({ frames: { used: 70 }, lockedFrames: { used: 40 } });
-    const moves = pmem.alloc({ size: 25 * PAGE, movable: { export: 'nobody' } });
+    const moves = pmem.alloc({ size: 25 * PAGE, movable: { module: 'file:///nowhere.mjs', export: 'nobody' } });
     expect(() => pmem.alloc({ size: 6 * PAGE })).toThrow(/EDQUOT.*used=95\): the owner's limit of frames is 100/);
     expect(() => lists.alloc({ size: 6 * PAGE })).toThrow(/EDQUOT.*used=95.*limit of frames is 100/);
     expect(pmem.tryAlloc({ size: 6 * PAGE })).toBeNull();

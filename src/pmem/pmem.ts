@@ -25,20 +25,17 @@ import type { BoundTables } from '../layout/region.ts';
 import type { Banks, FrameAsyncOptions, FrameIndex, FrameRun, PageListPressure, PageLists } from '../phys/index.ts';
 import { Callbacks } from '../sync/callbacks.ts';
 import { faultPoint } from '../sync/fault.ts';
-import { chargeOf, limitOf, OWNER_RESOURCE, ownerNameOf, ownerOf } from '../sync/owners.ts';
+import { ownerOf } from '../sync/owners.ts';
 import { pause } from '../sync/pause.ts';
 import { type Attachment, isAttached, type SlotIndex, type Thread } from '../sync/thread.ts';
 import { checkCookies } from './check.ts';
 import { CookieMoves } from './cookie-moves.ts';
 import { CookieWork } from './cookie-work.ts';
 import { COOKIE_STATE, type Cookie, type CookieIndex, type MoverFailure } from './kinds.ts';
-import { checkPmemRequest, FAILURE_REASON, type PmemRequest, requireCookie, type TakeSmall } from './pmem-request.ts';
+import { checkPmemRequest, failPmemRequest, type PmemRequest, requireCookie, type TakeSmall } from './pmem-request.ts';
 import { newReport, type PmemFaults, type PmemReport } from './report.ts';
 import { SeedPool } from './residual-pool.ts';
 import type { OrderedRun } from './run-chains.ts';
-
-/** What errors of requests name. */
-const CALL = 'pmem.alloc';
 
 /** What is there. */
 export interface PmemStatistics {
@@ -93,7 +90,7 @@ export class Pmem {
     return this.#last;
   }
 
-  /** What a mover threw last in this thread; null if none ever did. See `CookieMover`. */
+  /** What a mover threw last in this thread, or why one could not be used; null if none ever did. See `CookieMover`. */
   get moverFailure(): MoverFailure | null {
     return this.#moves.failure;
   }
@@ -115,7 +112,8 @@ export class Pmem {
 
   /** Makes a cookie. Throws `EDQUOT` at the owner's limit of frames or locked frames, `ENOMEM` otherwise, with the reason. */
   alloc(request: PmemRequest): Cookie {
-    return this.tryAlloc(request) ?? this.#failAlloc(request);
+    const call = 'pmem.alloc';
+    return this.#tryAlloc(request, call) ?? this.#failAlloc(request, call);
   }
 
   /**
@@ -124,29 +122,26 @@ export class Pmem {
    * `EINVAL` when no memory of this system could serve it.
    */
   async allocAsync(request: Omit<PmemRequest, 'wait'>, options: FrameAsyncOptions = {}): Promise<Cookie> {
-    checkPmemRequest(request);
-    if ('wait' in request) failMisuse(CALL, { ...request }, 'how long to wait is said by the options');
-    if (this.#work.seed) fail('ENOTSUP', CALL, { ...request }, 'the seed knows no asynchronous requests');
+    const call = 'pmem.allocAsync';
+    checkPmemRequest(request, call, this.#callbacks);
+    if ('wait' in request) failMisuse(call, { ...request }, 'how long to wait is said by the options');
+    if (this.#work.seed) fail('ENOTSUP', call, { ...request }, 'the seed knows no asynchronous requests');
     const frames = Math.ceil(request.size / this.#pageSize);
     const attempt = (waiter: boolean) => {
       const cookie = this.#make(request, (given) => this.#lists.tryTakeInTurn(given, waiter));
       const { failure } = this.#last;
       // More frames may become free. Nothing else is waited for.
-      if (cookie === null && failure !== 'frames') this.#failAlloc(request);
+      if (cookie === null && failure !== 'frames') this.#failAlloc(request, call);
       return cookie;
     };
     const segments = request.contiguous === true ? 1 : Math.max(1, frames);
     const size = Math.max(1, request.size);
-    return this.#lists.serveAsync({ size, segments }, CALL, request, attempt, options);
+    return this.#lists.serveAsync({ size, segments }, call, request, attempt, options);
   }
 
-  /** Makes a cookie; null when it cannot be had: `lastReport.failure` says why. Throws `EINVAL`. */
+  /** Makes a cookie; null when it cannot be had: `lastReport.failure` says why. Throws `EINVAL`, `ENOENT` for an unknown mover. */
   tryAlloc(request: PmemRequest): Cookie | null {
-    checkPmemRequest(request);
-    const { wait = false } = request;
-    return this.#make(request, (given) =>
-      this.#lists.tryTakeHeld({ ...given, wait }, !this.#work.seed, CALL, { ...request }),
-    );
+    return this.#tryAlloc(request, 'pmem.tryAlloc');
   }
 
   /**
@@ -377,6 +372,14 @@ export class Pmem {
     }
   }
 
+  #tryAlloc(request: PmemRequest, call: string): Cookie | null {
+    checkPmemRequest(request, call, this.#callbacks);
+    const { wait = false } = request;
+    return this.#make(request, (given) =>
+      this.#lists.tryTakeHeld({ ...given, wait }, !this.#work.seed, call, { ...request }),
+    );
+  }
+
   /** Makes a cookie out of the pool, large pages, and what `takeSmall` takes. */
   #make({ size, contiguous = false, movable }: PmemRequest, takeSmall: TakeSmall): Cookie | null {
     const frames = Math.ceil(size / this.#pageSize);
@@ -423,18 +426,8 @@ export class Pmem {
     this.#lists.frames.core.queue.withoutTelling(() => this.#work.abandon(row, report));
   }
 
-  #failAlloc(request: PmemRequest): never {
-    const { failure } = this.#last;
-    if (failure === 'locked' || failure === 'quota') this.#failLimit(request, failure);
-    return fail('ENOMEM', CALL, { ...request }, FAILURE_REASON[failure ?? 'frames']);
-  }
-
-  #failLimit(request: PmemRequest, failure: 'locked' | 'quota'): never {
-    const { region } = this.#thread;
-    const owner = ownerOf(this.#thread);
-    const resource = failure === 'locked' ? OWNER_RESOURCE.lockedFrames : OWNER_RESOURCE.frames;
-    const values = { ...request, owner: ownerNameOf(region, owner), used: chargeOf(region, owner, resource) };
-    return fail('EDQUOT', 'pmem.alloc', values, `${FAILURE_REASON[failure]} is ${limitOf(region, owner, resource)}`);
+  #failAlloc(request: PmemRequest, call: string): never {
+    return failPmemRequest(this.#thread, call, request, this.#last.failure);
   }
 
   #require(given: Cookie, call: string): void {

@@ -53,6 +53,11 @@ export class Callbacks {
     this.#resolved.clear();
   }
 
+  /** What is known in this thread by a registered name; undefined for nothing. */
+  registered(name: string): unknown {
+    return this.#registered.get(name);
+  }
+
   /** The number of a reference: the row that holds it, or a new one. Throws `ENOMEM` when the table is full. */
   intern(reference: CallbackReference): CallbackIndex {
     const { callback: table } = this.#region.tables;

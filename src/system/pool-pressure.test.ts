@@ -42,7 +42,8 @@ describe('large pages that nobody uses', () => {
 
   it('are given up for cookies that lie together or that move', () => {
     for (const request of [{ contiguous: true }, { movable: { export: 'mover' } }]) {
-      const { pmem } = filled();
+      const { pmem, callbacks } = filled();
+      callbacks.register('mover', { before: () => true, after: () => {} });
       pmem.free(pmem.alloc({ size: 100 * PAGE, ...request }));
       endOracle(vm as VirtualMemory);
       vm?.detach();

@@ -275,7 +275,7 @@ async function run(harness: Harness): Promise<void> {
     scans(harness, setting);
     skewed(harness, setting);
     writes(harness, setting, paths[2]);
-    const metadata = vm.region.buffer.byteLength;
+    const metadata = vm.statistics().metadata.bytes;
     setting.small.close();
     setting.large.close();
     vm.detach();

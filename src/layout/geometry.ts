@@ -70,6 +70,7 @@ export const GEOMETRY_KEYS = [
   'frameCacheFrames',
   'frameCacheLanes',
   'namedLocks',
+  'tagChunks',
 ] as const;
 
 /** Name of one capacity. */

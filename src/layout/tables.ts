@@ -100,6 +100,7 @@ import {
   bucketTable,
   spaceQueueTable,
   spaceWaiterTable,
+  tagChunkTable,
   tagPlaceTable,
   tagPoolTable,
   tagTable,
@@ -219,6 +220,7 @@ export const TABLES = {
   namedLock: namedLockTable,
   lockRegistry: lockRegistryTable,
   frameReservation: frameReservationTable,
+  tagChunk: tagChunkTable,
 } as const;
 
 /** The type of `TABLES`. */

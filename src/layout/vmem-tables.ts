@@ -7,6 +7,7 @@
  */
 
 import { assert } from '../base/assert.ts';
+import { log2Floor } from '../base/exact.ts';
 import { GEOMETRY_KEYS, type Geometry } from './geometry.ts';
 import { bytes, f64, i32, placeTable, type TableSpec, table } from './table.ts';
 
@@ -316,12 +317,42 @@ export const bucketTable = table('bucket', 'tagBuckets', 'columns', {
 /** The pool that arena reserves refill from: one row. */
 export const tagPoolTable = table('tagPool', 1, 'columns', {
   lock: i32('A', 'mutex', { padded: true }),
-  head: i32('L', 'first tag given back', { padded: true }),
-  count: i32('L', 'tags given back'),
-  fresh: i32('L', 'rows of the tag table that were used at least once'),
+  head: i32('L', 'first chunk with some tags free, chunk + 1', { padded: true }),
+  count: i32('L', 'free tags of all chunks in the pool'),
+  wholeHead: i32('L', 'first chunk with all tags free, chunk + 1'),
   extentFresh: i32('L', 'buckets from here on were never used'),
   extentHead: i32('L', 'first free extent of an order, bucket + 1', { lanes: EXTENT_LANES }),
   registryLock: i32('A', 'mutex of the list of arenas', { padded: true }),
+  wholeCount: i32('L', 'chunks with all tags free; read without the lock as a hint'),
+  chunks: i32('L', 'chunks in the pool; read without the lock as a hint'),
+  chunksPeak: i32('L', 'most chunks that were in the pool at a time; not logged'),
+  starved: i32('L', '1 when somebody wanted tags and got none since tags came back last; not logged'),
+});
+
+/** Rows of the tag table that a chunk has at most. */
+const TAG_CHUNK_SHIFT_MAX = 10;
+
+/** Rows that it has at least. */
+const TAG_CHUNK_SHIFT_MIN = 4;
+
+/** A chunk of the tag table has `1 << tagChunkShift(tags)` rows: one in 32, from 16 to 1024. */
+export function tagChunkShift(tags: number): number {
+  return Math.min(TAG_CHUNK_SHIFT_MAX, Math.max(TAG_CHUNK_SHIFT_MIN, log2Floor(Math.max(1, tags)) - 5));
+}
+
+/** What follows from the number of boundary tags. */
+export function tagGeometry(tags: number): Pick<Geometry, 'tagChunks'> {
+  return { tagChunks: Math.max(1, tags >>> tagChunkShift(tags)) };
+}
+
+/** One row per chunk of the tag table: the unit in which rows come from the arena of tags. See vmem/tag-chunks.ts. */
+export const tagChunkTable = table('tagChunk', 'tagChunks', 'records', {
+  head: i32('L', 'tag: first one given back'),
+  count: i32('L', 'free tags: given back, or never used since the chunk came'),
+  fresh: i32('L', 'rows that were used since the chunk came'),
+  next: i32('L', 'list of chunks, chunk + 1'),
+  previous: i32('L', 'list of chunks, chunk + 1'),
+  open: i32('L', '1 while the chunk is in the pool'),
 });
 
 /** One row per request that waits for space in an arena. */

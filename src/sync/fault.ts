@@ -185,6 +185,11 @@ export const FAULT_POINTS = [
   'vmem.queue.misfit',
   'vmem.queue.woken',
   'vmem.queue.cancelled',
+  'vmem.tagArena.grow',
+  'vmem.tagArena.carved',
+  'vmem.tagArena.grown',
+  'vmem.tagArena.shrink',
+  'vmem.tagArena.closed',
 ] as const;
 
 /** Name of one fault point. */

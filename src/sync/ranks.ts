@@ -58,6 +58,8 @@ export const RANK = {
   spaceQueue: 950,
   /** What one owner is charged for allocations from arenas. */
   ownerLedger: 975,
+  /** The arena that boundary tags come from, asked while another arena is held. */
+  tagArena: 990,
   /** The pool that arenas take boundary tags and hash buckets from. */
   tagPool: 1000,
   /** The free frames that one slot keeps for itself. */

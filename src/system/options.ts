@@ -24,6 +24,8 @@ import {
   type RegionSettings,
   type ReplacementName,
   replacementGeometry,
+  tagChunkShift,
+  tagGeometry,
 } from '../layout/index.ts';
 import { BANK_BYTES_MAX, WASM_PAGE_BYTES } from '../phys/banks.ts';
 import { type PhysSegmentOptions, requireSegment } from '../phys/phys-segments.ts';
@@ -54,8 +56,9 @@ export interface BootOptions {
   /** Arenas that can exist at a time, the system's own and one for each address space included. Default 32 more than those. */
   readonly arenas?: number;
   /**
-   * Boundary tags: about one per allocation and one per free block of all arenas, the heap's and those of address spaces
-   * included. Those have one in 32 to themselves. Default: one per 8 frames, at least 8192.
+   * Most boundary tags: about one per allocation and one per free block of all arenas, the heap's and those of address spaces
+   * included. Those have one in 32 to themselves. The table takes memory as it is used, for the number that was in use at a
+   * time. Default: one per 8 frames, at least 2^21.
    */
   readonly tags?: number;
   /** Files that can be known at a time, open or not. Default: one per 32 frames. */
@@ -191,6 +194,9 @@ const KNOWN_OPTIONS: readonly (keyof BootOptions)[] = [
   'services',
 ];
 
+/** Tags of a system that does not say: 184 MiB of addresses with what goes with them, and no memory until they are used. */
+const TAGS_DEFAULT = 2 ** 21;
+
 const FRAMES_MAX = 2 ** 30;
 const HELD_LOCKS = 32;
 const JOURNAL_WORDS = 4095;
@@ -212,12 +218,15 @@ export function planBoot(options: BootOptions): BootPlan {
     requireInteger('boot', name, options[name] ?? fallback, min, max);
   const slots = integer('slots', 31, options.services === 'manual' ? 1 : 4, 63);
   const frames = memoryMaxBytes / pageSize;
-  const tags = integer('tags', Math.max(8192, Math.ceil(frames / 8)), 256, 2 ** 27);
+  const usualTags = Math.max(8192, Math.ceil(frames / 8));
+  const tags = wholeChunks(integer('tags', Math.max(TAGS_DEFAULT, usualTags), 256, 2 ** 27));
+  // Slabs and magazines are worth a row each at any time: they follow the memory unless `tags` is given.
+  const cachedTags = options.tags === undefined ? usualTags : tags;
   const vnodes = integer('vnodes', Math.min(65536, Math.max(256, Math.ceil(frames / 32))), 1, 2 ** 22);
   const addressSpaces = integer('addressSpaces', 64, 1, 16384);
   const segments = integer('segments', Math.max(1024, Math.ceil(frames / 128)), 16, 2 ** 22);
   const anonymousPages = integer('anonymousPages', frames, 16, 2 ** 30);
-  const slabs = Math.max(512, Math.ceil(tags / 32));
+  const slabs = Math.max(512, Math.ceil(cachedTags / 32));
   // The bit behind the last slot stands for what belongs to no thread: it must fit into the words of bits.
   const slotLanes = Math.ceil((slots + 1) / 32);
   const pathBytes = Math.max(65536, vnodes * 96);
@@ -235,8 +244,8 @@ export function planBoot(options: BootOptions): BootPlan {
     journalLanes: 1 + JOURNAL_WORDS,
     owners: integer('owners', 16, 1, 63),
     callbacks: integer('callbacks', 64, 1, 4096),
-    // Each address space has one for its room.
-    arenas: integer('arenas', 32 + addressSpaces, 4, 65536),
+    // Each address space has one for its room. The last is that of boundary tags.
+    arenas: integer('arenas', 32 + addressSpaces, 4, 65536) + 1,
     tags,
     tagBuckets: 2 * ceilPowerOfTwo(tags),
     frames,
@@ -255,7 +264,7 @@ export function planBoot(options: BootOptions): BootPlan {
     frameWaiters: 4 * slots,
     frameCacheFrames: physical.slotFrames,
     frameCacheLanes: Math.max(1, physical.slotFrames),
-    magazines: Math.max(512, Math.ceil(tags / 64)),
+    magazines: Math.max(512, Math.ceil(cachedTags / 64)),
     slabs,
     slabBuckets: 4 * ceilPowerOfTwo(slabs),
     ...pageGeometry(frames, pathBytes),
@@ -271,6 +280,7 @@ export function planBoot(options: BootOptions): BootPlan {
     ...replacementGeometry(replacement, frames, ceilPowerOfTwo(slots)),
     ...spaceGeometry(frames, addressSpaces, segments, anonymousPages),
     namedLocks: integer('locks', 256, 1, 65536),
+    ...tagGeometry(tags),
   };
   const spinLimit = integer('spinLimit', 100, 0, 1_000_000);
   const clock = oneOf('clock', options.clock ?? 'real', ['real', 'virtual']);
@@ -291,6 +301,12 @@ export function planBoot(options: BootOptions): BootPlan {
     mappingState: mappings.state,
     services,
   };
+}
+
+/** The number of tags rounded up to whole chunks, in which they come. */
+function wholeChunks(tags: number): number {
+  const rows = 2 ** tagChunkShift(tags);
+  return Math.ceil(tags / rows) * rows;
 }
 
 /** Buckets that follow from how many ranges there can be: the original takes four times as many, and replays do. */

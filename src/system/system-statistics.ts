@@ -1,6 +1,6 @@
 /** What `VirtualMemory.statistics` reports. */
 
-import { type Geometry, layoutOf } from '../layout/index.ts';
+import { layoutOf, type Region, tagChunkShift } from '../layout/index.ts';
 import { type PageCounter, pageStatistics } from '../page/index.ts';
 import type { FrameCounts, FrameReservation } from '../phys/index.ts';
 import type { CacheStatistics } from '../seg/index.ts';
@@ -27,23 +27,37 @@ export interface SystemStatistics {
   readonly metadata: MetadataReport;
 }
 
-/** Bytes set aside for metadata; the operating system gives those that are never used no memory. */
+/**
+ * Bytes of metadata; the operating system gives those that are never used no memory. Of boundary tags, and what goes with
+ * them, it counts as many as were in use at a time: room for far more is set aside.
+ */
 export interface MetadataReport {
   readonly bytes: number;
+  /** Bytes of addresses that are set aside, used or not. */
+  readonly reserved: number;
   /** Bytes for each frame of the memory that can be online. */
   readonly perFrame: number;
   /** Bytes by table, the largest first. */
   readonly tables: Readonly<Record<string, number>>;
 }
 
-function metadataOf(geometry: Geometry): MetadataReport {
+function metadataOf({ geometry, tables }: Region): MetadataReport {
   const { places, sizeBytes } = layoutOf(geometry);
-  const sizes = Object.values(places).map(({ name, startBytes, endBytes }): [string, number] => [
-    name,
-    endBytes - startBytes,
-  ]);
+  const tags = tables.tagPool.chunksPeak.get(0) * 2 ** tagChunkShift(geometry.tags);
+  const used: Readonly<Record<string, number>> = {
+    tag: tags,
+    tagPlace: tags,
+    bucket: tables.tagPool.extentFresh.get(0),
+  };
+  let bytes = sizeBytes;
+  const sizes = Object.values(places).map(({ name, rowCount, startBytes, endBytes }): [string, number] => {
+    const reserved = endBytes - startBytes;
+    const size = Math.ceil((reserved * Math.min(rowCount, used[name] ?? rowCount)) / Math.max(1, rowCount));
+    bytes -= reserved - size;
+    return [name, size];
+  });
   sizes.sort((a, b) => b[1] - a[1]);
-  return { bytes: sizeBytes, perFrame: sizeBytes / geometry.frames, tables: Object.fromEntries(sizes) };
+  return { bytes, reserved: sizeBytes, perFrame: bytes / geometry.frames, tables: Object.fromEntries(sizes) };
 }
 
 /** Reads the numbers. */
@@ -57,6 +71,6 @@ export function readSystem(vm: VirtualMemory): SystemStatistics {
     pages: pageStatistics(region),
     pagelock: vm.pagelock.statistics(),
     pagedaemon: vm.pagedaemon.statistics(),
-    metadata: metadataOf(region.geometry),
+    metadata: metadataOf(region),
   };
 }

@@ -17,12 +17,13 @@ import {
   TAG_START,
 } from '../layout/index.ts';
 import type { Attachment } from '../sync/index.ts';
-import { allocate, careForArena, NO_IMPORTER } from './allocate.ts';
+import { allocate, careForArena } from './allocate.ts';
 import { rehashTo } from './allocation-hash.ts';
 import { type Allocation, freeAllocationsOf, listAllocations } from './allocations.ts';
 import type { ArenaCore } from './arena-core.ts';
 import { failAddress, requireAddress, requireAttachment, requireFunction } from './arguments.ts';
 import { allocateCachedInTurn, drainAllCaches, drainCaches, isWaitedFor } from './cached-turn.ts';
+import { NO_IMPORTER } from './carve.ts';
 import { checkArena } from './check.ts';
 import { failExhausted, NO_TAGS } from './exhausted.ts';
 import { type ConstraintOptions, type Constraints, checkConstraints } from './fit.ts';
@@ -44,7 +45,8 @@ import { spanContaining } from './span-tree.ts';
 import { insertSpan, removeStaticSpan, requireNoOverlap, requireRange } from './spans.ts';
 import { splitAllocation } from './split.ts';
 import { type ArenaStatistics, readStatistics } from './statistics.ts';
-import { refillReserve, TAGS_PER_OPERATION, trimReserve } from './tag-pool.ts';
+import { refillReserve, trimReserve } from './tag-arena.ts';
+import { TAGS_PER_OPERATION } from './tag-pool.ts';
 import { type AllocAsyncOptions, type AllocWaitOptions, allocateAsync, allocateWait } from './waiting.ts';
 
 /** What an address is in an arena. */

@@ -8,18 +8,32 @@ import { type CheckReport, fail, failMisuse, rejectUnknownOptions } from '../bas
 import type { Callbacks, SlotIndex, Thread } from '../sync/index.ts';
 import { requireSignal } from '../sync/mutex-async.ts';
 import { type AddressReport, Arena } from './arena.ts';
+import type { ArenaCore } from './arena-core.ts';
 import { ArenaCores, type PressureListener } from './arena-cores.ts';
 import { type ArenaOptions, planArena } from './arena-options.ts';
 import { failAddress, requireFunction, requireOptions } from './arguments.ts';
-import { type ArenaIndex, isSystemName, STATE_READY } from './kinds.ts';
+import { checkArena } from './check.ts';
+import { type ArenaIndex, isSystemName, STATE_READY, TAGS_NAME } from './kinds.ts';
 import { createArena, enterRegistry, exitRegistry, findArena } from './lifecycle.ts';
 import { releaseParked } from './quantum-caches.ts';
 import { listRecordings, type RecordingReport } from './recorder.ts';
 import { recoverArenas } from './recover.ts';
 import { announceLimits, checkQueue, recoverQueue } from './space-queue.ts';
 import { abandonImports, serveImports } from './span-service.ts';
-import type { ArenaStatistics } from './statistics.ts';
-import { tagPoolUse } from './tag-pool.ts';
+import { type ArenaStatistics, readStatistics } from './statistics.ts';
+import { checkTagPool, tagArenaRow, tagPoolUse } from './tag-arena.ts';
+
+/** What `Arenas.stats` says. */
+export interface ArenasStatistics {
+  /** Boundary tags that there can be. */
+  readonly tags: number;
+  /** Those that no arena has. */
+  readonly unusedTags: number;
+  /** Those that `vm.tags`, the arena that tags come from, has for itself. */
+  readonly ownTags: number;
+  /** By arena; the last is `vm.tags`. */
+  readonly arenas: readonly ArenaStatistics[];
+}
 
 /** See the file's header. One per attached thread. */
 export class Arenas {
@@ -49,11 +63,19 @@ export class Arenas {
     return this.#handle(core.row);
   }
 
-  /** The arena of a name or a row. Throws `ENOENT`. */
+  /** The arena of a name or a row. Throws `ENOENT`, and `ENOTSUP` for that of boundary tags, which nobody else may use. */
   open(nameOrIndex: string | ArenaIndex): Arena {
     const { arena } = this.#cores.thread.region.tables;
     if (typeof nameOrIndex !== 'string' && typeof nameOrIndex !== 'number') {
       failMisuse('arenas.open', { arena: nameOrIndex }, 'pass a name or an index');
+    }
+    if (nameOrIndex === TAGS_NAME || nameOrIndex === tagArenaRow(this.#cores.thread.region.tables)) {
+      fail(
+        'ENOTSUP',
+        'arenas.open',
+        { arena: nameOrIndex },
+        'boundary tags are the system’s; `arenas.stats` counts them',
+      );
     }
     enterRegistry(this.#cores);
     const row = typeof nameOrIndex === 'string' ? findArena(this.#cores, nameOrIndex) : nameOrIndex;
@@ -76,12 +98,13 @@ export class Arenas {
     (arena instanceof Arena ? arena : this.open(arena)).destroy();
   }
 
-  /** All arenas, in the order of their rows. */
+  /** All arenas but that of boundary tags, in the order of their rows. */
   list(): Arena[] {
     const { arena } = this.#cores.thread.region.tables;
     enterRegistry(this.#cores);
     const rows: ArenaIndex[] = [];
-    for (let row = 0; row < arena.rowCount; row++) if (arena.state.get(row) === STATE_READY) rows.push(row);
+    const end = tagArenaRow(this.#cores.thread.region.tables);
+    for (let row = 0; row < end; row++) if (arena.state.get(row) === STATE_READY) rows.push(row);
     exitRegistry(this.#cores);
     return rows.map((row) => this.#handle(row));
   }
@@ -94,17 +117,25 @@ export class Arenas {
       .filter((report) => report !== null);
   }
 
-  /** Checks every arena. */
+  /** Checks every arena, and what they share. */
   check(): CheckReport[] {
-    const problems = checkQueue(this.#cores.thread);
-    const checked = this.#cores.thread.region.geometry.spaceWaiters;
-    return [...this.list().map((arena) => arena.check()), { structure: 'vmem/space-queue', checked, problems }];
+    const { spaceWaiters, tags } = this.#cores.thread.region.geometry;
+    const tagArena = this.#tagArena();
+    return [
+      ...this.list().map((arena) => arena.check()),
+      ...(tagArena === null ? [] : [checkArena(tagArena)]),
+      { structure: 'vmem/tag-pool', checked: tags, problems: checkTagPool(this.#cores) },
+      { structure: 'vmem/space-queue', checked: spaceWaiters, problems: checkQueue(this.#cores.thread) },
+    ];
   }
 
   /** Numbers of every arena, and of the boundary tags that they share. */
-  stats(): { readonly tags: number; readonly unusedTags: number; readonly arenas: readonly ArenaStatistics[] } {
-    const { tags, unused } = tagPoolUse(this.#cores.thread);
-    return { tags, unusedTags: unused, arenas: this.list().map((arena) => arena.stats()) };
+  stats(): ArenasStatistics {
+    const { tags, unused, own } = tagPoolUse(this.#cores);
+    const tagArena = this.#tagArena();
+    const arenas = this.list().map((arena) => arena.stats());
+    if (tagArena !== null) arenas.push(readStatistics(tagArena));
+    return { tags, unusedTags: unused, ownTags: own, arenas };
   }
 
   /** Puts what this thread has cached back into the arenas. */
@@ -156,6 +187,13 @@ export class Arenas {
   /** Gives back what a dead slot had in flight, and ends arenas that it was creating or destroying. */
   recover(dead: SlotIndex): void {
     recoverArenas(this.#cores, dead);
+  }
+
+  /** The arena of boundary tags, which comes with the first other one. */
+  #tagArena(): ArenaCore | null {
+    const { tables } = this.#cores.thread.region;
+    const row = tagArenaRow(tables);
+    return tables.arena.state.get(row) === STATE_READY ? this.#cores.at(row) : null;
   }
 
   #handle(row: ArenaIndex): Arena {

@@ -6,8 +6,9 @@
  * place of a plain size is (space-queue.ts I3).
  */
 
-import { allocate, NO_IMPORTER } from './allocate.ts';
+import { allocate } from './allocate.ts';
 import type { ArenaCore } from './arena-core.ts';
+import { NO_IMPORTER } from './carve.ts';
 import type { QuantumCaches } from './quantum-caches.ts';
 import { announceSpace, NO_WAITER, passWaiters, type WaiterIndex, waitersOf } from './space-queue.ts';
 

@@ -32,7 +32,7 @@ import {
   type TagIndex,
 } from './kinds.ts';
 import { checkMisfits } from './space-turn.ts';
-import { rowOfTag } from './tag-pool.ts';
+import { rowOfTag } from './tag-chunks.ts';
 
 const PROBLEMS_MAX = 20;
 

@@ -39,7 +39,7 @@ import type { ArenaCore } from './arena-core.ts';
 import { binOf, listClass } from './free-lists.ts';
 import { FreeTree } from './free-tree.ts';
 import { type ArenaIndex, STRATEGY_EXACT, STRATEGY_NEXT, type TagIndex } from './kinds.ts';
-import { tagOfRow } from './tag-pool.ts';
+import { tagOfRow } from './tag-chunks.ts';
 
 /** Trees by size are kept. */
 export const TREE_SIZE = 1;

@@ -59,7 +59,8 @@ import { releaseIdleSpan } from './release.ts';
 import { isAwaited } from './space-queue.ts';
 import { spanOverlap } from './span-tree.ts';
 import { insertSpan, saveHeader } from './spans.ts';
-import { refillReserve, TAGS_PER_OPERATION } from './tag-pool.ts';
+import { refillReserve } from './tag-arena.ts';
+import { TAGS_PER_OPERATION } from './tag-pool.ts';
 import { clearTransfer, recordFunctionImport, returnInFlight, type SpanSource, spanSource } from './transfer.ts';
 
 /** Imports that one request may make: more than one only when other threads take what it imported. */

@@ -78,7 +78,10 @@ export const ARENA_STATE = {
 /** Name of the heap's arena, which is the system's: prefixed, because programs may want `heap` for themselves. */
 export const HEAP_NAME = 'vm.heap';
 
-/** What the names of the system's arenas begin with: the heap's, and those of address spaces. */
+/** Name of the arena whose allocations are rows of the table of boundary tags: see tag-arena.ts. */
+export const TAGS_NAME = 'vm.tags';
+
+/** What the names of the system's arenas begin with: the heap's, that of tags, and those of address spaces. */
 const SYSTEM_PREFIX = 'vm.';
 
 /** True for the name of an arena that is the system's: for it some boundary tags are kept. */

@@ -54,8 +54,11 @@ import { leaveQuarantine } from './quarantine.ts';
 import { releaseSpan } from './release.ts';
 import { announceSpace } from './space-queue.ts';
 import { insertSpan, removeSpan, saveHeader, saveTag } from './spans.ts';
-import { refillReserve, TAGS_PER_OPERATION, trimReserve } from './tag-pool.ts';
+import { makeTagArena, refillReserve, tagArenaRow, trimReserve } from './tag-arena.ts';
+import { TAGS_PER_OPERATION } from './tag-pool.ts';
 import { returnInFlight } from './transfer.ts';
+
+const NO_ROOM = 'no boundary tags or hash buckets are left; boot with more `tags`';
 
 /** Takes the lock of the list of arenas. */
 export function enterRegistry(cores: ArenaCores): void {
@@ -82,8 +85,9 @@ export function findArena(cores: ArenaCores, name: string): ArenaIndex {
 export function createArena(cores: ArenaCores, plan: ArenaPlan, sourceGeneration: number): ArenaCore {
   const { thread } = cores;
   const { arena } = thread.region.tables;
-  // 1. A row of our own.
+  // 1. A row of our own. The first arena brings the one that tags come from.
   enterRegistry(cores);
+  if (!makeTagArena(cores)) failClaim(cores, plan, 'ENOMEM', NO_ROOM);
   const row = claimRow(cores, plan, sourceGeneration);
   exitRegistry(cores);
   if (VERIFY) faultPoint(thread, 'vmem.create.claimed');
@@ -96,12 +100,7 @@ export function createArena(cores: ArenaCores, plan: ArenaPlan, sourceGeneration
   core.exit();
   if (!made) {
     dismantle(cores, row);
-    fail(
-      'ENOMEM',
-      'arenas.create',
-      { name: plan.name },
-      'no boundary tags or hash buckets are left; boot with more `tags`',
-    );
+    fail('ENOMEM', 'arenas.create', { name: plan.name }, NO_ROOM);
   }
   // 3. Others may find it.
   enterRegistry(cores);
@@ -127,11 +126,12 @@ function claimRow(cores: ArenaCores, plan: ArenaPlan, sourceGeneration: number):
   const { thread } = cores;
   const { arena, arenaState } = thread.region.tables;
   let row = -1;
-  for (let candidate = arena.rowCount - 1; candidate >= 0; candidate--) {
+  const rows = tagArenaRow(thread.region.tables);
+  for (let candidate = rows - 1; candidate >= 0; candidate--) {
     if (arena.state.get(candidate) === STATE_FREE) row = candidate;
     else if (arena.name.text(candidate) === plan.name) failClaim(cores, plan, 'EEXIST', 'an arena of this name exists');
   }
-  if (row < 0) failClaim(cores, plan, 'ENOMEM', `all ${arena.rowCount} arenas are taken; boot with more \`arenas\``);
+  if (row < 0) failClaim(cores, plan, 'ENOMEM', `all ${rows} arenas are taken; boot with more \`arenas\``);
   const source = plan.importArena;
   if (source >= 0) {
     const alive = arena.generation.get(source) === sourceGeneration && arena.state.get(source) === STATE_READY;

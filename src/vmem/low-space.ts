@@ -16,8 +16,9 @@
 import { VmError } from '../base/index.ts';
 import { ARENA_SIZE_IN_USE, ARENA_SIZE_TOTAL } from '../layout/index.ts';
 import { compareExchange, load, store } from '../sync/index.ts';
-import { allocate, NO_IMPORTER } from './allocate.ts';
+import { allocate } from './allocate.ts';
 import type { ArenaCore } from './arena-core.ts';
+import { NO_IMPORTER } from './carve.ts';
 import type { Constraints } from './fit.ts';
 import { freeAddress } from './free.ts';
 import { type ArenaIndex, COUNT_RECLAIMS, COUNT_RETRIES } from './kinds.ts';

@@ -1,9 +1,10 @@
 /** What `allocWait` and `allocAsync` ask of an arena, with checked arguments. */
 
-import { allocate, NO_IMPORTER } from './allocate.ts';
+import { allocate } from './allocate.ts';
 import type { ArenaCore } from './arena-core.ts';
 import { requireOptions } from './arguments.ts';
 import { allocateCachedInTurn, drainAllCaches, isWaitedFor } from './cached-turn.ts';
+import { NO_IMPORTER } from './carve.ts';
 import { failIfNeverAllowed, quotaInTheWay } from './charges.ts';
 import { tagsInTheWay } from './exhausted.ts';
 import { type ConstraintOptions, checkConstraints } from './fit.ts';

@@ -11,6 +11,7 @@ import {
   physGeometry,
   pmemGeometry,
   Region,
+  tagGeometry,
 } from '../../src/layout/index.ts';
 import { Callbacks, claimSlot, newWatchId, poisonReason, Thread } from '../../src/sync/index.ts';
 import { accountProblems } from './accounts.ts';
@@ -89,13 +90,17 @@ export interface TestRegion {
 /** Makes a small region; `overrides` changes capacities. Capacities without a value are 0. */
 export function testRegion(overrides: Partial<Geometry> = {}, virtualClock = false, largeFrames = 32): TestRegion {
   const zeros = Object.fromEntries(GEOMETRY_KEYS.map((key) => [key, 0])) as Record<string, number>;
-  const chosen = { ...zeros, ...SMALL, ...overrides } as Geometry;
+  const asked = { ...zeros, ...SMALL, ...overrides } as Geometry;
+  // The last is that of boundary tags.
+  const chosen = { ...asked, arenas: asked.arenas + 1 };
   const geometry = {
     ...chosen,
     ...pageGeometry(chosen.frames, chosen.pathBytes),
     ...physGeometry(chosen.frames, chosen.linkFrames > 0),
     ...pmemGeometry(chosen.frames, largeFrames),
+    ...tagGeometry(chosen.tags),
     ...overrides,
+    arenas: chosen.arenas,
   };
   const region = Region.create(geometry, { spinLimit: 100, virtualClock });
   region.tables.pmemPool.largeFrames.put(0, largeFrames);

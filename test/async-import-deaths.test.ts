@@ -63,6 +63,12 @@ async function liveThrough(state: { left: number }, victim: Thread, run: () => P
       original.apply(this, values);
     };
   }
+  // What the dead thread had begun goes on by itself: it must not come as far as to enter something.
+  const push = victim.pushHeld.bind(victim);
+  victim.pushHeld = (address, kind, rank, waits) => {
+    if (state.left < 0) throw new Death();
+    push(address, kind, rank, waits);
+  };
   setSeam(step);
   try {
     await run();

@@ -77,7 +77,7 @@ class Crew {
   async end(): Promise<{ contended: number; slept: number }> {
     const { region, locks } = this.system;
     const { arena, arenaState } = region.tables;
-    const row = arena.rowCount - 1;
+    const row = arena.rowCount - 2;
     const results = this.members.map(({ worker }) => once(worker, 'message'));
     store(this.stop, 0, 1);
     locks.mutex('mutex', { repair: () => {} }).run(() => locks.condition('condition').broadcast());

@@ -135,8 +135,8 @@ describe('boot and attach', () => {
     vm.region.tables.arenaState.busyTags.put(arena.index, 0);
     vm.region.tables.arenaState.segmentHead.put(arena.index, 0);
     const { kind } = vm.region.tables.tag;
-    for (let row = 0; row < 64; row++) if (kind.get(row) === 3) kind.put(row, 4);
-    for (let row = 0; row < 64; row++) if (kind.get(row) === 4) kind.put(row, 3);
+    for (let row = 0; row < 256; row++) if (kind.get(row) === 3) kind.put(row, 4);
+    for (let row = 0; row < 256; row++) if (kind.get(row) === 4) kind.put(row, 3);
     expect(() => arena.free(address, 8)).toThrow(/invariant broken/);
     expect(vm.poisoned).toMatch(/invariant broken/);
     expect(() => other.arena('broken').alloc(8)).toThrow(/EPOISONED.*invariant broken/);

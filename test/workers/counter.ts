@@ -8,7 +8,7 @@ const { rounds, dieHolding, parties } = workerData as { rounds: number; dieHoldi
 const vm = attach(workerData.vm);
 const { arena, arenaState } = vm.region.tables;
 // A row that no arena uses: its lock and two of its words.
-const row = arena.rowCount - 1;
+const row = arena.rowCount - 2;
 const mutex = new Mutex(vm.thread, arena.lock.address(row), 900);
 // Start together: short runs would otherwise follow one another.
 const arrived = arena.generation.address(row);

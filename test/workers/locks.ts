@@ -24,8 +24,8 @@ const vm = attach(workerData.vm);
 const { thread } = vm;
 const { arena, arenaState } = vm.region.tables;
 // Words of rows that no arena uses.
-const row = arena.rowCount - 1;
-const rwRow = arena.rowCount - 2;
+const row = arena.rowCount - 2;
+const rwRow = arena.rowCount - 3;
 const mutex = vm.locks.mutex('mutex', { repair: () => requireAgreement(row) });
 const condition = vm.locks.condition('condition');
 const rwlock = vm.locks.rwlock('rwlock', { repair: () => requireAgreement(rwRow) });

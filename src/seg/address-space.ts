@@ -21,9 +21,11 @@ import { fail, failMisuse, isPowerOfTwo, requireInteger } from '../base/index.ts
 import { type CancelToken, isOwner, type RwLock } from '../sync/index.ts';
 import type { Arena } from '../vmem/index.ts';
 import { type PinWaitAsync, whenUnpinned } from './async-changes.ts';
+import { pinWhenThere } from './async-pins.ts';
 import { type RemapOptions, remapDevice } from './device-remap.ts';
 import { type MapOptions, type MapPlan, planMap } from './map-options.ts';
 import { MapSetUp } from './map-set-up.ts';
+import type { SpacePin } from './pin-pieces.ts';
 import { allocPlain } from './plain-segments.ts';
 import { SpaceAccess } from './space-access.ts';
 import { SpaceAdvice } from './space-advice.ts';
@@ -35,6 +37,7 @@ import {
   requireBytes,
   requireCookie,
   requireOptions,
+  requirePin,
   requireRange,
   requireWord,
 } from './space-arguments.ts';
@@ -42,7 +45,7 @@ import { SpaceChanges } from './space-changes.ts';
 import { CURSOR_PAGES_MAX, type CursorOptions, SpaceCursor } from './space-cursor.ts';
 import { dumpSpace, type SegmentInfo, segmentInfo } from './space-dump.ts';
 import { type Advice, type Protection, type SegmentIndex, SPACE_STATE, type SpaceIndex } from './space-kinds.ts';
-import { type SpacePin, SpacePins } from './space-pins.ts';
+import { SpacePins } from './space-pins.ts';
 import type { SpaceParts } from './spaces.ts';
 import type { UserPart } from './user-drivers.ts';
 
@@ -255,11 +258,22 @@ export class AddressSpace {
    */
   pin(address: number, length: number, access: 'read' | 'write', ...more: readonly never[]): SpacePin {
     rejectMore('as.pin', more);
-    requireRange('as.pin', address, length);
-    if (length === 0 || (access !== 'read' && access !== 'write')) {
-      failMisuse('as.pin', { length, access }, "at least a byte, for 'read' or 'write'");
-    }
+    requirePin('as.pin', address, length, access);
     return this.pins.pin(address, length, access === 'write');
+  }
+
+  /**
+   * `pin` that leaves the event loop free while pages come in and while others change the space. Rejects with what `pin` throws,
+   * `ETIMEDOUT`, `ECANCELED`; then nothing is pinned. A pin that comes is released like any other.
+   */
+  async pinAsync(
+    address: number,
+    length: number,
+    access: 'read' | 'write',
+    options: PinWaitAsync = {},
+  ): Promise<SpacePin> {
+    requirePin('as.pinAsync', address, length, access);
+    return pinWhenThere(this.parts, this.pins, this.id, { address, length, write: access === 'write' }, options);
   }
 
   /**

@@ -86,6 +86,11 @@ export class AnonMemory {
     return frame;
   }
 
+  /** Ends the visit of an anon whose page is not brought. */
+  passBy(): void {
+    this.core.slots.visiting.put(this.core.thread.slot, 0);
+  }
+
   /** Without the lock: brings the page of the anon that this slot visits, and holds it. */
   bring(anon: AnonIndex): FrameIndex {
     try {

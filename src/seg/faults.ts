@@ -48,6 +48,16 @@ export const FAULT_KIND = {
   physical: 2,
 } as const;
 
+/** Thrown instead of waiting for a page, to whoever must not wait: the page at this address would have to be waited for. */
+export class PageMissing extends Error {
+  readonly address: number;
+
+  constructor(address: number) {
+    super('a page is missing');
+    this.address = address;
+  }
+}
+
 /** What faults need of other rooms. */
 export interface FaultRooms {
   readonly pages: Pages;
@@ -66,6 +76,8 @@ export class Faults {
   writable = false;
   /** Who asks, for errors. */
   call = 'fault';
+  /** False: a page that is to be brought or made throws `PageMissing`. */
+  mayWait = true;
   private readonly core: SpaceCore;
   private readonly tree: SegmentTree;
   private readonly anon: AnonMemory;
@@ -197,12 +209,17 @@ export class Faults {
     for (;;) {
       // Whoever makes one looks again, under the lock. Behind the end of a file, all depends on the answer.
       const seemsEmpty = (write || own) && vnode < 0 && this.anon.maps.seemsEmpty(map, page);
-      const found = seemsEmpty ? FOUND.none : this.findAnon(map, page, write || own);
+      const found = seemsEmpty ? FOUND.none : this.findAnon(map, page, write || own, address);
       if (found === FOUND.held) return;
       if (found === FOUND.none && !write && !own) {
         if (vnode >= 0) this.vnodePage(segment, vnode, address, false);
         else this.kind = FAULT_KIND.hole;
         return;
+      }
+      if (!this.mayWait) {
+        // To make one may take frames that are short.
+        if (found === FOUND.common) this.rooms.pages.release(this.frame);
+        throw new PageMissing(address);
       }
       let source: FrameIndex = -1;
       if (found === FOUND.common) source = this.frame;
@@ -231,7 +248,7 @@ export class Faults {
   }
 
   /** Looks for the anon of a page and holds its page; `mustOwn`: one that others see too is only a source. */
-  private findAnon(map: number, page: number, mustOwn: boolean): number {
+  private findAnon(map: number, page: number, mustOwn: boolean, address: number): number {
     const { anon, core } = this;
     core.lock.enter();
     const found = anon.maps.find(map, page);
@@ -242,6 +259,10 @@ export class Faults {
     const { exclusive } = anon.maps;
     let frame = anon.holdOrVisit(found);
     core.lock.exit();
+    if (frame < 0 && !this.mayWait) {
+      anon.passBy();
+      throw new PageMissing(address);
+    }
     if (frame < 0) frame = anon.bring(found);
     this.page(frame, anon.vnode, found, exclusive);
     return exclusive || !mustOwn ? FOUND.held : FOUND.common;
@@ -256,6 +277,7 @@ export class Faults {
     }
     let frame = pages.hold(vnode, index);
     if (frame < 0) {
+      if (!this.mayWait) throw new PageMissing(address);
       pages.fetch(vnode, index, 1, this.lanes, 0, this.store, true);
       frame = this.lanes[0] as number;
     }

@@ -1,5 +1,6 @@
 export * from './address-space.ts';
 export type { PinWaitAsync } from './async-changes.ts';
+export type { BringRequest } from './async-pins.ts';
 export * from './cache-snapshot.ts';
 export * from './create-spaces.ts';
 export * from './device-remap.ts';
@@ -7,6 +8,7 @@ export * from './map-options.ts';
 export * from './pagelock-cache.ts';
 export * from './pagelock-kinds.ts';
 export * from './pagelock-options.ts';
+export * from './pin-pieces.ts';
 export * from './segment-driver.ts';
 export * from './shared-memories.ts';
 export * from './shared-memory.ts';

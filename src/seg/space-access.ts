@@ -209,6 +209,29 @@ export class SpaceAccess {
     return kind === FAULT_KIND.page ? frame : -1 - frame;
   }
 
+  /** Runs `act`, in which a page that would have to be waited for throws `PageMissing`. */
+  impatiently<Result>(act: () => Result): Result {
+    const { faults } = this;
+    faults.mayWait = false;
+    try {
+      return act();
+    } finally {
+      faults.mayWait = true;
+    }
+  }
+
+  /** Brings pages in as a pin needs them; nobody holds them afterwards. No pages: waits until nobody has the space alone. */
+  bring(address: number, pages: number, write: boolean, call: string): void {
+    if (pages === 0) {
+      this.lock.enterShared();
+      this.lock.exitShared();
+    }
+    for (let page = 0; page < pages; page++) {
+      const frame = this.lockPage(address + page * this.pageSize, write, call);
+      if (frame >= 0) this.pages.release(frame);
+    }
+  }
+
   /** What `keep` has found. */
   readonly kept = { frame: -1, bank: 0, wordAt: 0, countAt: 0, count: 0, ofFile: false };
 

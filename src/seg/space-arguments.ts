@@ -48,6 +48,13 @@ export function requireRange(call: string, address: number, length: number): voi
   failMisuse(call, { address, length }, 'a range is integers that lie between 0 and 2^53');
 }
 
+/** Throws unless this can be pinned as far as its numbers go. */
+export function requirePin(call: string, address: number, length: number, access: string): void {
+  requireRange(call, address, length);
+  if (length > 0 && (access === 'read' || access === 'write')) return;
+  failMisuse(call, { length, access }, "at least a byte, for 'read' or 'write'");
+}
+
 /** Throws unless these are bytes. */
 export function requireBytes(call: string, name: string, bytes: Uint8Array): void {
   if (bytes instanceof Uint8Array) return;

@@ -21,14 +21,16 @@
  * REFERENCES  illumos as_pagelock, segvn_pagelock; DESIGN 5.5.
  */
 
-import { fail, failMisuse } from '../base/errors.ts';
+import { fail } from '../base/errors.ts';
 import { VERIFY } from '../base/verify.ts';
 import type { Pages } from '../page/index.ts';
 import type { Banks, FrameIndex } from '../phys/index.ts';
 import { faultPoint, type OwnerIndex, type RwLock } from '../sync/index.ts';
 import type { LockedCharge } from '../vpm/index.ts';
+import { PageMissing } from './faults.ts';
 import type { PagelockCache } from './pagelock-cache.ts';
 import { type CacheOwner, PIN, type Pin } from './pagelock-kinds.ts';
+import { piecesOf, SpacePin } from './pin-pieces.ts';
 import type { SegmentTree } from './segment-tree.ts';
 import type { ShadowLists } from './shadow-lists.ts';
 import type { SpaceAccess } from './space-access.ts';
@@ -44,16 +46,6 @@ import {
 
 /** Name under which every thread registers the driver of shadow lists. */
 export const SHADOW_DRIVER = 'vm.shadowLists';
-
-/** Adjacent bytes of a pin. */
-export interface PinPiece {
-  /** Where the piece begins in the space. */
-  readonly address: number;
-  readonly bank: number;
-  /** Byte offset in the bank. */
-  readonly offset: number;
-  readonly length: number;
-}
 
 /** What of a pin lies in one segment. */
 interface PinPart {
@@ -89,41 +81,6 @@ export interface PinRooms {
   readonly pagelock: PagelockCache;
 }
 
-/** A range that stays where it is until `release`. Belongs to the thread that made it. */
-export class SpacePin {
-  /** The range in pieces, in order: as few as the frames allow. */
-  readonly pieces: readonly PinPiece[];
-  private readonly banks: Banks;
-  private giveBack: (() => void) | null;
-
-  constructor(banks: Banks, pieces: readonly PinPiece[], giveBack: () => void) {
-    this.banks = banks;
-    this.pieces = pieces;
-    this.giveBack = giveBack;
-  }
-
-  /** A view of each piece. Made at each call; not to be used after the release. */
-  get views(): Uint8Array[] {
-    if (this.giveBack === null) failMisuse('pin.views', {}, 'the pin was released');
-    return this.pieces.map(({ bank, offset, length }) =>
-      (this.banks.views[bank] as Uint8Array).subarray(offset, offset + length),
-    );
-  }
-
-  /** Lets the range go. Throws `EINVAL` when it was released already. */
-  release(): void {
-    const { giveBack } = this;
-    if (giveBack === null) failMisuse('pin.release', {}, 'the pin was released');
-    this.giveBack = null;
-    giveBack();
-  }
-
-  /** Releases the pin if it was not. */
-  [Symbol.dispose](): void {
-    if (this.giveBack !== null) this.release();
-  }
-}
-
 /** Pins of one space, as one thread makes them. */
 export class SpacePins {
   private readonly core: SpaceCore;
@@ -136,6 +93,10 @@ export class SpacePins {
   private readonly charge: LockedCharge;
   /** The pages of the pin that is being made into which bytes may be stored through it. */
   private written: FrameIndex[] = [];
+  /** Who asks, for errors. */
+  private call = 'as.pin';
+  /** False while nothing may be waited for. */
+  private mayWait = true;
 
   constructor(
     core: SpaceCore,
@@ -157,14 +118,15 @@ export class SpacePins {
   }
 
   /** Pins a range. See the file's header. */
-  pin(address: number, length: number, write: boolean): SpacePin {
+  pin(address: number, length: number, write: boolean, call = 'as.pin'): SpacePin {
+    this.call = call;
     const { pageSize } = this.core;
-    this.access.asking('as.pin', address, length);
+    this.access.asking(this.call, address, length);
     const start = Math.floor(address / pageSize) * pageSize;
     const end = Math.ceil((address + length) / pageSize) * pageSize;
     // 1.
     const pages = (end - start) / pageSize;
-    const payer = this.charge.take(pages, 'as.pin');
+    const payer = this.charge.take(pages, this.call);
     const parts: PinPart[] = [];
     const frames: FrameIndex[] = [];
     const written: FrameIndex[] = [];
@@ -179,12 +141,31 @@ export class SpacePins {
     }
     // A hit of the cache comes without the faults that would have said so.
     this.shadows.markFrames(written);
-    const pieces = this.piecesOf(frames, address, length);
+    const pieces = piecesOf(this.rooms.banks, frames, address, length);
     return new SpacePin(this.rooms.banks, pieces, () => {
       // Also what was written back while it was pinned may differ from its store again.
       this.shadows.markFrames(written);
       this.giveBack(parts, row, pages, payer);
     });
+  }
+
+  /** `pin` without waiting for pages, or for the space: then the address from which on it would have to wait. */
+  tryPin(address: number, length: number, write: boolean, call: string): SpacePin | number {
+    this.mayWait = false;
+    try {
+      return this.access.impatiently(() => this.pin(address, length, write, call));
+    } catch (error) {
+      if (error instanceof PageMissing) return Math.max(error.address, address);
+      throw error;
+    } finally {
+      this.mayWait = true;
+    }
+  }
+
+  /** Takes the space shared; whoever does not wait throws `PageMissing` instead. */
+  private enter(address: number): void {
+    if (this.mayWait) this.lock.enterShared();
+    else if (!this.lock.tryEnterShared()) throw new PageMissing(address);
   }
 
   /** Writes down that this slot pins a range: from here on it is not unmapped. */
@@ -193,7 +174,7 @@ export class SpacePins {
     const { pins, pinPool, thread } = core;
     const { journal } = thread;
     // Whoever unmaps looks at the rows while it holds the space alone.
-    lock.enterShared();
+    this.enter(start);
     core.lock.enter();
     const row = pinPool.take();
     if (row >= 0) {
@@ -204,7 +185,7 @@ export class SpacePins {
     }
     core.lock.exit();
     lock.exitShared();
-    return row < 0 ? core.failFull('as.pin', 'shadowLists') : row;
+    return row < 0 ? core.failFull(this.call, 'shadowLists') : row;
   }
 
   /** Pins what one segment has of `[at, end)`; returns where it ends. Steps 2 to 4. */
@@ -213,11 +194,11 @@ export class SpacePins {
     const { segments } = core;
     for (;;) {
       this.ensureOwner(at);
-      lock.enterShared();
+      this.enter(at);
       try {
-        this.access.requireLive('as.pin');
+        this.access.requireLive(this.call);
         const segment = this.tree.find(this.space, at);
-        if (segment < 0) fail('EFAULT', 'as.pin', { address: at }, 'nothing is mapped at this address');
+        if (segment < 0) fail('EFAULT', this.call, { address: at }, 'nothing is mapped at this address');
         // Something else may have been mapped there meanwhile.
         if (this.ownerOf(segment, this.mapOf(segment)) < 0) continue;
         const until = Math.min(end, segments.base.get(segment) + segments.size.get(segment));
@@ -257,7 +238,7 @@ export class SpacePins {
     // 3.
     const vnode = map >= 0 ? -1 : this.vnodeOf(segment);
     const list = shadows.begin({ map, vnode, segment: map >= 0 ? -1 : segment, first, pages, owner, write });
-    if (list < 0) core.failFull('as.pin', 'shadowLists');
+    if (list < 0) core.failFull(this.call, 'shadowLists');
     try {
       for (let page = 0; page < pages; page++) this.lockOne(list, request, page);
       this.addFrames(request, map, frames);
@@ -308,7 +289,7 @@ export class SpacePins {
 
   private lockOne(list: ShadowIndex, { start, write }: PartRequest, page: number): void {
     const { access, shadows, rooms, core } = this;
-    const frame = access.lockPage(start + page * core.pageSize, write, 'as.pin');
+    const frame = access.lockPage(start + page * core.pageSize, write, this.call);
     try {
       if (write && frame >= 0) rooms.pages.setModified(frame);
       shadows.lockNext(list, Math.max(frame, -1));
@@ -349,38 +330,17 @@ export class SpacePins {
       for (let page = from; write && page < frames.length; page++) this.written.push(frames[page] as FrameIndex);
       return;
     }
-    for (let at = start; at < end; at += core.pageSize) frames.push(-1 - this.access.lockPage(at, write, 'as.pin'));
-  }
-
-  /** Adjacent frames of one bank are one piece. */
-  private piecesOf(frames: readonly FrameIndex[], address: number, length: number): PinPiece[] {
-    const { banks } = this.rooms;
-    const { pageSize } = this.core;
-    const pieces: PinPiece[] = [];
-    let inPage = address % pageSize;
-    let done = 0;
-    for (let page = 0; page < frames.length; ) {
-      const first = frames[page] as number;
-      let count = 1;
-      while (frames[page + count] === first + count && banks.bankOf(first + count) === banks.bankOf(first)) count++;
-      const bytes = Math.min(count * pageSize - inPage, length - done);
-      const offset = banks.offsetOf(first) + inPage;
-      pieces.push({ address: address + done, bank: banks.bankOf(first), offset, length: bytes });
-      done += bytes;
-      inPage = 0;
-      page += count;
-    }
-    return pieces;
+    for (let at = start; at < end; at += core.pageSize) frames.push(-1 - this.access.lockPage(at, write, this.call));
   }
 
   /** The owner of an address's ranges in the cache, made at the first pin. No lock is held. */
   private ensureOwner(address: number): void {
     const { core, lock, rooms } = this;
-    lock.enterShared();
+    this.enter(address);
     let segment: SegmentIndex;
     let known: boolean;
     try {
-      this.access.requireLive('as.pin');
+      this.access.requireLive(this.call);
       segment = this.tree.find(this.space, address);
       known = segment < 0 || this.ownerOf(segment, this.mapOf(segment)) >= 0;
     } finally {
@@ -393,7 +353,12 @@ export class SpacePins {
       journal.set(slots.segmentOwner, slot, row + 1),
     );
     let stored = false;
-    lock.enterShared();
+    // Held by others for long only while they unmap or fork: what was made goes back before anybody waits.
+    if (!this.mayWait && !lock.tryEnterShared()) {
+      rooms.pagelock.retireOwner(owner, () => journal.set(slots.segmentOwner, slot, 0));
+      throw new PageMissing(address);
+    }
+    if (this.mayWait) lock.enterShared();
     const found = this.tree.find(this.space, address);
     if (found === segment) {
       const map = this.mapOf(segment);
@@ -440,10 +405,10 @@ export class SpacePins {
     const { segments } = this.core;
     const driver = segments.driver.get(segment);
     if (driver === SEGMENT_DRIVER.user || driver === SEGMENT_DRIVER.none) {
-      fail('ENOTSUP', 'as.pin', { address: start, segment }, 'segments of this driver cannot be pinned');
+      fail('ENOTSUP', this.call, { address: start, segment }, 'segments of this driver cannot be pinned');
     }
     if ((segments.protection.get(segment) & (write ? 2 : 1)) === 0) {
-      fail('EFAULT', 'as.pin', { address: start, write }, 'the mapping does not allow this access');
+      fail('EFAULT', this.call, { address: start, write }, 'the mapping does not allow this access');
     }
   }
 }

@@ -23,17 +23,19 @@ import type { Banks, FrameIndex } from '../phys/index.ts';
 import type { Cookie, DeviceMaps, Pmem } from '../pmem/index.ts';
 import { type Callbacks, ownerOf, type SlotIndex, type Thread } from '../sync/index.ts';
 import type { Arenas } from '../vmem/index.ts';
-import { VNODE_KIND, type Vnodes } from '../vnode/index.ts';
+import { type IoRequests, VNODE_KIND, type Vnodes } from '../vnode/index.ts';
 import { LockedCharge } from '../vpm/index.ts';
 import { AddressSpace, type AddressSpaceId } from './address-space.ts';
 import { AnonMemory } from './anon-memory.ts';
 import { AnonStore } from './anon-store.ts';
+import type { BringRequest } from './async-pins.ts';
 import { Faults } from './faults.ts';
 import { MapRelease } from './map-release.ts';
 import type { PagelockCache } from './pagelock-cache.ts';
 import { Segments } from './segments.ts';
 import { ShadowLists } from './shadow-lists.ts';
 import { SharedMemories } from './shared-memories.ts';
+import { SpaceAccess } from './space-access.ts';
 import { booleanOf, requireOptions } from './space-arguments.ts';
 import type { ChangeParts } from './space-changes.ts';
 import { checkSpaces } from './space-check.ts';
@@ -58,6 +60,7 @@ export interface SpaceRooms {
   readonly callbacks: Callbacks;
   readonly arenas: Arenas;
   readonly pagelock: PagelockCache;
+  readonly io: IoRequests;
 }
 
 /** What the parts of this room share in one thread. */
@@ -118,6 +121,8 @@ export class Spaces {
   private readonly parts: SpaceParts;
   private readonly cursors = new Set<SpaceCursor>();
   private readonly release: MapRelease;
+  /** The space that `bring` was asked for last. */
+  private bringing: (AddressSpaceId & { readonly access: SpaceAccess }) | null = null;
 
   constructor(rooms: SpaceRooms) {
     const { thread, banks, pages, vnodes, deviceMaps } = rooms;
@@ -218,6 +223,18 @@ export class Spaces {
   /** This thread's view of a live space. */
   bind(space: SpaceIndex): AddressSpace {
     return new AddressSpace(this.parts, space);
+  }
+
+  /** Brings pages in, as a pin of another thread needs them: for the workers that `pinAsync` asks. */
+  bring({ space, generation, call, address, length, from, pages, write }: BringRequest): void {
+    const { core, sections, faults, rooms } = this.parts;
+    if (this.bringing?.space !== space || this.bringing.generation !== generation) {
+      const access = new SpaceAccess(core, space, sections, faults, rooms.pages, rooms.banks);
+      this.bringing = { space, generation, access };
+    }
+    if (!core.isLive(space, generation)) fail('ESTALE', call, { space, generation }, 'the address space was destroyed');
+    this.bringing.access.asking(call, address, length);
+    this.bringing.access.bring(from, pages, write, call);
   }
 
   /** A cursor of this thread, which `leave` knows. */

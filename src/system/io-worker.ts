@@ -19,6 +19,7 @@ import { fail, VERIFY } from '../base/index.ts';
 import { IO_LANES } from '../layout/index.ts';
 import { FETCH_PAGES_MAX } from '../page/index.ts';
 import type { PageStore } from '../page/page-store.ts';
+import type { BringRequest } from '../seg/index.ts';
 import { faultPoint, sleepAsync } from '../sync/index.ts';
 import {
   checkedLook,
@@ -160,6 +161,11 @@ function servePages(row: IoRequest): void {
   const operation = request.operation.get(row);
   const first = request.first.get(row);
   const count = request.count.get(row);
+  if (operation === IO_OPERATION.space) {
+    endIfTold();
+    vm.spaces.bring(JSON.parse(request.text.text(row)) as BringRequest);
+    return;
+  }
   // Closing it writes back what is modified, which nobody else has asked for.
   const writes = operation === IO_OPERATION.sync || operation === IO_OPERATION.flush;
   vm.vnodes.retain(vnode, request.generation.get(row), writes);

@@ -6,7 +6,7 @@
  * STRUCTURE   Rows in shared memory, and a bell for each of three roles:
  *
  *               remote   runs asynchronous stores: HTTP, and users' own. Never waits for anything but its event loop.
- *               pages    fetches pages and syncs files for event loops. May wait for pages.
+ *               pages    fetches pages and syncs files for event loops. May wait for pages, and for address spaces.
  *               farPages does the same for vnodes of asynchronous stores. May wait for pages, and for the remote worker.
  *                        Several workers, so that vnodes do not wait for each other: far-turns.ts says whose turn it is.
  *
@@ -77,6 +77,8 @@ export const IO_OPERATION = {
   writeBehind: 10,
   /** Wait until nobody holds the lock of a vnode's size. */
   settle: 11,
+  /** Bring pages that an address space shows, as a text of `seg/async-pins.ts` says; they are not held afterwards. */
+  space: 12,
 } as const;
 
 /**

@@ -117,7 +117,8 @@ export const vnodeTable = table('vnode', 'vnodes', 'columns', {
   modifiedMax: i32('A', 'frames that may be modified before writers write back, 0 no limit'),
   allocates: i32('A', '1: the file gets its blocks when it becomes longer'),
   scans: i32('A', 'how often somebody has begun to read it from end to end: a hint'),
-  timeoutMs: i32('A', 'how long an asynchronous store may take to bring pages or to look, 0 no limit'),
+  timeoutMs: i32('A', 'how long an asynchronous store may take to bring or to take pages, or to look, 0 no limit'),
+  lateWrites: i32('A', 'writes that were given up and that the store has not answered'),
 });
 
 /** Buckets of the vnode hash. */

@@ -20,4 +20,9 @@ export interface PageStore extends PageSource {
    * The frames are held shared; their bytes may change while they are read, and are then written again later.
    */
   write(vnode: VnodeIndex, index: number, frames: Int32Array, at: number, count: number): void;
+  /**
+   * True while the store has not answered an earlier write of the vnode within its time: who is short of frames does not ask
+   * it then. Without it, false.
+   */
+  isLate?(vnode: VnodeIndex): boolean;
 }

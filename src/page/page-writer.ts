@@ -8,18 +8,20 @@
  *                              5 a page that another thread is writing: wait until it has, then look again
  *                              6 refused together: each alone, so that one bad block, or the last page of a full disk, keeps
  *                              no neighbour from being written
- *             When frames are short: the pages of a vnode that were modified first, if they can be had at once
+ *                              7 a store that has not answered in time: the others are not tried
+ *             When frames are short: the pages of a vnode that were modified first, if they can be had at once, and if its
+ *             store is not late with an earlier answer
  * INVARIANTS  I1 a page is clean only after the store took the bytes that it had when it was claimed.
  *             I2 no page is claimed by a thread that waits for another page.
  * LOCKING     Pages are held shared while they are written; none is held exclusively. No mutex is held.
  * COSTS       A claim is a look-up, a hold and a compare-and-swap; a list of the modified pages of the vnode is sorted.
- * FAILURE     The first error of the store is thrown after everything else was tried.
+ * FAILURE     The first error of the store is thrown after everything else was tried, but at once when it is `ETIMEDOUT`.
  * REJECTED    One call of the store for each page; stopping at the first error, which would keep whole files from being
  *             written because of one bad block.
  * REFERENCES  illumos pvn_vplist_dirty, pvn_write_kluster.
  */
 
-import { fail } from '../base/errors.ts';
+import { fail, VmError } from '../base/errors.ts';
 import { VERIFY } from '../base/verify.ts';
 import type { FrameIndex } from '../phys/banks.ts';
 import { FOREVER } from '../sync/atomics.ts';
@@ -98,6 +100,8 @@ export class PageWriter {
         // 3-4.
         const error = this.#write(vnode, indices[at] as number, lanes, run, store);
         if (error === undefined) written += run;
+        // 7.
+        if (isTimeout(error)) throw error;
         if (error !== undefined && run > size) {
           alone = at + run / size;
           continue;
@@ -136,6 +140,7 @@ export class PageWriter {
 
   /** Like `someOldest`, of one vnode. Returns the frames written. */
   oldestOf(vnode: VnodeIndex, max: number, store: PageStore): number {
+    if (store.isLate?.(vnode)) return 0;
     const indices = this.#dirty.oldest(vnode, max, this.#takes.get(vnode)).sort((a, b) => a - b);
     const lanes = new Int32Array(WRITE_PAGES_MAX);
     const size = this.#shapes.framesOf(vnode);
@@ -143,7 +148,9 @@ export class PageWriter {
     let alone = 0;
     for (let at = 0; at < indices.length; ) {
       const run = this.#claimRun(vnode, indices, at, lanes, false, at < alone ? size : WRITE_PAGES_MAX);
-      if (run > 0 && this.#write(vnode, indices[at] as number, lanes, run, store) === undefined) written += run;
+      const error = run > 0 ? this.#write(vnode, indices[at] as number, lanes, run, store) : undefined;
+      if (isTimeout(error)) return written;
+      if (run > 0 && error === undefined) written += run;
       else if (run > size) {
         alone = at + run / size;
         continue;
@@ -247,4 +254,9 @@ export class PageWriter {
   #tally(lane: number, amount: number): void {
     this.#counters[lane] = (this.#counters[lane] as number) + amount;
   }
+}
+
+/** True for a store that has not answered in time. */
+function isTimeout(error: unknown): boolean {
+  return error instanceof VmError && error.code === 'ETIMEDOUT';
 }

@@ -8,7 +8,7 @@
 
 import { Worker } from 'node:worker_threads';
 import { claimSlot, newWatchId, sleepAsync } from '../sync/index.ts';
-import { FarTurns, farWorkersMax, IO_ROLE } from '../vnode/index.ts';
+import { FarTurns, farWorkersMax, forgetLate, IO_ROLE } from '../vnode/index.ts';
 import type { IoWorkerData } from './service-messages.ts';
 import type { VirtualMemory } from './virtual-memory.ts';
 
@@ -76,6 +76,7 @@ function start(kept: Role): boolean {
     if (kept.workers === 0) ioService.worker.putAt(0, role, 0);
     if (vm.poisoned !== null) return;
     kept.turns.release(data.slot);
+    if (name === 'remote') forgetLate(vm.region);
     vm.recover(data.slot);
     const why = reason === '' ? `exit code ${code}` : reason;
     const server = kept.workers === 0 ? 0 : data.slot + 1;

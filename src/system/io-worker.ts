@@ -30,6 +30,8 @@ import {
   IO_ROLE,
   type IoRequest,
   lookAt,
+  noteLate,
+  PutOrder,
   putLook,
   type RemoteFacts,
   readRange,
@@ -110,6 +112,33 @@ async function lookOf(text: string, signal?: AbortSignal): Promise<VnodeLook> {
   return { size: facts.size, stamp: versionOf(text, facts) };
 }
 
+const order = new PutOrder();
+
+/** Gives bytes in private memory to a provider, which may still have them when its time is over. */
+async function put(vnode: number, start: number, bytes: Uint8Array): Promise<void> {
+  const name = users.name(vnode);
+  const asked = { name, offset: start, length: bytes.length };
+  await withinLimit('io.write', asked, vnodes.timeoutMs.get(vnode), async (signal) => {
+    const begun = await order.begin(vm.vnodes.nameOf(vnode), start, start + bytes.length, signal, () =>
+      users.provider(vnode).putPage?.(name, start, bytes, signal),
+    );
+    if (begun === null) return;
+    signal?.addEventListener('abort', () => noteLate(vm.region, vnode, begun.answer));
+    await begun.answer;
+  });
+}
+
+/** Cuts what a provider has. Once begun there is no limit: a cut that came later would take what was written next. */
+async function cut(vnode: number, size: number): Promise<void> {
+  const name = users.name(vnode);
+  const begun = await withinLimit('io.truncate', { name, size }, vnodes.timeoutMs.get(vnode), (signal) =>
+    order.begin(vm.vnodes.nameOf(vnode), 0, Number.POSITIVE_INFINITY, signal, async () => {
+      for (const step of users.cutSteps(vnode, size)) await step();
+    }),
+  );
+  await begun?.answer;
+}
+
 async function serveRemote(row: IoRequest): Promise<void> {
   const vnode = request.vnode.get(row);
   const first = request.first.get(row);
@@ -133,12 +162,12 @@ async function serveRemote(row: IoRequest): Promise<void> {
   } else if (operation === IO_OPERATION.write) {
     // The asker holds the pages and waits; if it ends, the bytes are still those of pages that nobody has given up.
     const bytes = copyFromFrames(vm.banks, framesOf(row, count), 0, users.taken(vnode, start, count));
-    if (bytes.length > 0) await users.provider(vnode).putPage?.(users.name(vnode), start, bytes);
+    if (bytes.length > 0) await put(vnode, start, bytes);
   } else if (operation === IO_OPERATION.storeSync) {
-    await users.provider(vnode).sync?.(users.name(vnode));
+    const name = users.name(vnode);
+    await withinLimit('io.sync', { name }, vnodes.timeoutMs.get(vnode), () => users.provider(vnode).sync?.(name));
   } else if (operation === IO_OPERATION.storeTruncate) {
-    const size = first * 2 ** 30 + request.count.get(row);
-    for (const step of users.cutSteps(vnode, size)) await step();
+    await cut(vnode, first * 2 ** 30 + request.count.get(row));
   } else {
     fail('EINVAL', 'io.serve', { operation }, 'the remote worker does not know it');
   }

@@ -23,8 +23,12 @@ export interface VnodeProvider {
    * aborted when nobody waits for the bytes any more.
    */
   getPage(name: string, offset: number, bytes: Uint8Array, signal?: AbortSignal): void | Promise<void>;
-  /** Takes bytes; without it the vnodes are read only. */
-  putPage?(name: string, offset: number, bytes: Uint8Array): void | Promise<void>;
+  /**
+   * Takes bytes; without it the vnodes are read only. With a time limit there is a signal, as for `getPage`. Whoever rejects
+   * when it is aborted says that these bytes will not be stored any more; until it has settled one way or the other, nothing
+   * else is given that overlaps them.
+   */
+  putPage?(name: string, offset: number, bytes: Uint8Array, signal?: AbortSignal): void | Promise<void>;
   /**
    * Cuts a vnode, or lengthens it with zeros: what was cut must not come back when it grows again. Without it `putPage` gets
    * zeros for every byte that is cut.
@@ -51,9 +55,9 @@ export interface ProviderOptions {
   /** As for files: see `OpenOptions`. The provider then brings and takes whole pages of it, but for the last. */
   readonly pageSize?: number;
   /**
-   * Milliseconds within which `getPage` and `look` of an asynchronous provider must have answered, 0 for ever. Who waits gets
-   * `ETIMEDOUT` then, and what is answered later is dropped. Holds for all openers; the last one who gives it decides.
-   * Default: what it was, or for ever. What takes bytes has no limit: one that is told to be over may arrive after the next.
+   * Milliseconds within which `getPage`, `putPage`, `look` and `sync` of an asynchronous provider must have answered, 0 for ever.
+   * Who waits gets `ETIMEDOUT` then, and what is answered later is dropped; pages that were not taken stay modified. Holds for
+   * all openers; the last one who gives it decides. Default: what it was, or for ever.
    */
   readonly timeoutMs?: number;
 }

@@ -30,6 +30,12 @@ export const VNODE_KIND = {
   block: 7,
 } as const;
 
+/** How often a thread has a vnode open. */
+export interface Opens {
+  all: number;
+  writers: number;
+}
+
 /** What a new row starts with. */
 export interface VnodeFacts extends FileFacts {
   /** A value of `VNODE_KIND`. */

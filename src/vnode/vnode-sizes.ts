@@ -30,6 +30,7 @@
  * REFERENCES  illumos ufs_rwlock and ufs_itrunc; Linux truncate_pagecache: size first, pages second, blocks last.
  */
 
+import { fail } from '../base/errors.ts';
 import { VERIFY } from '../base/verify.ts';
 import type { BoundTables } from '../layout/region.ts';
 import type { VnodeIndex } from '../page/page-hash.ts';
@@ -94,8 +95,15 @@ export class VnodeSizes {
     if (this.#vnode.size.get(vnode) < end) this.#put(this.#vnode.size, vnode, end);
   }
 
-  /** Cuts or lengthens a vnode; what is added reads as zeros. Throws what the store throws. */
+  /**
+   * Cuts or lengthens a vnode; what is added reads as zeros. Throws what the store throws, and `ETIMEDOUT` while it has not
+   * answered an earlier write.
+   */
   truncate(vnode: VnodeIndex, size: number): void {
+    if (this.#store.isLate?.(vnode)) {
+      // Before any page is given up. The write might bring back what is cut.
+      fail('ETIMEDOUT', 'vnodes.truncate', { vnode, size }, 'an earlier write has not been answered yet');
+    }
     const lock = this.lock(vnode);
     lock.enterExclusive();
     try {

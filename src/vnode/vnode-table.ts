@@ -287,6 +287,7 @@ export class VnodeTable {
     journal.set(vnode.modifiedMax, row, 0);
     journal.set(vnode.allocates, row, 0);
     journal.set(vnode.timeoutMs, row, facts.timeoutMs ?? 0);
+    journal.set(vnode.lateWrites, row, 0);
     for (let lane = 0; lane < 4; lane++) {
       journal.setAt(vnode.identity, row, lane, facts.identity[lane] as number);
       journal.setAt(vnode.stamp, row, lane, facts.stamp[lane] as number);
@@ -306,6 +307,8 @@ export class VnodeTable {
       const row = this.#pool.recycleHand.get(0) % rows;
       this.#thread.journal.set(this.#pool.recycleHand, 0, row + 1);
       this.#thread.commit();
+      // Who opens another one does not wait for it.
+      if (store.isLate?.(row) && pages.modifiedOf(row) > 0) continue;
       if (this.#tryRecycle(row, pages, store)) return true;
     }
     return false;

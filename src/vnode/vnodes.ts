@@ -33,11 +33,12 @@ import { FileDescriptors } from './file-descriptors.ts';
 import type { OpenedFile } from './file-facts.ts';
 import { FileStore } from './file-store.ts';
 import type { IoQuestion } from './io-requests.ts';
+import { hasLate } from './late-writes.ts';
 import { type FilePlace, type OpenOptions, type OpenPlan, placeOf, planOpen } from './open-options.ts';
 import type { HookedPages } from './page-hooks.ts';
 import { PATH_BYTES_MAX } from './path-heap.ts';
 import { hashWords } from './remote-client.ts';
-import { VNODE_KIND, type VnodeFacts, type VnodeStat } from './vnode-kinds.ts';
+import { type Opens, VNODE_KIND, type VnodeFacts, type VnodeStat } from './vnode-kinds.ts';
 import { VnodeSizes } from './vnode-sizes.ts';
 import type { VnodeLook, VnodeStore } from './vnode-store.ts';
 import { VnodeTable } from './vnode-table.ts';
@@ -46,12 +47,6 @@ import { isFailure } from './write-refusals.ts';
 
 /** Most pages of a vnode: page indices are 32-bit. */
 export const PAGES_MAX = 0x7fffffff;
-
-/** How often a thread has a vnode open. */
-interface Opens {
-  all: number;
-  writers: number;
-}
 
 /** The vnodes as one thread sees them. */
 export class Vnodes implements VnodeStore {
@@ -333,6 +328,10 @@ export class Vnodes implements VnodeStore {
       if (!this.isMemory(vnode) && isFailure(error, isOthers)) this.errors.note(vnode, error);
       throw error;
     }
+  }
+
+  isLate(vnode: VnodeIndex): boolean {
+    return hasLate(this.#region, vnode);
   }
 
   sync(vnode: VnodeIndex, dataOnly: boolean): void {

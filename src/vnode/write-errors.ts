@@ -12,8 +12,10 @@ import type { Pages } from '../page/pages.ts';
 import { add, load, store } from '../sync/atomics.ts';
 import type { Thread } from '../sync/thread.ts';
 
+type Codes = readonly VmErrorCode[];
+
 /** Codes that a row can remember. */
-export const WRITE_ERRORS: readonly VmErrorCode[] = ['EIO', 'ENOSPC', 'EACCES', 'ENOENT', 'ESTALE', 'ENOTSUP'];
+export const WRITE_ERRORS: Codes = ['EIO', 'ENOSPC', 'EACCES', 'ENOENT', 'ESTALE', 'ENOTSUP', 'ETIMEDOUT'];
 
 /** The failures as one thread sees them. */
 export class WriteErrors {

@@ -1,6 +1,15 @@
 /** Users' own vnodes for tests: bytes that follow from name and offset, in an array of the thread that serves them. */
 
-import { appendFileSync, closeSync, openSync, readFileSync, statSync, truncateSync, writeSync } from 'node:fs';
+import {
+  appendFileSync,
+  closeSync,
+  existsSync,
+  openSync,
+  readFileSync,
+  statSync,
+  truncateSync,
+  writeSync,
+} from 'node:fs';
 import type { ProvidedLook, VnodeProvider } from 'pagewright/vnode';
 
 const held = new Map<string, Uint8Array>();
@@ -177,6 +186,49 @@ export const told: VnodeProvider = {
         signalsSeen++;
         reject(signal.reason);
       });
+    });
+  },
+};
+
+/** Takes pages and never says so. Brings none of `exit`: the I/O worker ends. */
+export const mute: VnodeProvider = {
+  ...keeper,
+  isAsync: true,
+  getPage(name, offset, bytes) {
+    if (name === 'exit') process.exit(7);
+    return keeper.getPage(name, offset, bytes);
+  },
+  putPage: () => new Promise(() => undefined),
+};
+
+/** Takes no page before there is a file `NAME.go`; what it does, and with which bytes, stands in `NAME.log`. */
+export const gated: VnodeProvider = {
+  ...keeper,
+  isAsync: true,
+  async putPage(name, offset, bytes) {
+    const note = (what: string) => appendFileSync(`${name}.log`, `${what} ${offset} ${bytes[0]}\n`);
+    note('begins');
+    while (!existsSync(`${name}.go`)) await new Promise((resolve) => setTimeout(resolve, 5));
+    keeper.putPage?.(name, offset, bytes);
+    note('ends');
+  },
+  async truncate(name, size) {
+    appendFileSync(`${name}.log`, `cuts ${size}\n`);
+    cutter.truncate?.(name, size);
+  },
+  async sync(name) {
+    if (name.endsWith('unsynced')) await new Promise(() => undefined);
+  },
+};
+
+/** Stores what it is given when there is a file `NAME.go`, unless the signal came before: then never. */
+export const retracting: VnodeProvider = {
+  ...keeper,
+  isAsync: true,
+  putPage(name, offset, bytes, signal) {
+    if (existsSync(`${name}.go`)) return keeper.putPage?.(name, offset, bytes);
+    return new Promise((_, reject) => {
+      signal?.addEventListener('abort', () => reject(signal.reason));
     });
   },
 };

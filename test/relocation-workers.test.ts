@@ -44,7 +44,8 @@ function setUp(title: string): Crew {
   const stop = new Int32Array(new SharedArrayBuffer(4));
   const busy = new Int32Array(new SharedArrayBuffer(4 * 4096));
   const path = scratch.file('pages', FILE_BYTES, 7);
-  return { vm, stop, seed, data: { stop, busy, path, size: FILE_BYTES, page: PAGE } };
+  const largePath = scratch.file('large pages', FILE_BYTES, 7);
+  return { vm, stop, seed, data: { stop, busy, path, largePath, size: FILE_BYTES, page: PAGE } };
 }
 
 async function begin(crew: Crew, number: number): Promise<Victim> {

@@ -15,6 +15,7 @@
  *                      all   4 valid, head last   5 those that were asked for are kept shared, the others let go
  *               go     1 all frames exclusively, tried   2 the head is clean   3 the head is filling: from here on the page
  *                      counts as empty   4 out of the chains, head last   5 free
+ *               move   all frames at once, to adjacent ones: page-moves.ts
  *
  *             A shared hold of any frame keeps the whole page, since nobody can take all frames then.
  * INVARIANTS  I1 a frame of a large page has an identity only while its head has the one in front of it.
@@ -27,8 +28,7 @@
  *             window with the least to move.
  * FAILURE     False, with nothing changed, when somebody holds a frame or the page is modified.
  * REJECTED    An identity for the head alone: each release and mark of a frame would first have to find its head, also for
- *             those who never use large pages. Moving large pages: as many identities would have to move at once; they are
- *             written back and evicted instead. Pieces that are not adjacent: WASM and checksums want one.
+ *             those who never use large pages. Pieces that are not adjacent: WASM and checksums want one.
  * REFERENCES  Linux folios; illumos large pages (p_szc), whose constituents keep identities too.
  */
 

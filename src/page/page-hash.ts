@@ -60,6 +60,9 @@ const FIND_STEPS_MAX = 64;
 
 /** Pages that lie side by side and share a stripe: two to this power. */
 const GROUP_SHIFT = 4;
+
+/** Pages from a multiple of this on share a stripe. */
+export const STRIPE_PAGES = 1 << GROUP_SHIFT;
 const GROUP_MASK = (1 << GROUP_SHIFT) - 1;
 
 /** Bits of the hash that turn the buckets of a group: without them the first pages of all groups would meet in few buckets. */

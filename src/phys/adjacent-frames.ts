@@ -3,6 +3,7 @@
  *
  * A large page needs its frames side by side, yet each of them is a page's frame like any other. They are taken as a run, whose
  * record gives them back if the thread dies, and become single frames in one section, together with the end of that record.
+ * Who moves a page out of the way of a run has such a record in use: it takes its few frames as single ones at once.
  */
 
 import { assert } from '../base/assert.ts';
@@ -16,6 +17,24 @@ export function takeFreeRun(core: FrameCore, runs: RunHand, count: number, reser
   runs.settleOther();
   core.mutex.enter();
   const first = core.queue.mustYield(count) ? -1 : runs.takeFree(count, reserve, ANYWHERE);
+  core.mutex.exit();
+  return first;
+}
+
+/**
+ * Takes up to 32 adjacent frames of one bank as single frames of a use, in one section, while this thread may have a run in hand:
+ * the lowest that leave `reserve` frames. The first of them, or -1.
+ */
+export function takeAdjacentSingles(core: FrameCore, count: number, reserve: number, use: number): FrameIndex {
+  const { frames, bankFrames } = core.thread.region.geometry;
+  const shape = { count, alignment: 1, boundary: 0 };
+  let first = -1;
+  core.mutex.enter();
+  const may = core.free - count >= reserve && !core.queue.mustYield(count);
+  for (let bank = 0; may && bank < frames && first < 0; bank += bankFrames) {
+    first = core.source.findRun(shape, bank, Math.min(bank + bankFrames, frames));
+  }
+  if (first >= 0) for (let frame = first; frame < first + count; frame++) core.take(frame, use);
   core.mutex.exit();
   return first;
 }

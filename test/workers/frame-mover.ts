@@ -9,12 +9,14 @@ import { Prng, VmError } from 'pagewright/base';
 import type { Cookie, CookieMove, CookieMover } from 'pagewright/pmem';
 import { compareExchange, load, store } from 'pagewright/sync';
 
-const { seed, stop, busy, path, size, page } = workerData as {
+const { seed, stop, busy, path, largePath, size, page } = workerData as {
   seed: number;
   stop: Int32Array;
   /** By row of a cookie: 0, slot + 1 of the thread that looks at its frames, or MOVING. */
   busy: Int32Array;
   path: string;
+  /** A file with the same bytes, in pages of four frames. */
+  largePath: string;
   size: number;
   page: number;
 };
@@ -37,6 +39,7 @@ const mover: CookieMover = {
 };
 vm.callbacks.register('test.mover', mover);
 const file = vm.open(path);
+const large = vm.open(largePath, { pageSize: 4 * page });
 parentPort?.postMessage({ slot: vm.slot });
 
 /** Looks at or signs the frames of a cookie while nobody moves them. */
@@ -118,7 +121,7 @@ function giveRun(): void {
 
 function read(): void {
   const offset = random.below(size / page) * page;
-  const bytes = file.read(offset, page);
+  const bytes = (random.chance(0.3) ? large : file).read(offset, page);
   for (let at = 0; at < bytes.length; at += 97) {
     const position = offset + at;
     const wanted = (7 * 131 + position * 7 + (position >> 8) * 13 + (position >> 16) * 29) & 255;
@@ -156,6 +159,7 @@ while (load(stop, 0) === 0) {
 while (cookies.length > 0) giveCookie();
 while (runs.length > 0) giveRun();
 file.close();
+large.close();
 const { contended } = vm.region.tables.slot;
 parentPort?.postMessage({ ...done, contended: contended.get(vm.slot) });
 vm.detach();

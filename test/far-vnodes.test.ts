@@ -54,6 +54,19 @@ describe('a vnode whose provider never answers', () => {
     for (const outcome of await Promise.all(given)) expect(outcome).toMatch(/ECANCELED/);
   });
 
+  it('holds up nobody together with another one that never answers, nor with two', async () => {
+    const stop = new AbortController();
+    const given = ['silent', 'silentToo', 'silentAsWell'].flatMap((exported) =>
+      ['a', 'b'].map((name) => open(exported, name).readAsync(0, 10, { signal: stop.signal }).catch(String)),
+    );
+    const file = open('slow', 'x');
+    for (let round = 0; round < 4; round++) {
+      expect(await file.readAsync(round * 9000, 5000)).toEqual(expected('x', round * 9000, 5000));
+    }
+    stop.abort();
+    for (const outcome of await Promise.all(given)) expect(outcome).toMatch(/ECANCELED/);
+  });
+
   it('does not keep what is written to another from its provider', async () => {
     const silent = open('silent', 'w');
     silent.readAsync(0, 10).catch(() => undefined);

@@ -1,6 +1,7 @@
 /**
  * The keeper of the I/O workers: starts each of them when it is first asked for something, and again when it has ended; more
- * of those for pages of asynchronous vnodes when all of them are busy, as many as far-turns.ts allows.
+ * of those for pages of asynchronous vnodes when all of them are busy, as many as far-turns.ts allows, and up to twice as many
+ * when none of them has got on for a while although others could be served.
  *
  * It runs in the daemon, so that also a main thread that blocks gets its answers. When a worker ends, what was asked of it
  * fails with `EIO`, its slot is recovered, and the next request starts another one.
@@ -14,6 +15,9 @@ import type { VirtualMemory } from './virtual-memory.ts';
 
 const LOOK_MS = 1000;
 
+/** When no request was begun or answered for so long, those that are under way may never be. */
+const STUCK_MS = 1000;
+
 /** What the workers are called. */
 const NAMES = { remote: 'remote', pages: 'pages', farPages: 'far pages' } as const;
 
@@ -23,6 +27,9 @@ interface Role {
   readonly name: keyof typeof IO_ROLE;
   readonly turns: FarTurns;
   workers: number;
+  /** What was under way when it was last looked at, and since when. */
+  underWay: string;
+  since: number;
 }
 
 /** Keeps the workers; the promise settles when the system has ended. */
@@ -31,7 +38,7 @@ export async function keepIoWorkers(vm: VirtualMemory): Promise<void> {
 }
 
 async function keep(vm: VirtualMemory, name: keyof typeof IO_ROLE): Promise<void> {
-  const role: Role = { vm, name, turns: new FarTurns(vm.thread), workers: 0 };
+  const role: Role = { vm, name, turns: new FarTurns(vm.thread), workers: 0, underWay: '', since: 0 };
   for (;;) {
     const { address, rings } = vm.io.bell(IO_ROLE[name]);
     while (lacks(role) && start(role));
@@ -40,9 +47,22 @@ async function keep(vm: VirtualMemory, name: keyof typeof IO_ROLE): Promise<void
 }
 
 /** True when another worker would have something to do. */
-function lacks({ vm, name, turns, workers }: Role): boolean {
+function lacks(role: Role): boolean {
+  const { vm, name, turns, workers } = role;
   if (workers === 0) return vm.io.isAsked(IO_ROLE[name]);
-  return name === 'farPages' && workers < farWorkersMax(vm.region.geometry.slots) && turns.wants(workers);
+  if (name !== 'farPages') return false;
+  const most = farWorkersMax(vm.region.geometry.slots) * (isStuck(role) ? 2 : 1);
+  return workers < most && turns.wants(workers);
+}
+
+/** True when nothing was begun or answered for a while. */
+function isStuck(role: Role): boolean {
+  const { vm, turns } = role;
+  const now = vm.thread.clock.now();
+  const { underWay } = turns;
+  if (underWay !== role.underWay) role.since = now;
+  role.underWay = underWay;
+  return underWay !== '' && now - role.since >= STUCK_MS;
 }
 
 /** Starts a worker; false when there can be no further one. */

@@ -29,7 +29,7 @@ const SLOTS_PER_WORKER = 8;
 /** How long one sleep of a worker lasts that wants to choose while another does. */
 const CHOICE_MS = 1;
 
-/** Most of these workers in a system of so many slots. */
+/** Most of these workers in a system of so many slots, unless all of them are stuck: then twice as many. */
 export function farWorkersMax(slots: number): number {
   return Math.max(2, Math.min(FAR_WORKERS_MAX, Math.floor(slots / SLOTS_PER_WORKER)));
 }
@@ -77,6 +77,17 @@ export class FarTurns {
   wants(workers: number): boolean {
     const { ready, underWay } = this.#rows();
     return ready.length + underWay > workers;
+  }
+
+  /** What is under way, in words that differ whenever a request has been begun or answered in between. */
+  get underWay(): string {
+    const { rowCount, state, role, ticket } = this.#request;
+    let rows = '';
+    for (let row = 0; row < rowCount; row++) {
+      if (load(this.#thread.words, state.address(row)) < IO_STATE.running) continue;
+      if (role.get(row) === IO_ROLE.farPages) rows += `${row}:${ticket.get(row)} `;
+    }
+    return rows;
   }
 
   /** Lets others choose when the worker of a slot has ended: for the keeper, before the slot has another worker. */

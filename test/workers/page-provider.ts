@@ -148,6 +148,10 @@ export const slowVersioned: VnodeProvider = {
 /** Brings nothing, ever. */
 export const silent: VnodeProvider = { isAsync: true, size: () => 50_000, getPage: () => new Promise(() => undefined) };
 
+/** Others of the kind. */
+export const silentToo: VnodeProvider = { ...silent };
+export const silentAsWell: VnodeProvider = { ...silent };
+
 /** How long `tardy` takes for its first answer. */
 export const TARDY_MS = 400;
 

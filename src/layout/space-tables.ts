@@ -94,7 +94,10 @@ export const segmentTable = table('segment', 'segments', 'records', {
   callback: i32('L', 'callback + 1 of a driver of users'),
   generation: i32('L', 'times that the row was taken'),
   start: f64('L', 'bytes of the mapping that lay before: more than 0 after a cut'),
-  gone: i32('L', 'space + 1 that the room of this row was cut out of, until its driver was told; linked by `left`'),
+  gone: i32(
+    'L',
+    'space + 1 that the room of this row was cut out of, until its driver was told; linked by `left`; or FORK_ROW',
+  ),
 });
 
 /** Anon maps: pages of anonymous memory by index, seen through any number of segments. */
@@ -177,6 +180,7 @@ export const spaceSlotTable = table('spaceSlot', 'slots', 'columns', {
   mapOwner: i32('L', 'owner + 1 in the pagelock cache of an anon map whose last name the slot has given up'),
   due: i32('L', 'first part that the slot has cut out, and whose driver it is to tell, segment + 1'),
   spare: i32('L', 'anon + 1 that the slot makes its next page with, 0 none; only the slot itself takes it'),
+  asked: i32('L', 'first row of what a driver was asked for a copy that is being made, segment + 1; linked by `left`'),
 });
 
 /** Where anonymous pages go when memory is short: one row. */

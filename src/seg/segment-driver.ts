@@ -49,7 +49,13 @@ export interface SegmentDriver {
    * A fork is made: the value that `data` has in the copy. Without this function the copy shows the same pages. Called before the
    * instant that the fork shows, once for each segment; offsets in the copy begin at `start`, as in the original. When there is no
    * copy in the end, `unmapped` is called for all of a segment with this `data`, whose `space` and `segment` are -1 if the copy never
-   * had it.
+   * had it; also when the thread dies that makes the copy. `ticket` is a number of this question alone: see `forkLost`.
    */
-  fork?(segment: SegmentView): number;
+  fork?(segment: SegmentView, ticket: number): number;
+  /**
+   * The thread died that had asked `fork` with this ticket, before it could write the answer down: what the driver made for it, if
+   * anything, nobody will ask for. Called like `unmapped`. A driver that writes its tickets down where they survive a thread, before
+   * or with what it makes, loses nothing.
+   */
+  forkLost?(segment: SegmentView, ticket: number): void;
 }

@@ -49,6 +49,7 @@ export function checkSpaces(parts: SpaceParts): CheckReport {
       slots.segmentOwner,
       slots.mapOwner,
       slots.due,
+      slots.asked,
     ]) {
       if (column.get(slot) !== 0) problems.push(`seg/spaces I2: slot ${slot} has ${column.label} ${column.get(slot)}`);
     }

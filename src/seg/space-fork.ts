@@ -26,7 +26,7 @@ import { faultPoint } from '../sync/index.ts';
 import type { SpaceAccess } from './space-access.ts';
 import type { ChangeParts } from './space-changes.ts';
 import { ANON_MAP_FLAG, type AnonMapIndex, type SegmentIndex, SPACE_STATE, type SpaceIndex } from './space-kinds.ts';
-import type { ForkAnswer } from './user-drivers.ts';
+import type { ForkAnswer, ForkQuestion } from './user-drivers.ts';
 
 /** What a fork needs beside. */
 export interface ForkRooms {
@@ -101,7 +101,7 @@ export class SpaceFork {
   private askDrivers(space: SpaceIndex, access: SpaceAccess): Map<SegmentIndex, ForkAnswer> {
     const { core, segments, drivers } = this.parts;
     const lock = core.lockOf(space);
-    const asked: Omit<ForkAnswer, 'data'>[] = [];
+    const asked: ForkQuestion[] = [];
     lock.enterShared();
     try {
       access.requireLive('as.fork');
@@ -158,7 +158,10 @@ export class SpaceFork {
       open: () => {},
       fill: (row) => {
         segments.copyFields(segment, row);
-        if (answer !== null) thread.journal.setDouble(rows.backing, row, answer.data);
+        if (answer !== null) {
+          thread.journal.setDouble(rows.backing, row, answer.data);
+          this.parts.drivers.settleAnswer(answer);
+        }
         const reserved = rows.reserved.get(segment);
         if (reserved > 0 && !core.tryReserve(core.spaces.owner.get(space), reserved))
           core.failReserve('as.fork', reserved);

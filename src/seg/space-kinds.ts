@@ -51,6 +51,14 @@ export const SEGMENT_DRIVER = {
 /** Names of the drivers, by number. */
 export const DRIVER_NAMES = ['none', 'vnode', 'wired', 'device', 'kernel', 'user'] as const;
 
+/** Values of `segment.gone` in rows that say what a driver was asked for the copy of a segment. */
+export const FORK_ROW = {
+  /** It has answered: `backing` is what it said. */
+  answered: -1,
+  /** It is answering. */
+  asked: -2,
+} as const;
+
 /** What a segment may be used for. */
 export const PROTECTION = { none: 0, read: 1, write: 2 } as const;
 

@@ -310,6 +310,7 @@ export class Spaces {
       core.lock.exit();
     }
     this.shared.recover(dead);
+    this.parts.drivers.recoverAsked(dead);
     this.parts.drivers.tellQuietly(dead);
     this.release.retire(dead);
     const deviceMaps = rooms.deviceMaps.recover(dead);

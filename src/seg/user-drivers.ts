@@ -7,20 +7,23 @@
  *                        transaction; then `unmapped` is called for the part, and the row goes
  *             destroy    `unmapped` is called for each segment of the space, which nobody else sees, and then the segment goes: a
  *                        recovery begins with those that are left
- *             fork       `fork` of each driver is asked before the instant; when there is no copy in the end, `unmapped` is called
- *                        for what was answered
+ *             fork       `fork` of each driver is asked before the instant, and a row says so before it is, and then what it
+ *                        answered; the row goes in the transaction that makes the segment of the copy, or when `unmapped` was
+ *                        called because there is no copy in the end
  *             Rows of parts that are gone are in the list of the slot that has cut them out. A recovery tells their drivers, or,
  *             when its thread has not registered the name of one, hands the row on to the list of all:
  *
  *               spaceSlot.due --> row --> row            spaceControl.due --> row --> row
  *               told by the slot or its recovery         told by whoever has the name, and comes by
  *
- * INVARIANTS  I1 what `fork` gave is in a segment of the copy, or `unmapped` is called for it, while the thread lives.
+ *             Rows of forks are in a list of their own, `spaceSlot.asked`: a recovery puts those that are left among the parts that
+ *             are gone. Of one that was not answered yet, it tells `forkLost`.
+ * INVARIANTS  I1 what `fork` gave is in a segment of the copy, or `unmapped` or `forkLost` is called for it.
  *             I2 a row with `gone` is in one list, and no part is gone without such a row before its driver was told, but when the
  *                table had no row left.
  * LOCKING     The lock of the spaces for rows and lists; none is held while drivers run.
  * COSTS       Theirs.
- * FAILURE     What drivers throw when they are told is thrown when all were told. A recovery swallows it. A driver is told twice of
+ * FAILURE     `ENOMEM` from a fork without a row for each question. What drivers throw when they are told is thrown when all were told. A recovery swallows it. A driver is told twice of
  *             a part when the thread dies that was telling it.
  * REJECTED    Waking a thread that has the name: nobody knows who has, and it may be busy for as long as it likes.
  * REFERENCES  segment-driver.ts.
@@ -32,7 +35,10 @@ import type { Int32Column } from '../layout/column.ts';
 import { type Callbacks, faultPoint, type SlotIndex } from '../sync/index.ts';
 import type { SegmentDriver, SegmentView } from './segment-driver.ts';
 import type { SpaceCore } from './space-core.ts';
-import { SEGMENT_DRIVER, type SegmentIndex, type SpaceIndex } from './space-kinds.ts';
+import { FORK_ROW, SEGMENT_DRIVER, type SegmentIndex, type SpaceIndex } from './space-kinds.ts';
+
+/** What a driver sees of a copy that did not come about. */
+const OF_NO_COPY = { space: -1, segment: -1 } as const;
 
 /** A part of a segment of a driver of users that was unmapped. */
 export interface UserPart {
@@ -40,6 +46,8 @@ export interface UserPart {
   readonly callback: number;
   readonly offset: number;
   readonly length: number;
+  /** Of a fork that the driver was answering when the thread died; else none. */
+  readonly ticket?: number;
 }
 
 /** What a driver has answered for the copy of a segment. */
@@ -47,7 +55,12 @@ export interface ForkAnswer {
   readonly view: SegmentView;
   readonly callback: number;
   readonly data: number;
+  /** The row that says so, -1 when the driver was not asked. */
+  readonly row: SegmentIndex;
 }
+
+/** A segment whose driver is to be asked. */
+export type ForkQuestion = Omit<ForkAnswer, 'data' | 'row'>;
 
 /** Drivers of users as one thread calls them. */
 export class UserDrivers {
@@ -130,6 +143,7 @@ export class UserDrivers {
     const listed = new Set(common);
     for (let slot = 0; slot < thread.region.geometry.slots; slot++) {
       for (const row of this.rowsOf(slots.due, slot)) listed.add(row);
+      for (const row of this.rowsOf(slots.asked, slot)) listed.add(row);
     }
     if (common.length !== control.untold.get(0))
       problems.push('seg/user-drivers: parts that are due are counted wrong');
@@ -167,9 +181,10 @@ export class UserDrivers {
     }
   }
 
-  private call({ view, callback, offset, length }: UserPart, failures: unknown[]): void {
+  private call({ view, callback, offset, length, ticket }: UserPart, failures: unknown[]): void {
     try {
-      this.driver(callback).unmapped?.(view, offset, length);
+      if (ticket === undefined) this.driver(callback).unmapped?.(view, offset, length);
+      else this.driver(callback).forkLost?.(view, ticket);
     } catch (error) {
       failures.push(error);
     }
@@ -186,9 +201,11 @@ export class UserDrivers {
   /** What the driver sees of a part that a row says is gone. */
   private partGone(row: SegmentIndex): UserPart {
     const { gone, roomStart, roomEnd, callback } = this.core.segments;
-    const view = this.viewOf(gone.get(row) - 1, row);
+    const kind = gone.get(row);
+    const view = { ...this.viewOf(kind - 1, row), ...(kind < 0 ? OF_NO_COPY : {}) };
     const from = roomStart.get(row);
     return {
+      ...(kind === FORK_ROW.asked ? { ticket: this.ticketOf(row) } : {}),
       view,
       callback: callback.get(row) - 1,
       offset: view.start + from - view.base,
@@ -229,15 +246,10 @@ export class UserDrivers {
   }
 
   /** Asks the drivers of segments what their copies are to be; when one throws, what the others gave goes back. */
-  askForks(asked: readonly Omit<ForkAnswer, 'data'>[]): Map<SegmentIndex, ForkAnswer> {
+  askForks(asked: readonly ForkQuestion[]): Map<SegmentIndex, ForkAnswer> {
     const answers = new Map<SegmentIndex, ForkAnswer>();
     try {
-      for (const { view, callback } of asked) {
-        const { fork } = this.driver(callback);
-        const data = fork === undefined ? view.data : fork.call(this.driver(callback), view);
-        if (!Number.isFinite(data)) failMisuse('driver.fork', { data }, 'a driver returns the number of the copy');
-        answers.set(view.segment, { view, callback, data });
-      }
+      for (const question of asked) answers.set(question.view.segment, this.askFork(question));
     } catch (error) {
       this.takeBack(answers.values());
       throw error;
@@ -247,13 +259,95 @@ export class UserDrivers {
 
   /** Tells drivers that copies do not come about: `unmapped` of all of a segment that has no number. */
   takeBack(answers: Iterable<ForkAnswer>): void {
-    for (const { view, callback, data } of answers) {
+    for (const { view, callback, data, row } of answers) {
       try {
-        this.driver(callback).unmapped?.({ ...view, space: -1, segment: -1, data }, view.start, view.size);
+        this.driver(callback).unmapped?.({ ...view, ...OF_NO_COPY, data }, view.start, view.size);
       } catch {
         // The error that ended the fork is the one that is thrown.
       }
+      this.drop(row);
     }
+  }
+
+  /** Journaled, under the lock, in the transaction that gives the segment of the copy what was answered. */
+  settleAnswer({ row }: Pick<ForkAnswer, 'row'>): void {
+    const { segments, segmentPool, slots, thread } = this.core;
+    if (row < 0) return;
+    this.unlink(slots.asked, thread.slot, row);
+    thread.journal.set(segments.gone, row, 0);
+    thread.journal.set(segments.callback, row, 0);
+    segmentPool.give(row);
+  }
+
+  /** What a dead slot had asked drivers for copies is gone: its list of parts has it from here on. */
+  recoverAsked(dead: SlotIndex): void {
+    const { core } = this;
+    for (const row of this.rowsOf(core.slots.asked, dead)) {
+      core.lock.enter();
+      this.unlink(core.slots.asked, dead, row);
+      this.link(core.slots.due, dead, row);
+      core.lock.exit();
+    }
+  }
+
+  private askFork({ view, callback }: ForkQuestion): ForkAnswer {
+    const driver = this.driver(callback);
+    if (driver.fork === undefined) return { view, callback, data: view.data, row: -1 };
+    const { core } = this;
+    const { segments, thread } = core;
+    const row = this.noteAsked(view, callback);
+    try {
+      const data = driver.fork(view, this.ticketOf(row));
+      if (!Number.isFinite(data)) failMisuse('driver.fork', { data }, 'a driver returns the number of the copy');
+      core.lock.enter();
+      thread.journal.setDouble(segments.backing, row, data);
+      thread.journal.set(segments.gone, row, FORK_ROW.answered);
+      core.lock.exit();
+      return { view, callback, data, row };
+    } catch (error) {
+      this.drop(row);
+      throw error;
+    }
+  }
+
+  /** A row which says that a driver is answering. */
+  private noteAsked(view: SegmentView, callback: number): SegmentIndex {
+    const { core } = this;
+    const { segments, segmentPool, slots, thread } = core;
+    const { journal } = thread;
+    core.lock.enter();
+    const row = segmentPool.take();
+    if (row < 0) {
+      core.lock.exit();
+      return core.failFull('as.fork', 'segments');
+    }
+    journal.set(segments.space, row, 0);
+    journal.set(segments.generation, row, segments.generation.get(row) + 1);
+    journal.set(segments.callback, row, callback + 1);
+    journal.setDouble(segments.backing, row, view.data);
+    journal.setDouble(segments.start, row, view.start);
+    journal.setDouble(segments.base, row, view.base);
+    journal.setDouble(segments.size, row, view.size);
+    journal.setDouble(segments.roomStart, row, view.base);
+    journal.setDouble(segments.roomEnd, row, view.base + view.size);
+    journal.set(segments.gone, row, FORK_ROW.asked);
+    this.link(slots.asked, thread.slot, row);
+    core.lock.exit();
+    return row;
+  }
+
+  private drop(row: SegmentIndex): void {
+    if (row < 0) return;
+    const { lock } = this.core;
+    lock.enter();
+    this.settleAnswer({ row });
+    lock.exit();
+  }
+
+  /** The number by which a driver knows one question. */
+  private ticketOf(row: SegmentIndex): number {
+    const { generation, rowCount } = this.core.segments;
+    return generation.get(row) * rowCount + row;
   }
 
   private driver(callback: number): SegmentDriver {

@@ -164,6 +164,23 @@ describe('a recording of one thread', () => {
     expect(expectExact(text, 1).summary).toBe('');
   });
 
+  it('is not replayed when it was cut, also between two lines', () => {
+    const { thread, callbacks } = testRegion();
+    const arena = new Arenas(thread, callbacks).create('a', { size: 100 });
+    const recording = arena.record();
+    for (let size = 1; size < 5; size++) arena.alloc(size);
+    const lines = recording.stop().split(/(?<=\n)/);
+    expectExact(lines.join(''), 5);
+    for (const length of [2, lines.length - 2, lines.length - 1]) {
+      expect(() => replay(lines.slice(0, length).join(''))).toThrow(/was cut behind operation \d+: the line that ends/);
+    }
+    const without = lines.filter((_line, number) => number !== 5).join('');
+    expect(() => replay(without)).toThrow(/was cut or changed: its last line announces \d+ operations, and it holds/);
+    // What earlier versions wrote has no end, and says so.
+    const old = lines.slice(0, -1).join('').replace(',"end":true', '');
+    expectExact(old, 5);
+  });
+
   it('ends clearly when nobody reads it, and is refused twice', () => {
     const { thread, callbacks } = testRegion({ recordEntries: 128 });
     const arenas = new Arenas(thread, callbacks);
@@ -203,8 +220,8 @@ describe('a recording of one thread', () => {
     expect(next.index).toBe(arena.index);
     const second = next.record();
     const rest = recording.stop();
-    expect(rest).toBe('');
-    expectExact(drained, 3);
+    expect(rest).toMatch(/^{"op":"end","arena":"a","operations":\d+}\n$/);
+    expectExact(drained + rest, 3);
     next.alloc(3);
     expect(second.stop()).toContain('"op":"alloc","arena":"next","size":3');
     using third = next.record();

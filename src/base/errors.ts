@@ -116,6 +116,7 @@ export function fail(code: VmErrorCode, call: string, values: Readonly<Record<st
 
 /** Throws when `options` has a key that is not in `known`: a misspelt option must not be ignored in silence. */
 export function rejectUnknownOptions(call: string, options: object, known: readonly string[]): void {
+  if (Array.isArray(options)) failMisuse(call, { options }, 'options must be an object');
   for (const key of Object.keys(options)) {
     if (!known.includes(key)) {
       throw new VmError('EINVAL', `${call}: unknown option ${JSON.stringify(key)}; known options: ${known.join(', ')}`);
@@ -123,9 +124,10 @@ export function rejectUnknownOptions(call: string, options: object, known: reado
   }
 }
 
-/** Throws unless `value` is an object, naming the call and the argument. */
+/** Throws unless `value` is an object, and no array, naming the call and the argument. */
 export function requireObject(call: string, name: string, value: unknown): void {
-  if (typeof value !== 'object' || value === null) failMisuse(call, { [name]: value }, `${name} must be an object`);
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    failMisuse(call, { [name]: value }, `${name} must be an object`);
 }
 
 /** Throws unless `value` is a function, naming the call and the argument. */

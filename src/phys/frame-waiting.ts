@@ -103,8 +103,8 @@ export async function waitForFramesAsync<Found>(
 ): Promise<Found> {
   const { call, core } = demand;
   requireObject(call, 'options', options);
-  const { cancel, ...others } = options;
-  const limit = openAsyncWait(call, others);
+  const { cancel } = options;
+  const limit = openAsyncWait(call, options, ['cancel']);
   requireCancel(call, cancel);
   cancel?.throwIfCancelled(call);
   const deadline = deadlineOf(core.thread, limit);

@@ -28,6 +28,13 @@ describe('misuse of pmem', () => {
       expect(() => pmem.view(cookie as never)).toThrow(/^EINVAL: pmem.runs/);
       expect(() => pmem.getPfns(cookie as never, 0, 1)).toThrow(/^EINVAL: pmem.getPfns/);
     }
+    for (const garbage of [undefined, 5, 'x', {}, []]) {
+      expect(() => pmem.setUnload(garbage as never)).toThrow(/^EINVAL: pmem.setUnload\(.*unload must be a function/);
+      expect(() => pmem.setPinners(garbage as never)).toThrow(/^EINVAL: pmem.setPinners\(/);
+      expect(() => pmem.setFaults(garbage as never)).toThrow(
+        /^EINVAL: pmem.setFaults\(.*must be a(n object| function)$/,
+      );
+    }
     expect(pmem.statistics()).toEqual({ cookies: 0, poolFrames: 0, largePages: 0, reserved: 0 });
     expect(frames.counts().free).toBe(64);
     expect([...frames.check().problems, ...pmem.check().problems]).toEqual([]);

@@ -19,7 +19,7 @@
 
 import { assert } from '../base/assert.ts';
 import type { CheckReport } from '../base/check.ts';
-import { fail, failMisuse, requireInteger } from '../base/errors.ts';
+import { fail, failMisuse, requireFunction, requireInteger } from '../base/errors.ts';
 import { VERIFY } from '../base/verify.ts';
 import type { BoundTables } from '../layout/region.ts';
 import type { Banks, FrameAsyncOptions, FrameIndex, FrameRun, PageListPressure, PageLists } from '../phys/index.ts';
@@ -33,7 +33,7 @@ import { CookieMoves } from './cookie-moves.ts';
 import { CookieWork } from './cookie-work.ts';
 import { COOKIE_STATE, type Cookie, type CookieIndex, type MoverFailure } from './kinds.ts';
 import { checkPmemRequest, failPmemRequest, type PmemRequest, requireCookie, type TakeSmall } from './pmem-request.ts';
-import { newReport, type PmemFaults, type PmemReport } from './report.ts';
+import { newReport, type PmemFaults, type PmemReport, requireFaults } from './report.ts';
 import { SeedPool } from './residual-pool.ts';
 import type { OrderedRun } from './run-chains.ts';
 
@@ -97,16 +97,19 @@ export class Pmem {
 
   /** Sets who takes the mappings of frames away by force before these are given back. Runs without a lock. */
   setUnload(unload: ((run: OrderedRun) => void) | null): void {
+    if (unload !== null) requireFunction('pmem.setUnload', 'unload', unload);
     this.#unload = unload;
   }
 
   /** Sets who knows which slots have pinned mappings of a cookie, which is not freed then. Runs without a lock. */
   setPinners(pinners: ((cookie: Cookie) => SlotIndex[]) | null): void {
+    if (pinners !== null) requireFunction('pmem.setPinners', 'pinners', pinners);
     this.#pinners = pinners;
   }
 
   /** Sets what fails, for tests and replays. */
   setFaults(faults: PmemFaults | null): void {
+    if (faults !== null) requireFaults('pmem.setFaults', faults);
     this.#work.setFaults(faults);
   }
 

@@ -1,5 +1,6 @@
 /** What a request for a cookie came to, and what tests can make fail in it. */
 
+import { rejectUnknownOptions, requireFunction, requireObject } from '../base/errors.ts';
 import type { PmemFailure } from './kinds.ts';
 
 /** What tests and replays can make fail; numbers count from 0 within one request. */
@@ -8,6 +9,14 @@ export interface PmemFaults {
   largePage(number: number): boolean;
   /** False: the table row with this number cannot be had: 0 to 2 for the cookie, then two for each large page. */
   tableRow(number: number): boolean;
+}
+
+/** Throws `EINVAL` for what cannot be asked what fails. */
+export function requireFaults(call: string, faults: PmemFaults): void {
+  requireObject(call, 'faults', faults);
+  rejectUnknownOptions(call, faults, ['largePage', 'tableRow']);
+  requireFunction(call, 'faults.largePage', faults.largePage);
+  requireFunction(call, 'faults.tableRow', faults.tableRow);
 }
 
 /** What a request came to, for whoever wants to know. */

@@ -35,9 +35,9 @@ export interface AsyncWaitOptions {
   readonly signal?: AbortSignal;
 }
 
-/** Checks options and gives the timeout. Throws `EINVAL`, and `ECANCELED` when the signal is aborted already. */
-export function openAsyncWait(call: string, options: AsyncWaitOptions): number {
-  rejectUnknownOptions(call, options, ['timeoutMs', 'signal']);
+/** Checks options and gives the timeout; `others` may be there, too. Throws `EINVAL`, and `ECANCELED` when the signal is aborted already. */
+export function openAsyncWait(call: string, options: AsyncWaitOptions, others: readonly string[] = []): number {
+  rejectUnknownOptions(call, options, ['timeoutMs', 'signal', ...others]);
   const { timeoutMs = FOREVER, signal } = options;
   requireTimeout(call, timeoutMs);
   requireSignal(call, signal);

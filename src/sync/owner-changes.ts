@@ -17,7 +17,7 @@
  * REFERENCES  owners.ts, owner-ledger.ts.
  */
 
-import { fail, failMisuse } from '../base/errors.ts';
+import { fail, failMisuse, requireObject } from '../base/errors.ts';
 import { load, store } from './atomics.ts';
 import { mutexEnter, mutexExit } from './mutex.ts';
 import {
@@ -48,7 +48,7 @@ export type OwnerUse = (owner: OwnerIndex) => string;
 export function setOwnerLimits(thread: Thread, owner: OwnerIndex | string, limits: OwnerLimitChanges): void {
   const call = 'setOwnerLimits';
   const { region } = thread;
-  if (typeof limits !== 'object' || limits === null) failMisuse(call, { limits }, 'limits must be an object');
+  requireObject(call, 'limits', limits);
   for (const [resource, limit] of Object.entries(limits)) {
     if (limit === null && Object.hasOwn(OWNER_RESOURCE, resource)) continue;
     requireLimit(call, resource, limit);

@@ -39,6 +39,19 @@ describe('owners', () => {
     expect(ownerUsage(region)).toEqual([]);
   });
 
+  it('refuse what are no limits', () => {
+    const { region, thread } = testRegion();
+    createOwner(region, 'b', {});
+    for (const limits of [[], 5, null, 'x']) {
+      expect(() => setOwnerLimits(thread, 'b', limits as never)).toThrow(
+        /^EINVAL: setOwnerLimits\(limits=.*must be an object/,
+      );
+      expect(() => createOwner(region, 'c', limits as never)).toThrow(
+        /^EINVAL: createOwner\(limits=.*must be an object/,
+      );
+    }
+  });
+
   it('run out', () => {
     const { region } = testRegion({ owners: 2 });
     createOwner(region, 'a');

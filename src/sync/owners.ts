@@ -16,7 +16,7 @@
  */
 
 import { assert } from '../base/assert.ts';
-import { fail, failMisuse, requireInteger, showCall, VmError } from '../base/errors.ts';
+import { fail, failMisuse, requireInteger, requireObject, showCall, VmError } from '../base/errors.ts';
 import { ByteColumn } from '../layout/column.ts';
 import type { Region } from '../layout/region.ts';
 import { ALL_WAITERS, add, compareExchange, load, notify, store, wait } from './atomics.ts';
@@ -73,6 +73,7 @@ export function createOwner(region: Region, name: string, limits: OwnerLimits = 
   if (typeof name !== 'string' || name === '' || ByteColumn.sizeOf(name) > NAME_BYTES_MAX) {
     failMisuse('createOwner', { name }, `a name is a text of 1 to ${NAME_BYTES_MAX} bytes`);
   }
+  requireObject('createOwner', 'limits', limits);
   for (const [resource, limit] of Object.entries(limits)) requireLimit('createOwner', resource, limit);
   const { words } = region;
   for (let row = 0; row < owners.rowCount; row++) {

@@ -94,27 +94,12 @@ export class Arena {
 
   /** Allocates `size`, rounded up to the quantum. Returns the address, or -1 when no free segment can hold it. */
   tryAlloc(size: number, strategy?: Strategy): number {
-    const core = this.#core;
-    const { caches } = core;
-    if (caches !== null && strategy === undefined && Number.isSafeInteger(size) && size <= caches.maxUnits) {
-      if (size <= 0) failSize(core, 'arena.alloc', size);
-      if (!core.current) core.failStale();
-      if (isWaitedFor(core)) {
-        return allocateCachedInTurn(core, caches, roundSize(core, 'arena.alloc', size), core.strategy, NO_WAITER);
-      }
-      const cached = caches.tryAlloc(size);
-      if (cached >= 0) return cached;
-    }
-    const rounded = roundSize(core, 'arena.alloc', size);
-    const code = strategyCode('arena.alloc', strategy, core.strategy);
-    const address = allocate(core, rounded, code, null, NO_IMPORTER);
-    if (address >= 0 || caches === null) return address;
-    return allocateDrained(core, rounded, code, null, strategy === undefined && rounded <= caches.maxUnits);
+    return this.#alloc('arena.tryAlloc', size, strategy);
   }
 
   /** Like `tryAlloc`, but throws `ENOMEM`, or `EDQUOT` at the limit of the arena or of the owner. */
   alloc(size: number, strategy?: Strategy): number {
-    const address = this.tryAlloc(size, strategy);
+    const address = this.#alloc('arena.alloc', size, strategy);
     if (address < 0) failExhausted(this.#core, 'arena.alloc', size);
     return address;
   }
@@ -381,6 +366,25 @@ export class Arena {
    */
   freeOf(attachment: Attachment): number {
     return freeAllocationsOf(this, this.#core, attachment);
+  }
+
+  #alloc(call: string, size: number, strategy: Strategy | undefined): number {
+    const core = this.#core;
+    const { caches } = core;
+    if (caches !== null && strategy === undefined && Number.isSafeInteger(size) && size <= caches.maxUnits) {
+      if (size <= 0) failSize(core, call, size);
+      if (!core.current) core.failStale();
+      if (isWaitedFor(core)) {
+        return allocateCachedInTurn(core, caches, roundSize(core, call, size), core.strategy, NO_WAITER);
+      }
+      const cached = caches.tryAlloc(size);
+      if (cached >= 0) return cached;
+    }
+    const rounded = roundSize(core, call, size);
+    const code = strategyCode(call, strategy, core.strategy);
+    const address = allocate(core, rounded, code, null, NO_IMPORTER);
+    if (address >= 0 || caches === null) return address;
+    return allocateDrained(core, rounded, code, null, strategy === undefined && rounded <= caches.maxUnits);
   }
 
   #xalloc(call: string, size: number, options: ConstraintOptions): number {

@@ -4,7 +4,7 @@
  * Hot code makes the comparison itself and calls `failAddress` in the branch that is never taken.
  */
 
-import { ADDRESS_MAX, failMisuse } from '../base/index.ts';
+import { ADDRESS_MAX, failMisuse, requireObject } from '../base/index.ts';
 import { type Attachment, slotOfAttachment } from '../sync/index.ts';
 import type { ArenaCore } from './arena-core.ts';
 
@@ -26,7 +26,7 @@ export function requireAttachment(core: ArenaCore, call: string, attachment: Att
 
 /** Throws `EINVAL` for what is no object of options. */
 export function requireOptions(call: string, options: object): void {
-  if (typeof options !== 'object' || options === null) failMisuse(call, { options }, 'options must be an object');
+  requireObject(call, 'options', options);
 }
 
 /** Throws `EINVAL` for what cannot be called. */

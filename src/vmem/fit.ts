@@ -15,7 +15,7 @@
  * REFERENCES  Bonwick and Adams 2001, section 4 (vmem_xalloc); docs/differences.md.
  */
 
-import { ADDRESS_MAX, alignUp, crosses, failMisuse, isPowerOfTwo } from '../base/index.ts';
+import { ADDRESS_MAX, alignUp, crosses, failMisuse, isPowerOfTwo, requireObject } from '../base/index.ts';
 import type { Strategy } from './kinds.ts';
 
 /** Options of `xalloc`; what is left out does not constrain. */
@@ -71,7 +71,7 @@ export function checkConstraints(
   quantum: number,
   others: readonly string[] = [],
 ): Constraints | null {
-  if (typeof options !== 'object' || options === null) failMisuse(call, { options }, 'options must be an object');
+  requireObject(call, 'options', options);
   for (const key in options) if (!isConstraint(key) && !others.includes(key)) failUnknown(call, key, others);
   const { align = 0, phase = 0, nocross = 0, min = 0, max = ADDRESS_MAX } = options;
   if (align !== 0 && (!isPowerOfTwo(align) || align < quantum)) {

@@ -223,6 +223,25 @@ describe('what arenas and caches took from an arena', () => {
   });
 });
 
+describe('a call with bad arguments', () => {
+  it('is named as it was called, and arrays are no options', () => {
+    const { thread, callbacks } = testRegion();
+    const arenas = new Arenas(thread, callbacks);
+    const arena = arenas.create('a', { size: 64 });
+    expect(() => arena.tryAlloc(0)).toThrow(/^EINVAL: arena.tryAlloc\(arena="a", size=0\)/);
+    expect(() => arena.tryAlloc(1, 'worst' as 'best')).toThrow(/^EINVAL: arena.tryAlloc\(strategy="worst"\)/);
+    expect(() => arena.alloc(0)).toThrow(/^EINVAL: arena.alloc\(/);
+    const cached = arenas.create('cached', { size: 4096, quantumCacheMax: 8 });
+    expect(() => cached.tryAlloc(-1)).toThrow(/^EINVAL: arena.tryAlloc\(/);
+    expect(() => arena.xalloc(1, [] as object)).toThrow(
+      /^EINVAL: arena.xalloc\(options=\[\]\): options must be an object/,
+    );
+    expect(() => arena.resize(0, 1, 2, [] as object)).toThrow(/^EINVAL: arena.resize\(.*must be an object/);
+    expect(() => arenas.create('b', [] as object)).toThrow(/must be an object/);
+    expect(arena.size('allocated')).toBe(0);
+  });
+});
+
 describe('a request without space', () => {
   it('says so when boundary tags are used up', () => {
     const { thread, callbacks } = testRegion({ tags: 64, tagBuckets: 32 });

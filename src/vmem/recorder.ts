@@ -4,6 +4,7 @@
  * STRUCTURE   1 the arena as it is: its spans as `add`s, every segment as an `xalloc` of exactly its place, then the free ones
  *             as `free`s, the one that was freed longest ago first, so that every free list comes out in its order
  *             2 the entries of the ring   3 the state at the end, to compare with; or how many operations were missed
+ *             4 how many lines there were: without that one a recording was cut, and is not replayed
  * LOCKING     The arena's lock: for step 1, for each read of the ring, and for the end.
  * COSTS       Starting is linear in the number of tags, under the lock.
  * FAILURE     `EBUSY` for an arena that is recorded already, `ENOMEM` without a free recording. A recording whose thread ends
@@ -42,7 +43,9 @@ export interface RecordingReport {
 export class ArenaRecording {
   readonly #core: ArenaCore;
   readonly #recording: number;
-  #text: string;
+  #text = '';
+  /** Lines of the trace so far behind the header. */
+  #lines = -1;
   #stopped = false;
 
   /** For `Arena.record`. */
@@ -61,7 +64,7 @@ export class ArenaRecording {
     }
     const { arenaLife: life } = core.tables;
     core.journal.set(life.recording, core.row, this.#recording + 1);
-    this.#text = begin(core, name);
+    this.#add(begin(core, name));
     core.exit();
   }
 
@@ -83,8 +86,8 @@ export class ArenaRecording {
   }
 
   /**
-   * Ends the recording; returns what `drain` would, with the last line: how the arena is now, which one that was destroyed
-   * does not have. Called again it returns nothing.
+   * Ends the recording; returns what `drain` would, with the last lines: how the arena is now, which one that was destroyed
+   * does not have, and the end. Called again it returns nothing.
    */
   stop(): string {
     if (this.#stopped) return '';
@@ -94,9 +97,9 @@ export class ArenaRecording {
       const exists = this.#enter();
       this.#read();
       const missed = rows.missed.get(this.#recording);
-      if (missed === 0 && exists) this.#text += stateLine(core);
-      else if (missed !== 0)
-        this.#text += line({ op: 'missed', arena: core.name, operations: missed, reason: RING_FULL });
+      if (missed === 0 && exists) this.#add(stateLine(core));
+      else if (missed !== 0) this.#add(line({ op: 'missed', arena: core.name, operations: missed, reason: RING_FULL }));
+      this.#add(line({ op: 'end', arena: core.name, operations: this.#lines }));
       // The row may serve another arena by now, with a recording of its own.
       if (life.recording.get(core.row) === this.#recording + 1) core.journal.set(life.recording, core.row, 0);
       core.exit();
@@ -110,6 +113,12 @@ export class ArenaRecording {
   /** Same as `stop`, for `using`. */
   [Symbol.dispose](): void {
     this.stop();
+  }
+
+  /** Adds lines. */
+  #add(lines: string): void {
+    for (let at = lines.indexOf('\n'); at >= 0; at = lines.indexOf('\n', at + 1)) this.#lines++;
+    this.#text += lines;
   }
 
   /** Takes the lock, also when the arena was destroyed: what it did until then is in the ring. True while it exists. */
@@ -129,7 +138,7 @@ export class ArenaRecording {
     for (let number = rows.read.get(this.#recording); number < written; number++) {
       parts.push(entryLine(core, this.#recording, number));
     }
-    this.#text += parts.join('');
+    this.#add(parts.join(''));
     core.journal.setDouble(rows.read, this.#recording, written);
   }
 }
@@ -165,7 +174,7 @@ function releaseRow(core: ArenaCore, row: number): void {
 function begin(core: ArenaCore, name: string): string {
   const { words, base, quantum } = core;
   const arena = core.name;
-  const first: string[] = [line({ trace: 'vmem', version: 1, source: 'pagewright', name })];
+  const first: string[] = [line({ trace: 'vmem', version: 1, source: 'pagewright', name, end: true })];
   first.push(line({ op: 'create', arena, base: 0, size: 0, quantum, import: null, rc: 0 }));
   const free: TagIndex[] = [];
   for (let tag = words[base + ARENA_SEGMENT_HEAD] as number; tag !== 0; ) {

@@ -101,7 +101,12 @@ export function replayFile(file: string): ReplayResult {
   let mismatches = 0;
   let first: Mismatch | null = null;
   try {
+    let ended: unknown;
     trace.forEach((value, line) => {
+      if (isEnd(trace.header, value)) {
+        ended = value.operations;
+        return;
+      }
       operations++;
       const difference = runStep(replay, value, trace, line);
       if (difference === null) return;
@@ -109,11 +114,7 @@ export function replayFile(file: string): ReplayResult {
       first ??= { line, operation: JSON.stringify(value).slice(0, 500), ...difference, dump: replay.dump() };
     });
     if (operations === 0) throw new TraceError(file, 'holds a header and no operations: there is nothing to replay');
-    const { operations: announced } = trace.header;
-    if (typeof announced === 'number' && announced !== operations) {
-      const rule = `was cut or changed: its header announces ${announced} operations, and it holds ${operations}`;
-      throw new TraceError(file, rule);
-    }
+    requireWhole(trace, operations, ended);
     const last = replay.finish?.() ?? null;
     if (last !== null) {
       mismatches++;
@@ -125,6 +126,23 @@ export function replayFile(file: string): ReplayResult {
   } finally {
     replay.close();
   }
+}
+
+/** True for the line that ends a trace whose header says that there is one. */
+function isEnd(header: TraceHeader, value: unknown): value is { readonly operations: unknown } {
+  return header.end === true && typeof value === 'object' && value !== null && (value as { op?: unknown }).op === 'end';
+}
+
+/** Throws for a trace that has fewer lines than its header, or the line that ends it, says. */
+function requireWhole({ file, header }: Trace, operations: number, ended: unknown): void {
+  if (header.end === true && ended === undefined) {
+    throw new TraceError(file, `was cut behind operation ${operations}: the line that ends it is missing`);
+  }
+  const [who, announced] = header.end === true ? ['last line', ended] : ['header', header.operations];
+  if (header.end !== true && typeof announced !== 'number') return;
+  if (announced === operations) return;
+  const rule = `was cut or changed: its ${who} announces ${String(announced)} operations, and it holds ${operations}`;
+  throw new TraceError(file, rule);
 }
 
 /** A header with fields that cannot be used fails at once. */

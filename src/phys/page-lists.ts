@@ -129,7 +129,6 @@ export class PageLists {
     const call = 'pageList.allocWait';
     requireWaitOptions(call, options);
     requireObject(call, 'request', request);
-    if (this.#seed !== null) return this.alloc({ ...request, wait: options });
     return this.#alloc({ ...request, wait: options }, false, call, request) as PageList;
   }
 

@@ -5,11 +5,14 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join as joinPath } from 'node:path';
 import { boot, shutDown, type VirtualMemory } from 'pagewright';
-import { FAULT_POINTS } from 'pagewright/sync';
+import { FAULT_POINTS, load, notify, store } from 'pagewright/sync';
 import { afterEach, describe, expect, it } from 'vitest';
 import { replayFile } from '../src/inspect/index.ts';
 import { killAt, start, type Victim } from './support/chaos.ts';
 import { testSeed } from './support/seed.ts';
+
+/** Operations of all workers between two looks at what was recorded: a slow machine must not record more than it can replay. */
+const PACE = 1000;
 
 const program = new URL('../build/test/workers/life-churn.js', import.meta.url);
 
@@ -30,14 +33,20 @@ describe('the life of an arena under workers', () => {
     const slow = system.createArena('slow', { base: 32768, size: 4096, charge: true, quarantine: { frees: 10 } });
     const cookies = new Int32Array(new SharedArrayBuffer(4 * 65536));
     const stop = new Int32Array(new SharedArrayBuffer(4));
+    const pace = new Int32Array(new SharedArrayBuffer(8));
     let started = 0;
-    const join = () => start(system, program, { seed: seed + started++, cookies, stop });
+    const join = () => start(system, program, { seed: seed + started++, cookies, stop, pace });
     let crew: Victim[] = [await join(), await join()];
     const recording = arena.record();
     const points = FAULT_POINTS.filter((point) => /^vmem\.(resize|merge|quarantine|charge|record)\./.test(point));
     expect(points).toHaveLength(6);
     let freed = 0;
     let text = '';
+    const drain = setInterval(() => {
+      text += recording.drain();
+      store(pace, 1, load(pace, 0) + PACE);
+      notify(pace, 1, Number.POSITIVE_INFINITY);
+    }, 5);
     for (const point of points) {
       const victim = await killAt(system, point, crew);
       for (const owner of [arena, slow]) {
@@ -51,12 +60,12 @@ describe('the life of an arena under workers', () => {
       cookies.forEach((cookie, unit) => {
         if (cookie === victim.slot + 1) cookies[unit] = 0;
       });
-      text += recording.drain();
       crew = [...crew.filter((worker) => worker !== victim), await join()];
     }
     const ended = crew.map(({ worker }) => once(worker, 'message'));
     stop[0] = 1;
     await Promise.all(ended);
+    clearInterval(drain);
     console.log(`${points.length} places, ${freed} allocations of dead workers freed`);
     expect(system.check().flatMap(({ problems }) => problems)).toEqual([]);
     expect(cookies.every((cookie) => cookie === 0)).toBe(true);

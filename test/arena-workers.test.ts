@@ -6,6 +6,7 @@ import { Prng } from 'pagewright/base';
 import { FAULT_POINTS } from 'pagewright/sync';
 import { afterEach, describe, expect, it } from 'vitest';
 import { kill, killAt, start, type Victim } from './support/chaos.ts';
+import { untilContended } from './support/contention.ts';
 import { testSeed } from './support/seed.ts';
 
 const churn = new URL('../build/test/workers/arena-churn.js', import.meta.url);
@@ -98,6 +99,7 @@ describe('arenas under several workers', () => {
     const crew = setUp();
     const workers = await Promise.all([0, 1, 2].map(() => join(crew, seed)));
     await new Promise((resolve) => setTimeout(resolve, 2000));
+    await untilContended(crew.vm, workers);
     const { operations, contended } = await finish(crew, workers);
     console.log(`${operations} operations on the same arenas, ${contended} contended entries`);
     expect(contended).toBeGreaterThan(0);

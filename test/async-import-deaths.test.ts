@@ -74,6 +74,8 @@ async function liveThrough(state: { left: number }, victim: Thread, run: () => P
     await run();
   } catch (error) {
     if (!(error instanceof VmError)) throw error;
+    // Too slow to live to its end: as good as dead.
+    if (error.code === 'ETIMEDOUT') state.left = -1;
   } finally {
     // What it had begun comes to its first step as well, before the others go on.
     await new Promise((resolve) => setTimeout(resolve, 1));
@@ -108,7 +110,7 @@ describe('a death at every step of an asynchronous import', () => {
       expect([steps, ...problems()]).toEqual([steps]);
       expect(arenas.stats().arenas[0]?.waiting).toBe(0);
       // Nothing that the dead thread had asked for, or not finished, is in the way of others.
-      expect(await arena.allocAsync(3 * SIZE, { timeoutMs: 5000 })).toBe(50_000);
+      expect(await arena.allocAsync(3 * SIZE, { timeoutMs: 60_000 })).toBe(50_000);
       expect([steps, ...problems()]).toEqual([steps]);
       arena.xfreeAll();
       arena.trim();

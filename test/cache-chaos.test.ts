@@ -10,6 +10,7 @@ import { boot, shutDown, type VirtualMemory } from 'pagewright';
 import { type CancelToken, FAULT_POINTS, type FaultPoint, load, notify, store } from 'pagewright/sync';
 import { afterEach, describe, expect, it } from 'vitest';
 import { kill, parkAt, until } from './support/chaos.ts';
+import { untilContended } from './support/contention.ts';
 
 const program = new URL('../build/test/workers/cache-victim.js', import.meta.url);
 const seed = Number(process.env.PAGEWRIGHT_SEED ?? 20261121);
@@ -187,9 +188,12 @@ describe.each([
     const points = FAULT_POINTS.filter((point) => pattern.test(point)) as FaultPoint[];
     expect(points.length).toBeGreaterThanOrEqual(least);
     for (const point of points) await crew.killAt(point);
-    const { contended, slept } = await crew.end();
-    console.log(`${role}: ${points.length} places, ${contended} contended entries, ${slept} sleeps`);
+    await untilContended(crew.system, crew.members);
+    const slept = () => crew.members.some(({ slot }) => crew.system.region.tables.slot.slept.get(slot) > 0);
+    if (role === 'scarce') await until(slept, 'nobody sleeps');
+    const { contended, slept: sleeps } = await crew.end();
+    console.log(`${role}: ${points.length} places, ${contended} contended entries, ${sleeps} sleeps`);
     expect(contended).toBeGreaterThan(0);
-    if (role === 'scarce') expect(slept).toBeGreaterThan(0);
-  }, 120_000);
+    if (role === 'scarce') expect(sleeps).toBeGreaterThan(0);
+  });
 });

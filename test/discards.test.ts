@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { boot, shutDown, type VirtualMemory } from 'pagewright';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { blockUntilAllFree } from './support/all-free.ts';
 import { until } from './support/chaos.ts';
 import { Scratch } from './support/scratch.ts';
 import { testSeed } from './support/seed.ts';
@@ -25,6 +26,7 @@ afterEach(async () => {
 });
 
 function nothingLeft(): void {
+  blockUntilAllFree(vm);
   expect(vm.vnodes.dropUnused()).toBe(0);
   vm.heap.trim();
   expect(vm.check().flatMap((report) => report.problems)).toEqual([]);
@@ -74,9 +76,10 @@ describe('workers that write and give up at the same time', () => {
     const seed = testSeed('writers that give up', 40);
     const bytes = 300_000;
     const path = scratch.file('a', bytes, 1);
+    const met = new Int32Array(new SharedArrayBuffer(4));
     const reports = await Promise.all(
       [0, 1, 2].map(async (number) => {
-        const workerData = { path, seed: seed + number, rounds: 1500, bytes } satisfies Omit<DiscarderData, 'vm'>;
+        const workerData = { path, seed: seed + number, rounds: 1500, bytes, met } satisfies Omit<DiscarderData, 'vm'>;
         const worker = vm.spawn(build('discarder'), { workerData });
         const report = new Promise<DiscarderReport>((resolve, reject) => {
           worker.on('message', (message) => 'given' in message && resolve(message));

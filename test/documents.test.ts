@@ -61,7 +61,7 @@ describe.each([
     if (program === undefined) continue;
     it(`has a program that runs: ${title}`, async () => {
       const args = ['--input-type=module', '--eval', program];
-      const { stderr } = await run(process.execPath, args, { cwd: ROOT, timeout: 60_000 });
+      const { stderr } = await run(process.execPath, args, { cwd: ROOT, timeout: 120_000 });
       expect(stderr).toBe('');
     });
   }

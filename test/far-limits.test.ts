@@ -1,31 +1,30 @@
 /** Time limits of asynchronous vnodes: what a reader gets when nobody answers in time, and what becomes of a late answer. */
 
-import { once } from 'node:events';
-import { Worker } from 'node:worker_threads';
 import { boot, shutDown, type VirtualMemory } from 'pagewright';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { awaitRequests, expectAllFree } from './support/all-free.ts';
+import { Origin } from './support/origin.ts';
 import { matches, pattern } from './support/scratch.ts';
+import { PATIENCE_MS } from './support/until.ts';
 import type { OriginSettings } from './workers/http-origin.ts';
 import { TARDY_MS } from './workers/page-provider.ts';
 
 const build = (name: string) => new URL(`../build/test/workers/${name}.js`, import.meta.url);
 const provider = (exported: string) => ({ module: build('page-provider'), export: exported });
 
-/** Less than a tardy provider takes, and more than a busy machine needs for the rest. */
+/** Much less than a tardy provider takes. For what must not come; what must come has another limit. */
 const SHORT_MS = 150;
 
 let vm: VirtualMemory;
-let origin: Worker;
+let origin: Origin;
 let address = '';
 
 beforeAll(async () => {
-  origin = new Worker(build('http-origin'));
-  const [{ port }] = await once(origin, 'message');
-  address = `http://127.0.0.1:${port}`;
+  origin = await Origin.start();
+  address = `http://127.0.0.1:${origin.port}`;
 });
 
-afterAll(() => origin.terminate());
+afterAll(() => origin.end());
 
 beforeEach(() => {
   vm = boot({ memory: '1 MiB', bankSize: '256 KiB', slots: 16 });
@@ -43,11 +42,10 @@ afterEach(async () => {
   }
 });
 
-async function set(settings: Partial<OriginSettings>): Promise<void> {
-  const plain = { size: 100_000, seed: 3, failures: 0, breaks: 0, delayMs: 0, tag: '"1"', noRanges: false };
-  origin.postMessage({ ...plain, ...settings });
-  await once(origin, 'message');
-}
+const set = (settings: Partial<OriginSettings>) => origin.set({ size: 100_000, seed: 3, ...settings });
+
+/** Changes the limit of a vnode that is open, as an opener would. */
+const limit = ({ vnode }: { readonly vnode: number }, ms: number) => vm.region.tables.vnode.timeoutMs.put(vnode, ms);
 
 const expected = (name: string, offset: number, length: number) =>
   Uint8Array.from({ length }, (_, i) => ((offset + i) * 3 + name.length) & 255);
@@ -86,11 +84,11 @@ describe('a provider that does not answer in time', () => {
     const file = vm.openProvided({ provider: provider('tardy'), name: 'tardy', timeoutMs: SHORT_MS });
     expect(() => file.read(0, 5000)).toThrow(/ETIMEDOUT/);
     // Its answer is still to come, and would be junk: see the provider.
-    const other = vm.openProvided({ provider: provider('tardy'), name: 'tardy', timeoutMs: 20 * TARDY_MS });
+    const other = vm.openProvided({ provider: provider('tardy'), name: 'tardy', timeoutMs: PATIENCE_MS });
     expect(other.vnode).toBe(file.vnode);
     const again = file.readAsync(0, 5000);
     expect(await again).toEqual(expected('tardy', 0, 5000));
-    await new Promise((resolve) => setTimeout(resolve, TARDY_MS));
+    await new Promise((resolve) => setTimeout(resolve, TARDY_MS + 100));
     expect(file.read(0, 5000)).toEqual(expected('tardy', 0, 5000));
   });
 
@@ -113,12 +111,14 @@ describe('a provider that does not answer in time', () => {
     expect(() => file.isChanged()).toThrow(message);
     expect(() => file.revalidate()).toThrow(message);
     await expect(file.revalidateAsync()).rejects.toThrow(/^ETIMEDOUT: file\.revalidateAsync.*looked at/);
+    limit(file, PATIENCE_MS);
     expect(file.read(0, 10)).toEqual(expected('looked at', 0, 10));
   });
 
   it('is told by a signal', async () => {
     const file = vm.openProvided({ provider: provider('told'), name: 'first', timeoutMs: SHORT_MS });
     expect(() => file.read(0, 10)).toThrow(/ETIMEDOUT/);
+    limit(file, PATIENCE_MS);
     // It fills the next one with the number of signals that it has seen.
     expect([...file.read(0, 2)]).toEqual([1, 1]);
   });
@@ -136,9 +136,10 @@ describe('a provider that does not answer in time', () => {
 describe('a server that does not answer in time', () => {
   it('is an error that says which, when it is opened, read and looked at', async () => {
     await set({});
-    const file = vm.openRemote(`${address}/a`, { timeoutMs: SHORT_MS });
+    const file = vm.openRemote(`${address}/a`, { timeoutMs: PATIENCE_MS });
     expect(matches(file.read(0, 10), 3, 0)).toBe(true);
-    await set({ delayMs: 60_000 });
+    await set({ delayMs: 600_000 });
+    limit(file, SHORT_MS);
     expect(() => file.read(50_000, 10)).toThrow(
       /^ETIMEDOUT: file\.read\(.*io\.fill\(name="http:.*\/a", offset=49152.*timeoutMs=150/,
     );
@@ -155,6 +156,7 @@ describe('a server that does not answer in time', () => {
     );
     expect(matches(file.read(0, 10), 3, 0)).toBe(true);
     await set({});
+    limit(file, PATIENCE_MS);
     expect(file.read(0, 100_000)).toEqual(pattern(3, 0, 100_000));
     // Failures that are tried again count together.
     await set({ failures: 1000 });

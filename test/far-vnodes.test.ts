@@ -1,11 +1,9 @@
 /** Asynchronous vnodes beside each other: one that does not answer holds up nobody else, and no longer than it may. */
 
-import { once } from 'node:events';
-import { Worker } from 'node:worker_threads';
 import { boot, shutDown, type VirtualMemory } from 'pagewright';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { Origin } from './support/origin.ts';
 import { matches } from './support/scratch.ts';
-import type { OriginSettings } from './workers/http-origin.ts';
 
 const build = (name: string) => new URL(`../build/test/workers/${name}.js`, import.meta.url);
 const module = build('page-provider');
@@ -26,12 +24,6 @@ const open = (exported: string, name: string, mode: 'r' | 'rw' = 'r') =>
 /** What `slow` and `keeper` hold before anybody has written. */
 const expected = (name: string, offset: number, length: number) =>
   Uint8Array.from({ length }, (_, i) => ((offset + i) * 3 + name.length) & 255);
-
-async function set(origin: Worker, settings: Partial<OriginSettings>): Promise<void> {
-  const plain = { size: 100_000, seed: 3, failures: 0, breaks: 0, delayMs: 0, tag: '"1"', noRanges: false };
-  origin.postMessage({ ...plain, ...settings });
-  await once(origin, 'message');
-}
 
 describe('a vnode whose provider never answers', () => {
   it('holds up no other vnode, however much is asked of it and of its provider', async () => {
@@ -93,20 +85,20 @@ describe('requests of one asynchronous vnode', () => {
 
 describe('resources of a server that never answers', () => {
   it('hold up no resource of another', async () => {
-    const origins = [new Worker(build('http-origin')), new Worker(build('http-origin'))];
+    const origins = [await Origin.start(), await Origin.start()] as const;
     try {
-      const ports = await Promise.all(origins.map((origin) => once(origin, 'message')));
-      const addresses = ports.map(([{ port }]) => `http://127.0.0.1:${port}`);
-      await Promise.all(origins.map((origin) => set(origin, {})));
+      const plain = { size: 100_000, seed: 3 };
+      const addresses = origins.map(({ port }) => `http://127.0.0.1:${port}`);
+      await Promise.all(origins.map((origin) => origin.set(plain)));
       const slow = await Promise.all(['1', '2', '3', '4'].map((name) => vm.openRemoteAsync(`${addresses[0]}/${name}`)));
       const quick = await vm.openRemoteAsync(`${addresses[1]}/a`);
-      await set(origins[0] as Worker, { delayMs: 600_000 });
+      await origins[0].set({ ...plain, delayMs: 600_000 });
       for (const file of slow) file.readAsync(50_000, 10).catch(() => undefined);
       for (let at = 0; at < 90_000; at += 30_000) {
         expect(matches(await quick.readAsync(at, 8000), 3, at)).toBe(true);
       }
     } finally {
-      for (const origin of origins) await origin.terminate();
+      for (const origin of origins) await origin.end();
     }
   });
 });

@@ -1,16 +1,17 @@
 /** The asynchronous forms of files: right, and without holding the event loop up. */
 
-import { readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { boot, shutDown, type VirtualMemory } from 'pagewright';
 import { Prng } from 'pagewright/base';
 import { armFault, disarmFault } from 'pagewright/sync';
 import type { File } from 'pagewright/vpm';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { blockUntilAllFree } from './support/all-free.ts';
 import { until } from './support/chaos.ts';
 import { pattern, Scratch } from './support/scratch.ts';
 import { testSeed } from './support/seed.ts';
-import { LAG_MS } from './workers/page-provider.ts';
+import { holdOf } from './workers/page-provider.ts';
 
 const module = new URL('../build/test/workers/page-provider.js', import.meta.url);
 
@@ -29,6 +30,7 @@ afterEach(async () => {
 });
 
 function nothingLeft(): void {
+  blockUntilAllFree(vm);
   expect(vm.pages.held).toBe(0);
   expect(vm.vnodes.dropUnused()).toBe(0);
   vm.heap.trim();
@@ -38,27 +40,34 @@ function nothingLeft(): void {
   for (let row = 0; row < ioRequest.rowCount; row++) expect(ioRequest.state.get(row)).toBe(0);
 }
 
-/** Turns of the event loop until a promise is settled, and what it brought. */
-async function turnsDuring<Result>(action: () => Promise<Result>): Promise<{ turns: number; result: Result }> {
+/** The path that a slow vnode is named after. */
+const slowName = (name: string) => join(scratch.directory, name);
+
+/** Has the I/O worker wait with everything for slow vnodes of a name; ends with the function that is returned. */
+function hold(name: string): () => void {
+  writeFileSync(holdOf(slowName(name)), '');
+  return () => rmSync(holdOf(slowName(name)), { force: true });
+}
+
+/** Runs something that needs a slow vnode, which goes on after the event loop has turned a few times, and not before. */
+async function turning<Result>(name: string, what: string, action: () => Promise<Result>): Promise<Result> {
+  const letGo = hold(name);
   let turns = 0;
-  const timer = setInterval(() => turns++, 1);
+  const timer = setInterval(() => {
+    if (++turns > 3) letGo();
+  }, 1);
   try {
     const result = await action();
-    return { turns, result };
+    expect(turns, what).toBeGreaterThan(3);
+    return result;
   } finally {
     clearInterval(timer);
+    letGo();
   }
 }
 
-/** Runs something slow and fails unless the event loop went on turning meanwhile. */
-async function turning<Result>(what: string, action: () => Promise<Result>): Promise<Result> {
-  const { turns, result } = await turnsDuring(action);
-  expect(turns, what).toBeGreaterThan(3);
-  return result;
-}
-
 function openSlow(name: string): File {
-  return vm.openProvided({ provider: { module, export: 'laggard' }, name, mode: 'rw', size: 40_000 });
+  return vm.openProvided({ provider: { module, export: 'laggard' }, name: slowName(name), mode: 'rw', size: 40_000 });
 }
 
 /** Resolves when somebody changes the size of a file. */
@@ -80,34 +89,34 @@ async function forget(file: File): Promise<void> {
 describe('asynchronous forms', () => {
   it('leave the event loop free while a slow vnode is read, mapped, written, cut, synced and closed', async () => {
     const file = openSlow('slow forms');
-    await turning('writevAsync', () => file.writevAsync(100, [pattern(1, 0, 30), pattern(1, 30, 9000)]));
+    await turning('slow forms', 'writevAsync', () => file.writevAsync(100, [pattern(1, 0, 30), pattern(1, 30, 9000)]));
     expect(file.read(100, 9030)).toEqual(pattern(1, 0, 9030));
-    await turning('syncAsync', () => file.syncAsync());
-    await turning('barrierAsync', async () => {
+    await turning('slow forms', 'syncAsync', () => file.syncAsync());
+    await turning('slow forms', 'barrierAsync', async () => {
       file.write(0, pattern(1, 0, 10));
       await file.barrierAsync();
     });
     await forget(file);
     const targets = [new Uint8Array(3000), new Uint16Array(2000), new Uint8Array(50_000)];
-    expect(await turning('readvAsync', () => file.readvAsync(100, targets))).toBe(39_900);
+    expect(await turning('slow forms', 'readvAsync', () => file.readvAsync(100, targets))).toBe(39_900);
     const bytes = targets.map(({ buffer }) => Buffer.from(buffer));
     expect(Buffer.concat(bytes).subarray(0, 9030)).toEqual(Buffer.from(pattern(1, 0, 9030)));
     await forget(file);
-    const mapping = await turning('mapAsync', () => file.mapAsync(4000, 5000, 'write'));
+    const mapping = await turning('slow forms', 'mapAsync', () => file.mapAsync(4000, 5000, 'write'));
     expect(Buffer.concat(mapping.views())).toEqual(Buffer.from(pattern(1, 3900, 5000)));
     for (const view of mapping.views()) view.fill(7);
     mapping.release();
     await forget(file);
-    expect(await turning('appendAsync', () => file.appendAsync(pattern(2, 0, 100)))).toBe(40_000);
+    expect(await turning('slow forms', 'appendAsync', () => file.appendAsync(pattern(2, 0, 100)))).toBe(40_000);
     expect(await file.readAsync(39_999, 200)).toHaveLength(101);
-    await turning('truncateAsync', () => file.truncateAsync(20_001));
+    await turning('slow forms', 'truncateAsync', () => file.truncateAsync(20_001));
     expect(file.size).toBe(20_001);
     await file.truncateAsync(30_000);
     expect(await file.readAsync(20_000, 20_000)).toEqual(file.read(20_000, 10_000));
     expect(file.read(20_001, 9_999).every((byte) => byte === 0)).toBe(true);
     expect(file.read(4000, 5000).every((byte) => byte === 7)).toBe(true);
     file.write(0, pattern(3, 0, 9000));
-    await turning('closeAsync', () => file.closeAsync());
+    await turning('slow forms', 'closeAsync', () => file.closeAsync());
     await file.closeAsync();
     expect(() => file.read(0, 1)).toThrow(/ESTALE/);
     const again = openSlow('slow forms');
@@ -119,18 +128,22 @@ describe('asynchronous forms', () => {
   it('wait in the I/O worker for who changes the size, and for the limit of modified pages', async () => {
     const file = openSlow('slow lock');
     file.write(0, pattern(1, 0, 40_000));
-    // Cutting takes a while, and has the lock of the size meanwhile.
+    // Cutting takes until it may, and has the lock of the size meanwhile.
+    const letCut = hold('slow lock');
     const cut = file.truncateAsync(10_000);
     await untilLocked(file);
-    const offset = await turning('appendAsync', () => file.appendAsync(pattern(2, 0, 5000)));
+    const offset = await turning('slow lock', 'appendAsync', () => file.appendAsync(pattern(2, 0, 5000)));
     expect(offset).toBe(10_000);
     await cut;
+    letCut();
     const both = Buffer.concat([pattern(1, 0, 10_000), pattern(2, 0, 5000)]);
     expect(Buffer.compare(file.read(0, 20_000), both)).toBe(0);
+    const letLengthen = hold('slow lock');
     const lengthened = file.truncateAsync(40_000);
     await untilLocked(file);
-    await turning('writeAsync', () => file.writeAsync(20_000, pattern(3, 0, 30_000)));
+    await turning('slow lock', 'writeAsync', () => file.writeAsync(20_000, pattern(3, 0, 30_000)));
     await lengthened;
+    letLengthen();
     expect(file.read(20_000, 40_000)).toEqual(pattern(3, 0, 30_000));
     await file.closeAsync();
     // More than may be modified: the rest is written back by the worker.
@@ -139,7 +152,7 @@ describe('asynchronous forms', () => {
     for (let at = 0; at < 40_960; at += 4096) await big.writeAsync(at, pattern(4, at, 4096));
     const other = vm.open(scratch.file('other', 110_000), { mode: 'rw' });
     const mapping = other.map(0, 110_000, 'write');
-    await turning('writeAsync over the limit', () => big.writeAsync(100, pattern(5, 0, 100)));
+    await turning('slow limit', 'writeAsync over the limit', () => big.writeAsync(100, pattern(5, 0, 100)));
     expect(vm.statistics().pages.behindPages).toBeGreaterThan(before);
     expect(await big.readAsync(100, 100)).toEqual(pattern(5, 0, 100));
     mapping.release();
@@ -207,16 +220,18 @@ describe('asynchronous forms', () => {
       await expect(call(), name).rejects.toThrow(new RegExp(`ESTALE: file\\.${name}`));
     }
     const slow = openSlow('aborted');
+    const letGo = hold('aborted');
     const controller = new AbortController();
     const waiting = [
       slow.mapAsync(0, 100, 'read', { signal: controller.signal }),
       slow.truncateAsync(500, { signal: controller.signal }),
       slow.appendAsync(one, { signal: controller.signal }),
     ];
-    setTimeout(() => controller.abort(), LAG_MS / 4);
+    setTimeout(() => controller.abort(), 10);
     for (const result of await Promise.allSettled(waiting)) {
       expect(result).toMatchObject({ status: 'rejected', reason: { code: 'ECANCELED' } });
     }
+    letGo();
     await slow.truncateAsync(700);
     expect(slow.size).toBe(700);
     await slow.closeAsync();
@@ -285,7 +300,7 @@ describe("users' own vnodes that can be looked at", () => {
       expect(file.isChanged()).toBe(true);
       expect(file.read(0, 5000)).toEqual(pattern(1, 0, 5000));
       if (name === 'versioned') expect(await file.revalidateAsync()).toBe(true);
-      else expect(await turning('revalidateAsync', () => file.revalidateAsync())).toBe(true);
+      else expect(await turning('own', 'revalidateAsync', () => file.revalidateAsync())).toBe(true);
       expect(file.read(0, 30_000)).toEqual(pattern(2, 0, 30_000));
       expect(other.vnode).not.toBe(file.vnode);
       expect(other.read(0, 5000)).toEqual(pattern(1, 0, 5000));

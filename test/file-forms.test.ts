@@ -5,6 +5,7 @@ import { readFileSync } from 'node:fs';
 import { boot, shutDown, type VirtualMemory } from 'pagewright';
 import { disarmFault, type FaultPoint, load, store } from 'pagewright/sync';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { blockUntilAllFree } from './support/all-free.ts';
 import { killAt, start, until, type Victim } from './support/chaos.ts';
 import { BEHIND, STRIPE_BYTES } from './support/file-stripes.ts';
 import { pattern, Scratch } from './support/scratch.ts';
@@ -53,6 +54,7 @@ describe('files', () => {
       expect(Buffer.compare(real, file.read(0, 400_000))).toBe(0);
       expect(real.length).toBe(300_010);
       file.close();
+      blockUntilAllFree(vm);
       expect(vm.vnodes.dropUnused()).toBe(0);
       vm.heap.trim();
       expect(vm.check().flatMap((report) => report.problems)).toEqual([]);
@@ -89,6 +91,7 @@ describe('large pages in memory that goes offline', () => {
       expect(Buffer.compare(readFileSync(path), pattern(round, 0, length)), `${round}`).toBe(0);
     }
     file.close();
+    blockUntilAllFree(vm);
     expect(vm.vnodes.dropUnused()).toBe(0);
     vm.heap.trim();
     expect(vm.check().flatMap((report) => report.problems)).toEqual([]);
@@ -150,6 +153,7 @@ describe('writers of large pages that end', () => {
       }
       expect(file.stat().pageSize).toBe(16_384);
       file.close();
+      blockUntilAllFree(vm);
       expect(vm.vnodes.dropUnused()).toBe(0);
       vm.heap.trim();
       expect(vm.check().flatMap((one) => one.problems)).toEqual([]);

@@ -6,6 +6,7 @@ import { Prng } from 'pagewright/base';
 import { armFault, disarmFault, type FaultPoint } from 'pagewright/sync';
 import type { File } from 'pagewright/vpm';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { blockUntilAllFree } from './support/all-free.ts';
 import { shutDownBalanced } from './support/balance.ts';
 import { until } from './support/chaos.ts';
 import { matches, pattern, Scratch } from './support/scratch.ts';
@@ -25,6 +26,7 @@ beforeEach(() => {
 afterEach(async () => {
   disarmFault(vm.region);
   try {
+    blockUntilAllFree(vm);
     expect(vm.vnodes.dropUnused()).toBe(0);
     vm.heap.trim();
     expect(vm.check().flatMap((report) => report.problems)).toEqual([]);

@@ -8,6 +8,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { shutDownBalanced } from './support/balance.ts';
 import { start, until } from './support/chaos.ts';
 import { matches, Scratch } from './support/scratch.ts';
+import { PATIENCE_MS } from './support/until.ts';
 
 const PAGE = 4096;
 const waiter = new URL('../build/test/workers/frame-waiter.js', import.meta.url);
@@ -44,7 +45,7 @@ describe('page lists in a system', () => {
       const mapping = file.map(0, 4 * PAGE);
       const request = { size: 256 * PAGE };
       expect(vm.pageLists.tryAlloc(request)).toBeNull();
-      const list = vm.pageLists.alloc({ ...request, wait: { timeoutMs: 5000 } });
+      const list = vm.pageLists.alloc({ ...request, wait: { timeoutMs: PATIENCE_MS } });
       expect(list.runs).toHaveLength(1);
       expectSound();
       expect(() => vm.pageLists.alloc({ size: 256 * PAGE, wait: { timeoutMs: 20 } })).toThrow(/ETIMEDOUT/);
@@ -61,10 +62,11 @@ describe('page lists in a system', () => {
   it('are waited for across threads', async () => {
     vm = boot({ memory: '4 MiB' });
     const all = vm.pageLists.alloc({ size: 1024 * PAGE });
-    const { worker } = await start(vm, waiter, { size: 100 * PAGE });
+    const { worker, slot } = await start(vm, waiter, { size: 100 * PAGE });
     const answer = once(worker, 'message');
     const exit = once(worker, 'exit');
-    await new Promise((resolve) => setTimeout(resolve, 150));
+    const waits = () => vm.frames.core.queue.count > 0 && vm.region.tables.slot.slept.get(slot) > 0;
+    await until(waits, 'the worker sleeps');
     // Not enough, then enough.
     vm.pageLists.free({ runs: [{ first: 10, count: 50 }], frameCount: 50 });
     await new Promise((resolve) => setTimeout(resolve, 50));
@@ -175,14 +177,15 @@ describe('the pagedaemon of a small memory', () => {
       const pages = () => vm.statistics().pagedaemon.pages;
       const rounds = pages();
       // Out of order: what is read once from front to end leaves soon.
+      const end = performance.now() + PATIENCE_MS;
       for (let step = 0; pages() === rounds; step++) {
-        expect(step).toBeLessThan(100 * total);
+        expect(performance.now()).toBeLessThan(end);
         const offset = ((step * 37) % (2 * total)) * PAGE;
         expect(matches(file.read(offset, PAGE), 3, offset)).toBe(true);
         if (step % 16 === 0) await new Promise((resolve) => setTimeout(resolve, 1));
       }
       await until(() => vm.frames.counts().free >= freeTarget, 'the pagedaemon frees frames');
-      const all = vm.pageLists.allocWait({ size: total * PAGE }, { timeoutMs: 5000 });
+      const all = vm.pageLists.allocWait({ size: total * PAGE }, { timeoutMs: PATIENCE_MS });
       expect(all.runs).toEqual([{ first: 0, count: total }]);
       vm.pageLists.free(all);
       const singles: number[] = [];

@@ -8,6 +8,7 @@ import { type FaultPoint, ownerUsage } from 'pagewright/sync';
 import { afterEach, describe, expect, it } from 'vitest';
 import { shutDownBalanced } from './support/balance.ts';
 import { kill, killAt, start, until, type Victim } from './support/chaos.ts';
+import { untilContended } from './support/contention.ts';
 import { testSeed } from './support/seed.ts';
 
 const churn = new URL('../build/test/workers/frame-churn.js', import.meta.url);
@@ -85,7 +86,8 @@ describe('frames under several workers', () => {
   it.each(['lowest', 'lastIn'] as const)('never give a frame to two, order %s', async (order) => {
     const crew = setUp(`frame workers, ${order}`, order);
     const workers = await Promise.all([0, 1, 2].map((number) => begin(crew, number)));
-    await pause(2500);
+    await pause(2000);
+    await untilContended(crew.vm, workers);
     const { operations, contended } = await finish(crew, workers);
     console.log(`${operations} operations, ${contended} contended entries`);
     expect(contended).toBeGreaterThan(0);

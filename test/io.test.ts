@@ -1,14 +1,14 @@
 /** What goes through the I/O workers: asynchronous forms, resources behind HTTP, users' own vnodes; and their ends. */
 
-import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
-import { Worker } from 'node:worker_threads';
 import { boot, shutDown, type VirtualMemory } from 'pagewright';
 import { armFault, disarmFault } from 'pagewright/sync';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { blockUntilAllFree } from './support/all-free.ts';
 import { until } from './support/chaos.ts';
+import { Origin } from './support/origin.ts';
 import { matches, pattern, Scratch } from './support/scratch.ts';
 import type { OriginSettings } from './workers/http-origin.ts';
 
@@ -16,20 +16,15 @@ const build = (name: string) => new URL(`../build/test/workers/${name}.js`, impo
 
 let scratch: Scratch;
 let vm: VirtualMemory;
-let origin: Worker;
+let origin: Origin;
 let address = '';
-let requests = 0;
 
 beforeAll(async () => {
-  origin = new Worker(build('http-origin'));
-  origin.on('message', (message) => {
-    if (message.requests !== undefined) requests = message.requests;
-  });
-  const [{ port }] = await once(origin, 'message');
-  address = `http://127.0.0.1:${port}`;
+  origin = await Origin.start();
+  address = `http://127.0.0.1:${origin.port}`;
 });
 
-afterAll(() => origin.terminate());
+afterAll(() => origin.end());
 
 beforeEach(() => {
   scratch = new Scratch();
@@ -42,12 +37,10 @@ afterEach(async () => {
   scratch.remove();
 });
 
-async function set(settings: Partial<OriginSettings>): Promise<void> {
-  origin.postMessage({ noRanges: false, failures: 0, breaks: 0, delayMs: 0, tag: '"1"', ...settings });
-  await once(origin, 'message');
-}
+const set = (settings: Partial<OriginSettings>) => origin.set(settings);
 
 function nothingLeft(): void {
+  blockUntilAllFree(vm);
   expect(vm.vnodes.dropUnused()).toBe(0);
   vm.heap.trim();
   expect(vm.check().flatMap((report) => report.problems)).toEqual([]);
@@ -110,8 +103,8 @@ describe('a resource behind HTTP', () => {
     expect(matches(mapping.views()[0] as Uint8Array, 8, 10_000)).toBe(true);
     mapping.release();
     // Two pages in one range, tried twice; then two ranges up to the end, of 32 pages at most.
-    await until(() => requests > 2, 'the server has counted');
-    expect(requests).toBeLessThanOrEqual(2 + 3);
+    await until(() => origin.requests > 2, 'the server has counted');
+    expect(origin.requests).toBeLessThanOrEqual(2 + 3);
     expect(() => file.map(0, 10, 'write')).toThrow(/EACCES/);
     file.close();
     nothingLeft();

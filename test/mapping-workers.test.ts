@@ -7,8 +7,10 @@ import { Prng } from 'pagewright/base';
 import { type FaultPoint, load, store } from 'pagewright/sync';
 import { mappingStatistics } from 'pagewright/vpm';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { blockUntilAllFree } from './support/all-free.ts';
 import { shutDownBalanced } from './support/balance.ts';
 import { kill, parkAt, start, until, type Victim } from './support/chaos.ts';
+import { untilContended } from './support/contention.ts';
 import { Scratch } from './support/scratch.ts';
 import { testSeed } from './support/seed.ts';
 import type { MapperResult } from './workers/cached-mapper.ts';
@@ -77,6 +79,7 @@ function endOracle(): void {
     expect(vm.cachedMappings.sync(file.vnode, 0, 0, { write: true, invalidate: true })?.busy).toEqual([]);
     file.close();
   }
+  blockUntilAllFree(vm);
   expect(vm.vnodes.dropUnused()).toBe(0);
   vm.heap.trim();
   expect(vm.check().flatMap((report) => report.problems)).toEqual([]);
@@ -93,6 +96,12 @@ describe('cached mappings under several threads', () => {
     const seed = testSeed('cached mappings', 11);
     const mappers = await Promise.all([0, 1, 2].map((number) => mapper(number, seed)));
     for (const number of [0, 1, 2]) await progress(number, 400);
+    await untilContended(vm, mappers);
+    const used = () => {
+      const { hits, stolen, cleaned } = mappingStatistics(vm.region);
+      return hits > 0 && stolen + cleaned > 0;
+    };
+    await until(used, 'nothing is found again, or nothing is stolen');
     const results = await finish(mappers);
     const statistics = mappingStatistics(vm.region);
     const contended = vm.region.tables.slot.contended.view.reduce((sum, count) => sum + count, 0);

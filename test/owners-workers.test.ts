@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { setTimeout as pause } from 'node:timers/promises';
 import { boot, shutDown, type VirtualMemory } from 'pagewright';
 import { afterEach, describe, expect, it } from 'vitest';
-import { kill, start } from './support/chaos.ts';
+import { kill, start, until } from './support/chaos.ts';
 import { testSeed } from './support/seed.ts';
 
 const program = new URL('../build/test/workers/owner-churn.js', import.meta.url);
@@ -35,6 +35,7 @@ describe('owners under workers', () => {
         if ((attachment & 127) - 1 === victim.slot) arena.freeOf(attachment);
       }
     }
+    await until(() => counts.every((count) => count > 10), `too little of something: ${counts}`);
     const ended = crew.map(({ worker }) => once(worker, 'message'));
     stop[0] = 1;
     await Promise.all(ended);

@@ -1,11 +1,12 @@
 /** The pagelock cache under several workers: real contention, and workers that are terminated anywhere. */
 
 import { once } from 'node:events';
-import type { Worker } from 'node:worker_threads';
 import { boot, shutDown, type VirtualMemory } from 'pagewright';
 import { Prng } from 'pagewright/base';
-import { armFault, disarmFault, FAULT_POINTS, waitForParked } from 'pagewright/sync';
+import { FAULT_POINTS } from 'pagewright/sync';
 import { afterEach, describe, expect, it } from 'vitest';
+import { kill, killAt, start as startWorker, until, type Victim } from './support/chaos.ts';
+import { untilContended } from './support/contention.ts';
 import { testSeed } from './support/seed.ts';
 import { countTally, createTally, tallyDriver } from './support/tally.ts';
 
@@ -40,23 +41,22 @@ function setUp(title: string): Crew {
   return { vm, tally, stop: new Int32Array(new SharedArrayBuffer(4)), owners, seed };
 }
 
-async function start(crew: Crew, number: number, disables = number === 0): Promise<Worker> {
+async function start(crew: Crew, number: number, disables = number === 0): Promise<Victim> {
   const { tally, stop, owners, seed } = crew;
   const workerData = { tally, stop, owners, seed: seed + number, disables };
-  const worker = crew.vm.spawn(churn, { workerData });
-  worker.on('error', (error) => failures.push(error));
-  await once(worker, 'message');
-  return worker;
+  const victim = await startWorker(crew.vm, churn, workerData);
+  victim.worker.on('error', (error) => failures.push(error));
+  return victim;
 }
 
 const failures: Error[] = [];
 
 /** Stops the workers; sums what they report. */
-async function finish(crew: Crew, workers: readonly Worker[]): Promise<{ operations: number; contended: number }> {
-  const messages = workers.map((worker) => once(worker, 'message'));
+async function finish(crew: Crew, workers: readonly Victim[]): Promise<{ operations: number; contended: number }> {
+  const messages = workers.map(({ worker }) => once(worker, 'message'));
   crew.stop[0] = 1;
   const results = (await Promise.all(messages)).map(([message]) => message);
-  await Promise.all(workers.map((worker) => worker.terminate()));
+  await Promise.all(workers.map(({ worker }) => worker.terminate()));
   return {
     operations: results.reduce((sum, { operations }) => sum + operations, 0),
     contended: results.reduce((sum, { contended }) => sum + contended, 0),
@@ -65,11 +65,7 @@ async function finish(crew: Crew, workers: readonly Worker[]): Promise<{ operati
 
 /** Waits until the takeovers are done: only this thread and the two services are left. */
 async function settle(crew: Crew, threads: number): Promise<void> {
-  for (let tries = 0; tries < 500; tries++) {
-    if (crew.vm.statistics().slots.length === threads) return;
-    await pause(10);
-  }
-  throw new Error(`slots: ${JSON.stringify(crew.vm.statistics().slots)}`);
+  await until(() => crew.vm.statistics().slots.length === threads, `more than ${threads} threads are left`);
 }
 
 /** Everything goes back, and the cache is as new. */
@@ -89,7 +85,9 @@ describe('the pagelock cache under several workers', () => {
   it('never reclaims what is pinned, and reclaims everything once', async () => {
     const crew = setUp('pagelock workers');
     const workers = await Promise.all([0, 1, 2].map((number) => start(crew, number)));
-    await pause(4000);
+    await pause(3000);
+    await untilContended(crew.vm, workers);
+    await until(() => crew.vm.pagelock.statistics().counters.merges > 0, 'nothing is merged');
     const { operations, contended } = await finish(crew, workers);
     await settle(crew, 3);
     const { counters } = crew.vm.pagelock.statistics();
@@ -109,7 +107,7 @@ describe('the pagelock cache under several workers', () => {
     for (let death = 0; death < deaths; death++) {
       await pause(random.between(5, 60));
       const at = random.below(workers.length);
-      await (workers[at] as Worker).terminate();
+      await kill(crew.vm, workers[at] as Victim);
       workers[at] = await start(crew, 10 + death);
     }
     const { operations } = await finish(crew, workers);
@@ -136,12 +134,7 @@ describe('the pagelock cache under several workers', () => {
     let victim = await start(crew, 3, true);
     let deaths = 0;
     for (const point of points) {
-      const slots = crew.vm.statistics().slots.map(({ slot }) => slot);
-      armFault(crew.vm.region, point, 'park', { slot: Math.max(...slots), skip: random.below(5) });
-      const parked = waitForParked(crew.vm.region, 5000);
-      disarmFault(crew.vm.region);
-      expect([point, parked]).toEqual([point, Math.max(...slots)]);
-      await victim.terminate();
+      await killAt(crew.vm, point, [victim], { slot: victim.slot, skip: random.below(5) });
       deaths++;
       await settle(crew, 5);
       victim = await start(crew, 10 + deaths, true);

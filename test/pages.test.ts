@@ -4,8 +4,10 @@ import { boot, type VirtualMemory } from 'pagewright';
 import { Prng } from 'pagewright/base';
 import { armFault, disarmFault, type FaultPoint, load, store, waitForParked } from 'pagewright/sync';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { blockUntil, blockUntilAllFree } from './support/all-free.ts';
 import { shutDownBalanced } from './support/balance.ts';
 import { Scratch } from './support/scratch.ts';
+import { PATIENCE_MS, until } from './support/until.ts';
 import type { ReaderData, ReaderResult } from './workers/page-reader.ts';
 
 const program = new URL('../build/test/workers/page-reader.js', import.meta.url);
@@ -71,7 +73,7 @@ async function start(number: number, options: Partial<ReaderData> = {}): Promise
 /** Waits until a reader has done so many more steps. */
 async function progress(reader: Reader, steps: number): Promise<void> {
   const target = load(control, 1 + reader.number) + steps;
-  for (let waited = 0; waited < 2000; waited++) {
+  for (const end = performance.now() + PATIENCE_MS; performance.now() < end; ) {
     if (load(control, 1 + reader.number) >= target) return;
     if (vm.poisoned !== null) throw new Error(vm.poisoned);
     await new Promise((resolve) => setTimeout(resolve, 5));
@@ -116,15 +118,14 @@ async function finish(readers: readonly Reader[]): Promise<ReaderResult[]> {
 }
 
 async function slotsLeft(count: number): Promise<void> {
-  for (let waited = 0; waited < 1000 && vm.statistics().slots.length > count; waited++) {
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
+  await until(() => vm.statistics().slots.length <= count, `more than ${count} slots are left`);
   expect(vm.statistics().slots.length).toBe(count);
 }
 
 /** Nothing is open or in use any more: all frames are free, and every bank is one run. */
 async function endOracle(): Promise<void> {
   await slotsLeft(3);
+  blockUntilAllFree(vm);
   expect(vm.vnodes.dropUnused()).toBe(0);
   vm.heap.trim();
   expect(vm.check().flatMap((report) => report.problems)).toEqual([]);
@@ -164,6 +165,7 @@ describe('the page cache under several threads', () => {
     setUp('384 KiB', 4, 200_000);
     const readers = await Promise.all([0, 1, 2, 3].map((n) => start(n, { reopen: true, heapBytes: 20_000 })));
     for (const reader of readers) await progress(reader, 1000);
+    await until(() => vm.statistics().pages.waits > 0, 'nobody waits for a page');
     const results = await finish(readers);
     report('four workers, 96 frames', results);
     expect(vm.statistics().pages.waits).toBeGreaterThan(0);
@@ -182,7 +184,7 @@ describe('the page cache under several threads', () => {
 });
 
 /** Looks, 5 ms apart, after which a reader that has not moved counts as hanging. */
-const STILL_MAX = 2000;
+const STILL_MAX = 20_000;
 
 /** Steps within which a reader must come past its fault point. */
 const STEPS_MAX = 30_000;
@@ -320,6 +322,7 @@ async function parkedSlot(point: FaultPoint, victim: Reader): Promise<number> {
 /** What a killed worker had allocated from the heap stays allocated: it belongs to the program. */
 async function endOracleAfterKills(): Promise<void> {
   await slotsLeft(3);
+  blockUntil(() => vm.vnodes.dropUnused() === 0);
   expect(vm.vnodes.dropUnused()).toBe(0);
   expect(vm.check().flatMap((report) => report.problems)).toEqual([]);
   for (const { address, size } of vm.heap.allocations()) vm.heap.xfree(address, size);

@@ -8,9 +8,10 @@ import { boot, shutDown, type VirtualMemory } from 'pagewright';
 import { afterAll, afterEach, describe, expect, it } from 'vitest';
 import { Prng } from '../src/base/index.ts';
 import { type ReplayResult, replayFile } from '../src/inspect/index.ts';
-import { Callbacks, takeOver } from '../src/sync/index.ts';
+import { Callbacks, load, store, takeOver } from '../src/sync/index.ts';
 import { type Arena, type ArenaOptions, Arenas } from '../src/vmem/index.ts';
 import { start, type Victim } from './support/chaos.ts';
+import { contendedOf } from './support/contention.ts';
 import { testRegion, testThread } from './support/region.ts';
 import { testSeed } from './support/seed.ts';
 
@@ -244,6 +245,7 @@ describe('a recording of three workers', () => {
   const seed = testSeed('recording of workers', 20261123);
   const program = new URL('../build/test/workers/arena-churn.js', import.meta.url);
   const SIZE = 1 << 16;
+  const threadsIn = (text: string) => new Set(text.match(/"thread":\d+/g)).size;
 
   it('replays with the same addresses', async () => {
     vm = boot({ memory: '1 MiB', slots: 8, tags: 16384, recordEntries: 2 ** 19 });
@@ -254,13 +256,18 @@ describe('a recording of three workers', () => {
     system.createArena('leaf', { import: { from: plain, roundTo: 256 } });
     const cookies = new Int32Array(new SharedArrayBuffer(4 * SIZE));
     const stop = new Int32Array(new SharedArrayBuffer(4));
+    const pace = new Int32Array(new SharedArrayBuffer(8));
     const crew: Victim[] = [];
     for (let number = 0; number < 3; number++) {
-      crew.push(await start(system, program, { seed: seed + number, cookies, stop }));
+      crew.push(await start(system, program, { seed: seed + number, cookies, stop, pace }));
     }
+    const crewSlots = crew.map(({ slot }) => slot);
     const recordings = [heap.record(), plain.record()];
     const texts = ['', ''];
-    for (let round = 0; round < 60; round++) {
+    const all = () => texts.every((text) => threadsIn(text) >= 3 && text.length > 200_000);
+    for (let round = 0; round < 60 || !all() || contendedOf(system, crewSlots) === 0; round++) {
+      // No more than the ring holds, however long this thread rests.
+      store(pace, 1, load(pace, 0) + 20_000);
       await new Promise((resolve) => setTimeout(resolve, 10));
       recordings.forEach((recording, index) => {
         texts[index] += recording.drain();
@@ -274,11 +281,10 @@ describe('a recording of three workers', () => {
     const contended = results.reduce((sum, [result]) => sum + result.contended, 0);
     expect(contended).toBeGreaterThan(0);
     for (const text of texts) {
-      const threads = new Set(text.match(/"thread":\d+/g));
-      expect(threads.size).toBeGreaterThanOrEqual(3);
+      expect(threadsIn(text)).toBeGreaterThanOrEqual(3);
       const { operations, summary } = expectExact(text, 1000);
       expect(summary).toBe('');
-      console.log(`${operations} operations of ${threads.size} threads replay exactly`);
+      console.log(`${operations} operations of ${threadsIn(text)} threads replay exactly`);
     }
   });
 });

@@ -8,8 +8,10 @@ import { type FaultPoint, ownerUsage, slotOfAttachment } from 'pagewright/sync';
 import { afterEach, describe, expect, it } from 'vitest';
 import { shutDownBalanced } from './support/balance.ts';
 import { kill, killAt, start, until, type Victim } from './support/chaos.ts';
+import { untilContended } from './support/contention.ts';
 import { Scratch } from './support/scratch.ts';
 import { testSeed } from './support/seed.ts';
+import { PATIENCE_MS } from './support/until.ts';
 
 const program = new URL('../build/test/workers/frame-mover.js', import.meta.url);
 const PAGE = 4096;
@@ -108,7 +110,7 @@ function endOracle(crew: Crew): void {
   const { total, absent, free, page } = frames.counts();
   expect([absent, free + page]).toEqual([0, total]);
   // The pagedaemon may hold a page for a moment: then the other bank comes first.
-  const banks = [0, 1].map(() => frames.takeRunWait(FRAMES / 2, { timeoutMs: 10_000 }));
+  const banks = [0, 1].map(() => frames.takeRunWait(FRAMES / 2, { timeoutMs: PATIENCE_MS }));
   expect(banks.sort((one, other) => one - other)).toEqual([0, FRAMES / 2]);
   for (let low = 0; low < FRAMES; low += FRAMES / 2) frames.giveRun(low, FRAMES / 2);
   expect(frames.counts().free).toBe(FRAMES);
@@ -120,6 +122,8 @@ describe('frames that move under several workers', () => {
     const crew = setUp('moving frames');
     const workers = await Promise.all([0, 1, 2].map((number) => begin(crew, number)));
     await pause(2000);
+    await untilContended(crew.vm, workers);
+    await until(() => crew.vm.frames.statistics().moved > 0, 'no frame moves');
     const sums = await finish(crew, workers);
     const { moved, reclaimed, pinned, assembled } = crew.vm.frames.statistics();
     console.log(JSON.stringify({ ...sums, moved, reclaimed, pinned, assembled }));

@@ -5,12 +5,12 @@ import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { Worker } from 'node:worker_threads';
 import { boot, shutDown, type VirtualMemory } from 'pagewright';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { awaitRequests, expectAllFree } from './support/all-free.ts';
 import { TEST_CERTIFICATE } from './support/certificate.ts';
 import { kill, start, until } from './support/chaos.ts';
+import { Origin } from './support/origin.ts';
 import { matches, Scratch } from './support/scratch.ts';
 import type { OriginSettings } from './workers/http-origin.ts';
 import type { RemoteReaderData } from './workers/remote-reader.ts';
@@ -18,26 +18,15 @@ import type { RemoteReaderData } from './workers/remote-reader.ts';
 const build = (name: string) => new URL(`../build/test/workers/${name}.js`, import.meta.url);
 
 let vm: VirtualMemory;
-let origin: Worker;
+let origin: Origin;
 let address = '';
-let requests = 0;
-
-async function startOrigin(secure: boolean): Promise<{ worker: Worker; port: number }> {
-  const worker = new Worker(build('http-origin'), { workerData: { secure } });
-  const [{ port }] = await once(worker, 'message');
-  return { worker, port };
-}
 
 beforeAll(async () => {
-  const { worker, port } = await startOrigin(false);
-  origin = worker;
-  origin.on('message', (message) => {
-    if (message.requests !== undefined) requests = message.requests;
-  });
-  address = `http://127.0.0.1:${port}`;
+  origin = await Origin.start();
+  address = `http://127.0.0.1:${origin.port}`;
 });
 
-afterAll(() => origin.terminate());
+afterAll(() => origin.end());
 
 beforeEach(() => {
   vm = boot({ memory: '1 MiB', bankSize: '256 KiB', slots: 12 });
@@ -53,18 +42,13 @@ afterEach(async () => {
   }
 });
 
-async function set(settings: Partial<OriginSettings>, worker: Worker = origin): Promise<void> {
-  const plain = { noRanges: false, failures: 0, breaks: 0, delayMs: 0, shortRanges: false, tag: '"1"' };
-  worker.postMessage({ ...plain, changesAfter: Number.POSITIVE_INFINITY, ...settings });
-  await once(worker, 'message');
-}
+const set = (settings: Partial<OriginSettings>) => origin.set(settings);
 
 describe('a thread that ends while the I/O worker brings its pages', () => {
   it('leaves them to others, who bring them again', async () => {
     const data: Omit<RemoteReaderData, 'vm'> = { url: `${address}/a`, seed: 6, offset: 8192, length: 40_000 };
     for (const pauseMs of [0, 30, 80, 100, 130]) {
       await set({ size: 200_000, seed: 6, delayMs: 100 });
-      requests = 0;
       // The second one waits for the pages that the first one has asked for.
       const reader = await start(vm, build('remote-reader'), { ...data });
       const opened = once(reader.worker, 'message');
@@ -74,13 +58,14 @@ describe('a thread that ends while the I/O worker brings its pages', () => {
       });
       await opened;
       // Opening takes one request at least, and both readers share those for the range.
-      await until(() => requests > 1, 'a range was asked for');
+      await until(() => origin.requests > 1, 'a range was asked for');
       await new Promise((resolve) => setTimeout(resolve, pauseMs));
       await kill(vm, reader);
       expect(await answered).toEqual({ isRight: true });
       await waiter.worker.terminate();
       await until(() => vm.statistics().slots.length <= 5, 'all slots are free');
-      expect(vm.vnodes.dropUnused()).toBe(0);
+      await awaitRequests(vm);
+      await until(() => vm.vnodes.dropUnused() === 0, 'nobody has it open');
     }
   });
 
@@ -125,19 +110,18 @@ describe('a resource', () => {
 
 describe('HTTPS', () => {
   let scratch: Scratch;
-  let secure: Worker;
+  let secure: Origin;
   let url = '';
 
   beforeAll(async () => {
     scratch = new Scratch();
-    const { worker, port } = await startOrigin(true);
-    secure = worker;
-    url = `https://localhost:${port}/e`;
-    await set({ size: 300_000, seed: 4 }, secure);
+    secure = await Origin.start(true);
+    url = `https://localhost:${secure.port}/e`;
+    await secure.set({ size: 300_000, seed: 4 });
   });
 
   afterAll(async () => {
-    await secure.terminate();
+    await secure.end();
     scratch.remove();
   });
 

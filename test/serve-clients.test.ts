@@ -141,6 +141,7 @@ describe('serve', () => {
   it('goes on for others while clients take nothing at all', async () => {
     // Each could pin 32 of 256 pages; half of the pages may be pinned.
     const idle = await Promise.all(Array.from({ length: 12 }, idleClient));
+    await until(() => /^pagewright_http_in_flight 12$/m.test(server.metrics()), 'all have asked');
     await new Promise((resolve) => setTimeout(resolve, 300));
     const { bytes } = await ask('/big.webm');
     expect(bytes.length).toBe(BIG_BYTES);
@@ -225,17 +226,19 @@ describe('serve', () => {
         }
       }
     });
-    for (let kills = 1; kills <= 4; kills++) {
+    let kills = 0;
+    while (kills < 4 || (broken === 0 && kills < 100)) {
+      kills++;
       await new Promise((resolve) => setTimeout(resolve, 20 + random.below(100)));
       await workers.at(-1)?.terminate();
       await until(() => pool.restarts === kills && pool.size === 2, 'a worker has taken its place');
     }
     isOver = true;
     await Promise.all(clients);
-    console.log(`${right} answers were right, ${broken} broke off with 4 workers`);
+    console.log(`${right} answers were right, ${broken} broke off with ${kills} workers`);
     expect(broken).toBeGreaterThan(0);
     expect((await ask('/small-3')).status).toBe(200);
     await noneInFlight();
-    expect(server.metrics()).toMatch(/^pagewright_worker_restarts_total 4$/m);
+    expect(server.metrics()).toContain(`pagewright_worker_restarts_total ${kills}\n`);
   });
 });

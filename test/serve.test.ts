@@ -14,6 +14,7 @@ import { rangesOf } from '../src/cli/serve-ranges.ts';
 import { pathOf } from '../src/cli/serve-request.ts';
 import { matches, pattern } from './support/scratch.ts';
 import { testSeed } from './support/seed.ts';
+import { PATIENCE_MS } from './support/until.ts';
 
 const PROGRAM = fileURLToPath(new URL('../dist/release/cli/main.js', import.meta.url));
 const BIG_BYTES = 9_000_000;
@@ -239,8 +240,11 @@ describe('serve', () => {
     }
     const { bytes } = await ask('/big.mp4', { range: 'bytes=1000000-1999999' });
     expect(matches(bytes, 1, 1_000_000)).toBe(true);
-    await new Promise((resolve) => setTimeout(resolve, 500));
-    const text = (await ask('/-/metrics')).bytes.toString();
+    let text = '';
+    for (const end = performance.now() + PATIENCE_MS; performance.now() < end; await sleep(20)) {
+      text = (await ask('/-/metrics')).bytes.toString();
+      if (/^pagewright_http_in_flight 1$/m.test(text)) break;
+    }
     expect(text).toMatch(/^pagewright_http_in_flight 1$/m);
     expect(text).toMatch(/^pagewright_http_answers_total\{status="206"\} \d+$/m);
     expect(text).toMatch(/^pagewright_pages_total\{event="evictions"\} [1-9]\d*$/m);
@@ -273,7 +277,7 @@ describe('serve', () => {
 
   it('is right under curl', () => {
     const url = `http://127.0.0.1:${port}`;
-    const curl = (...args: string[]) => execFileSync('curl', ['-s', '--max-time', '20', ...args]);
+    const curl = (...args: string[]) => execFileSync('curl', ['-s', '--max-time', '100', ...args]);
     expect(curl(`${url}/hello.txt`).toString()).toBe('hello, world\n');
     expect(curl('-r', '3-6', `${url}/hello.txt`).toString()).toBe('lo, ');
     const target = join(folder, 'half');

@@ -113,7 +113,7 @@ function verify({ vm, as, at, copy }: World): void {
 
 describe('a thread that ends at every step', () => {
   for (const [name, operation] of OPERATIONS.filter(([name]) => ALL || !LONG.includes(name))) {
-    it(`while it ${name} leaves a sound space`, { timeout: 120_000 }, () => {
+    it(`while it ${name} leaves a sound space`, () => {
       const world = setUp();
       const { vm, other, at } = world;
       const banks = vm.banks.views.map((bank) => Uint8Array.from(bank));

@@ -140,7 +140,7 @@ describe('devices, when a thread ends at every step', () => {
     return first as number;
   }
 
-  it('are mapped and unmapped', { timeout: 120_000 }, () => {
+  it('are mapped and unmapped', () => {
     startDevice();
     die(
       (there) => {
@@ -152,7 +152,7 @@ describe('devices, when a thread ends at every step', () => {
     );
   });
 
-  it('are unmapped by parts, and go with the last', { timeout: 120_000 }, () => {
+  it('are unmapped by parts, and go with the last', () => {
     startDevice();
     die(
       (there) => {
@@ -166,7 +166,7 @@ describe('devices, when a thread ends at every step', () => {
     );
   });
 
-  it('are remapped, in copies too', { timeout: 120_000 }, () => {
+  it('are remapped, in copies too', () => {
     startDevice();
     const { id } = as.fork();
     die(
@@ -175,7 +175,7 @@ describe('devices, when a thread ends at every step', () => {
     );
   });
 
-  it('are copied by forks, and pinned', { timeout: 120_000 }, () => {
+  it('are copied by forks, and pinned', () => {
     startDevice();
     die(
       (there) => {
@@ -223,7 +223,7 @@ describe('swapped memory, when a thread ends at every step', () => {
     space.write(at + page * PAGE, bytes);
   }
 
-  it('goes out to make room for new pages', { timeout: 300_000 }, () => {
+  it('goes out to make room for new pages', () => {
     // Pages are swapped out several at a time: the page whose first write does that, once all others were modified.
     startSwap(70);
     let full = 70;
@@ -244,7 +244,7 @@ describe('swapped memory, when a thread ends at every step', () => {
     );
   });
 
-  it('comes back to be read, and to be changed in a copy', { timeout: 300_000 }, () => {
+  it('comes back to be read, and to be changed in a copy', () => {
     startSwap(70);
     const copy = as.fork();
     const { id } = copy;
@@ -260,7 +260,7 @@ describe('swapped memory, when a thread ends at every step', () => {
     );
   });
 
-  it('goes with its pages of the swap file', { timeout: 300_000 }, () => {
+  it('goes with its pages of the swap file', () => {
     startSwap(70);
     die(
       (there) => {
@@ -296,7 +296,7 @@ describe('mapped files, when a thread ends at every step', () => {
   const all = (page: number, byte: number) =>
     expect([page, as.read(at + page * PAGE, PAGE).every((one) => one === byte)]).toEqual([page, true]);
 
-  it('are read and copied privately', { timeout: 120_000 }, () => {
+  it('are read and copied privately', () => {
     startFile();
     die(
       (there) => {
@@ -313,7 +313,7 @@ describe('mapped files, when a thread ends at every step', () => {
     );
   });
 
-  it('are written through a shared mapping, and synced', { timeout: 120_000 }, () => {
+  it('are written through a shared mapping, and synced', () => {
     startFile();
     die(
       (there) => {

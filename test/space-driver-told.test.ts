@@ -96,7 +96,7 @@ describe('a driver whose segment goes with a thread that ends at every step', ()
     [name, 'whoever comes by', operation] as const,
   ]);
 
-  it.each(cases)('that %s, is told by %s', { timeout: 120_000 }, (name, teller, operation) => {
+  it.each(cases)('that %s, is told by %s', (name, teller, operation) => {
     const isKnown = teller === 'the recovery';
     if (isKnown) vm.callbacks.register('told', driver);
     const { id } = as;

@@ -2,8 +2,10 @@
 
 import { boot, shutDown, type VirtualMemory } from 'pagewright';
 import type { AddressSpace } from 'pagewright/seg';
+import { notify, store } from 'pagewright/sync';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { start, until } from './support/chaos.ts';
+import { PATIENCE_MS } from './support/until.ts';
 
 const program = new URL('../build/test/workers/pin-holder.js', import.meta.url);
 const PAGE = 4096;
@@ -21,8 +23,16 @@ beforeEach(() => {
 
 afterEach(() => shutDown(vm));
 
-const hold = (afterMs: number) =>
-  start(vm, program, { space: as.id, address: at + 3 * PAGE, stop: new Int32Array(new SharedArrayBuffer(4)), afterMs });
+/** A worker that pins a page until it is told, or for so long. */
+async function hold(afterMs = 10 * PATIENCE_MS) {
+  const stop = new Int32Array(new SharedArrayBuffer(4));
+  const victim = await start(vm, program, { space: as.id, address: at + 3 * PAGE, stop, afterMs });
+  const release = () => {
+    store(stop, 0, 1);
+    notify(stop, 0, 1);
+  };
+  return { ...victim, release };
+}
 
 /** Waits for the workers to go, and then for everything to go back. */
 async function endOracle(): Promise<void> {
@@ -81,17 +91,17 @@ describe('pins under the original rules of the pagelock cache', () => {
     as = vm.addressSpace();
     at = as.map({ size: 8 * PAGE });
     as.fill(at, 1, 8 * PAGE);
-    const { worker } = await hold(20_000);
+    const { worker } = await hold();
     expect(() => as.unmap(at, 8 * PAGE)).toThrow(/EBUSY/);
     await worker.terminate();
-    as.unmap(at, 8 * PAGE, { timeoutMs: 20_000 });
+    as.unmap(at, 8 * PAGE, { timeoutMs: PATIENCE_MS });
     await endOracle();
   });
 });
 
 describe('a range that another thread has pinned', () => {
   it('is neither unmapped nor protected, and the error names the thread', async () => {
-    const { slot } = await hold(1000);
+    const { slot, release } = await hold();
     const named = new RegExp(`EBUSY.*pinnedBy=${slot}`);
     expect(() => as.unmap(at, 8 * PAGE)).toThrow(named);
     expect(() => as.protect(at + 2 * PAGE, 2 * PAGE, 'read')).toThrow(named);
@@ -104,29 +114,30 @@ describe('a range that another thread has pinned', () => {
     as.write(at + 3 * PAGE + 1, Uint8Array.of(5));
     as.unmap(at + 4 * PAGE, PAGE);
     as.protect(at + 2 * PAGE, PAGE, 'read');
-    as.unmap(at + 3 * PAGE, PAGE, { timeoutMs: 20_000 });
+    release();
+    as.unmap(at + 3 * PAGE, PAGE, { timeoutMs: PATIENCE_MS });
     expect(() => as.read(at + 3 * PAGE, 1)).toThrow(/EFAULT/);
     await endOracle();
   });
 
   it('is waited for: unmapped and protected as soon as the pin is released', async () => {
     await hold(150);
-    as.protect(at + 3 * PAGE, PAGE, 'read', { timeoutMs: 20_000 });
+    as.protect(at + 3 * PAGE, PAGE, 'read', { timeoutMs: PATIENCE_MS });
     expect(as.read(at + 3 * PAGE, 1)[0]).toBe(77);
     expect(() => as.store(at + 3 * PAGE, 1)).toThrow(/EFAULT/);
     as.protect(at + 3 * PAGE, PAGE, 'write');
     await hold(150);
-    as.unmap(at, 8 * PAGE, { timeoutMs: 20_000 });
+    as.unmap(at, 8 * PAGE, { timeoutMs: PATIENCE_MS });
     expect(as.size).toBe(0);
     await endOracle();
   });
 
   it('is free when the thread ends, also while this thread waits for it', async () => {
-    const { worker } = await hold(60_000);
+    const { worker } = await hold();
     const copy = as.fork();
     expect(copy.read(at + 3 * PAGE, 1)[0]).toBe(77);
     const ended = worker.terminate();
-    as.unmap(at + 3 * PAGE, PAGE, { timeoutMs: 20_000 });
+    as.unmap(at + 3 * PAGE, PAGE, { timeoutMs: PATIENCE_MS });
     await ended;
     expect(copy.read(at + 3 * PAGE, 1)[0]).toBe(77);
     copy.destroy();

@@ -197,7 +197,7 @@ describe('unmapping and protecting what is pinned', () => {
       expect(performance.now() - began).toBeGreaterThan(25);
     }
     // Beside it everything goes.
-    as.unmap(at + 2 * PAGE, 2 * PAGE, { timeoutMs: 1000 });
+    as.unmap(at + 2 * PAGE, 2 * PAGE, { timeoutMs: 60_000 });
     pin.release();
     as.protect(at, 2 * PAGE, 'read');
     as.unmap(at, 2 * PAGE);

@@ -7,8 +7,10 @@ import { Prng, type VmError } from 'pagewright/base';
 import type { AddressSpace, SharedMemory } from 'pagewright/seg';
 import { CancelToken, type FaultPoint, load, store } from 'pagewright/sync';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { blockUntilAllFree } from './support/all-free.ts';
 import { shutDownBalanced } from './support/balance.ts';
 import { kill, killAt, start, until, type Victim } from './support/chaos.ts';
+import { untilContended } from './support/contention.ts';
 import { Scratch } from './support/scratch.ts';
 import { testSeed } from './support/seed.ts';
 import { AT, CELL_PAGES, OWN_PAGES, PAGE, WORD, WORKERS_MAX } from './support/space-plan.ts';
@@ -160,6 +162,7 @@ class World {
     expect(vm.pagelock.statistics()).toMatchObject({ entries: 0, owners: 0, lockedPages: 0, windowPages: 0 });
     expect(vm.spaces.swap.use.used).toBe(0);
     expect(vm.arenas.list().filter(({ name }) => name.startsWith('space'))).toEqual([]);
+    blockUntilAllFree(vm);
     expect(vm.vnodes.dropUnused()).toBe(0);
     vm.heap.trim();
     expect(vm.check().flatMap((report) => report.problems)).toEqual([]);
@@ -175,6 +178,7 @@ describe('one address space in several workers', () => {
     const world = new World(MANY, 24, testSeed('space workers', 20261121));
     const churners = [await world.churn(0), await world.churn(1), await world.churn(2)];
     await world.progress(churners, STEPS);
+    await world.orFail(untilContended(world.vm, churners));
     const sum = await world.finish(churners);
     console.log(JSON.stringify(sum));
     expect(sum.contended).toBeGreaterThan(0);
@@ -222,7 +226,7 @@ describe('memory that comes and goes under pins', () => {
     // Pinned by this thread, and perhaps by workers too, who are named beside it.
     const pinnedHere = new RegExp(`EBUSY.*heldBySlots="([0-9]+ )*${vm.slot}( [0-9]+)*"`);
     const frame = pin.pieces[0] === undefined ? -1 : first + pin.pieces[0].offset / PAGE;
-    expect(vm.pages.holders(frame)).toEqual([vm.slot]);
+    expect(vm.pages.holders(frame)).toContain(vm.slot);
     expect(() => vm.frames.offline(frame, 1, { timeoutMs: 30 })).toThrow(pinnedHere);
     expect(() => vm.frames.offline(first, count, { timeoutMs: 30 })).toThrow(/EBUSY.*frames.offline/);
     expect(vm.frames.counts().absent).toBe(0);

@@ -4,6 +4,7 @@ import { Worker } from 'node:worker_threads';
 import { attach, boot, shutDown, type VirtualMemory } from 'pagewright';
 import { Mutex, poisonRegion } from 'pagewright/sync';
 import { afterEach, describe, expect, it } from 'vitest';
+import { PATIENCE_MS, until } from './support/until.ts';
 
 const counter = new URL('../build/test/workers/counter.js', import.meta.url);
 /** A row of the arena table that no arena uses: its lock and two of its words are played with. */
@@ -14,14 +15,6 @@ function bootSmall(): VirtualMemory {
   const vm = boot({ memory: '1 MiB', slots: 8, arenas: 4, tags: 256 });
   open.push(vm);
   return vm;
-}
-
-async function until(condition: () => boolean, what: string): Promise<void> {
-  for (let i = 0; i < 2000; i++) {
-    if (condition()) return;
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-  throw new Error(`timed out: ${what}`);
 }
 
 afterEach(async () => {
@@ -36,7 +29,7 @@ describe('boot and attach', () => {
     let contended = 0;
     let runs = 0;
     // On a busy machine the two may run one after the other: again, until they have met.
-    while (contended === 0 && runs < 20) {
+    while (contended === 0 && runs < 500) {
       arena.generation.put(ROW, 0);
       const workers = [0, 1].map(() => vm.spawn(counter, { workerData: { rounds, dieHolding: false, parties: 2 } }));
       const results = await Promise.all(workers.map((worker) => once(worker, 'message')));
@@ -317,7 +310,10 @@ describe('boot and attach', () => {
       console.log(vm.slot);
     `;
     const root = new URL('..', import.meta.url);
-    const run = spawnSync(process.execPath, ['--input-type=module', '-e', program], { cwd: root, timeout: 20_000 });
+    const run = spawnSync(process.execPath, ['--input-type=module', '-e', program], {
+      cwd: root,
+      timeout: PATIENCE_MS,
+    });
     expect(run.status).toBe(0);
     expect(run.stdout.toString()).toBe('0\n');
     expect(run.stderr.toString()).toBe('');

@@ -1,8 +1,8 @@
 import { once } from 'node:events';
-import type { Worker } from 'node:worker_threads';
 import { boot, shutDown, type VirtualMemory } from 'pagewright';
 import { Prng } from 'pagewright/base';
 import { afterEach, describe, expect, it } from 'vitest';
+import { kill, start as startWorker, until, type Victim } from './support/chaos.ts';
 
 const program = new URL('../build/test/workers/space-waiter.js', import.meta.url);
 const SIZE = 64;
@@ -17,10 +17,12 @@ afterEach(async () => {
 
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
-async function start(system: VirtualMemory, cookies: Int32Array, stop: Int32Array, number: number) {
-  const worker = system.spawn(program, { workerData: { seed: seed + number, cookies, stop } });
-  const [{ attachment }] = (await once(worker, 'message')) as [{ attachment: number }];
-  return { worker, attachment };
+interface Member extends Victim {
+  readonly attachment: number;
+}
+
+function start(system: VirtualMemory, cookies: Int32Array, stop: Int32Array, number: number): Promise<Member> {
+  return startWorker(system, program, { seed: seed + number, cookies, stop });
 }
 
 describe('waiting for scarce space in workers', () => {
@@ -32,27 +34,27 @@ describe('waiting for scarce space in workers', () => {
     const cookies = new Int32Array(new SharedArrayBuffer(4 * SIZE));
     const stop = new Int32Array(new SharedArrayBuffer(4));
     const random = new Prng(seed);
-    const crew: { worker: Worker; attachment: number }[] = [];
+    const crew: Member[] = [];
     for (let number = 0; number < 3; number++) crew.push(await start(system, cookies, stop, number));
-    for (let kill = 0; kill < 10; kill++) {
+    for (let death = 0; death < 10; death++) {
       await pause(random.between(10, 80));
-      const victim = random.below(crew.length);
-      const { worker, attachment } = crew[victim] as { worker: Worker; attachment: number };
-      await worker.terminate();
-      while (system.statistics().slots.some(({ slot }) => slot === (attachment & 127) - 1)) await pause(2);
+      const at = random.below(crew.length);
+      const { attachment, ...victim } = crew[at] as Member;
+      await kill(system, victim);
       // What the victim held is given back, with its cookies.
       for (const { address, size } of arena.allocations(attachment)) cookies.fill(0, address, address + size);
       arena.freeOf(attachment);
-      crew[victim] = await start(system, cookies, stop, 100 + kill);
+      crew[at] = await start(system, cookies, stop, 100 + death);
     }
-    await pause(500);
+    const slept = () => crew.some(({ slot }) => system.region.tables.slot.slept.get(slot) > 0);
+    await until(slept, 'nobody sleeps');
     stop[0] = 1;
     const results = await Promise.all(crew.map(({ worker }) => once(worker, 'message')));
     const served = results.reduce((sum, [result]) => sum + result.served, 0);
-    const slept = results.reduce((sum, [result]) => sum + result.slept, 0);
+    const sleeps = results.reduce((sum, [result]) => sum + result.slept, 0);
     const longestMs = Math.max(...results.map(([result]) => result.longestMs));
-    console.log(`${served} requests served, ${slept} sleeps, the longest wait ${longestMs.toFixed(0)} ms`);
-    expect(slept).toBeGreaterThan(0);
+    console.log(`${served} requests served, ${sleeps} sleeps, the longest wait ${longestMs.toFixed(0)} ms`);
+    expect(sleeps).toBeGreaterThan(0);
     expect(system.check().flatMap((report) => report.problems)).toEqual([]);
     expect(arena.allocations()).toEqual([]);
     expect(arena.xalloc(SIZE)).toBe(0);

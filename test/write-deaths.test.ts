@@ -5,6 +5,7 @@ import { boot, type VirtualMemory } from 'pagewright';
 import { Prng } from 'pagewright/base';
 import { disarmFault, type FaultPoint, load, store } from 'pagewright/sync';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { blockUntilAllFree } from './support/all-free.ts';
 import { shutDownBalanced } from './support/balance.ts';
 import { kill, killAt, start, until, type Victim } from './support/chaos.ts';
 import { BEHIND, STRIPE_BYTES } from './support/file-stripes.ts';
@@ -106,6 +107,7 @@ async function finish(survivor: Victim, report: Promise<string[]>): Promise<void
   expect(real.subarray(STRIPES * STRIPE_BYTES).every((byte) => byte === 0 || byte === BEHIND)).toBe(true);
   file.close();
   expect(vm.pages.modified).toBe(0);
+  blockUntilAllFree(vm);
   expect(vm.vnodes.dropUnused()).toBe(0);
   vm.heap.trim();
   expect(vm.check().flatMap((one) => one.problems)).toEqual([]);

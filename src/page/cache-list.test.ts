@@ -191,7 +191,7 @@ describe('pages that are not needed any more, in the way of a run', () => {
     const { frames, pages } = room;
     if (what === 'a run') expect(frames.takeRun(12)).toBe(0);
     if (what === 'a page list') {
-      const list = new PageLists(frames).allocWait({ size: 12 * 4096 }, { timeoutMs: 1000 });
+      const list = new PageLists(frames).allocWait({ size: 12 * 4096 }, { timeoutMs: 60_000 });
       expect(list.runs).toEqual([{ first: 0, count: 12 }]);
     }
     if (what === 'memory that goes offline') frames.offline(0, 12);

@@ -88,7 +88,7 @@ describe('frames of page lists', () => {
         return true;
       },
     });
-    const taken = lists.allocWait({ size: 60 * PAGE }, { timeoutMs: 1000 });
+    const taken = lists.allocWait({ size: 60 * PAGE }, { timeoutMs: 60_000 });
     expect(used()).toEqual([0, 60]);
     lists.free(taken);
     greedy = 50;

@@ -262,9 +262,9 @@ describe('page lists', () => {
     };
     frames.setReclaimer(reclaimer);
     lists.giveFrame(19);
-    expect(lists.alloc({ size: 4 * PAGE, wait: { timeoutMs: 1000 } }).runs).toEqual([{ first: 18, count: 4 }]);
+    expect(lists.alloc({ size: 4 * PAGE, wait: { timeoutMs: 60_000 } }).runs).toEqual([{ first: 18, count: 4 }]);
     expect(() => lists.alloc({ size: 5 * PAGE, wait: { timeoutMs: 1 } })).toThrow(/ETIMEDOUT/);
-    expect(lists.alloc({ size: 3 * PAGE, segments: 3, wait: { timeoutMs: 1000 } }).frameCount).toBe(3);
+    expect(lists.alloc({ size: 3 * PAGE, segments: 3, wait: { timeoutMs: 60_000 } }).frameCount).toBe(3);
     expectSound(lists);
   });
 

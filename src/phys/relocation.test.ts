@@ -85,7 +85,7 @@ describe('relocation', () => {
   it('moves pages out of the way before any is given up', () => {
     const { frames, lists, pages } = setUp();
     scatter(pages, 64, (frame) => frame % 2 === 0);
-    const list = lists.allocWait({ size: 16 * PAGE }, { timeoutMs: 1000 });
+    const list = lists.allocWait({ size: 16 * PAGE }, { timeoutMs: 60_000 });
     expect(list.runs).toHaveLength(1);
     expect(pages.frameOf.size).toBe(32);
     expect(frames.statistics()).toMatchObject({ moved: 8, reclaimed: 0, assembled: 1 });
@@ -103,7 +103,7 @@ describe('relocation', () => {
     const { frames, lists, pages } = setUp();
     scatter(pages, 64, (frame) => frame % 2 === 0);
     for (const page of pages.frameOf.keys()) if (page % 16 === 1) pages.pinned.add(page);
-    const list = lists.allocWait({ size: 15 * PAGE }, { timeoutMs: 100 });
+    const list = lists.allocWait({ size: 15 * PAGE }, { timeoutMs: 60_000 });
     expect((list.runs[0]?.first as number) % 16).toBe(2);
     pages.mayReclaim = false;
     expect(() => lists.allocWait({ size: 20 * PAGE }, { timeoutMs: 1 })).toThrow(/ETIMEDOUT/);

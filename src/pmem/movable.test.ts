@@ -75,7 +75,7 @@ describe('movable cookies', () => {
     sign(s.banks, s.pmem, cookie);
     for (const frame of singles) if (frame % 4 !== 0) s.lists.giveFrame(frame);
     expect(s.lists.tryAlloc({ size: 20 * PAGE })).toBeNull();
-    const list = s.lists.allocWait({ size: 24 * PAGE, high: 24 * PAGE - 1 }, { timeoutMs: 100 });
+    const list = s.lists.allocWait({ size: 24 * PAGE, high: 24 * PAGE - 1 }, { timeoutMs: 60_000 });
     expect(list.runs).toEqual([{ first: 0, count: 24 }]);
     expectSigned(s.banks, s.pmem, cookie);
     expect(s.moves.filter(({ ended }) => ended === true)).toHaveLength(6);
@@ -137,7 +137,7 @@ describe('movable cookies', () => {
     sign(s.banks, s.pmem, cookie);
     expect(s.pmem.runs(cookie)).toEqual([{ first: 8, count: 12 }]);
     s.lists.free(spacer);
-    const list = s.lists.allocWait({ size: 16 * PAGE, high: 16 * PAGE - 1 }, { timeoutMs: 100 });
+    const list = s.lists.allocWait({ size: 16 * PAGE, high: 16 * PAGE - 1 }, { timeoutMs: 60_000 });
     expect(list.runs).toEqual([{ first: 0, count: 16 }]);
     expect(s.pmem.runs(cookie)).toEqual([{ first: 20, count: 12 }]);
     expectSigned(s.banks, s.pmem, cookie);

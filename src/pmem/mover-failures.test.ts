@@ -45,11 +45,11 @@ type Side = ReturnType<typeof setUp>;
 
 /** Has somebody need the frames at which the cookies are; what that took is given back. */
 const ASKERS: Readonly<Record<string, (side: Side) => void>> = {
-  allocWait: ({ lists }) => lists.free(lists.allocWait({ size: 24 * PAGE, high: 24 * PAGE - 1 }, { timeoutMs: 20 })),
+  allocWait: ({ lists }) => lists.free(lists.allocWait({ size: 24 * PAGE, high: 24 * PAGE - 1 }, { timeoutMs: 100 })),
   takeRun: ({ frames }) => frames.giveRun(frames.takeRun(48), 48),
   compact: ({ frames }) => void frames.compact(),
   offline({ frames }) {
-    frames.offline(0, 24, { timeoutMs: 5 });
+    frames.offline(0, 24, { timeoutMs: 50 });
     frames.online(0, 24);
   },
 };

@@ -49,7 +49,7 @@ describe('lists of pages that lie side by side', () => {
     vm.detach();
   });
 
-  it('are all unlocked once when a thread ends at any step of it', { timeout: 60_000 }, () => {
+  it('are all unlocked once when a thread ends at any step of it', () => {
     const world = setUp();
     const { vm, as, at } = world;
     const other = attach(vm.handle());

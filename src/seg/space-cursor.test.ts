@@ -120,7 +120,7 @@ describe('a cursor', () => {
     vm.detach();
   });
 
-  it('leaves a sound space when its thread ends at any step', { timeout: 60_000 }, () => {
+  it('leaves a sound space when its thread ends at any step', () => {
     const world = setUp();
     const { vm, other, at } = world;
     world.as.store(at + PAGE, 5);

@@ -46,7 +46,7 @@ describe('a sleep', () => {
     const { region, thread, header, address } = world();
     expect(sleepOn(thread, address, 0, 20)).toBe('timed-out');
     header.heartbeat.put(0, 7);
-    expect(() => sleepOn(thread, address, 0, 1000)).toThrow(/EPOISONED.*the monitor has stopped/);
+    expect(() => sleepOn(thread, address, 0, 60_000)).toThrow(/EPOISONED.*the monitor has stopped/);
     expect(poisonReason(region)).toMatch(/the monitor has stopped/);
   });
 

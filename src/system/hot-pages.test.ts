@@ -76,15 +76,15 @@ const REQUESTS: Record<string, (vm: VirtualMemory) => () => void> = {
     return () => vm.frames.giveRun(first, WINDOW);
   },
   'a page list in a window': (vm) => {
-    const list = vm.pageLists.allocWait({ size: WINDOW * PAGE, high }, { timeoutMs: 100 });
+    const list = vm.pageLists.allocWait({ size: WINDOW * PAGE, high }, { timeoutMs: 60_000 });
     return () => vm.pageLists.free(list);
   },
   'any frames in a window': (vm) => {
-    const list = vm.pageLists.allocWait({ size: WINDOW * PAGE, high, segments: WINDOW }, { timeoutMs: 100 });
+    const list = vm.pageLists.allocWait({ size: WINDOW * PAGE, high, segments: WINDOW }, { timeoutMs: 60_000 });
     return () => vm.pageLists.free(list);
   },
   'any frames': (vm) => {
-    const list = vm.pageLists.allocWait({ size: WINDOW * PAGE, segments: WINDOW }, { timeoutMs: 100 });
+    const list = vm.pageLists.allocWait({ size: WINDOW * PAGE, segments: WINDOW }, { timeoutMs: 60_000 });
     return () => vm.pageLists.free(list);
   },
   'a cookie in one piece': (vm) => {

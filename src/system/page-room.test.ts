@@ -112,7 +112,7 @@ describe('memory full of pages', () => {
     expect(vm.frames.counts()).toMatchObject({ free: 0, page: kept });
     // Files go on within these.
     expect(file.read(0, 4 * kept * PAGE)).toHaveLength(4 * kept * PAGE);
-    const first = vm.frames.takeRunWait(2, { timeoutMs: 1000 });
+    const first = vm.frames.takeRunWait(2, { timeoutMs: 60_000 });
     expect(vm.frames.counts().page).toBeLessThan(kept);
     vm.frames.giveRun(first, 2);
     vm.pmem.free(cookie);

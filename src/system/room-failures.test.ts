@@ -137,7 +137,7 @@ describe('a file that takes no bytes', () => {
       expect(vm.pages.modifiedOf(file.vnode)).toBeGreaterThan(FILE_PAGES / 2);
       answers.code = '';
       // Who waits does not try a store that has refused again at once.
-      const giveBack = ask(vm, ASKED, 5000);
+      const giveBack = ask(vm, ASKED, 60_000);
       expect(accountProblems(vm.region)).toEqual([]);
       expect(vm.frames.counts().page).toBeGreaterThanOrEqual(pagesKept(FRAMES));
       giveBack();

@@ -230,7 +230,7 @@ describe('what a source gives', () => {
     for (const arena of [child, leaf]) {
       for (const size of [60, 80, 40, 100]) arena.free(arena.alloc(size), size);
       arena.free(arena.alloc(30), 30);
-      const address = await arena.allocAsync(90, { align: 2, timeoutMs: 1000 });
+      const address = await arena.allocAsync(90, { align: 2, timeoutMs: 60_000 });
       expect(arena.tryAlloc(50)).toBe(-1);
       arena.xfree(address, 90);
       expect(arena.check().problems).toEqual([]);

@@ -2,6 +2,7 @@
 
 import { describe, expect, it } from 'vitest';
 import { testRegion, testThread } from '../../test/support/region.ts';
+import { until } from '../../test/support/until.ts';
 import { Callbacks } from '../sync/index.ts';
 import { Arenas, type AsyncSpanSource } from './index.ts';
 
@@ -16,11 +17,16 @@ class Remote implements AsyncSpanSource {
     return new Promise((resolve) => this.#pending.push(resolve));
   }
 
+  async untilAsked(): Promise<void> {
+    await until(() => this.#pending.length > 0, 'a question');
+  }
+
   release(start: number, size: number): void {
     this.released.push([start, size]);
   }
 
   async answer(range: unknown): Promise<void> {
+    await this.untilAsked();
     this.#pending.shift()?.(range as number);
     await tick();
   }
@@ -52,11 +58,10 @@ describe('answers that come late', () => {
         .open('a')
         .allocAsync(10)
         .catch((error: Error) => error.message);
-      await tick();
+      await theirRemote.untilAsked();
       theirs.leave();
       gone.end();
       const waiting = arenas.open('a').allocAsync(10);
-      await tick();
       // A source that leases by name gives the same again.
       await remote.answer(300);
       expect(await waiting).toBe(300);
@@ -70,7 +75,7 @@ describe('answers that come late', () => {
   it('give a range that breaks the rules back to the source when the arena was destroyed meanwhile', async () => {
     const { arenas, arena, remote } = setUp();
     const waiting = arena.allocAsync(10).catch((error: Error) => error.message);
-    await tick();
+    await remote.untilAsked();
     arena.destroy();
     await remote.answer({ start: 64, size: 5 });
     expect(await waiting).toMatch(/ESTALE/);

@@ -2,20 +2,14 @@
 
 import { describe, expect, it } from 'vitest';
 import { testRegion, testThread } from '../../test/support/region.ts';
+import { within } from '../../test/support/turns.ts';
+import { PATIENCE_MS } from '../../test/support/until.ts';
 import { chargeTo, createOwner } from '../sync/index.ts';
 import { Arenas } from './arenas.ts';
 
 function setUp() {
   const { region, thread, callbacks } = testRegion();
   return { region, thread, callbacks, arenas: new Arenas(thread, callbacks) };
-}
-
-/** What comes without a look of the waiter's own, which would be after 250 ms. */
-async function within<Value>(promise: Promise<Value>, ms = 200): Promise<Value> {
-  const late = tick(ms).then(() => {
-    throw new Error(`not awake after ${ms} ms`);
-  });
-  return await Promise.race([promise, late as Promise<never>]);
 }
 
 const tick = (ms = 5) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -85,7 +79,7 @@ describe('requests beside those that wait', () => {
     // The event loop serves neither yet: another thread waits in between.
     arena.free(0, 64);
     const theirs = new Arenas(testThread(region), callbacks).open('a');
-    const got = [theirs.allocWait(8, { timeoutMs: 1000 }), theirs.allocWait(12, { timeoutMs: 1000 })];
+    const got = [theirs.allocWait(8, { timeoutMs: PATIENCE_MS }), theirs.allocWait(12, { timeoutMs: PATIENCE_MS })];
     while (true) {
       const address = arena.tryAlloc(8);
       if (address < 0) break;

@@ -1,5 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { testRegion, testThread } from '../../test/support/region.ts';
+import { within } from '../../test/support/turns.ts';
+import { PATIENCE_MS } from '../../test/support/until.ts';
 import { CancelToken } from '../sync/index.ts';
 import type { Arena } from './arena.ts';
 import { Arenas } from './arenas.ts';
@@ -7,14 +9,6 @@ import { Arenas } from './arenas.ts';
 function setUp() {
   const { region, thread, callbacks } = testRegion();
   return { region, thread, callbacks, arenas: new Arenas(thread, callbacks) };
-}
-
-/** What comes without a look of the waiter's own, which would be after 250 ms. */
-async function within<Value>(promise: Promise<Value>, ms = 200): Promise<Value> {
-  const late = tick(ms).then(() => {
-    throw new Error(`not awake after ${ms} ms`);
-  });
-  return await Promise.race([promise, late as Promise<never>]);
 }
 
 const statisticsOf = (arena: Arena) => arena.stats().quantumCaches[0] as { misses: number };
@@ -168,16 +162,18 @@ describe('allocations that wait', () => {
     // By the clock.
     const timed = arenas.create('timed', { size: 16, quarantine: { ms: 20 } });
     timed.alloc(16);
-    const before = performance.now();
-    for (let round = 0; round < 8; round++) {
+    const waits: number[] = [];
+    // Before a look of the waiter's own: once, on a busy machine.
+    while (waits.length < 8 || (Math.min(...waits) >= 200 && waits.length < 400)) {
+      const before = performance.now();
       timed.free(0, 16);
       expect(await timed.allocAsync(16)).toBe(0);
+      waits.push(performance.now() - before);
     }
-    const waited = performance.now() - before;
-    expect(waited).toBeGreaterThan(8 * 19);
-    expect(waited).toBeLessThan(8 * 250);
+    expect(Math.min(...waits)).toBeGreaterThan(19);
+    expect(Math.min(...waits)).toBeLessThan(200);
     timed.free(0, 16);
-    expect(timed.allocWait(4, { timeoutMs: 2000 })).toBe(0);
+    expect(timed.allocWait(4, { timeoutMs: PATIENCE_MS })).toBe(0);
     timed.free(0, 4);
     const kept = arenas.create('kept', { size: 16, quarantine: { ms: 60_000 } });
     kept.free(kept.alloc(4), 4);
@@ -256,7 +252,7 @@ describe('allocations that wait', () => {
       asked.push([name, size]);
       arena.free(address, 16);
     });
-    expect(arena.allocWait(4, { timeoutMs: 1000 })).toBe(0);
+    expect(arena.allocWait(4, { timeoutMs: PATIENCE_MS })).toBe(0);
     expect(asked).toEqual([['a', 4]]);
     end();
   });

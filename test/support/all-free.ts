@@ -1,8 +1,10 @@
 /** What every test of files ends with: nothing is asked for, nothing is kept. */
 
 import type { VirtualMemory } from 'pagewright';
+import { wait } from 'pagewright/sync';
 import { expect } from 'vitest';
 import { until } from './chaos.ts';
+import { PATIENCE_MS } from './until.ts';
 
 /** Waits until no request to I/O workers is left. */
 export async function awaitRequests(vm: VirtualMemory): Promise<void> {
@@ -11,8 +13,30 @@ export async function awaitRequests(vm: VirtualMemory): Promise<void> {
   await until(() => rows.every((row) => state.get(row) === 0), 'all requests are free');
 }
 
+/** Blocks until something holds, or for as long as anything may take: for ends of tests, which look at it once more. */
+export function blockUntil(condition: () => boolean): void {
+  const word = new Int32Array(new SharedArrayBuffer(4));
+  for (const end = performance.now() + PATIENCE_MS; !condition() && performance.now() < end; ) wait(word, 0, 0, 1);
+}
+
+/**
+ * Blocks until all frames are free, no vnode is in use and nothing is asked for. The pagedaemon and the I/O workers may hold a page for a moment
+ * longer than those for whom they do it.
+ */
+export function blockUntilAllFree(vm: VirtualMemory): void {
+  blockUntil(() => {
+    if (vm.poisoned !== null) return true;
+    const { state, rowCount } = vm.region.tables.ioRequest;
+    for (let row = 0; row < rowCount; row++) if (state.get(row) !== 0) return false;
+    const used = vm.vnodes.dropUnused();
+    vm.heap.trim();
+    return used === 0 && vm.statistics().frames.free === vm.region.geometry.frames;
+  });
+}
+
 /** Nobody uses a vnode, every check passes, and every frame is free. */
 export function expectAllFree(vm: VirtualMemory): void {
+  blockUntilAllFree(vm);
   expect(vm.vnodes.dropUnused()).toBe(0);
   vm.heap.trim();
   expect(vm.check().flatMap((report) => report.problems)).toEqual([]);

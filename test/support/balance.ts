@@ -4,7 +4,7 @@ import { shutDown, type VirtualMemory } from 'pagewright';
 import { accountProblems } from './accounts.ts';
 
 /** How long service workers may take to come to rest. */
-const REST_MS = 5000;
+const REST_MS = 60_000;
 
 /** Shuts a system down after its accounts were added up, and throws when they were wrong. A poisoned one has none. */
 export async function shutDownBalanced(vm: VirtualMemory): Promise<void> {

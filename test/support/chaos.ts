@@ -20,12 +20,16 @@ export interface Victim {
   readonly slot: number;
 }
 
-/** Starts a worker and waits for its `{ slot }`. Errors of the worker that are not awaited elsewhere reject here. */
-export async function start(vm: VirtualMemory, url: URL, workerData: Record<string, unknown>): Promise<Victim> {
+/** Starts a worker and waits for its `{ slot }`, with what else it posts. Errors that it has before that reject here. */
+export async function start<Said extends object = object>(
+  vm: VirtualMemory,
+  url: URL,
+  workerData: Record<string, unknown>,
+): Promise<Victim & Said> {
   const worker = vm.spawn(url, { workerData });
-  const [message] = (await once(worker, 'message')) as [{ slot?: number }];
+  const [message] = (await once(worker, 'message')) as [Said & { slot?: number }];
   if (typeof message.slot !== 'number') throw new Error(`chaos: the worker posted ${JSON.stringify(message)}, no slot`);
-  return { worker, slot: message.slot };
+  return { ...message, worker, slot: message.slot };
 }
 
 /** Arms a fault point and waits until a worker is parked there; returns its slot. */

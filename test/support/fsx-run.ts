@@ -8,6 +8,7 @@ import { boot, shutDown, type VirtualMemory } from 'pagewright';
 import type { ReplacementName } from 'pagewright/layout';
 import type { FsxReport, FsxWorkerData } from '../workers/fsx-worker.ts';
 import { emptyModel } from './fsx.ts';
+import { PATIENCE_MS } from './until.ts';
 
 /** Bytes that belong to one worker before the next one's follow. */
 export const STRIPE_BYTES = 1000;
@@ -71,6 +72,7 @@ export async function runFsx(options: FsxOptions): Promise<FsxResult> {
   const turns = emptyModel(maxBytes, true);
   const turn = new Int32Array(new SharedArrayBuffer(4));
   const progress = new Int32Array(new SharedArrayBuffer(4 * workers));
+  const met = new Int32Array(new SharedArrayBuffer(4));
   const stripes = Array.from({ length: workers }, () => emptyModel(maxBytes, true));
   const problems: string[] = [];
   const timer = setInterval(() => options.onProgress?.(sum([...progress])), 5000);
@@ -90,6 +92,7 @@ export async function runFsx(options: FsxOptions): Promise<FsxResult> {
           turn,
           stripes: model,
           progress,
+          met,
         } satisfies Omit<FsxWorkerData, 'vm'>;
         return reportOf(vm.spawn(new URL(workerUrl(), import.meta.url), { workerData }));
       }),
@@ -172,7 +175,14 @@ function compareLog(directory: string, reports: readonly FsxReport[]): string[] 
 
 /** When everybody has left: nothing is open, nothing modified, every structure sound, all frames free and in one piece. */
 async function quietProblems(vm: VirtualMemory): Promise<string[]> {
-  for (let waited = 0; waited < 2000 && vm.statistics().slots.length > 3; waited++) {
+  // The pagedaemon and the I/O workers may have a page in hand for a moment longer than those who asked for it.
+  const isQuiet = () => {
+    const { slots, frames } = vm.statistics();
+    return slots.length <= 3 && vm.vnodes.dropUnused() === 0 && frames.free === vm.region.geometry.frames;
+  };
+  const end = performance.now() + PATIENCE_MS;
+  while (!isQuiet() && performance.now() < end) {
+    vm.heap.trim();
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
   const problems: string[] = [];

@@ -7,10 +7,16 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { attach } from 'pagewright';
 import { Prng } from 'pagewright/base';
-import { compareExchange, load, store } from 'pagewright/sync';
+import { add, compareExchange, load, store, wait } from 'pagewright/sync';
 import type { Arena } from 'pagewright/vmem';
 
-const { seed, cookies, stop } = workerData as { seed: number; cookies: Int32Array; stop: Int32Array };
+const { seed, cookies, stop, pace } = workerData as {
+  seed: number;
+  cookies: Int32Array;
+  stop: Int32Array;
+  /** Operations done by all workers, and how many they may do; without it as many as they can. */
+  pace?: Int32Array;
+};
 const vm = attach(workerData.vm);
 const random = new Prng(seed, vm.attachment);
 const arenas = ['heap', 'plain', 'large', 'leaf'].map((name) => vm.arena(name));
@@ -51,6 +57,7 @@ function createAndDestroy(): void {
 
 let operations = 0;
 for (; load(stop, 0) === 0; operations++) {
+  if (pace !== undefined && add(pace, 0, 1) >= load(pace, 1)) wait(pace, 1, load(pace, 1), 10);
   const most = (operations >>> 11) % 2 === 0 ? 30 : 350;
   if (live.length < most && random.chance(0.6)) take(random.pick(arenas));
   else if (live.length > 0) give(random.below(live.length));

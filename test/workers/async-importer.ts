@@ -24,7 +24,7 @@ parentPort?.postMessage({ slot: vm.slot });
 
 let served = 0;
 while (load(stop, 0) === 0) {
-  const address = await arena.allocAsync(SIZE, { timeoutMs: 20_000 });
+  const address = await arena.allocAsync(SIZE, { timeoutMs: 100_000 });
   arena.free(address, SIZE);
   // So that the next one is imported again.
   arena.trim();

@@ -3,6 +3,7 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { attach } from 'pagewright';
 import { Prng } from 'pagewright/base';
+import { add, load } from 'pagewright/sync';
 
 /** What a worker is told. */
 export interface DiscarderData {
@@ -11,6 +12,8 @@ export interface DiscarderData {
   readonly seed: number;
   readonly rounds: number;
   readonly bytes: number;
+  /** Workers that found a lock taken: they go on until there is one. */
+  readonly met: Int32Array;
 }
 
 /** What a worker says at the end. */
@@ -24,8 +27,14 @@ const vm = attach(data.vm);
 parentPort?.postMessage({ slot: vm.slot });
 const random = new Prng(data.seed, 3);
 const file = vm.open(data.path, { mode: 'rw' });
+const { contended } = vm.region.tables.slot;
 let given = 0;
-for (let round = 0; round < data.rounds; round++) {
+let met = false;
+for (let round = 0; round < data.rounds || load(data.met, 0) === 0; round++) {
+  if (!met && contended.get(vm.slot) > 0) {
+    met = true;
+    add(data.met, 0, 1);
+  }
   const offset = random.below(data.bytes);
   const length = random.between(1, Math.min(data.bytes - offset, 30_000));
   const choice = random.below(10);
@@ -36,5 +45,5 @@ for (let round = 0; round < data.rounds; round++) {
 }
 given += file.discard();
 file.close();
-parentPort?.postMessage({ given, contended: vm.region.tables.slot.contended.get(vm.slot) } satisfies DiscarderReport);
+parentPort?.postMessage({ given, contended: contended.get(vm.slot) } satisfies DiscarderReport);
 vm.detach();

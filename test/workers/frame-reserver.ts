@@ -7,11 +7,13 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { attach } from 'pagewright';
 import { Prng } from 'pagewright/base';
 import type { PageList } from 'pagewright/phys';
-import { load } from 'pagewright/sync';
+import { add, load } from 'pagewright/sync';
 
-const { seed, stop, owner, promised, page } = workerData as {
+const { seed, stop, refused, owner, promised, page } = workerData as {
   seed: number;
   stop: Int32Array;
+  /** Lists that were refused, by all workers. */
+  refused: Int32Array;
   owner: string;
   /** Frames promised to the owner; 0: takes what it can get. */
   promised: number;
@@ -24,7 +26,6 @@ const random = new Prng(seed, vm.slot);
 const lists: { list: PageList; sign: number }[] = [];
 let held = 0;
 let served = 0;
-let refused = 0;
 let nextSign = 1;
 vm.chargeTo(owner);
 parentPort?.postMessage({ slot: vm.slot, attachment: vm.thread.attachment });
@@ -47,7 +48,7 @@ function take(): void {
     throw new Error(`${count} of ${promised} promised frames refused, ${held} held, ${free} free; seed ${seed}`);
   }
   if (list === null) {
-    refused++;
+    add(refused, 0, 1);
     return;
   }
   const sign = nextSign++;
@@ -77,5 +78,5 @@ while (load(stop, 0) === 0) {
 }
 while (lists.length > 0) give();
 const { contended } = vm.region.tables.slot;
-parentPort?.postMessage({ served, refused, contended: contended.get(vm.slot) });
+parentPort?.postMessage({ served, contended: contended.get(vm.slot) });
 vm.detach();

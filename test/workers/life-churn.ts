@@ -3,10 +3,16 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { attach } from 'pagewright';
 import { Prng } from 'pagewright/base';
-import { compareExchange, load, store } from 'pagewright/sync';
+import { add, compareExchange, load, store, wait } from 'pagewright/sync';
 import type { Arena } from 'pagewright/vmem';
 
-const { seed, cookies, stop } = workerData as { seed: number; cookies: Int32Array; stop: Int32Array };
+const { seed, cookies, stop, pace } = workerData as {
+  seed: number;
+  cookies: Int32Array;
+  stop: Int32Array;
+  /** Operations done by all workers, and how many they may do. */
+  pace: Int32Array;
+};
 const vm = attach(workerData.vm);
 const random = new Prng(seed, vm.attachment);
 const arenas = [vm.arena('life'), vm.arena('slow')];
@@ -47,6 +53,7 @@ function resize(entry: [number, number, Arena]): void {
 }
 
 while (load(stop, 0) === 0) {
+  if (add(pace, 0, 1) >= load(pace, 1)) wait(pace, 1, load(pace, 1), 10);
   const arena = random.pick(arenas);
   if (live.length < 40 && random.chance(0.5)) {
     const size = random.between(1, 40);

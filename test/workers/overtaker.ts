@@ -66,11 +66,11 @@ while (load(control, 0) === 0) {
     const address = cached ? arena.tryAlloc(size) : arena.tryXalloc(size);
     if (address >= 0) hold(address, size, before);
   } else if (role === 'wait') {
-    hold(arena.allocWait(size, { timeoutMs: 30_000 }), size, before);
+    hold(arena.allocWait(size, { timeoutMs: 100_000 }), size, before);
     // Those who never wait get nothing while it waits, but for what they may overtake.
     wait(control, 0, 0, 1);
   } else {
-    const promise = arena.allocAsync(size, { timeoutMs: 30_000 });
+    const promise = arena.allocAsync(size, { timeoutMs: 100_000 });
     spin(random.between(1, 8));
     hold(await promise, size, before);
   }

@@ -161,7 +161,7 @@ function run(data: ChurnData): void {
     parentPort?.postMessage({ steps, wrong, runs, lists } satisfies ChurnResult);
   }
 
-  parentPort?.postMessage({ slot: vm.slot });
+  parentPort?.postMessage({ slot: vm.slot, attachment: vm.attachment });
   loop();
 }
 

@@ -90,30 +90,35 @@ export const slow: VnodeProvider = {
   },
 };
 
-/** How long `laggard` takes for anything. */
-export const LAG_MS = 50;
+/** What `laggard` waits for the end of: a file beside the one that its vnode is named after. */
+export const holdOf = (name: string) => `${name}.hold`;
 
-const lag = () => new Promise((resolve) => setTimeout(resolve, LAG_MS));
+/** So long at most: whoever keeps the event loop from ending the hold is found out then. */
+const HOLD_MS = 60_000;
 
-/** Takes its time for everything, in the I/O worker. */
+async function lag(name: string): Promise<void> {
+  const end = performance.now() + HOLD_MS;
+  do await new Promise((resolve) => setTimeout(resolve, 1));
+  while (existsSync(holdOf(name)) && performance.now() < end);
+}
+
+/** Does everything in the I/O worker, and nothing while it is held. */
 export const laggard: VnodeProvider = {
   ...cutter,
   isAsync: true,
   async getPage(name, offset, bytes) {
-    await lag();
+    await lag(name);
     keeper.getPage(name, offset, bytes);
   },
   async putPage(name, offset, bytes) {
-    await lag();
+    await lag(name);
     keeper.putPage?.(name, offset, bytes);
   },
   async truncate(name, size) {
-    await lag();
+    await lag(name);
     cutter.truncate?.(name, size);
   },
-  sync: async () => {
-    await lag();
-  },
+  sync: (name) => lag(name),
 };
 
 /** A file whose version stands in another one: `name` is its path. */
@@ -140,7 +145,7 @@ export const slowVersioned: VnodeProvider = {
   ...versioned,
   isAsync: true,
   async look(name) {
-    await lag();
+    await lag(name);
     return versioned.look?.(name) as ProvidedLook;
   },
 };
@@ -153,7 +158,7 @@ export const silentToo: VnodeProvider = { ...silent };
 export const silentAsWell: VnodeProvider = { ...silent };
 
 /** How long `tardy` takes for its first answer. */
-export const TARDY_MS = 400;
+export const TARDY_MS = 3000;
 
 let tardyCalls = 0;
 

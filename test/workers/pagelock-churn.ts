@@ -26,7 +26,7 @@ vm.callbacks.register('tally', tallyDriver(tally));
 const cache = vm.pagelock;
 const random = new Prng(seed, vm.attachment);
 const pins: number[] = [];
-parentPort?.postMessage('ready');
+parentPort?.postMessage({ slot: vm.slot });
 
 function requireLive(pin: number, where: string): void {
   const shadow = cache.shadowOf(pin);

@@ -1,4 +1,4 @@
-/** Pins a page of a space, says so, and releases it when it is told to, or a while later. */
+/** Pins a page of a space, says so, and releases it when the word is not 0 any more, or a while later. */
 
 import { parentPort, workerData } from 'node:worker_threads';
 import { attach } from 'pagewright';

@@ -18,7 +18,7 @@ const vm = attach(workerData.vm);
 const arena = vm.arena('ids');
 const random = new Prng(seed, vm.attachment);
 const live: number[] = [];
-parentPort?.postMessage({ attachment: vm.attachment });
+parentPort?.postMessage({ slot: vm.slot, attachment: vm.attachment });
 
 /** Sizes are a function of the id, so that whoever frees an id knows its size. */
 function sizeOf(id: number): number {

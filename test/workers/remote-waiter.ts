@@ -10,7 +10,7 @@ parentPort?.postMessage({ slot: vm.slot });
 
 parentPort?.once('message', () => {
   const got: number[] = [];
-  for (let round = 0; round < rounds; round++) got.push(arena.allocWait(10, { timeoutMs: 20_000 }));
+  for (let round = 0; round < rounds; round++) got.push(arena.allocWait(10, { timeoutMs: 100_000 }));
   vm.detach();
   parentPort?.postMessage({ got });
 });

@@ -12,12 +12,12 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { attach } from 'pagewright';
 import { Prng, VmError } from 'pagewright/base';
 import type { AddressSpace, AddressSpaceId, SpacePin } from 'pagewright/seg';
-import { load, store } from 'pagewright/sync';
+import { add, load, store } from 'pagewright/sync';
 
 const PAGE = 4096;
 
 /** Words of `control`. The cookie is published by an odd number of its turn. */
-export const RACE = { stop: 0, turn: 1, cookie: 2, generation: 3, frames: 4, steps: 8 } as const;
+export const RACE = { stop: 0, turn: 1, cookie: 2, generation: 3, frames: 4, done: 5, steps: 8 } as const;
 
 /** What the test tells a worker. */
 export interface SpaceRacerData {
@@ -133,6 +133,7 @@ class Racer {
     let key: string;
     try {
       key = this[this.data.role]();
+      if (key === this.data.role) add(this.data.control, RACE.done, 1);
     } catch (error) {
       if (!(error instanceof VmError && ALLOWED.includes(error.code))) throw error;
       key = error.code;

@@ -9,14 +9,14 @@ const { seed, cookies, stop } = workerData as { seed: number; cookies: Int32Arra
 const vm = attach(workerData.vm);
 const arena = vm.arena('scarce');
 const random = new Prng(seed, vm.attachment);
-parentPort?.postMessage({ attachment: vm.attachment });
+parentPort?.postMessage({ slot: vm.slot, attachment: vm.attachment });
 
 let served = 0;
 let longestMs = 0;
 while (load(stop, 0) === 0) {
   const size = random.between(1, 48);
   const began = performance.now();
-  const address = arena.allocWait(size, { timeoutMs: 30_000, ...(random.chance(0.2) ? { align: 16 } : {}) });
+  const address = arena.allocWait(size, { timeoutMs: 100_000, ...(random.chance(0.2) ? { align: 16 } : {}) });
   longestMs = Math.max(longestMs, performance.now() - began);
   for (let unit = address; unit < address + size; unit++) {
     if (exchange(cookies, unit, vm.slot + 1) !== 0) throw new Error(`unit ${unit} was given out twice, seed ${seed}`);

@@ -97,6 +97,8 @@ let folder = '';
 /** A folder of its own with files of seeded content. */
 function makeFiles(name: string, sizes: readonly number[]): string {
   const path = join(folder, name);
+  // A test that is tried again finds what it left.
+  rmSync(path, { recursive: true, force: true });
   mkdirSync(path);
   const random = new Prng(17);
   sizes.forEach((size, index) => {

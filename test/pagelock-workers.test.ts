@@ -27,6 +27,7 @@ let vm: VirtualMemory | undefined;
 afterEach(async () => {
   if (vm) await shutDown(vm);
   vm = undefined;
+  failures.length = 0;
 });
 
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));

@@ -30,7 +30,7 @@ import {
   throwIfAborted,
 } from '../sync/index.ts';
 import { IO_OPERATION, IO_ROLE } from '../vnode/index.ts';
-import { namedError } from '../vpm/index.ts';
+import { namedError } from '../vpm/named-errors.ts';
 import type { AddressSpaceId } from './address-space.ts';
 import type { PinWaitAsync } from './async-changes.ts';
 import type { SpacePin } from './pin-pieces.ts';

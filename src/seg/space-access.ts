@@ -30,7 +30,7 @@ import { VERIFY } from '../base/verify.ts';
 import type { KnownPages, Pages, VnodeIndex } from '../page/index.ts';
 import type { Banks, FrameIndex } from '../phys/index.ts';
 import { add, compareExchange, faultPoint, load, type RwLock, store, type Thread } from '../sync/index.ts';
-import { namedError } from '../vpm/index.ts';
+import { namedError } from '../vpm/named-errors.ts';
 import { FAULT_KIND, type Faults, type UserAnswer } from './faults.ts';
 import { SoftTlb, tlbEntry } from './soft-tlb.ts';
 import { failWord } from './space-arguments.ts';

@@ -25,23 +25,24 @@ afterEach(() => shutDownBalanced(vm));
 
 const waiting = () => vm.frames.core.queue.count;
 
-/** A worker that has 30 frames, one that blocks for 20, and a request of this thread for 16. */
-async function begin(): Promise<{
-  holder: Victim;
-  attachment: number;
-  served: Promise<unknown>;
-  mine: Promise<PageList>;
-  waiter: Victim;
-}> {
+/** A worker that has 30 frames, and one that blocks for 20. */
+async function beginWorkers() {
   const worker = vm.spawn(program, { workerData: { owner: 'small', frames: 30, waits: false } });
   const [{ slot, attachment }] = (await once(worker, 'message')) as [{ slot: number; attachment: number }];
   const waiter = await start(vm, program, { owner: 'small', frames: 20, waits: true });
   const served = once(waiter.worker, 'message').then(([message]) => (message as { served: number }).served);
+  await until(() => waiting() === 1, 'it waits');
+  return { holder: { worker, slot }, attachment, served, waiter };
+}
+
+/** The same, with a request of this thread for 16 behind them. */
+async function begin() {
+  const workers = await beginWorkers();
   vm.chargeTo('small');
   const mine = vm.pageLists.allocAsync({ size: 16 * PAGE, segments: 16 }, { timeoutMs: 60_000 });
   vm.chargeTo('default');
   await until(() => waiting() === 2, 'both wait');
-  return { holder: { worker, slot }, attachment, served, mine, waiter };
+  return { ...workers, mine };
 }
 
 async function end(waiter: Victim, mine: PageList): Promise<void> {
@@ -59,13 +60,17 @@ async function end(waiter: Victim, mine: PageList): Promise<void> {
 }
 
 it('go on when a thread dies that has begun to give frames back', async () => {
-  const { holder, attachment, served, mine, waiter } = await begin();
+  // It stops with the lock of the frames: this thread, which ends it, must not wait for any meanwhile.
+  const { holder, attachment, served, waiter } = await beginWorkers();
   const parked = parkAt(vm, 'phys.list.given', { slot: holder.slot });
   holder.worker.postMessage('free');
   await parked;
   await kill(vm, holder);
   expect(await served).toBe(20);
-  await end(waiter, await mine);
+  vm.chargeTo('small');
+  const mine = vm.pageLists.alloc({ size: 20 * PAGE });
+  vm.chargeTo('default');
+  await end(waiter, mine);
   expect(vm.pageLists.freeOf(attachment)).toBe(0);
 });
 

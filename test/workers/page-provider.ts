@@ -158,7 +158,7 @@ export const silentToo: VnodeProvider = { ...silent };
 export const silentAsWell: VnodeProvider = { ...silent };
 
 /** How long `tardy` takes for its first answer. */
-export const TARDY_MS = 3000;
+export const TARDY_MS = 1000;
 
 let tardyCalls = 0;
 

@@ -194,14 +194,14 @@ describe('a pin that is awaited', () => {
 
 describe('threads that await pins', () => {
   it('leave nothing when they end', async () => {
-    for (let round = 0; round < 3; round++) {
+    for (let round = 0; round < 2; round++) {
       const slow = mapSlow('tardy', 'x');
       const victim = await waiter(slow, 4, slow);
       let isOver = false;
       victim.worker.once('message', () => {
         isOver = true;
       });
-      order(victim, { pin: [slow, 3 * PAGE] });
+      order(victim, { pin: [slow, PAGE] });
       await isBringing(() => isOver);
       await kill(vm, victim);
       expect(vm.spaces.statistics()).toMatchObject({ pins: 0, shadowLists: 0 });

@@ -22,8 +22,8 @@
  * COSTS       A first store: one page, one lock pair: the look at the map before it takes no lock, since step 3 looks again. A store
  *             that copies what a fork shows: three, with the freeing of what it leaves. Freeing: one drop a page.
  *             Two threads on new pages have to wait for this lock as often as for that of the frames; with three lock pairs a page
- *             it was five times as often. One alone is 3 to 10 % faster for it. Two scale 1.2 to 1.3 before and after: what
- *             they share is lines of the cache, in the lists of frames and modified pages too.
+ *             it was five times as often. One alone is 3 to 10 % faster for it. Two scale 1.2 to 1.3 before and after; what
+ *             holds them up was not found out: the lists of frames and of modified pages are shared as well.
  * FAILURE     `ENOMEM` without anons, nodes or frames; what was made goes back. A slot's spare anon serves no other slot: while
  *             less than a quarter is free, none is taken.
  * REJECTED    References for visitors: a second one would look like a fork, and a writer that has a translation would lose

@@ -14,8 +14,8 @@
  *             sync/owners.ts for limits over both.
  * COSTS       One logged word for each section that takes or gives frames of lists.
  * FAILURE     `EDQUOT` names owner, limit and charge, at once for a request that is itself above the limit; another one may wait.
- *             Frames that were moved or given up for a request are charged as they come; a request that then finds the limit
- *             exceeded gives them back.
+ *             Frames that are moved or given up for a request are charged together, when all are there: a request that then finds
+ *             the limit reached gives them back.
  * REJECTED    A count in each list: lists have no rows. A column of its own: 4 bytes a frame, and one more cache line a list.
  * REFERENCES  Linux memory control groups, page_cgroup.
  */
@@ -30,10 +30,15 @@ import { OWNER_MASK, OWNER_SHIFT, OWNERS_MAX } from './frame-uses.ts';
 
 const { frames: FRAMES } = OWNER_RESOURCE;
 
+/** Says, in what `begin` returns, that frames are charged later. */
+const LATER = 1;
+
 /** Charges of the frames of page lists, as one thread makes them. */
 export class FrameCharges {
   /** Where a frame's word says whom it is charged to: what this thread takes for lists now. */
   bits = 0;
+  /** Whom requests are made for now, in the bits of a frame's word, and `LATER`. */
+  #payer = 0;
   readonly #thread: Thread;
   readonly #used: BoundTables['owner']['used'];
   readonly #section: OwnerSection;
@@ -47,7 +52,7 @@ export class FrameCharges {
 
   /** Whom this thread's frames for lists are charged to now; -1 nobody. */
   get owner(): number {
-    return (this.bits >>> OWNER_SHIFT) - 1;
+    return (this.#payer >>> OWNER_SHIFT) - 1;
   }
 
   /** Whom this thread's lists are charged to: its owner, or -1 when that was never registered. */
@@ -55,22 +60,26 @@ export class FrameCharges {
     return this.#section.ownerNow();
   }
 
-  /** From now on frames for lists are charged to this thread's owner; returns what `end` needs. */
-  begin(): number {
-    const before = this.bits;
-    const owner = this.#section.ownerNow();
-    this.bits = (owner + 1) << OWNER_SHIFT;
+  /**
+   * From now on frames for lists are taken for `owner`, -1 for nobody, and charged to it as they are taken, or `later`, by whoever
+   * took them; returns what `end` needs.
+   */
+  begin(owner: OwnerIndex = this.ownerNow(), later = false): number {
+    const before = this.#payer;
+    this.#payer = ((owner + 1) << OWNER_SHIFT) | (later ? LATER : 0);
+    this.bits = later ? 0 : this.#payer;
     return before;
   }
 
   /** Ends what `begin` began. */
   end(before: number): void {
-    this.bits = before;
+    this.#payer = before;
+    this.bits = (before & LATER) === 0 ? before : 0;
   }
 
   /** True when so many frames more are within the limit of whom frames are charged to now. */
   fits(frames: number): boolean {
-    const owner = (this.bits >>> OWNER_SHIFT) - 1;
+    const { owner } = this;
     return owner < 0 || this.#section.fits(owner, frames);
   }
 

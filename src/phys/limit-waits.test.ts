@@ -159,6 +159,42 @@ describe('requests above the limit of their owner', () => {
     expectAllFree();
   });
 
+  it('never take more than the limit, whatever others of the owner take while room is made', async () => {
+    const { region, frames, lists, mates, strangers, held, expectAllFree } = setUp();
+    const { core } = frames;
+    const rest = strangers.alloc({ size: 52 * PAGE });
+    const start = rest.runs[0]?.first as number;
+    // Three runs of three, each with a frame behind it that is given up when asked for.
+    for (const at of [0, 4, 8]) strangers.free({ runs: [{ first: start + at, count: 3 }], frameCount: 3 });
+    const gone = new Set([3, 7, 11].map((at) => start + at));
+    let between: PageList | null = null;
+    const reclaim = (frame: number, use: number): boolean => {
+      if (!gone.has(frame)) return false;
+      between ??= mates.tryAlloc({ size: 3 * PAGE, segments: 3 });
+      core.mutex.enter();
+      core.convert(frame, use);
+      core.mutex.exit();
+      return gone.delete(frame);
+    };
+    frames.setReclaimer({ reclaim }, FRAME_USE.list);
+    const small = () => ownerUsage(region)[1]?.resources.frames;
+    const wait = lists.allocAsync({ size: 4 * PAGE });
+    expect(await settled(wait)).toBe(false);
+    expect(between).toMatchObject({ frameCount: 3 });
+    expect(small()).toMatchObject({ used: 15, peak: 15 });
+    expect(frames.check().problems).toEqual([]);
+    mates.free(between as unknown as PageList);
+    expect((await wait).frameCount).toBe(4);
+    expect(small()).toMatchObject({ used: 16, peak: 16 });
+    expect(frames.check().problems).toEqual([]);
+    lists.free(await wait);
+    mates.free(held);
+    const left = [3, 7, 11].map((at) => start + at).filter((frame) => gone.has(frame));
+    for (const first of left) strangers.free({ runs: [{ first, count: 1 }], frameCount: 1 });
+    strangers.free({ runs: [{ first: start + 12, count: 40 }], frameCount: 40 });
+    expectAllFree();
+  });
+
   it('are served whoever dies while giving frames back', async () => {
     const { region, thread, frames, lists, mate, mates, held, expectAllFree } = setUp();
     for (const free of [

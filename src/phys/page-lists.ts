@@ -250,7 +250,7 @@ export class PageLists {
     core.mutex.enter();
     // The original keeps the kernel's reserve in each class of memory by itself.
     const seedReserve = this.#seed === null ? 0 : watermarks.kernelReserve;
-    const before = this.#charges(false) ? core.charges.begin() : 0;
+    const before = this.#begin(false);
     const may =
       this.#seed !== null || (core.free > this.#frames.reserve && this.#mayOvertake(1) && core.charges.fits(1));
     const frame = may ? core.takeNext(FRAME_USE.list, seedReserve) : -1;
@@ -342,7 +342,7 @@ export class PageLists {
     const { mutex, charges } = this.#core;
     mutex.enter();
     let list: PageList | null = null;
-    const before = this.#charges(held) ? charges.begin() : 0;
+    const before = this.#begin(held);
     this.#overLimit = !charges.fits(request.count);
     // A request leaves the reserves as they are.
     const most = this.#core.free - this.#frames.reserve;
@@ -380,13 +380,13 @@ export class PageLists {
     if (!this.#frames.evacuation.any) return null;
     const { charges } = this.#core;
     return this.#frames.room.within(() => {
-      const before = this.#charges(held) ? charges.begin() : 0;
+      const before = this.#begin(held, true);
       const simple = FitSearch.isSimple(request);
       const may = this.#core.free >= this.#frames.reserve;
       const list = !may ? null : simple ? this.#assembly.any(request) : this.#assembly.run(request);
-      // The frames are charged already.
-      this.#overLimit = !charges.fits(0);
       charges.end(before);
+      // Others of the owner may have reached the limit meanwhile.
+      this.#overLimit = list !== null && this.#charges(held) && !this.#assembly.charge(list);
       if (list !== null && this.#overLimit) {
         this.#assembly.giveUp(list);
         return null;
@@ -412,6 +412,12 @@ export class PageLists {
   /** True when what is taken is charged to this thread's owner: rooms that write down what they take charge it themselves. */
   #charges(held: boolean): boolean {
     return this.#seed === null && !held;
+  }
+
+  /** From now on frames are taken for this thread's owner, or for nobody; returns what `end` of the charges needs. */
+  #begin(held: boolean, later = false): number {
+    const { charges } = this.#core;
+    return charges.begin(this.#charges(held) ? charges.ownerNow() : -1, later);
   }
 
   #failLimit(request: PageListRequest): never {

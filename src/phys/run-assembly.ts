@@ -6,7 +6,7 @@
  *             2 it is emptied (evacuation.ts)
  *             3 a frame that stays is in the way from now on: give back what was taken, and choose again
  * INVARIANTS  I1 every frame taken has use listTaking: a death gives it back.
- * LOCKING     Looks without the lock; takes frames under it; asks for frames without it.
+ * LOCKING     Looks without the lock; takes frames under it; asks for frames without it; charges them together under it, at the end.
  * COSTS       A look at every frame of the range for each attempt: the path of those who wait.
  * FAILURE     Null after as many attempts as there may be, or when no window is left.
  * REJECTED    Taking whatever is freed until a run comes about, as the seed does: it drains memory first.
@@ -18,7 +18,7 @@ import { faultPoint } from '../sync/fault.ts';
 import type { FrameIndex } from './banks.ts';
 import type { Evacuation } from './evacuation.ts';
 import type { FrameCore } from './frame-core.ts';
-import { type PageList, RunBuilder, singleRun } from './frame-runs.ts';
+import { type FrameRun, type PageList, RunBuilder, singleRun } from './frame-runs.ts';
 import { FRAME_USE } from './frame-uses.ts';
 import type { ListHand } from './list-hand.ts';
 import type { FrameRequest } from './page-list-request.ts';
@@ -26,6 +26,9 @@ import { bestWindow } from './window-search.ts';
 
 /** Windows tried before the caller waits for other frames. */
 const ATTEMPTS_MAX = 16;
+
+/** Frames charged in one commit. */
+const PIECE_FRAMES = 32;
 
 /** Makes page lists out of free frames and of others that are moved or given up. */
 export class RunAssembly {
@@ -116,6 +119,31 @@ export class RunAssembly {
       }
     }
     return mine.build();
+  }
+
+  /**
+   * Charges the frames of a list that was taken to this thread's owner, all of them or, false, none. Those of a thread that dies
+   * meanwhile go back, and with each its charge.
+   */
+  charge(list: PageList): boolean {
+    const core = this.#core;
+    core.mutex.enter();
+    const before = core.charges.begin();
+    const fits = core.charges.fits(list.frameCount);
+    if (fits) for (const run of list.runs) this.#chargeRun(run);
+    core.charges.end(before);
+    core.mutex.exit();
+    return fits;
+  }
+
+  #chargeRun({ first, count }: FrameRun): void {
+    const core = this.#core;
+    for (let at = 0; at < count; at++) {
+      core.convert(first + at, FRAME_USE.listTaking);
+      if ((at + 1) % PIECE_FRAMES === 0) core.thread.commit();
+    }
+    core.thread.commit();
+    if (VERIFY) faultPoint(core.thread, 'phys.list.partial');
   }
 
   /** Gives back what was taken instead of settling it. */

@@ -22,6 +22,14 @@ describe('region', () => {
     expect(again.tables.arenaState.sizeTotal.get(3)).toBe(2 ** 52 + 1);
   });
 
+  it('refuses to be larger than words can be counted', () => {
+    const { geometry } = testRegion().region;
+    const large = { ...geometry, tags: 2 ** 28 };
+    expect(() => Region.create(large, { spinLimit: 1, virtualClock: false })).toThrow(
+      /EINVAL: boot: the options ask for \d+ bytes of metadata; a region has at most \d+: fewer tags/,
+    );
+  });
+
   it('refuses a buffer that holds no region, and a region of another layout', () => {
     expect(() => Region.attach({})).toThrow(/holds no SharedArrayBuffer/);
     expect(() => Region.attach(new SharedArrayBuffer(64))).toThrow(/too small for a region/);

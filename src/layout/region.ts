@@ -26,6 +26,9 @@ const MAGIC = 0x50675752; // "PgWR"
 /** Raised whenever a table or the meaning of a column changes. */
 export const LAYOUT_VERSION = 1;
 
+/** Words are counted in 31 bits. */
+const SIZE_MAX_BYTES = 2 ** 33 - 4096;
+
 const FLAVOUR_CODE = { release: 1, verify: 2 } as const;
 
 /** All tables, bound to one region. */
@@ -86,9 +89,13 @@ export class Region {
     this.tables = Object.fromEntries(tables) as BoundTables;
   }
 
-  /** Makes a new region. Throws `ENOMEM` when the buffer cannot be had. */
+  /** Makes a new region. Throws `EINVAL` when it would be too large, `ENOMEM` when the buffer cannot be had. */
   static create(geometry: Geometry, settings: RegionSettings): Region {
     const layout = layoutOf(geometry);
+    if (layout.sizeBytes > SIZE_MAX_BYTES) {
+      const rule = `a region has at most ${SIZE_MAX_BYTES}: fewer tags, slots or frames`;
+      throw new VmError('EINVAL', `boot: the options ask for ${layout.sizeBytes} bytes of metadata; ${rule}`);
+    }
     let buffer: SharedArrayBuffer;
     try {
       buffer = new SharedArrayBuffer(layout.sizeBytes);

@@ -219,7 +219,7 @@ export function planBoot(options: BootOptions): BootPlan {
   const slots = integer('slots', 31, options.services === 'manual' ? 1 : 4, 63);
   const frames = memoryMaxBytes / pageSize;
   const usualTags = Math.max(8192, Math.ceil(frames / 8));
-  const tags = wholeChunks(integer('tags', Math.max(TAGS_DEFAULT, usualTags), 256, 2 ** 27));
+  const tags = wholeChunks(integer('tags', Math.max(TAGS_DEFAULT, usualTags), 256, 2 ** 26));
   // Slabs and magazines are worth a row each at any time: they follow the memory unless `tags` is given.
   const cachedTags = options.tags === undefined ? usualTags : tags;
   const vnodes = integer('vnodes', Math.min(65536, Math.max(256, Math.ceil(frames / 32))), 1, 2 ** 22);

@@ -4,7 +4,7 @@ import type { Callbacks, Thread } from '../sync/index.ts';
 import { load } from '../sync/index.ts';
 import { ArenaCore } from './arena-core.ts';
 import { type FreeTrees, freeTreesOf } from './free-index.ts';
-import type { ArenaIndex } from './kinds.ts';
+import { type ArenaIndex, STATE_READY } from './kinds.ts';
 
 /** Told, without any lock held, that a request of this thread found no space and is about to wait. */
 export type PressureListener = (arena: string, size: number) => void;
@@ -34,11 +34,14 @@ export class ArenaCores {
   /** The core of the arena that is in a row now. */
   at(row: ArenaIndex): ArenaCore {
     const { arena } = this.thread.region.tables;
-    const generation = load(this.thread.words, arena.generation.address(row));
+    const address = arena.generation.address(row);
+    const generation = load(this.thread.words, address);
     const known = this.#cores[row];
     if (known !== undefined && known.generation === generation) return known;
     const core = new ArenaCore(this, row, generation);
-    this.#cores[row] = core;
+    // A core of an arena that is being made may lack what is not there yet, its caches for one: it is not kept.
+    if (arena.state.get(row) === STATE_READY && load(this.thread.words, address) === generation)
+      this.#cores[row] = core;
     return core;
   }
 }

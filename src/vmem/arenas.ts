@@ -4,7 +4,7 @@
  * Arenas live in shared memory: one that a thread creates can be opened by name in every other.
  */
 
-import { type CheckReport, fail, failMisuse, rejectUnknownOptions } from '../base/index.ts';
+import { type CheckReport, fail, failMisuse, rejectUnknownOptions, VmError } from '../base/index.ts';
 import type { Callbacks, SlotIndex, Thread } from '../sync/index.ts';
 import { requireSignal } from '../sync/mutex-async.ts';
 import { type AddressReport, Arena } from './arena.ts';
@@ -80,9 +80,10 @@ export class Arenas {
     enterRegistry(this.#cores);
     const row = typeof nameOrIndex === 'string' ? findArena(this.#cores, nameOrIndex) : nameOrIndex;
     const found = row >= 0 && row < arena.rowCount && arena.state.get(row) === STATE_READY;
+    const handle = found ? this.#handle(row) : null;
     exitRegistry(this.#cores);
-    if (!found) fail('ENOENT', 'arenas.open', { arena: nameOrIndex }, 'no such arena');
-    return this.#handle(row);
+    if (handle === null) fail('ENOENT', 'arenas.open', { arena: nameOrIndex }, 'no such arena');
+    return handle;
   }
 
   /** True when there is an arena of this name. */
@@ -102,19 +103,17 @@ export class Arenas {
   list(): Arena[] {
     const { arena } = this.#cores.thread.region.tables;
     enterRegistry(this.#cores);
-    const rows: ArenaIndex[] = [];
+    const arenas: Arena[] = [];
     const end = tagArenaRow(this.#cores.thread.region.tables);
-    for (let row = 0; row < end; row++) if (arena.state.get(row) === STATE_READY) rows.push(row);
+    for (let row = 0; row < end; row++) if (arena.state.get(row) === STATE_READY) arenas.push(this.#handle(row));
     exitRegistry(this.#cores);
-    return rows.map((row) => this.#handle(row));
+    return arenas;
   }
 
   /** What an address is in every arena that knows it. */
   whatis(address: number): AddressReport[] {
     if (!Number.isSafeInteger(address) || address < 0) failAddress('*', 'arenas.whatis', address);
-    return this.list()
-      .map((arena) => arena.whatis(address))
-      .filter((report) => report !== null);
+    return this.#each((arena) => arena.whatis(address)).filter((report) => report !== null);
   }
 
   /** Checks every arena, and what they share. */
@@ -122,7 +121,7 @@ export class Arenas {
     const { spaceWaiters, tags } = this.#cores.thread.region.geometry;
     const tagArena = this.#tagArena();
     return [
-      ...this.list().map((arena) => arena.check()),
+      ...this.#each((arena) => arena.check()),
       ...(tagArena === null ? [] : [checkArena(tagArena)]),
       { structure: 'vmem/tag-pool', checked: tags, problems: checkTagPool(this.#cores) },
       { structure: 'vmem/space-queue', checked: spaceWaiters, problems: checkQueue(this.#cores.thread) },
@@ -133,14 +132,14 @@ export class Arenas {
   stats(): ArenasStatistics {
     const { tags, unused, own } = tagPoolUse(this.#cores);
     const tagArena = this.#tagArena();
-    const arenas = this.list().map((arena) => arena.stats());
+    const arenas = this.#each((arena) => arena.stats());
     if (tagArena !== null) arenas.push(readStatistics(tagArena));
     return { tags, unusedTags: unused, ownTags: own, arenas };
   }
 
   /** Puts what this thread has cached back into the arenas. */
   drain(): void {
-    for (const arena of this.list()) arena.drain();
+    this.#each((arena) => arena.drain());
   }
 
   /** For a thread that detaches: the same, and what it waits for or imports for others is left to them. */
@@ -187,6 +186,19 @@ export class Arenas {
   /** Gives back what a dead slot had in flight, and ends arenas that it was creating or destroying. */
   recover(dead: SlotIndex): void {
     recoverArenas(this.#cores, dead);
+  }
+
+  /** What `look` finds in each arena. Those that somebody destroys meanwhile are left out. */
+  #each<Found>(look: (arena: Arena) => Found): Found[] {
+    const found: Found[] = [];
+    for (const arena of this.list()) {
+      try {
+        found.push(look(arena));
+      } catch (error) {
+        if (!(error instanceof VmError) || error.code !== 'ESTALE') throw error;
+      }
+    }
+    return found;
   }
 
   /** The arena of boundary tags, which comes with the first other one. */

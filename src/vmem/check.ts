@@ -85,17 +85,20 @@ class Check {
 export function checkArena(core: ArenaCore): CheckReport {
   const check = new Check(core);
   core.enter();
-  checkSegments(check);
-  checkSpanTree(check);
-  checkFreeLists(check);
-  for (const problem of checkIndex(core)) check.expect(false, problem, 0);
-  for (const problem of checkMisfits(core)) check.expect(false, problem, 0);
-  checkHash(check);
-  checkIdleSpans(check);
-  checkQuarantine(check);
-  checkReserve(check);
-  checkTotals(check);
-  core.exit();
+  try {
+    checkSegments(check);
+    checkSpanTree(check);
+    checkFreeLists(check);
+    for (const problem of checkIndex(core)) check.expect(false, problem, 0);
+    for (const problem of checkMisfits(core)) check.expect(false, problem, 0);
+    checkHash(check);
+    checkIdleSpans(check);
+    checkQuarantine(check);
+    checkReserve(check);
+    checkTotals(check);
+  } finally {
+    core.exit();
+  }
   return { structure: `vmem/arena ${core.name}`, checked: check.seen.size, problems: check.problems };
 }
 

@@ -147,16 +147,18 @@ export function checkIndex(core: ArenaCore): string[] {
   const all: TagIndex[] = [];
   for (let order = 0; order < ORDER_LANES; order++) {
     const tags = listClass(core, order);
-    all.push(...tags);
+    for (const tag of tags) all.push(tag);
     if ((trees & TREE_SIZE) === 0) continue;
     const byBin: TagIndex[][] = Array.from({ length: BIN_MASK + 1 }, () => []);
     for (const tag of tags)
       byBin[binOf(core, core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number) & BIN_MASK]?.push(tag);
     byBin.forEach((held, bin) => {
       const root = core.words[sizeRootAt(core, (order << BIN_SHIFT) + bin)] as number;
-      problems.push(...core.trees.size.check(root, held));
+      for (const problem of core.trees.size.check(root, held)) problems.push(problem);
     });
   }
-  if ((trees & TREE_PLACE) !== 0) problems.push(...core.trees.place.check(placeRoot(core), all));
+  if ((trees & TREE_PLACE) !== 0) {
+    for (const problem of core.trees.place.check(placeRoot(core), all)) problems.push(problem);
+  }
   return problems;
 }

@@ -1,7 +1,7 @@
 import { closeSync, openSync, writeSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { endOracle, moreRooms, testRooms } from '../../test/support/rooms.ts';
-import { matches, Scratch } from '../../test/support/scratch.ts';
+import { matches, pattern, Scratch } from '../../test/support/scratch.ts';
 import { testSeed } from '../../test/support/seed.ts';
 import { Prng } from '../base/index.ts';
 import { pageStatistics } from '../page/index.ts';
@@ -122,6 +122,50 @@ describe('a file read from end to end', () => {
     expect(matches(file.read(at, PAGE), SEED, at)).toBe(true);
     expect(file.revalidate()).toBe(true);
     expect(file.read(at + 5, 1)[0]).toBe(9);
+    file.close();
+    endOracle(rooms);
+  });
+
+  it.each([
+    [1000, PAGE],
+    [5000, PAGE],
+    [12_288, PAGE],
+    [20_000, PAGE],
+    [40_000, PAGE],
+    [100_000, PAGE],
+    [1000, 4 * PAGE],
+    [30_000, 4 * PAGE],
+    [20_000, 16 * PAGE],
+    [65_536, 16 * PAGE],
+    [150_000, 16 * PAGE],
+  ])('in pieces of %i bytes shows pages of %i bytes whole while others rewrite it', (length, pageSize) => {
+    const rooms = testRooms();
+    const size = 512 * PAGE - 100;
+    const path = scratch.file('a', size, SEED);
+    using file = openFile(rooms, path, { pageSize });
+    const descriptor = openSync(path, 'r+');
+    const versions = [pattern(SEED, 0, size)];
+    const read = new Uint8Array(size);
+    for (let at = 0, reads = 0; at < size; reads++) {
+      // Every few reads, at all places inside a page and the buffer.
+      if (reads % 3 === 2 && versions.length < 40) {
+        const version = pattern(SEED + versions.length, 0, size);
+        writeSync(descriptor, version, 0, size, 0);
+        versions.push(version);
+      }
+      const bytes = file.read(at, length);
+      read.set(bytes, at);
+      at += bytes.length;
+    }
+    closeSync(descriptor);
+    const mixed: number[] = [];
+    for (let at = 0; at < size; at += pageSize) {
+      const page = read.subarray(at, at + pageSize);
+      const isOne = (version: Uint8Array) => Buffer.compare(version.subarray(at, at + pageSize), page) === 0;
+      if (!versions.some(isOne)) mixed.push(at);
+    }
+    expect(mixed).toEqual([]);
+    expect(pageStatistics(rooms.region).directBytes).toBeGreaterThan(size / 4);
     file.close();
     endOracle(rooms);
   });

@@ -272,8 +272,8 @@ export class PageMappings {
       if (window) this.#streams.bring(vnode, window, length, this.#vnode.size.get(vnode));
       return;
     }
-    if (this.#direct.read(pattern, vnode, offset, length, to, at)) return;
-    const done = pattern.isScanning ? this.#copyHead(pattern, vnode, offset, length, to, at) : 0;
+    let done = this.#direct.read(pattern, vnode, offset, length, to, at);
+    if (done === 0 && pattern.isScanning) done = this.#copyHead(pattern, vnode, offset, length, to, at);
     if (done < length) this.#copy(vnode, offset + done, length - done, to, at + done, pattern.ahead);
   }
 
@@ -286,10 +286,11 @@ export class PageMappings {
     to: Uint8Array,
     at: number,
   ): number {
-    const head = this.#pageSize - (offset % this.#pageSize);
-    if (head === this.#pageSize || head >= length) return 0;
+    const pageSize = this.#vnodes.pageSizeOf(vnode);
+    const head = pageSize - (offset % pageSize);
+    if (head === pageSize || head >= length) return 0;
     this.#copy(vnode, offset, head, to, at, 0);
-    return this.#direct.read(pattern, vnode, offset + head, length - head, to, at + head) ? length : head;
+    return head + this.#direct.read(pattern, vnode, offset + head, length - head, to, at + head);
   }
 
   /** `ahead`: pages that a miss brings beyond the range, or `MEMORY_ONLY`. Returns the bytes that were copied. */

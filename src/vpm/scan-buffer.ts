@@ -1,6 +1,6 @@
 /** A stretch of a file in private memory: what one open file has read past the pages, for its next reads. */
 
-/** Bytes of a buffer: they stay in the processor's cache between being read and being copied. */
+/** Bytes of a buffer, unless pages are larger: they stay in the processor's cache between being read and being copied. */
 export const SCAN_BUFFER_BYTES = 65536;
 
 /** Belongs to one open file of one thread. See direct-reads.ts for when its bytes may be used. */
@@ -11,10 +11,10 @@ export class ScanBuffer {
   #end = 0;
   #changes = 0;
 
-  /** The memory, `SCAN_BUFFER_BYTES` long; what was in it is forgotten. */
-  begin(): Uint8Array {
+  /** The memory, of at least `length` bytes, always the same for one vnode; what was in it is forgotten. */
+  begin(length: number): Uint8Array {
     this.#end = this.#start = 0;
-    this.#bytes ??= new Uint8Array(SCAN_BUFFER_BYTES);
+    if (this.#bytes === null || this.#bytes.length < length) this.#bytes = new Uint8Array(length);
     return this.#bytes;
   }
 
@@ -28,6 +28,11 @@ export class ScanBuffer {
   /** True when it holds a range. */
   covers(offset: number, length: number): boolean {
     return offset >= this.#start && offset + length <= this.#end;
+  }
+
+  /** Bytes that it holds from an offset on. */
+  bytesFrom(offset: number): number {
+    return offset >= this.#start ? Math.max(0, this.#end - offset) : 0;
   }
 
   /** True when the vnode has not changed since. */

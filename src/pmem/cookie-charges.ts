@@ -8,7 +8,10 @@ import { chargedUnderLock, isOwner, OWNER_RESOURCE, tryChargeUnderLock, uncharge
 import type { Thread } from '../sync/thread.ts';
 import type { CookieIndex, PmemFailure } from './kinds.ts';
 
-/** Charges a cookie's owner; what stopped it, or null. The seed knows no limit of frames. */
+/**
+ * Charges a cookie's owner; what stopped it, or null. The seed knows no limit of frames. Under the frames' lock as well: who takes
+ * page lists looks at the limit and charges in one section of it.
+ */
 export function chargeCookie(thread: Thread, row: CookieIndex, seed: boolean): PmemFailure | null {
   const { journal } = thread;
   const cookies = thread.region.tables.pmemCookie;

@@ -112,8 +112,11 @@ export class CookieWork {
 
   /** 2. Charges the thread's owner; what stopped it, or null. */
   charge(row: CookieIndex): PmemFailure | null {
+    const { mutex } = this.#lists.frames.core;
     this.mutex.enter();
+    mutex.enter();
     const failure = chargeCookie(this.#thread, row, this.seed);
+    mutex.exit();
     this.mutex.exit();
     return failure;
   }

@@ -22,10 +22,9 @@
  *             asked and told without locks.
  * COSTS       A walk over the runs of movable cookies, a copy of the frames, what the mover does.
  * FAILURE     False: no movable cookie has the frame, its mover refuses or has done so a moment ago (mover-rests.ts),
- *             throws, is not known in this thread or is none (`failure` has it), or no frame or row is left; of a contiguous
- *             cookie, no run. A death
- *             before 5 leaves the frame in place, later it has moved; either way the mover is told by whoever recovers, if
- *             it is known there.
+ *             throws, answers neither true nor false, is asynchronous, is not known in this thread or is none (`failure` has
+ *             it), or no frame or row is left; of a contiguous cookie, no run. A death before 5 leaves the frame in place,
+ *             later it has moved; either way the mover is told by whoever recovers, if it is known there.
  * REJECTED    A word for each frame that names its cookie: 4 bytes a frame for memory that may never see pmem.
  * REFERENCES  pmem.c, comment on the right solution; illumos page_relocate; Linux movable_operations.
  */
@@ -133,7 +132,7 @@ export class CookieMoves implements FrameReclaimer {
     let willing = false;
     try {
       // 3.
-      willing = this.#guarded(move, () => mover?.before(move));
+      willing = mover !== null && this.#guarded(move, 'before', () => mover.before(move));
       if (!willing) this.#rests.refused(move.cookie);
       if (willing) {
         // 4.
@@ -145,7 +144,7 @@ export class CookieMoves implements FrameReclaimer {
     } finally {
       if (!moved) this.#undo(slot);
       // A claim that has moved is left to `#end` whatever the mover does.
-      if (willing) this.#guarded(move, () => mover?.after(move, moved));
+      if (willing) this.#guarded(move, 'after', () => mover?.after(move, moved));
     }
     if (VERIFY) faultPoint(this.#thread, 'pmem.move.done');
     // 6.
@@ -163,18 +162,29 @@ export class CookieMoves implements FrameReclaimer {
     const move = this.#moveOf(dead);
     if (move.frames > 1) this.#recoverRun(move, stage, dead);
     if (stage === MOVE_STAGE.claimed) this.#undo(dead);
-    this.#guarded(move, () => this.#moverOf(move.cookie.cookie).after(move, stage === MOVE_STAGE.moved));
+    this.#guarded(move, 'after', () => this.#moverOf(move.cookie.cookie).after(move, stage === MOVE_STAGE.moved));
     if (stage === MOVE_STAGE.moved) this.#end(dead);
   }
 
   /** What a mover says; false when it throws: a program's mistake must stop neither who needs the frame nor a recovery. */
-  #guarded(move: CookieMove, ask: () => unknown): boolean {
+  #guarded(move: CookieMove, asked: 'before' | 'after', ask: () => unknown): boolean {
     try {
-      return ask() === true;
+      const answer = ask();
+      const isPromise = leaveAlone(answer);
+      if (isPromise) this.#failMover(move, asked, 'a mover must not be asynchronous, and this returned a promise');
+      if (asked === 'before' && typeof answer !== 'boolean') {
+        this.#failMover(move, asked, `before of a mover returns true or false, and this returned ${typeof answer}`);
+      }
+      return answer === true;
     } catch (error) {
       if (error instanceof InvariantError) throw error;
       return this.#noteFailure(move, error);
     }
+  }
+
+  #failMover({ cookie }: CookieMove, asked: 'before' | 'after', rule: string): never {
+    const { module, name } = this.#callbacks.describe(this.#cookies.mover.get(cookie.cookie) - 1);
+    return failMisuse('pmem.move', { module, export: name, function: asked }, rule);
   }
 
   #noteFailure(move: CookieMove, error: unknown): false {
@@ -365,4 +375,12 @@ export class CookieMoves implements FrameReclaimer {
     }
     return null;
   }
+}
+
+/** True for a promise. What it rejects with, if it does, is not left to whoever runs in this thread. */
+function leaveAlone(answer: unknown): boolean {
+  if (typeof answer !== 'object' || answer === null || !('then' in answer)) return false;
+  if (typeof answer.then !== 'function') return false;
+  answer.then(undefined, () => {});
+  return true;
 }

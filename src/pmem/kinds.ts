@@ -58,7 +58,8 @@ export interface CookieMove {
 /**
  * Lets frames of movable cookies move. Found by every thread that may need frames, as a (module, export) pair or under a
  * registered name; runs with no lock held, in the thread that needs the frames. A `before` that throws has refused; what `after`
- * throws changes nothing about the move. Neither reaches who needed the frames: `pmem.moverFailure` has it.
+ * throws changes nothing about the move. Neither reaches who needed the frames: `pmem.moverFailure` has it. Neither may be
+ * asynchronous: a promise is taken as if it had been thrown, and what it rejects with is lost.
  */
 export interface CookieMover {
   /**
@@ -70,7 +71,7 @@ export interface CookieMover {
   after(move: CookieMove, moved: boolean): void;
 }
 
-/** What a mover threw, or why none could be used: its module cannot be loaded or has no such export, or that has no functions. */
+/** What a mover threw, what is wrong with what it returned, or why none could be used: its module cannot be loaded or has no such export, or that has no functions. */
 export interface MoverFailure {
   readonly move: CookieMove;
   readonly error: unknown;

@@ -92,6 +92,63 @@ describe('movers that cannot work', () => {
     );
   }
 
+  const answers: [string, unknown, RegExp][] = [
+    [
+      'a promise',
+      Promise.resolve(true),
+      /EINVAL: pmem.move\(.*"wrong", function="before"\): .*must not be asynchronous/,
+    ],
+    ['nothing', undefined, /EINVAL: pmem.move\(.*function="before"\): .*true or false, and this returned undefined/],
+    ['a number', 1, /EINVAL: pmem.move\(.*function="before"\): .*true or false, and this returned number/],
+  ];
+  it.each(answers)('are reported, and nothing moves, when before returns %s', (_name, answer, error) => {
+    const side = setUp();
+    const { callbacks, frames, lists, pmem } = side;
+    callbacks.register('wrong', { before: () => answer, after: () => expect.unreachable() });
+    const spacer = lists.alloc({ size: 16 * PAGE });
+    const cookie = pmem.alloc({ size: 4 * PAGE, contiguous: true, movable: { export: 'wrong' } });
+    lists.free(spacer);
+    const where = pmem.runs(cookie);
+    expect(frames.tryTakeRun(50)).toBe(-1);
+    expect(pmem.moverFailure).toMatchObject({ move: { cookie }, times: 1 });
+    expect(String(pmem.moverFailure?.error)).toMatch(error);
+    expect(pmem.runs(cookie)).toEqual(where);
+    pmem.free(cookie);
+    expectAllFree(side);
+  });
+
+  it('are reported when they are asynchronous, and what they reject with harms nobody', async () => {
+    const side = setUp();
+    const { callbacks, frames, lists, pmem } = side;
+    const unhandled: unknown[] = [];
+    const listener = (error: unknown) => unhandled.push(error);
+    process.on('unhandledRejection', listener);
+    const rejects = () => Promise.reject(new Error('too late'));
+    callbacks.register('refuses late', { before: rejects, after: () => {} });
+    callbacks.register('ends late', { before: () => true, after: rejects });
+    for (const [name, asked, moves] of [
+      ['refuses late', 'before', false],
+      ['ends late', 'after', true],
+    ] as const) {
+      const spacer = lists.alloc({ size: 12 * PAGE });
+      const cookie = pmem.alloc({ size: 4 * PAGE, contiguous: true, movable: { export: name } });
+      lists.free(spacer);
+      const where = pmem.runs(cookie);
+      const run = frames.tryTakeRun(50);
+      expect(run >= 0).toBe(moves);
+      expect(String(pmem.moverFailure?.error)).toMatch(new RegExp(`function="${asked}".*must not be asynchronous`));
+      if (moves) expect(pmem.runs(cookie)).not.toEqual(where);
+      else expect(pmem.runs(cookie)).toEqual(where);
+      if (run >= 0) frames.giveRun(run, 50);
+      pmem.free(cookie);
+    }
+    for (let turn = 0; turn < 3; turn++) await new Promise((resolve) => setImmediate(resolve));
+    process.off('unhandledRejection', listener);
+    expect(unhandled).toEqual([]);
+    expect(pmem.moverFailure?.times).toBeGreaterThan(1);
+    expectAllFree(side);
+  });
+
   it('say that they refused when memory is to go', () => {
     const side = setUp();
     const { callbacks, frames, lists, pmem } = side;

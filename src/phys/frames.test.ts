@@ -29,7 +29,9 @@ describe('frames', () => {
     expect(frames.takerOf(1)).toBe(thread.slot);
     expectSound(frames);
     expect(region.geometry.frames).toBe(100);
-    expect(() => frames.online(0, 1)).toThrow(/overlap with segment 0/);
+    expect(() => frames.online(0, 1)).toThrow(
+      /frames.online\(first=0, count=1\): frames are online already, in segment 0/,
+    );
   });
 
   it('finds runs inside banks and never across them', () => {

@@ -154,7 +154,7 @@ export class Frames {
     const { frames } = this.#thread.region.geometry;
     requireInteger('frames.online', 'first', first, 0, frames);
     requireInteger('frames.online', 'count', count, 0, frames - first);
-    if (count > 0) this.addSegment({ start: first, end: first + count });
+    if (count > 0) addMemory(this.core, this.#listeners, { start: first, end: first + count }, 'frames.online');
   }
 
   /** Brings frames that are absent online as a segment of its own; those of its available range become free. */

@@ -83,7 +83,9 @@ describe('memory that goes offline', () => {
     frames.online(30, 30);
     expect(frames.core.segments.joined()).toEqual([{ low: 0, high: 120 }]);
     expect(frames.takeRun(120)).toBe(0);
-    expect(() => frames.online(10, 2)).toThrow(/EINVAL.*overlap/);
+    expect(() => frames.online(10, 2)).toThrow(
+      /^EINVAL: frames.online\(first=10, count=2\): frames are online already, in segment [0-9]/,
+    );
     expectSound(frames);
   });
 

@@ -92,7 +92,7 @@ export class PhysSegments {
   }
 
   /** Under the frames' lock, with nothing logged: adds a segment, whose frames stay absent. Returns its row. */
-  add(options: PhysSegmentOptions): number {
+  add(options: PhysSegmentOptions, call: 'frames.online' | 'physSegments.add' = 'physSegments.add'): number {
     requireSegment('physSegments.add', options);
     const { frames, frameClasses } = this.#thread.region.geometry;
     const { start, end, availableStart = start, availableEnd = end, freeList = 0 } = options;
@@ -104,12 +104,13 @@ export class PhysSegments {
     const rows = this.#rows;
     for (let row = 0; row < this.count; row++) {
       if (start < rows.end.get(row) && rows.start.get(row) < end) {
-        failMisuse('physSegments.add', { start, end }, `the frames overlap with segment ${row}`);
+        if (call !== 'frames.online') failMisuse(call, { start, end }, `the frames overlap with segment ${row}`);
+        failMisuse(call, { first: start, count: end - start }, `frames are online already, in segment ${row}`);
       }
     }
     const row = this.#spareRow();
     if (row < 0) {
-      fail('ENOMEM', 'physSegments.add', { start, end }, `there are ${rows.rowCount} segments already`);
+      fail('ENOMEM', call, { start, end }, `there are ${rows.rowCount} segments already`);
     }
     this.#store(row, start, end, availableStart, availableEnd);
     this.#thread.journal.set(rows.freeList, row, freeList);

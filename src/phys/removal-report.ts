@@ -33,7 +33,8 @@ export function failRemoval(
   const use = Object.entries(FRAME_USE).find(([, value]) => value === word)?.[0];
   const user = evacuation.of(word);
   const holders = user?.holders?.(frame) ?? [];
-  const taken = { first, count, frame, use, takenBy: core.takerOf(frame), heldBySlots: holders.join(' ') };
+  const heldBy = holders.length === 0 ? {} : { heldBySlots: holders.join(' ') };
+  const taken = { first, count, frame, use, takenBy: core.takerOf(frame), ...heldBy };
   const obstacle = user?.obstacle?.(frame) ?? '';
   const values = { ...taken, ...(obstacle === '' ? {} : { obstacle }), ...evacuation.nameOf(frame) };
   const reserve = evacuation.floor();

@@ -43,7 +43,7 @@ function nameFrame({ pmem, spaces }: VirtualMemory, frame: FrameIndex): Readonly
       continue;
     }
     const pinnedBySlots = [...new Set(spaces.pinnersOfCookie(cookie))].join(' ');
-    return { cookie: cookie.cookie, pinnedBySlots };
+    return { cookie: cookie.cookie, ...(pinnedBySlots === '' ? {} : { pinnedBySlots }) };
   }
   return {};
 }

@@ -51,6 +51,14 @@ function mapSlow(exported = 'tardy', name = 'x', timeoutMs = 0): number {
   return as.map({ size: 4 * PAGE, file, shared: true, protection: 'read', maxProtection: 'read' });
 }
 
+/** Pins most of the memory; returns where, and where more could be pinned. */
+function pinMost() {
+  const at = as.map({ size: 200 * PAGE, reserve: false });
+  const file = vm.open(scratch.file('other', 100 * PAGE, 3), { mode: 'r' });
+  const other = as.map({ size: 100 * PAGE, file, shared: true, protection: 'read', maxProtection: 'read' });
+  return { at, other, pin: as.pin(at, 200 * PAGE, 'write') };
+}
+
 /** Waits until a worker is bringing pages of a space, or `isOver`: on a machine that rests, nobody may see it. */
 function isBringing(isOver = () => false): Promise<void> {
   const { state, operation, rowCount } = vm.region.tables.ioRequest;
@@ -140,6 +148,46 @@ describe('a pin that is awaited', () => {
     token.release();
     expect(vm.spaces.statistics().pins).toBe(0);
     expect(vm.thread.heldCount).toBe(0);
+  });
+
+  it('ends with its time, or its signal, while pins of its own thread leave too few frames', async () => {
+    const { at, other, pin } = pinMost();
+    await expect(as.pinAsync(other, 100 * PAGE, 'read', { timeoutMs: 300 })).rejects.toThrow(
+      /^ETIMEDOUT: as\.pinAsync/,
+    );
+    const stop = new AbortController();
+    const aborted = as.pinAsync(other, 100 * PAGE, 'read', { signal: stop.signal });
+    // Needs the event loop.
+    setTimeout(() => stop.abort(), 300);
+    await expect(aborted).rejects.toThrow(/^ECANCELED: as\.pinAsync/);
+    expect(vm.spaces.statistics().pins).toBe(1);
+    pin.release();
+    as.unmap(at, 200 * PAGE);
+  });
+
+  it('comes once another task of its thread has released its pin', async () => {
+    const { other, pin } = pinMost();
+    const wanted = as.pinAsync(other, 100 * PAGE, 'read');
+    setTimeout(() => pin.release(), 500);
+    const got = await wanted;
+    expect(matches(new Uint8Array(got.views.flatMap((view) => [...view])), 3, 0)).toBe(true);
+    got.release();
+    expect(vm.spaces.statistics().pins).toBe(0);
+  });
+
+  it('is ENOMEM when nobody releases anything, and for more pages than there are frames', async () => {
+    const { other, pin } = pinMost();
+    const large = as.map({ size: 300 * PAGE, reserve: false });
+    const before = vm.spaces.statistics().anons;
+    const rule = /^ENOMEM: as\.pin(Async)?\(address=.*fewer frames/;
+    expect(() => as.pin(large, 257 * PAGE, 'write')).toThrow(rule);
+    await expect(as.pinAsync(large, 257 * PAGE, 'write')).rejects.toThrow(rule);
+    expect(vm.spaces.statistics()).toMatchObject({ anons: before, pins: 1 });
+    // After ten seconds.
+    const short = as.pinAsync(other, 100 * PAGE, 'read');
+    await expect(short).rejects.toThrow(/^ENOMEM: as\.pinAsync\(address=.*length=409600.*total=256.*leaves no frame/);
+    expect(vm.spaces.statistics().pins).toBe(1);
+    pin.release();
   });
 
   it('fails when the range goes meanwhile', async () => {

@@ -6,6 +6,7 @@ export * from './known-pages.ts';
 export * from './large-pages.ts';
 
 export * from './page-counters.ts';
+export { SHORTAGE_MS } from './page-fetches.ts';
 export * from './page-hash.ts';
 export * from './page-holds.ts';
 export * from './page-shapes.ts';

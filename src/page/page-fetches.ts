@@ -43,7 +43,10 @@ import type { WriteFailure } from './page-writer.ts';
 import type { Replacement } from './replacement.ts';
 
 /** How long a fetch waits for pinned pages before it throws `ENOMEM`. */
-const SHORTAGE_MS = 10_000;
+export const SHORTAGE_MS = 10_000;
+
+/** What is wrong then. */
+const SHORT_RULE = 'what is taken, pinned or modified leaves no frame; release mappings or boot with more memory';
 
 /** How often a fetch writes modified pages back to gain frames before it waits with others. */
 const CLEANINGS_MAX = 8;
@@ -251,19 +254,24 @@ export class PageFetches {
 
   /** Throws `ENOMEM`, with what a store has said about modified pages meanwhile: `before` is what was said before. */
   #failShort(vnode: VnodeIndex, count: number, before: WriteFailure | null): never {
-    const { total, free, page, run, list } = this.#frames.counts();
-    const rule = 'what is taken, pinned or modified leaves no frame; release mappings or boot with more memory';
-    const values = {
-      ...{ vnode, count, total, free, page, run, list },
-      ...{ pinnedHere: this.#holds.pages, modified: this.#dirty.total },
-    };
     const { refusal } = this.#supply;
-    if (refusal === null || refusal === before) fail('ENOMEM', 'pages.fetch', values, rule);
+    if (refusal === null || refusal === before) this.failShort('pages.fetch', { vnode, count });
+    const values = { vnode, count, ...this.#counts() };
     const cause = refusal.error;
     const said = cause instanceof Error ? cause.message : String(cause);
-    throw new VmError('ENOMEM', `${showCall('pages.fetch', values)}: ${rule}; pages cannot be written: ${said}`, {
+    throw new VmError('ENOMEM', `${showCall('pages.fetch', values)}: ${SHORT_RULE}; pages cannot be written: ${said}`, {
       cause,
     });
+  }
+
+  /** Throws the `ENOMEM` of memory that is pinned, in the name of `call`. */
+  failShort(call: string, values: Readonly<Record<string, number>>): never {
+    return fail('ENOMEM', call, { ...values, ...this.#counts() }, SHORT_RULE);
+  }
+
+  #counts(): Record<string, number> {
+    const { total, free, page, run, list } = this.#frames.counts();
+    return { total, free, page, run, list, pinnedHere: this.#holds.pages, modified: this.#dirty.total };
   }
 
   #releaseSeveral(out: Int32Array, at: number, count: number): void {

@@ -181,6 +181,11 @@ export class Pages implements FrameReclaimer {
     return this.#lookup.isThere(vnode, index);
   }
 
+  /** Throws the `ENOMEM` of who could not get pages for as long as a fetch waits, in the name of `call`. */
+  failShort(call: string, values: Readonly<Record<string, number>>): never {
+    return this.#fetches.failShort(call, values);
+  }
+
   /** Gives one hold of a page back. */
   release(frame: FrameIndex): void {
     this.holds.release(frame);

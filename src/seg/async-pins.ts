@@ -6,19 +6,22 @@
  * STRUCTURE   1 try to pin on this thread, without waiting   2 the first page that would have to be waited for: a pages worker
  *             brings what is behind it, a stretch at a time, as a blocking pin would, and waits for locks   3 again from 1
  *
- *             Pages that leave each time before they can be pinned are brought on this thread: memory is short.
+ *             Pages that leave each time before they can be pinned are brought again, after pauses: memory is short, until a pin
+ *             is released, perhaps by another task of this thread. After 10 seconds, as in a blocking pin, it is `ENOMEM`.
  * INVARIANTS  I1 nothing is held, and nothing is noted, across an `await`: a thread that ends there leaves a request alone.
  * LOCKING     None while it awaits; the worker takes the space shared.
  * COSTS       What is in memory, and the space's own: a pin and a promise. Else a round trip, some 20 us, for each 32 pages.
+ *             Short memory: a round every 64 ms.
  * FAILURE     What `as.pin` throws; `ETIMEDOUT`, `ECANCELED`, when a request that was posted may still be carried out: pages are in
  *             memory then that nobody wanted; `EIO` when the worker ends; `ENOTSUP` without services when a page is missing.
  * REJECTED    Pinning in the worker and handing the pin over: it would be the worker's for a while, and its end would take it.
  *             Keeping what is pinned of a range while the rest comes: unmapping would wait for a thread that waits.
+ *             A blocking pin after some rounds: nobody of this thread could release what it waits for.
  * REFERENCES  vpm/file-async.ts, which is the same for files.
  */
 
 import { fail } from '../base/errors.ts';
-import { FETCH_PAGES_MAX, type VnodeIndex } from '../page/index.ts';
+import { FETCH_PAGES_MAX, SHORTAGE_MS, type VnodeIndex } from '../page/index.ts';
 import { watchToken } from '../sync/cancel-async.ts';
 import {
   chargingTo,
@@ -39,8 +42,11 @@ import type { SpaceIndex } from './space-kinds.ts';
 import type { SpacePins } from './space-pins.ts';
 import type { SpaceParts } from './spaces.ts';
 
-/** Times that pages are brought again because they left before they could be pinned, before they are brought on this thread. */
-const ROUNDS_MAX = 8;
+/** Times that pages are brought again at once because they left before they could be pinned: at least so many before it is `ENOMEM`. */
+const ROUNDS_MIN = 8;
+
+/** Longest pause between later rounds; the first is of 1 ms. */
+const PAUSE_MAX_MS = 64;
 
 /** Longest time that a timer can be set to. */
 const TIMER_MAX_MS = 2 ** 31 - 1;
@@ -73,13 +79,17 @@ export async function pinWhenThere(
   const ending = new Ending(parts, call, options);
   // Other tasks of the thread may charge others by the time that the pages are there.
   const owner = ownerOf(thread);
+  let shortUntil = Number.POSITIVE_INFINITY;
   try {
     for (let round = 0; ; round++) {
       if (round > 0) ending.throwIfOver();
-      const pin = chargingTo(thread, owner, () =>
-        round < ROUNDS_MAX ? pins.tryPin(address, length, write, call) : pins.pin(address, length, write, call),
-      );
+      const pin = chargingTo(thread, owner, () => pins.tryPin(address, length, write, call));
       if (typeof pin !== 'number') return pin;
+      if (round === 1) shortUntil = deadlineOf(thread, SHORTAGE_MS);
+      if (round >= ROUNDS_MIN) {
+        if (remainingMs(thread, shortUntil) <= 0) parts.rooms.pages.failShort(call, { address, length });
+        await pauseUnless(ending.signal, Math.min(PAUSE_MAX_MS, 2 ** (round - ROUNDS_MIN)));
+      }
       await bring(parts, id, { call, ...request }, pin, ending.signal);
     }
   } catch (error) {
@@ -88,6 +98,20 @@ export async function pinWhenThere(
   } finally {
     ending.close();
   }
+}
+
+/** Lets others run for a moment, or until the signal. */
+function pauseUnless(signal: AbortSignal, ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    const end = () => {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', end);
+      resolve();
+    };
+    const timer = setTimeout(end, ms);
+    signal.addEventListener('abort', end);
+    if (signal.aborted) end();
+  });
 }
 
 /** Has the pages of a range brought from an address on: as many at a time as one mapping, and one source, has of them. */

@@ -237,6 +237,16 @@ export class SpacePins {
     }
     // 3.
     const vnode = map >= 0 ? -1 : this.vnodeOf(segment);
+    // Each of them needs a frame of its own.
+    const { frames: total } = core.thread.region.geometry;
+    if ((map >= 0 || vnode >= 0) && pages > total) {
+      fail(
+        'ENOMEM',
+        this.call,
+        { address: start, pages, total },
+        'the memory has fewer frames than the range has pages',
+      );
+    }
     const list = shadows.begin({ map, vnode, segment: map >= 0 ? -1 : segment, first, pages, owner, write });
     if (list < 0) core.failFull(this.call, 'shadowLists');
     try {

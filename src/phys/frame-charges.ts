@@ -64,7 +64,7 @@ export class FrameCharges {
    * From now on frames for lists are taken for `owner`, -1 for nobody, and charged to it as they are taken, or `later`, by whoever
    * took them; returns what `end` needs.
    */
-  begin(owner: OwnerIndex = this.ownerNow(), later = false): number {
+  begin(owner: OwnerIndex, later = false): number {
     const before = this.#payer;
     this.#payer = ((owner + 1) << OWNER_SHIFT) | (later ? LATER : 0);
     this.bits = later ? 0 : this.#payer;

@@ -128,7 +128,7 @@ export class RunAssembly {
   charge(list: PageList): boolean {
     const core = this.#core;
     core.mutex.enter();
-    const before = core.charges.begin();
+    const before = core.charges.begin(core.charges.ownerNow());
     const fits = core.charges.fits(list.frameCount);
     if (fits) for (const run of list.runs) this.#chargeRun(run);
     core.charges.end(before);

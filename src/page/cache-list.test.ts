@@ -1,6 +1,14 @@
 import { describe, expect, it } from 'vitest';
 import { dieAtEveryStep } from '../../test/support/deaths.ts';
-import { MemoryStore, type PageRoom, pageRoom, pageRooms, readPage, writePage } from '../../test/support/page-room.ts';
+import {
+  MemoryStore,
+  moveAway,
+  type PageRoom,
+  pageRoom,
+  pageRooms,
+  readPage,
+  writePage,
+} from '../../test/support/page-room.ts';
 import { Prng } from '../base/index.ts';
 import { FRAME_USE } from '../phys/frames.ts';
 import { PageLists } from '../phys/page-lists.ts';
@@ -238,13 +246,7 @@ describe('pages that are not needed any more, in the way of a run', () => {
       self: room.thread,
       victim: victim.thread,
       recoverers: [recoverPages, (_self, dead) => room.frames.recover(dead)],
-      operation: () => {
-        const hand = room.region.tables.frameHand;
-        hand.first.put(victim.thread.slot, 2);
-        hand.count.put(victim.thread.slot, 1);
-        hand.stage.put(victim.thread.slot, 1);
-        victim.pages.relocate(2, FRAME_USE.run);
-      },
+      operation: () => moveAway(victim, 2),
       verify: () => {
         expectSound(room);
         expect(room.pages.cached).toBe(8);

@@ -2,52 +2,29 @@
 
 import { describe, expect, it } from 'vitest';
 import { dieAtEveryStep } from '../../test/support/deaths.ts';
-import { MemoryStore, type PageRoom, pageRoom, pageRooms, readPage, writePage } from '../../test/support/page-room.ts';
+import {
+  expectEmpties,
+  expectSound,
+  framesOf,
+  type LargeRoom,
+  largeRooms,
+  SHIFTS,
+} from '../../test/support/large-rooms.ts';
+import { moveAway, type PageRoom, pageRoom, readPage, writePage } from '../../test/support/page-room.ts';
 import { testSeed } from '../../test/support/seed.ts';
 import { Prng } from '../base/index.ts';
 import type { Geometry } from '../layout/index.ts';
 import { REPLACEMENT, replacementGeometry } from '../layout/replacement-tables.ts';
 import { FRAME_USE } from '../phys/index.ts';
 import { armFault, disarmFault } from '../sync/index.ts';
-import { checkPages } from './check.ts';
 import { pageStatistics } from './page-counters.ts';
 import { recoverPages } from './recovery.ts';
 
-/** Vnodes with pages of 1, 2, 4, 8 and 16 frames. */
-const SHIFTS = [0, 1, 2, 3, 4];
-
-type Room = PageRoom & { readonly store: MemoryStore };
-
-function largeRooms(frames: number, bankFrames = frames, overrides: Partial<Geometry> = {}): Room {
-  const room = pageRooms(frames, bankFrames, overrides);
-  for (const shift of SHIFTS) room.region.tables.vnode.pageShift.put(shift, shift);
+/** Rooms with large pages that pages are moved out of. */
+function movingRooms(frames: number, bankFrames = frames, overrides: Partial<Geometry> = {}): LargeRoom {
+  const room = largeRooms(frames, bankFrames, overrides);
   room.frames.setReclaimer(room.pages);
-  return { ...room, store: new MemoryStore(room.banks) };
-}
-
-function expectSound(room: PageRoom): void {
-  expect(checkPages(room.thread).problems).toEqual([]);
-  expect(room.frames.check().problems).toEqual([]);
-}
-
-/** Drops everything; then all frames are free, in one run for each bank. */
-function expectEmpties(room: PageRoom): void {
-  for (const shift of SHIFTS) expect(room.pages.invalidate(shift, 0)).toBe(0);
-  expectSound(room);
-  const { frames, bankFrames } = room.region.geometry;
-  room.frames.caches.drain();
-  expect(room.frames.counts().free).toBe(frames);
-  for (let low = 0; low < frames; low += bankFrames) expect(room.frames.takeRun(bankFrames)).toBe(low);
-  for (let low = 0; low < frames; low += bankFrames) room.frames.giveRun(low, bankFrames);
-}
-
-/** The frames of a page, -1 for those that are not in memory. */
-function framesOf(room: PageRoom, vnode: number, page: number): number[] {
-  return Array.from({ length: 1 << vnode }, (_, at) => {
-    const frame = room.pages.hold(vnode, (page << vnode) + at);
-    if (frame >= 0) room.pages.release(frame);
-    return frame;
-  });
+  return room;
 }
 
 const evictions = (room: PageRoom) => pageStatistics(room.region).evictions;
@@ -59,7 +36,7 @@ describe('a large page', () => {
     (shift) => {
       const size = 1 << shift;
       for (let asked = 0; asked < size; asked++) {
-        const room = largeRooms(64, 32);
+        const room = movingRooms(64, 32);
         const { pages, frames, store } = room;
         for (let at = 0; at < size; at++) writePage(room, store, shift, size + at, 100 + at);
         const before = framesOf(room, shift, 1);
@@ -88,7 +65,7 @@ describe('a large page', () => {
   );
 
   it('stays when a frame of it is held, when no run is free for it, and when the copy is stopped', () => {
-    const room = largeRooms(16);
+    const room = movingRooms(16);
     const other = pageRoom(room);
     const { pages, frames, store } = room;
     writePage(room, store, 2, 0, 7);
@@ -115,7 +92,7 @@ describe('a large page', () => {
   });
 
   it('moves out of the way of a run where there is room, and is evicted only where there is none', () => {
-    const room = largeRooms(32);
+    const room = movingRooms(32);
     const { pages, frames, store } = room;
     for (const page of [0, 1, 2]) readPage(room, store, 2, page << 2);
     const spots = [0, 1, 2].map((page) => framesOf(room, 2, page)[0]);
@@ -141,7 +118,7 @@ describe('a large page', () => {
   });
 
   it('moves down, and only down, when frames are moved together', () => {
-    const room = largeRooms(64);
+    const room = movingRooms(64);
     const { pages, frames, store } = room;
     for (let page = 0; page < 8; page++) {
       for (let at = 0; at < 4; at++) writePage(room, store, 2, page * 4 + at, 1 + page * 4 + at);
@@ -162,7 +139,7 @@ describe('a large page', () => {
   });
 
   it('leaves memory that goes offline for another bank', () => {
-    const room = largeRooms(64, 32);
+    const room = movingRooms(64, 32);
     const { frames, store } = room;
     for (let at = 0; at < 16; at++) writePage(room, store, 4, at, 50 + at);
     const [head] = framesOf(room, 4, 0) as [number];
@@ -180,7 +157,7 @@ describe('large pages that move beside a model', () => {
     it(`keep every byte under ${policy}, in two slots`, () => {
       const random = new Prng(testSeed(`large moves, ${policy}`, 77));
       const frames = 96;
-      const first = largeRooms(frames, 48, replacementGeometry(REPLACEMENT[policy], frames, 8));
+      const first = movingRooms(frames, 48, replacementGeometry(REPLACEMENT[policy], frames, 8));
       first.region.tables.policy.kind.put(0, REPLACEMENT[policy]);
       const rooms = [pageRoom(first), pageRoom(first)];
       for (const { frames: theirs, pages } of rooms) theirs.setReclaimer(pages);
@@ -228,7 +205,7 @@ describe('a large page whose mover dies at any step', () => {
     ['modified', true],
     ['clean', false],
   ])('is here or there, whole: %s', (_name, modified) => {
-    const room = largeRooms(16, 16, { journalLanes: 1024, vnodes: 8, vnodeBuckets: 8, tags: 64, tagBuckets: 64 });
+    const room = movingRooms(16, 16, { journalLanes: 1024, vnodes: 8, vnodeBuckets: 8, tags: 64, tagBuckets: 64 });
     const victim = pageRoom(room);
     const { store } = room;
     for (let at = 0; at < 4; at++) writePage(room, store, 2, at, 60 + at);
@@ -239,13 +216,7 @@ describe('a large page whose mover dies at any step', () => {
       self: room.thread,
       victim: victim.thread,
       recoverers: [recoverPages, (_self, dead) => room.frames.recover(dead)],
-      operation: () => {
-        const hand = room.region.tables.frameHand;
-        hand.first.put(victim.thread.slot, 1);
-        hand.count.put(victim.thread.slot, 1);
-        hand.stage.put(victim.thread.slot, 1);
-        victim.pages.relocate(1, FRAME_USE.run);
-      },
+      operation: () => moveAway(victim, 1),
       verify: () => {
         expectSound(room);
         const where = framesOf(room, 2, 0);

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { dieAtEveryStep } from '../../test/support/deaths.ts';
+import { expectEmpties, expectSound, framesOf, largeRooms, SHIFTS } from '../../test/support/large-rooms.ts';
 import { MemoryStore, type PageRoom, pageRoom, pageRooms, readPage, writePage } from '../../test/support/page-room.ts';
 import { testSeed } from '../../test/support/seed.ts';
 import { Prng } from '../base/index.ts';
@@ -7,41 +8,6 @@ import { REPLACEMENT, replacementGeometry } from '../layout/replacement-tables.t
 import { armFault, disarmFault } from '../sync/index.ts';
 import { checkPages } from './check.ts';
 import { recoverPages } from './recovery.ts';
-
-/** Vnodes with pages of 1, 2, 4, 8 and 16 frames. */
-const SHIFTS = [0, 1, 2, 3, 4];
-
-function largeRooms(frames: number, bankFrames = frames): PageRoom & { store: MemoryStore } {
-  const room = pageRooms(frames, bankFrames);
-  for (const shift of SHIFTS) room.region.tables.vnode.pageShift.put(shift, shift);
-  return { ...room, store: new MemoryStore(room.banks) };
-}
-
-function expectSound(room: PageRoom): void {
-  expect(checkPages(room.thread).problems).toEqual([]);
-  expect(room.frames.check().problems).toEqual([]);
-}
-
-/** Drops everything; then all frames are free, in one run for each bank. */
-function expectEmpties(room: PageRoom): void {
-  for (const shift of SHIFTS) expect(room.pages.invalidate(shift, 0)).toBe(0);
-  expectSound(room);
-  const { frames, bankFrames } = room.region.geometry;
-  room.frames.caches.drain();
-  expect(room.frames.counts().free).toBe(frames);
-  for (let low = 0; low < frames; low += bankFrames) expect(room.frames.takeRun(bankFrames)).toBe(low);
-  for (let low = 0; low < frames; low += bankFrames) room.frames.giveRun(low, bankFrames);
-}
-
-/** The frames of a page, all of which must be in memory. */
-function framesOf(room: PageRoom, vnode: number, index: number): number[] {
-  const size = 1 << vnode;
-  return Array.from({ length: size }, (_, at) => {
-    const frame = room.pages.hold(vnode, index * size + at);
-    if (frame >= 0) room.pages.release(frame);
-    return frame;
-  });
-}
 
 describe('large pages', () => {
   it('come as a whole, into adjacent frames, by one call of the store', () => {

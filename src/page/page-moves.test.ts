@@ -1,6 +1,14 @@
 import { describe, expect, it } from 'vitest';
 import { dieAtEveryStep } from '../../test/support/deaths.ts';
-import { MemoryStore, type PageRoom, pageRoom, pageRooms, readPage, writePage } from '../../test/support/page-room.ts';
+import {
+  MemoryStore,
+  moveAway,
+  type PageRoom,
+  pageRoom,
+  pageRooms,
+  readPage,
+  writePage,
+} from '../../test/support/page-room.ts';
 import { Prng } from '../base/index.ts';
 import { FRAME_USE } from '../phys/frames.ts';
 import { armFault, disarmFault } from '../sync/index.ts';
@@ -86,13 +94,7 @@ describe('a relocation', () => {
       self: room.thread,
       victim: victim.thread,
       recoverers: [recoverPages, (_self, dead) => room.frames.recover(dead)],
-      operation: () => {
-        const hand = room.region.tables.frameHand;
-        hand.first.put(victim.thread.slot, 0);
-        hand.count.put(victim.thread.slot, 1);
-        hand.stage.put(victim.thread.slot, 1);
-        victim.pages.relocate(0, FRAME_USE.run);
-      },
+      operation: () => moveAway(victim, 0),
       verify: () => {
         expectSound(room);
         const frame = room.pages.hold(0, 0);

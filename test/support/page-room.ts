@@ -3,7 +3,7 @@
 import { VmError } from '../../src/base/index.ts';
 import type { Geometry, Region } from '../../src/layout/index.ts';
 import { type PageStore, Pages } from '../../src/page/index.ts';
-import { Banks, Frames } from '../../src/phys/index.ts';
+import { Banks, FRAME_USE, Frames } from '../../src/phys/index.ts';
 import type { Thread } from '../../src/sync/index.ts';
 import { testRegion, testThread } from './region.ts';
 
@@ -79,6 +79,15 @@ export function writePage(room: PageRoom, store: PageStore, vnode: number, index
   room.banks.view(frame * 4096, 4096).fill(value);
   room.pages.setModified(frame);
   room.pages.release(frame);
+}
+
+/** Moves what is in a frame elsewhere, as a thread that makes room does: its hand says that it is about to have the frame. */
+export function moveAway({ region, thread, pages }: PageRoom, frame: number): boolean {
+  const hand = region.tables.frameHand;
+  hand.first.put(thread.slot, frame);
+  hand.count.put(thread.slot, 1);
+  hand.stage.put(thread.slot, 1);
+  return pages.relocate(frame, FRAME_USE.run);
 }
 
 /** Brings a page and returns its first byte; throws when the page is not filled with it. */

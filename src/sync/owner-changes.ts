@@ -1,5 +1,5 @@
 /**
- * Owners that get other limits, or go.
+ * Owners that come, get other limits, or go.
  *
  * PROBLEM     An owner is a number in many places: in slots, in address spaces, in what was allocated. Its row must not come to
  *             another owner while any of them has it.
@@ -10,7 +10,8 @@
  *               chargeTo   1 own slot's owner   2 the state: `removing` waits for the end, what is gone takes 1 back
  *
  * INVARIANTS  I1 a row that is free is charged nothing, and no slot and no room names it.
- * LOCKING     The owner's lock (RANK.ownerLedger); the state is journaled, so that a dead remover's mark is undone.
+ * LOCKING     The owner's lock (RANK.ownerLedger), that of the default owner for new ones; the state is journaled, so that a dead
+ *             remover's mark is undone.
  * COSTS       A look at every slot, and at the tables that name owners.
  * FAILURE     `EBUSY` says what is charged and who charges; `ENOENT` for what is no owner. Nothing has changed then.
  * REJECTED    Moving charges to the default owner: it has a limit, too. A generation beside the number everywhere.
@@ -22,12 +23,14 @@ import { load, store } from './atomics.ts';
 import { mutexEnter, mutexExit } from './mutex.ts';
 import {
   chargeOf,
+  createOwner,
   DEFAULT_OWNER,
   findOwner,
   noLimit,
   OWNER_RESOURCE,
   OWNER_STATE,
   type OwnerIndex,
+  type OwnerLimits,
   type OwnerResource,
   ownerNameOf,
   requireLimit,
@@ -40,6 +43,19 @@ export type OwnerLimitChanges = Partial<Record<OwnerResource, number | null>>;
 
 /** Where a room names an owner although nothing is charged, for the message; '' for nowhere. Takes no lock, logs nothing. */
 export type OwnerUse = (owner: OwnerIndex) => string;
+
+/**
+ * Makes an owner beside others who do: in one critical section, so that a name is not given twice. Throws as `createOwner`.
+ */
+export function registerOwner(thread: Thread, name: string, limits: OwnerLimits = {}): OwnerIndex {
+  const lock = thread.region.tables.ownerLedger.lock.address(DEFAULT_OWNER);
+  mutexEnter(thread, lock, RANK.ownerLedger);
+  try {
+    return createOwner(thread.region, name, limits);
+  } finally {
+    mutexExit(thread, lock);
+  }
+}
 
 /**
  * Changes limits of an owner, for everybody from now on. A limit below what is charged takes nothing away: it refuses more.

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { dieAtEveryStep } from '../../test/support/deaths.ts';
 import { leaveUnbalanced, testRegion, testThread } from '../../test/support/region.ts';
-import { removeOwner, setOwnerLimits } from './owner-changes.ts';
+import { registerOwner, removeOwner, setOwnerLimits } from './owner-changes.ts';
 import { redeemPledge, tryPledge } from './owner-ledger.ts';
 import {
   charge,
@@ -59,12 +59,83 @@ describe('owners', () => {
     expect(() => createOwner(region, 'c')).toThrow(/ENOMEM: createOwner.*all 2 rows/);
   });
 
-  it('skip a row whose creator died, and still see names behind it', () => {
-    const { region } = testRegion();
-    region.tables.owner.state.put(0, 2);
-    const a = createOwner(region, 'a');
-    expect(a).toBe(1);
-    expect(() => createOwner(region, 'a')).toThrow(/EEXIST/);
+  it('are not given a name twice when a row in front of it has become free', () => {
+    const { region, thread } = testRegion();
+    createOwner(region, 'default');
+    createOwner(region, 'a');
+    createOwner(region, 'b');
+    removeOwner(thread, 'a');
+    expect(() => createOwner(region, 'b')).toThrow(/EEXIST: createOwner\(name="b"\)/);
+    expect(createOwner(region, 'c')).toBe(1);
+  });
+
+  it('are registered by one thread at a time, which may die at any step', () => {
+    const { region, thread } = testRegion();
+    createOwner(region, 'default');
+    const victim = testThread(region);
+    let there = 0;
+    const steps = dieAtEveryStep({
+      region,
+      self: thread,
+      victim,
+      recoverers: [],
+      operation: () => registerOwner(victim, 'web', { frames: 7 }),
+      verify: () => {
+        if (findOwner(region, 'web') < 0) {
+          expect(registerOwner(thread, 'web', { frames: 7 })).toBe(1);
+        } else {
+          there++;
+          expect(() => registerOwner(thread, 'web')).toThrow(/EEXIST/);
+        }
+        expect(ownerUsage(region)[1]).toMatchObject({ name: 'web', resources: { frames: { limit: 7 } } });
+        removeOwner(thread, 'web');
+      },
+    });
+    console.log(`registering an owner: ${steps} steps, there after ${there}`);
+    expect(there).toBeGreaterThan(0);
+    expect(there).toBeLessThan(steps);
+  });
+
+  it('are those of the name that was asked for, whatever becomes of the row before any step', () => {
+    const { region, thread } = testRegion();
+    createOwner(region, 'default');
+    const other = testThread(region);
+    const ends = { charged: 0, gone: 0 };
+    for (let stop = 0, more = true; more; stop++) {
+      const web = createOwner(region, 'web');
+      let step = 0;
+      more = false;
+      setSeam(() => {
+        if (step++ !== stop) return;
+        setSeam(undefined);
+        more = true;
+        try {
+          removeOwner(other, web);
+        } catch (error) {
+          expect(error).toMatchObject({ code: 'EBUSY' });
+          return;
+        }
+        // The row has another name now, and may have got the first one in another place.
+        expect(createOwner(region, 'mail')).toBe(web);
+        if (stop % 2 === 0) createOwner(region, 'web');
+      });
+      try {
+        chargeTo(thread, 'web');
+        ends.charged++;
+        expect(ownerUsage(region).at(ownerOf(thread))?.name).toBe('web');
+      } catch (error) {
+        expect(error).toMatchObject({ code: 'ENOENT' });
+        expect(ownerOf(thread)).toBe(0);
+        ends.gone++;
+      } finally {
+        setSeam(undefined);
+      }
+      chargeTo(thread, 0);
+      for (const name of ['web', 'mail']) if (findOwner(region, name) >= 0) removeOwner(thread, name);
+    }
+    console.log('turning to an owner whose row changes hands', JSON.stringify(ends));
+    expect(ends.charged).toBeGreaterThan(2);
+    expect(ends.gone).toBeGreaterThan(0);
   });
 
   it('are charged up to the limit and no further', () => {

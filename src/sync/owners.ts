@@ -19,7 +19,7 @@ import { assert } from '../base/assert.ts';
 import { fail, failMisuse, requireInteger, requireObject, showCall, VmError } from '../base/errors.ts';
 import { ByteColumn } from '../layout/column.ts';
 import type { Region } from '../layout/region.ts';
-import { ALL_WAITERS, add, compareExchange, load, notify, store, wait } from './atomics.ts';
+import { add, load, store } from './atomics.ts';
 import { mutexEnter, mutexExit } from './mutex.ts';
 import { RANK } from './ranks.ts';
 import type { Thread } from './thread.ts';
@@ -55,10 +55,7 @@ export interface OwnerUsage {
 }
 
 /** States of an owner's row; `removing`: somebody looks whether it may go. */
-export const OWNER_STATE = { free: 0, inUse: 1, writing: 2, removing: 3 } as const;
-
-/** A row that is longer being written belongs to a thread that died. */
-const WRITING_MS = 20;
+export const OWNER_STATE = { free: 0, inUse: 1, removing: 2 } as const;
 
 /** The limit of who has none. */
 export const NO_LIMIT = 0x7fffffff;
@@ -67,7 +64,10 @@ const NAME_BYTES_MAX = 63;
 /** The owner that threads charge when they choose none. */
 export const DEFAULT_OWNER = 0;
 
-/** Registers an owner. Throws `EEXIST` for a name in use and `ENOMEM` when the table is full. */
+/**
+ * Makes an owner in a region that no other thread makes owners in at the same time; `registerOwner` is for all others.
+ * Throws `EEXIST` for a name in use and `ENOMEM` when the table is full. It is there from the last store on.
+ */
 export function createOwner(region: Region, name: string, limits: OwnerLimits = {}): OwnerIndex {
   const { owner: owners } = region.tables;
   if (typeof name !== 'string' || name === '' || ByteColumn.sizeOf(name) > NAME_BYTES_MAX) {
@@ -75,32 +75,27 @@ export function createOwner(region: Region, name: string, limits: OwnerLimits = 
   }
   requireObject('createOwner', 'limits', limits);
   for (const [resource, limit] of Object.entries(limits)) requireLimit('createOwner', resource, limit);
-  const { words } = region;
-  for (let row = 0; row < owners.rowCount; row++) {
-    const address = owners.state.address(row);
-    // Another thread that registers is waited for, so that a name is not given twice.
-    if (load(words, address) === OWNER_STATE.writing) wait(words, address, OWNER_STATE.writing, WRITING_MS);
-    if (compareExchange(words, address, OWNER_STATE.free, OWNER_STATE.writing) !== OWNER_STATE.free) {
-      const isNamed = load(words, address) === OWNER_STATE.inUse || load(words, address) === OWNER_STATE.removing;
-      if (isNamed && owners.name.text(row) === name) {
-        fail('EEXIST', 'createOwner', { name }, 'an owner of this name exists');
-      }
-      continue;
-    }
-    owners.name.putText(row, name);
-    for (const [resource, lane] of Object.entries(OWNER_RESOURCE)) {
-      owners.limit.putAt(row, lane, limits[resource as OwnerResource] ?? noLimit(lane));
-    }
-    store(words, address, OWNER_STATE.inUse);
-    notify(words, address, ALL_WAITERS);
-    return row;
+  if (findOwner(region, name) >= 0) fail('EEXIST', 'createOwner', { name }, 'an owner of this name exists');
+  const row = freeRow(region);
+  if (row < 0) {
+    const rule = `all ${owners.rowCount} rows are taken; boot with a larger \`owners\``;
+    fail('ENOMEM', 'createOwner', { name }, rule);
   }
-  return fail(
-    'ENOMEM',
-    'createOwner',
-    { name },
-    `all ${owners.rowCount} rows are taken; boot with a larger \`owners\``,
-  );
+  owners.name.putText(row, name);
+  for (const [resource, lane] of Object.entries(OWNER_RESOURCE)) {
+    owners.limit.putAt(row, lane, limits[resource as OwnerResource] ?? noLimit(lane));
+  }
+  store(region.words, owners.state.address(row), OWNER_STATE.inUse);
+  return row;
+}
+
+/** A row that no owner has, or -1. */
+function freeRow(region: Region): number {
+  const { owner: owners } = region.tables;
+  for (let row = 0; row < owners.rowCount; row++) {
+    if (load(region.words, owners.state.address(row)) === OWNER_STATE.free) return row;
+  }
+  return -1;
 }
 
 /** Throws `EINVAL` for what is no limit of a resource. */
@@ -262,17 +257,39 @@ export function unchargeUnderLock(thread: Thread, owner: OwnerIndex, resource: n
  * charged. Throws `ENOENT` for an unknown name, `EINVAL` for an unknown number.
  */
 export function chargeTo(thread: Thread, owner: OwnerIndex | string): void {
-  const { owner: owners, slot: slots } = thread.region.tables;
-  const row = typeof owner === 'string' ? findOwner(thread.region, owner) : owner;
-  if (typeof owner === 'string' && row < 0) fail('ENOENT', 'chargeTo', { owner }, 'no such owner');
-  const known = Number.isInteger(row) && row >= 0 && row < owners.rowCount;
-  if (!known) fail('EINVAL', 'chargeTo', { owner }, 'no such owner');
+  if (typeof owner === 'string') {
+    chargeToNamed(thread, owner);
+    return;
+  }
+  const known = Number.isInteger(owner) && owner >= 0 && owner < thread.region.tables.owner.rowCount;
+  if (known && chargeToRow(thread, owner)) return;
+  fail('EINVAL', 'chargeTo', { owner }, 'no such owner');
+}
+
+/** A row may come to an owner of another name before it is charged, and to none afterwards: so the name is looked at then. */
+function chargeToNamed(thread: Thread, name: string): void {
+  const { slot: slots } = thread.region.tables;
+  const before = slots.owner.get(thread.slot);
+  let row = findOwner(thread.region, name);
+  while (row >= 0) {
+    if (chargeToRow(thread, row)) {
+      if (ownerNameOf(thread.region, row) === name) return;
+      store(thread.words, slots.owner.address(thread.slot), before);
+    }
+    row = findOwner(thread.region, name);
+  }
+  fail('ENOENT', 'chargeTo', { owner: name }, 'no such owner');
+}
+
+/** Charges the owner of a row from now on; false, and as before, when there is none. */
+function chargeToRow(thread: Thread, row: OwnerIndex): boolean {
+  const { slot: slots } = thread.region.tables;
   const before = slots.owner.get(thread.slot);
   // In this order: see owner-changes.ts.
   store(thread.words, slots.owner.address(thread.slot), row);
-  if (isOwner(thread.region, row) || isKept(thread, row)) return;
+  if (isOwner(thread.region, row) || isKept(thread, row)) return true;
   slots.owner.put(thread.slot, before);
-  fail('EINVAL', 'chargeTo', { owner }, 'no such owner');
+  return false;
 }
 
 /**

@@ -33,7 +33,6 @@ import {
   Callbacks,
   type Clock,
   chargeTo,
-  createOwner,
   finishTakeover,
   Locks,
   newWatchId,
@@ -43,6 +42,7 @@ import {
   ownerOf,
   poisonReason,
   poisonRegion,
+  registerOwner,
   releaseSlot,
   removeOwner,
   type SlotIndex,
@@ -313,7 +313,7 @@ export class VirtualMemory {
    */
   createOwner(name: string, limits: OwnerLimits = {}): OwnerIndex {
     this.#requireAttached('createOwner');
-    return createOwner(this.region, name, limits);
+    return registerOwner(this.thread, name, limits);
   }
 
   /** New limits of an owner, from now on; null: none. What is charged stays, also above them. Throws `ENOENT`, `EINVAL`. */

@@ -8,7 +8,7 @@ import {
   type OrderedRun,
   type PmemFailure,
 } from '../../pmem/index.ts';
-import { createOwner, OWNER_RESOURCE, ownerUsage, unchargeUnderLock } from '../../sync/index.ts';
+import { OWNER_RESOURCE, ownerUsage, unchargeUnderLock } from '../../sync/index.ts';
 import { boot } from '../../system/boot.ts';
 import type { Difference, Replay, Replayer } from './replay.ts';
 import type { TraceHeader } from './trace.ts';
@@ -110,7 +110,7 @@ class PmemReplay implements Replay {
       clock: 'virtual',
     });
     for (let proc = 0; proc < this.#procs; proc++) {
-      this.#owners.push(createOwner(this.#vm.region, `process ${proc}`, { lockedFrames: lockedLimit as number }));
+      this.#owners.push(this.#vm.createOwner(`process ${proc}`, { lockedFrames: lockedLimit as number }));
     }
     this.#vm.pmem.setUnload(({ count }) => {
       this.#unloads += Math.abs(count);

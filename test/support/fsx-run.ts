@@ -100,7 +100,7 @@ export async function runFsx(options: FsxOptions): Promise<FsxResult> {
     for (const { failure } of reports) if (failure !== null) problems.push(failure);
     if (problems.length === 0) {
       problems.push(...compareStripes(pathsOf(directory, 0).stripes, stripes), ...compareLog(directory, reports));
-      problems.push(...(await quietProblems(vm)));
+      problems.push(...(await quietProblems(vm, asyncShare > 0 ? 4 : 3)));
     }
     const tally: Record<string, number> = {};
     for (const report of reports) {
@@ -173,12 +173,15 @@ function compareLog(directory: string, reports: readonly FsxReport[]): string[] 
   return next.every((count, worker) => count === reports[worker]?.records) ? [] : [`log: records ${next}`];
 }
 
-/** When everybody has left: nothing is open, nothing modified, every structure sound, all frames free and in one piece. */
-async function quietProblems(vm: VirtualMemory): Promise<string[]> {
+/**
+ * When everybody has left but this thread, the two services, and the I/O worker if anything was asynchronous: nothing is open,
+ * nothing modified, every structure sound, all frames free and in one piece.
+ */
+async function quietProblems(vm: VirtualMemory, threads: number): Promise<string[]> {
   // The pagedaemon and the I/O workers may have a page in hand for a moment longer than those who asked for it.
   const isQuiet = () => {
     const { slots, frames } = vm.statistics();
-    return slots.length <= 3 && vm.vnodes.dropUnused() === 0 && frames.free === vm.region.geometry.frames;
+    return slots.length === threads && vm.vnodes.dropUnused() === 0 && frames.free === vm.region.geometry.frames;
   };
   const end = performance.now() + PATIENCE_MS;
   while (!isQuiet() && performance.now() < end) {
@@ -186,6 +189,8 @@ async function quietProblems(vm: VirtualMemory): Promise<string[]> {
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
   const problems: string[] = [];
+  const { length } = vm.statistics().slots;
+  if (length !== threads) problems.push(`${length} threads are left, not ${threads}`);
   if (vm.pages.modified !== 0) problems.push(`${vm.pages.modified} pages are modified although all files were synced`);
   const left = vm.vnodes.dropUnused();
   if (left > 0) problems.push(`${left} vnodes are left`);

@@ -8,6 +8,7 @@ export default defineConfig({
   test: {
     include: ['src/**/*.test.ts', 'test/**/*.test.ts'],
     pool: 'forks',
+    setupFiles: ['scripts/watchdog.mjs'],
     execArgv: ['--conditions=verify'],
     testTimeout: 300_000,
     hookTimeout: 120_000,

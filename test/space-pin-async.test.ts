@@ -179,7 +179,7 @@ describe('a pin that is awaited', () => {
     const { other, pin } = pinMost();
     const large = as.map({ size: 300 * PAGE, reserve: false });
     const before = vm.spaces.statistics().anons;
-    const rule = /^ENOMEM: as\.pin(Async)?\(address=.*fewer frames/;
+    const rule = /^ENOMEM: as\.pin(Async)?\(address=.*needed=1052672, pinnable=1048576\).*fewer frames/;
     expect(() => as.pin(large, 257 * PAGE, 'write')).toThrow(rule);
     await expect(as.pinAsync(large, 257 * PAGE, 'write')).rejects.toThrow(rule);
     expect(vm.spaces.statistics()).toMatchObject({ anons: before, pins: 1 });

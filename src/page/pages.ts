@@ -119,6 +119,21 @@ export class Pages implements FrameReclaimer {
     return this.holds.pages;
   }
 
+  /**
+   * Pages that could be in memory at once if nothing else were, at present: the frames that are online, without what this thread
+   * leaves to the system. A look without a lock when it says at least `wanted`; what is less is certain.
+   */
+  mostInMemory(wanted: number): number {
+    const frames = this.#frames;
+    const { core } = frames;
+    const look = core.online - frames.systemReserve;
+    if (look >= wanted) return look;
+    core.mutex.enter();
+    const most = core.online - frames.systemReserve;
+    core.mutex.exit();
+    return Math.max(0, most);
+  }
+
   /** Modified pages of all vnodes, those being written back included. */
   get modified(): number {
     return this.#dirty.total;

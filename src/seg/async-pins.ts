@@ -114,7 +114,10 @@ function pauseUnless(signal: AbortSignal, ms: number): Promise<void> {
   });
 }
 
-/** Has the pages of a range brought from an address on: as many at a time as one mapping, and one source, has of them. */
+/**
+ * Has the pages of a range brought from an address on, as many as memory may have room for: as many at a time as one mapping, and one
+ * source, has of them.
+ */
 async function bring(
   parts: SpaceParts,
   id: AddressSpaceId,
@@ -123,8 +126,11 @@ async function bring(
   signal: AbortSignal,
 ): Promise<void> {
   const { pageSize } = parts.core;
-  const end = Math.ceil((request.address + request.length) / pageSize) * pageSize;
-  for (let from = Math.floor(first / pageSize) * pageSize; from < end; ) {
+  const start = Math.floor(first / pageSize);
+  const pages = Math.ceil((request.address + request.length) / pageSize) - start;
+  // The try found the space taken, and could not say that the range is too large.
+  const end = (start + Math.min(pages, parts.rooms.pages.mostInMemory(pages))) * pageSize;
+  for (let from = start * pageSize; from < end; ) {
     const { pages, far } = stretchAt(parts, id.space, from, end);
     const { space, generation } = id;
     const asked: BringRequest = { ...request, space, generation, from, pages };

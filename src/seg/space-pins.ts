@@ -16,7 +16,8 @@
  *             I3 what is pinned for writing is modified when it is pinned, at each write-back meanwhile, when it is released.
  * LOCKING     The space shared while pages are locked; none when the cache's functions run.
  * COSTS       A hit: the cache's, and a look-up for each page to say where it is.
- * FAILURE     `EFAULT`, `EDQUOT`, `ENOMEM`, `EINVAL` for a pin that was released; nothing stays locked then.
+ * FAILURE     `EFAULT`, `EDQUOT`, `ENOMEM`, `EINVAL` for a pin that was released; nothing stays locked then. A range with more pages
+ *             than memory can ever hold at once is `ENOMEM` before anything is brought.
  * REJECTED    A table of pins: the cache's pins and the lists name their slots.
  * REFERENCES  illumos as_pagelock, segvn_pagelock; DESIGN 5.5.
  */
@@ -28,8 +29,10 @@ import type { Banks, FrameIndex } from '../phys/index.ts';
 import { faultPoint, type OwnerIndex, type RwLock } from '../sync/index.ts';
 import type { LockedCharge } from '../vpm/index.ts';
 import { PageMissing } from './faults.ts';
+import { PageRanges } from './page-ranges.ts';
 import type { PagelockCache } from './pagelock-cache.ts';
 import { type CacheOwner, PIN, type Pin } from './pagelock-kinds.ts';
+import type { CacheKey, PartRequest, PinPart } from './pin-parts.ts';
 import { piecesOf, SpacePin } from './pin-pieces.ts';
 import type { SegmentTree } from './segment-tree.ts';
 import type { ShadowLists } from './shadow-lists.ts';
@@ -46,33 +49,6 @@ import {
 
 /** Name under which every thread registers the driver of shadow lists. */
 export const SHADOW_DRIVER = 'vm.shadowLists';
-
-/** What of a pin lies in one segment. */
-interface PinPart {
-  /** Pin of the cache, or negative. */
-  readonly cachePin: Pin;
-  /** The list, when the cache does not have it; -1 else. */
-  readonly list: ShadowIndex;
-  /** What the cache was asked for: its original rules want that again at the end. */
-  readonly key: CacheKey;
-}
-
-/** What the cache is asked for. */
-interface CacheKey {
-  readonly owner: CacheOwner;
-  /** Bytes from the start of the map, the vnode or the segment on. */
-  readonly first: number;
-  readonly bytes: number;
-  readonly flags: number;
-}
-
-/** A part of a request. */
-interface PartRequest {
-  readonly segment: SegmentIndex;
-  readonly start: number;
-  readonly end: number;
-  readonly write: boolean;
-}
 
 /** What pins need of other rooms. */
 export interface PinRooms {
@@ -133,6 +109,7 @@ export class SpacePins {
     let row = -1;
     this.written = written;
     try {
+      this.requireRoom(address, length, start, end, write);
       row = this.note(start, end);
       for (let at = start; at < end; ) at = this.pinPart(at, end, write, parts, frames);
     } catch (error) {
@@ -168,6 +145,43 @@ export class SpacePins {
     else if (!this.lock.tryEnterShared()) throw new PageMissing(address);
   }
 
+  /**
+   * Throws `ENOMEM` for a range with more pages than there are frames for pages: nothing that others release could help. Pages that
+   * it shows several times count once; those of devices and of physical memory have their frames already, and do not count.
+   */
+  private requireRoom(address: number, length: number, start: number, end: number, write: boolean): void {
+    const { pageSize, segments } = this.core;
+    const wanted = (end - start) / pageSize;
+    const most = this.rooms.pages.mostInMemory(wanted);
+    if (wanted <= most) return;
+    const ranges = new PageRanges();
+    this.enter(start);
+    try {
+      this.access.requireLive(this.call);
+      for (let at = start; at < end; ) {
+        const segment = this.segmentAt(at);
+        const until = Math.min(end, segments.base.get(segment) + segments.size.get(segment));
+        this.requireAccess({ segment, start: at, end: until, write });
+        const [map, vnode] = [this.mapOf(segment), this.vnodeOf(segment)];
+        const of = map >= 0 ? `map ${map}` : `vnode ${vnode}`;
+        if (map >= 0 || vnode >= 0) ranges.add(of, this.firstPage(segment, at), (until - at) / pageSize);
+        at = until;
+      }
+    } finally {
+      this.lock.exitShared();
+    }
+    const needed = ranges.count;
+    if (needed <= most) return;
+    const values = { address, length, needed: needed * pageSize, pinnable: most * pageSize };
+    fail('ENOMEM', this.call, values, 'the memory has fewer frames than the range has pages: waiting cannot help');
+  }
+
+  /** The segment of an address; the space is held shared. Throws `EFAULT`. */
+  private segmentAt(address: number): SegmentIndex {
+    const segment = this.tree.find(this.space, address);
+    return segment < 0 ? fail('EFAULT', this.call, { address }, 'nothing is mapped at this address') : segment;
+  }
+
   /** Writes down that this slot pins a range: from here on it is not unmapped. */
   private note(start: number, end: number): number {
     const { core, space, lock } = this;
@@ -197,8 +211,7 @@ export class SpacePins {
       this.enter(at);
       try {
         this.access.requireLive(this.call);
-        const segment = this.tree.find(this.space, at);
-        if (segment < 0) fail('EFAULT', this.call, { address: at }, 'nothing is mapped at this address');
+        const segment = this.segmentAt(at);
         // Something else may have been mapped there meanwhile.
         if (this.ownerOf(segment, this.mapOf(segment)) < 0) continue;
         const until = Math.min(end, segments.base.get(segment) + segments.size.get(segment));
@@ -237,16 +250,6 @@ export class SpacePins {
     }
     // 3.
     const vnode = map >= 0 ? -1 : this.vnodeOf(segment);
-    // Each of them needs a frame of its own.
-    const { frames: total } = core.thread.region.geometry;
-    if ((map >= 0 || vnode >= 0) && pages > total) {
-      fail(
-        'ENOMEM',
-        this.call,
-        { address: start, pages, total },
-        'the memory has fewer frames than the range has pages',
-      );
-    }
     const list = shadows.begin({ map, vnode, segment: map >= 0 ? -1 : segment, first, pages, owner, write });
     if (list < 0) core.failFull(this.call, 'shadowLists');
     try {

@@ -117,7 +117,7 @@ export async function waitForFramesAsync<Found>(
   let found: Found | null = null;
   try {
     for (;;) {
-      found = chargingTo(core.thread, owner, () => tryInTurn(demand, row));
+      found = chargingTo(core.thread, owner, call, () => tryInTurn(demand, row));
       if (found !== null) return found;
       requirePossible(demand);
       const remaining = remainingMs(core.thread, deadline);

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { dieAtEveryStep } from '../../test/support/deaths.ts';
 import { testRegion, testThread } from '../../test/support/region.ts';
 import type { Geometry } from '../layout/index.ts';
-import { CancelToken, chargeTo, createOwner, ownerUsage, setOwnerLimits } from '../sync/index.ts';
+import { CancelToken, chargeTo, createOwner, ownerUsage, removeOwner, setOwnerLimits } from '../sync/index.ts';
 import type { PageList } from './frame-runs.ts';
 import { FRAME_USE } from './frame-uses.ts';
 import { Frames } from './frames.ts';
@@ -121,6 +121,25 @@ describe('requests above the limit of their owner', () => {
     controller.abort();
     await expect(aborted).rejects.toThrow(/ECANCELED/);
     token.release();
+    mates.free(held);
+    expectAllFree();
+  });
+
+  it('end when their owner is removed, and say so in the name of the call', async () => {
+    const { region, thread, lists, mates, strangers, held, expectAllFree } = setUp();
+    const rest = strangers.alloc({ size: 52 * PAGE });
+    const gone = createOwner(region, 'gone');
+    chargeTo(thread, 'gone');
+    const wait = lists.allocAsync({ size: 2 * PAGE });
+    const refused = expect(wait).rejects.toThrow(
+      new RegExp(`^EINVAL: pageList.allocAsync\\(owner=${gone}\\): the owner .* was removed`),
+    );
+    expect(await settled(wait)).toBe(false);
+    chargeTo(thread, 'small');
+    removeOwner(thread, 'gone');
+    await refused;
+    expect(() => chargeTo(thread, gone)).toThrow(/^EINVAL: chargeTo\(owner=/);
+    strangers.free(rest);
     mates.free(held);
     expectAllFree();
   });

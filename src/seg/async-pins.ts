@@ -83,7 +83,7 @@ export async function pinWhenThere(
   try {
     for (let round = 0; ; round++) {
       if (round > 0) ending.throwIfOver();
-      const pin = chargingTo(thread, owner, () => pins.tryPin(address, length, write, call));
+      const pin = chargingTo(thread, owner, call, () => pins.tryPin(address, length, write, call));
       if (typeof pin !== 'number') return pin;
       if (round === 1) shortUntil = deadlineOf(thread, SHORTAGE_MS);
       if (round >= ROUNDS_MIN) {

@@ -293,13 +293,15 @@ function chargeToRow(thread: Thread, row: OwnerIndex): boolean {
 }
 
 /**
- * Runs `act` while this thread charges `owner`: for what was asked for when it did, and is served later. Throws `EINVAL` when the
- * owner is gone. Whom the thread charged is charged again afterwards; one that was removed in between is the default owner.
+ * Runs `act` while this thread charges `owner`: for what was asked for when it did, and is served later. Throws `EINVAL`, in the
+ * name of the `call` that asked, when the owner is gone. Whom the thread charged is charged again afterwards; one that was removed
+ * in between is the default owner.
  */
-export function chargingTo<Result>(thread: Thread, owner: OwnerIndex, act: () => Result): Result {
+export function chargingTo<Result>(thread: Thread, owner: OwnerIndex, call: string, act: () => Result): Result {
   const before = ownerOf(thread);
   if (before === owner) return act();
-  chargeTo(thread, owner);
+  if (!chargeToRow(thread, owner))
+    fail('EINVAL', call, { owner }, 'the owner that this is charged to was removed meanwhile');
   try {
     return act();
   } finally {

@@ -140,7 +140,7 @@ export async function allocateAsync(request: SpaceRequest, options: AllocAsyncOp
   let got = -1;
   try {
     for (let told = 0; ; ) {
-      got = chargingTo(core.thread, owner, () => tryInTurn(request, row, failures, true));
+      got = chargingTo(core.thread, owner, call, () => tryInTurn(request, row, failures, true));
       if (got >= 0) return got;
       const remaining = remainingMs(core.thread, deadline);
       if (remaining <= 0) failTimedOut(request, limit);

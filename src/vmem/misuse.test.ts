@@ -272,9 +272,16 @@ describe('a request without space', () => {
     expect(() => arena.allocWait(1, { timeoutMs: 5 })).toThrow(rule);
     await expect(arena.allocAsync(1, { timeoutMs: 5 })).rejects.toThrow(/ETIMEDOUT.*; no boundary tags are left/);
     expect(() => arena.allocWait(4096, { timeoutMs: 5 })).toThrow(/^ETIMEDOUT: .* that can hold it$/);
-    expect(() => arena.resize(large, 100, 50)).toThrow(
-      /^ENOMEM: arena.resize\(.*newSize=50\): no boundary tags are left/,
+    // The last tag but one for programs, and none for what joins free space.
+    arena.resize(large, 100, 50);
+    arena.resize(large, 50, 40);
+    expect(arena.xalloc(60, { min: large + 40, max: large + 99 })).toBe(large + 40);
+    expect(() => arena.resize(large, 40, 20)).toThrow(
+      /^ENOMEM: arena.resize\(.*newSize=20\): no boundary tags are left; .*: what it would leave needs one, unless/,
     );
+    expect(arena.tryResize(large, 40, 20)).toBe(false);
+    arena.resize(large, 40, 40);
+    expect(arena.check().problems).toEqual([]);
     arena.xfreeAll();
     expect(arena.alloc(4096)).toBe(0);
     expect(arena.check().problems).toEqual([]);

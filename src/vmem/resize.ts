@@ -12,7 +12,8 @@
  * LOCKING     The arena's lock.
  * COSTS       One neighbour.
  * FAILURE     False, with nothing changed: what follows is taken, or the owner's limit is reached, or there is no tag for the
- *             remainder. A request that grows does not import, wait, or heed those that wait.
+ *             remainder: what joins a free segment needs none, what does not may have one of those kept for the system
+ *             (tag-pool.ts). A request that grows does not import, wait, or heed those that wait.
  *             What a quantum cache gave has the size of its cache's objects: true up to that, else false.
  * REJECTED    Growing downwards, and moving: both change the address, which is the caller's to tell others.
  * REFERENCES  FreeBSD uma and jemalloc xallocx: in place or not at all.
@@ -55,6 +56,7 @@ import { segmentInsertAfter, segmentRemove } from './segment-list.ts';
 import { shareIdle } from './share-idle.ts';
 import { announceSpace, announceTaken, NO_WAITER } from './space-queue.ts';
 import { freshTag, saveHeader, saveTag } from './spans.ts';
+import { refillReserve } from './tag-arena.ts';
 import { putSpare } from './tag-pool.ts';
 import { returnInFlight } from './transfer.ts';
 
@@ -96,7 +98,7 @@ export function resizeInPlace(
   let inFlight = false;
   if (after > before) {
     done = grow(core, tag, after - before);
-  } else if (after < before && (core.words[core.base + ARENA_SPARE_COUNT] as number) > 0) {
+  } else if (after < before && hasTagToShrink(core, tag)) {
     done = true;
     inFlight = shrink(core, tag, before - after);
   }
@@ -173,7 +175,7 @@ export function failResize(
     core.exit();
     if (owner >= 0) failIfOverQuota(core, call, more, owner, values);
   }
-  if (more < 0) fail('ENOMEM', call, values, NO_TAGS);
+  if (more < 0) fail('ENOMEM', call, values, `${NO_TAGS}: what it would leave needs one, unless it joins free space`);
   return fail('ENOMEM', call, values, `what follows it cannot be had${quarantineInTheWay(core)}`);
 }
 
@@ -206,12 +208,23 @@ function grow(core: ArenaCore, tag: TagIndex, more: number): boolean {
   return true;
 }
 
-/** Frees the last `less` of an allocation. With a tag in the reserve. True when a span was put in flight. */
+/** True when what an allocation leaves goes to the free segment behind it. */
+function joinsFollower(core: ArenaCore, tag: TagIndex): boolean {
+  return !core.quarantines && followerKind(core, tag) === KIND_FREE;
+}
+
+/** True when an allocation can shrink: it needs no tag, or there is one in the reserve now. Nothing is logged yet. */
+function hasTagToShrink(core: ArenaCore, tag: TagIndex): boolean {
+  if (joinsFollower(core, tag) || (core.words[core.base + ARENA_SPARE_COUNT] as number) > 0) return true;
+  return refillReserve(core, 1, true);
+}
+
+/** Frees the last `less` of an allocation; see `hasTagToShrink`. True when a span was put in flight. */
 function shrink(core: ArenaCore, tag: TagIndex, less: number): boolean {
   const { words, doubles, baseDouble, thread } = core;
   const next = words[(tag << TAG_SHIFT) + TAG_SEGMENT_NEXT] as number;
   const sizeAt = (tag << TAG_DOUBLE_SHIFT) + TAG_SIZE;
-  const joins = !core.quarantines && followerKind(core, tag) === KIND_FREE;
+  const joins = joinsFollower(core, tag);
   saveHeader(core);
   saveTag(core, tag);
   doubles[sizeAt]! -= less;

@@ -125,6 +125,42 @@ describe('the arena of boundary tags', () => {
     endOracle(arenas);
   });
 
+  it('lets allocations shrink at the ceiling, and keeps half of the tags of the system even then', () => {
+    const { arenas } = makeArenas();
+    const greedy = arenas.create('greedy', { size: 2 ** 20 });
+    const kept = arenas.create('kept', { size: 2 ** 20, quarantine: { frees: 2 ** 20 } });
+    const large = Array.from({ length: 40 }, () => greedy.alloc(100));
+    const late = Array.from({ length: 4 }, () => kept.alloc(100));
+    fill(greedy);
+    fill(kept);
+    const before = arenas.stats().unusedTags;
+    expect(before).toBeGreaterThanOrEqual(TAGS / 32);
+    // The last one's neighbour is an allocation of `fill`, as the others' are allocations.
+    const spare = greedy.stats().spareTags + kept.stats().spareTags;
+    const shrunk = large.filter((address) => greedy.tryResize(address, 100, 60));
+    expect(shrunk.length).toBeGreaterThanOrEqual(TAGS / 64 - 2);
+    expect(shrunk.length).toBeLessThan(large.length);
+    expect(arenas.stats().unusedTags).toBeGreaterThanOrEqual(TAGS / 64);
+    expect(before - arenas.stats().unusedTags).toBe(shrunk.length - spare);
+    // What joins what the shrinking left needs none; what goes into quarantine, or stands alone, does.
+    const size = (address: number) => (shrunk.includes(address) ? 60 : 100);
+    for (const address of shrunk) greedy.resize(address, 60, 50);
+    for (const address of shrunk) greedy.resize(address, 50, 60);
+    const refused = large.find((address) => size(address) === 100) as number;
+    const used = greedy.stats().inUse;
+    expect(() => greedy.resize(refused, 100, 99)).toThrow(/^ENOMEM: arena\.resize\(.*what it would leave needs one/);
+    expect(() => kept.resize(late[0] as number, 100, 99)).toThrow(/^ENOMEM: arena\.resize\(.*needs one/);
+    expect(greedy.stats().inUse).toBe(used);
+    expectSound(arenas);
+    // The system still has its half.
+    const system = arenas.createForSystem('vm.own', { size: 4096 });
+    const held = Array.from({ length: 6 }, () => system.alloc(64));
+    for (const address of held) system.free(address, 64);
+    for (const address of large) greedy.free(address, size(address));
+    for (const address of late) kept.free(address, 100);
+    endOracle(arenas);
+  });
+
   it('has requests that wait served by tags that another arena gives back', async () => {
     const { arenas } = makeArenas();
     const greedy = arenas.create('greedy', { size: 2 ** 20 });
@@ -241,10 +277,10 @@ describe('a death at every step', () => {
       first,
       verify: () => {
         expectSound(arenas);
+        const made = arenas.list().map(({ name }) => arenas.open(name));
+        for (const arena of made) arena.xfreeAll();
+        for (const arena of made) arena.trim();
         const fresh = arenas.create('fresh', { size: 2 ** 16 });
-        const names = arenas.list().map(({ name }) => name);
-        for (const name of names.filter((each) => each !== 'fresh')) arenas.open(name).xfreeAll();
-        for (const name of names.filter((each) => each !== 'fresh')) arenas.open(name).trim();
         // 256 tags, 8 of them for the system, and at most one of a chunk for the arena of tags, and its reserve.
         expect(fill(fresh, 190).length).toBe(190);
         endOracle(arenas);
@@ -289,6 +325,25 @@ describe('a death at every step', () => {
       },
     );
     console.log(`refill of both: ${steps} places to die`);
+    expect(steps).toBeGreaterThan(20);
+  });
+
+  it('of an allocation that shrinks with a tag that is kept for the system', () => {
+    const steps = die(
+      (arenas) => {
+        const arena = arenas.create('ids', { size: 2 ** 16 });
+        expect([arena.alloc(100), arena.alloc(100)]).toEqual([0, 100]);
+        fill(arena);
+        while (arena.tryXalloc(1, { align: 64 }) >= 0);
+        expect(arena.stats().spareTags).toBe(0);
+      },
+      (arenas) => {
+        const before = arenas.stats().unusedTags;
+        arenas.open('ids').resize(0, 100, 50);
+        expect(arenas.stats().unusedTags).toBe(before - 1);
+      },
+    );
+    console.log(`shrink at the ceiling: ${steps} places to die`);
     expect(steps).toBeGreaterThan(20);
   });
 

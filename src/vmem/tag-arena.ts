@@ -132,22 +132,25 @@ function enterTagArena(tagArena: ArenaCore): void {
   if (tagArena.words[tagArena.base + ARENA_MAPS_STALE] !== 0) rebuildMaps(tagArena);
 }
 
-/** Brings the reserve to at least `needed` tags if there are some. The arena's section has logged nothing yet. */
-export function refillReserve(core: ArenaCore, needed: number): boolean {
+/**
+ * Brings the reserve to at least `needed` tags if there are some; to shrink an allocation also some of those that are kept for the
+ * system. The arena's section has logged nothing yet.
+ */
+export function refillReserve(core: ArenaCore, needed: number, shrinking = false): boolean {
   const { words, base, thread, journal } = core;
   assert(journal.length === 0, 'vmem/tag-arena: a refill starts a section');
   if (VERIFY && faultPoint(thread, 'vmem.tags.refill')) return false;
   enterPool(thread);
-  takeFromPool(core, needed);
+  takeFromPool(core, needed, shrinking);
   const enough = (words[base + ARENA_SPARE_COUNT] as number) >= needed;
-  const out = !enough && tagsLeft(core) <= 0;
+  const out = !enough && tagsLeft(core, shrinking) <= 0;
   if (out) noteStarved(core);
   exitPool(thread);
-  return enough || (!out && growPool(core, needed));
+  return enough || (!out && growPool(core, needed, shrinking));
 }
 
 /** The same with chunks of the arena of tags. */
-function growPool(core: ArenaCore, needed: number): boolean {
+function growPool(core: ArenaCore, needed: number, shrinking: boolean): boolean {
   const { words, base, thread } = core;
   const tagArena = tagArenaFor(core);
   if (tagArena === null) return false;
@@ -156,9 +159,9 @@ function growPool(core: ArenaCore, needed: number): boolean {
   careForTagArena(tagArena);
   enterPool(thread);
   // Another thread may have brought some meanwhile.
-  takeFromPool(core, needed);
-  while ((words[base + ARENA_SPARE_COUNT] as number) < needed && tagsLeft(core) > 0 && addChunk(tagArena)) {
-    takeFromPool(core, needed);
+  takeFromPool(core, needed, shrinking);
+  while ((words[base + ARENA_SPARE_COUNT] as number) < needed && tagsLeft(core, shrinking) > 0 && addChunk(tagArena)) {
+    takeFromPool(core, needed, shrinking);
   }
   const enough = (words[base + ARENA_SPARE_COUNT] as number) >= needed;
   if (!enough) noteStarved(core);

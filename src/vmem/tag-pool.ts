@@ -7,8 +7,9 @@
  *             reserve of an arena: a list through `spareNext`
  *
  *             A tag keeps its `spareNext` while it is in use, so that taking it from the reserve is undone by putting
- *             the head back. One tag in 32 is left to arenas of the system. Chunks come, and go, when the pool has none or
- *             too many: tag-arena.ts.
+ *             the head back. One tag in 32 is left to arenas of the system; half of those may go to programs whose allocations
+ *             shrink, one at a time, since giving space back should not fail. Chunks come, and go, when the pool has none or too
+ *             many: tag-arena.ts.
  * INVARIANTS  I1 every tag is in the pool, in one reserve, or in use by one arena.
  *             I2 `spareCount` is the length of the reserve's list.
  * LOCKING     The reserve is under its arena's lock, the pool under its own. Tags move between them under both, at points
@@ -79,12 +80,17 @@ export function putSpare(core: ArenaCore, tag: TagIndex): void {
   words[base + ARENA_SPARE_COUNT]!++;
 }
 
-/** Brings the reserve to at least `needed` tags as far as the pool has some for the arena. Under both locks; commits. */
-export function takeFromPool(core: ArenaCore, needed: number): void {
+/**
+ * Brings the reserve to at least `needed` tags as far as the pool has some for the arena; `shrinking`: no more than that. Under both
+ * locks; commits.
+ */
+export function takeFromPool(core: ArenaCore, needed: number, shrinking = false): void {
   const { words, base, tables } = core;
   const { tagPool } = tables;
-  while ((words[base + ARENA_SPARE_COUNT] as number) < needed && tagPool.count.get(0) > 0) {
-    const most = Math.min(REFILL, tagsLeft(core));
+  for (;;) {
+    const spare = words[base + ARENA_SPARE_COUNT] as number;
+    if (spare >= needed || tagPool.count.get(0) === 0) return;
+    const most = Math.min(shrinking ? needed - spare : REFILL, tagsLeft(core, shrinking));
     if (most <= 0) return;
     takeTags(core, most);
     core.thread.commit();
@@ -102,13 +108,16 @@ export function giveToPool(core: ArenaCore, kept: number): void {
   }
 }
 
-/** Tags that the arena may have of the pool and of chunks that can still come. Under the pool's lock, or a look. */
-export function tagsLeft({ tables, system }: ArenaCore): number {
-  return countUnused(tables) - (system ? 0 : keptForSystem(tables));
+/**
+ * Tags that the arena may have of the pool and of chunks that can still come, to shrink an allocation or for anything. Under the
+ * pool's lock, or a look.
+ */
+export function tagsLeft({ tables, system }: ArenaCore, shrinking = false): number {
+  return countUnused(tables) - (system ? 0 : keptForSystem(tables, shrinking));
 }
 
-function keptForSystem({ tag }: BoundTables): number {
-  return Math.floor(tag.rowCount / SYSTEM_SHARE);
+function keptForSystem({ tag }: BoundTables, shrinking: boolean): number {
+  return Math.floor(tag.rowCount / (shrinking ? 2 * SYSTEM_SHARE : SYSTEM_SHARE));
 }
 
 /** True when an arena has too few tags for an operation, and can get none. A look. */

@@ -8,7 +8,7 @@ export default defineConfig({
   test: {
     include: ['src/**/*.test.ts', 'test/**/*.test.ts'],
     pool: 'forks',
-    setupFiles: ['scripts/watchdog.mjs'],
+    setupFiles: ['scripts/watchdog.mjs', 'test/support/wait-limit.ts'],
     execArgv: ['--conditions=verify'],
     testTimeout: 300_000,
     hookTimeout: 120_000,

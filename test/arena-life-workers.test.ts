@@ -1,6 +1,5 @@
 /** Workers that are terminated at every labelled place of what happens around allocations, while the arena is recorded. */
 
-import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join as joinPath } from 'node:path';
@@ -8,7 +7,7 @@ import { boot, shutDown, type VirtualMemory } from 'pagewright';
 import { FAULT_POINTS, load, notify, store } from 'pagewright/sync';
 import { afterEach, describe, expect, it } from 'vitest';
 import { replayFile } from '../src/inspect/index.ts';
-import { killAt, start, type Victim } from './support/chaos.ts';
+import { killAt, nextMessage, start, type Victim } from './support/chaos.ts';
 import { testSeed } from './support/seed.ts';
 
 /** Operations of all workers between two looks at what was recorded: a slow machine must not record more than it can replay. */
@@ -62,7 +61,7 @@ describe('the life of an arena under workers', () => {
       });
       crew = [...crew.filter((worker) => worker !== victim), await join()];
     }
-    const ended = crew.map(({ worker }) => once(worker, 'message'));
+    const ended = crew.map(({ worker }) => nextMessage(worker));
     stop[0] = 1;
     await Promise.all(ended);
     clearInterval(drain);

@@ -1,11 +1,10 @@
 /** Several workers on the same arenas at once; then the same with workers that are terminated at every labelled place and at random. */
 
-import { once } from 'node:events';
 import { boot, shutDown, type VirtualMemory } from 'pagewright';
 import { Prng } from 'pagewright/base';
 import { FAULT_POINTS } from 'pagewright/sync';
 import { afterEach, describe, expect, it } from 'vitest';
-import { kill, killAt, start, type Victim } from './support/chaos.ts';
+import { kill, killAt, nextMessage, start, type Victim } from './support/chaos.ts';
 import { untilContended } from './support/contention.ts';
 import { testSeed } from './support/seed.ts';
 
@@ -70,7 +69,7 @@ function bury({ vm: system, cookies }: Crew, slot: number): number {
 
 async function finish(crew: Crew, workers: readonly Victim[]): Promise<{ operations: number; contended: number }> {
   crew.stop[0] = 1;
-  const results = await Promise.all(workers.map(({ worker }) => once(worker, 'message')));
+  const results = await Promise.all(workers.map(({ worker }) => nextMessage(worker)));
   await Promise.all(workers.map(({ worker }) => worker.terminate()));
   const sum = (key: 'operations' | 'contended') => results.reduce((total, [result]) => total + result[key], 0);
   return { operations: sum('operations'), contended: sum('contended') };

@@ -1,10 +1,9 @@
 /** Workers that are terminated in the middle of an asynchronous import: those that run it, and those that wait for it. */
 
-import { once } from 'node:events';
 import { boot, shutDown, type VirtualMemory } from 'pagewright';
 import type { AsyncSpanSource } from 'pagewright/vmem';
 import { afterEach, describe, expect, it } from 'vitest';
-import { kill, killAt, start, until } from './support/chaos.ts';
+import { kill, killAt, nextMessage, start, until } from './support/chaos.ts';
 
 const importer = new URL('../build/test/workers/async-importer.js', import.meta.url);
 const waiter = new URL('../build/test/workers/remote-waiter.js', import.meta.url);
@@ -39,7 +38,7 @@ describe('a worker that ends in the middle of an asynchronous import', () => {
       await until(() => imports() > before + 2, `nobody imported after a death at ${place}`);
       workers[workers.indexOf(victim)] = await start(system, importer, { cells, stop });
     }
-    const outcomes = workers.map(({ worker }) => once(worker, 'message'));
+    const outcomes = workers.map(({ worker }) => nextMessage(worker));
     stop[0] = 1;
     const results = await Promise.all(outcomes);
     const served = results.reduce((sum, [result]) => sum + result.served, 0);
@@ -73,7 +72,7 @@ describe('a worker that ends in the middle of an asynchronous import', () => {
       await until(() => answers.length === 1, 'nobody asked');
       second.worker.postMessage('go');
       await until(() => arena.stats().waiting === 2, 'the second does not wait');
-      const outcome = once(second.worker, 'message');
+      const outcome = nextMessage(second.worker);
       await kill(system, first);
       expect(arena.stats().waiting).toBe(1);
       answers.shift()?.(64 * round);

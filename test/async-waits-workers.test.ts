@@ -5,7 +5,7 @@ import { boot, type VirtualMemory } from 'pagewright';
 import type { FaultPoint } from 'pagewright/sync';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { shutDownBalanced } from './support/balance.ts';
-import { kill, parkAt, start, until, type Victim } from './support/chaos.ts';
+import { kill, nextMessage, parkAt, start, until, type Victim } from './support/chaos.ts';
 
 const program = new URL('../build/test/workers/async-waiter.js', import.meta.url);
 const PAGE = 4096;
@@ -82,7 +82,7 @@ describe.each(['list', 'cookie'] as const)('a %s that is awaited by several thre
   it('is served to each, with their event loops free meanwhile', async () => {
     const { free, freeRest, first, second, third } = await begin(kind);
     for (const { worker } of [first, second, third]) {
-      const answer = once(worker, 'message');
+      const answer = nextMessage(worker);
       worker.postMessage('ping');
       expect(await answer).toEqual(['pong']);
     }

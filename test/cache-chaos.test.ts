@@ -4,12 +4,11 @@
  * had cached can be allocated by others. In the end all space comes back in one piece.
  */
 
-import { once } from 'node:events';
 import type { Worker } from 'node:worker_threads';
 import { boot, shutDown, type VirtualMemory } from 'pagewright';
 import { type CancelToken, FAULT_POINTS, type FaultPoint, load, notify, store } from 'pagewright/sync';
 import { afterEach, describe, expect, it } from 'vitest';
-import { kill, parkAt, until } from './support/chaos.ts';
+import { kill, nextMessage, parkAt, until } from './support/chaos.ts';
 import { untilContended } from './support/contention.ts';
 
 const program = new URL('../build/test/workers/cache-victim.js', import.meta.url);
@@ -80,7 +79,7 @@ class Crew {
     const workerData = { seed: seed + this.#started++, role, cookies, control };
     const worker = this.system.spawn(program, { workerData });
     worker.on('error', (error) => this.failures.push(error));
-    const [{ slot, attachment }] = await once(worker, 'message');
+    const [{ slot, attachment }] = await nextMessage(worker);
     const member: Member = { worker, slot, attachment, live: [] };
     worker.on('message', ({ resting }) => {
       member.live = resting ?? member.live;
@@ -155,7 +154,7 @@ class Crew {
   }
 
   async end(): Promise<{ contended: number; slept: number; served: number }> {
-    const results = this.members.map(({ worker }) => once(worker, 'message'));
+    const results = this.members.map(({ worker }) => nextMessage(worker));
     store(this.control, STOP, 1);
     const sums = { contended: 0, slept: 0, served: 0 };
     for (const [result] of await Promise.all(results)) {

@@ -3,11 +3,10 @@
  * real threads. The arena has room for one request of the class at a time, so all space that comes back fits whoever waits.
  */
 
-import { once } from 'node:events';
 import { boot, shutDown, type VirtualMemory } from 'pagewright';
 import { store } from 'pagewright/sync';
 import { afterEach, describe, expect, it } from 'vitest';
-import { start, until } from './support/chaos.ts';
+import { nextMessage, start, until } from './support/chaos.ts';
 import { untilContended } from './support/contention.ts';
 
 const program = new URL('../build/test/workers/overtaker.js', import.meta.url);
@@ -45,7 +44,7 @@ describe('a request that waits', () => {
         const workerData = { seed: seed + number, role, sizeMin, sizeMax, cached, control, overtaken };
         crew.push(await start(system, program, workerData));
       }
-      const results = crew.map(({ worker }) => Promise.race([once(worker, 'message'), failure(worker)]));
+      const results = crew.map(({ worker }) => nextMessage(worker));
       await new Promise((resolve) => setTimeout(resolve, RUN_MS));
       const { ticketNext } = system.region.tables.spaceQueue;
       const met = () => ticketNext.get(0) > 20 && overtaken.subarray(0, ticketNext.get(0)).some((count) => count > 0);
@@ -81,8 +80,3 @@ describe('a request that waits', () => {
     },
   );
 });
-
-async function failure(worker: import('node:worker_threads').Worker): Promise<never> {
-  const [error] = await once(worker, 'error');
-  throw error;
-}

@@ -1,12 +1,11 @@
 /** Every form of reading and writing files, in several threads on the same pages; and large pages under several threads. */
 
-import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { boot, shutDown, type VirtualMemory } from 'pagewright';
 import { disarmFault, type FaultPoint, load, store } from 'pagewright/sync';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { blockUntilAllFree } from './support/all-free.ts';
-import { killAt, start, until, type Victim } from './support/chaos.ts';
+import { killAt, nextMessage, start, until, type Victim } from './support/chaos.ts';
 import { BEHIND, STRIPE_BYTES } from './support/file-stripes.ts';
 import { pattern, Scratch } from './support/scratch.ts';
 import { testSeed } from './support/seed.ts';
@@ -42,7 +41,7 @@ describe('files', () => {
         const workerData: Omit<FileFormsData, 'vm'> = { path, seed: 3, length, base: length + 50_000 * number };
         return vm.spawn(build('file-forms'), { workerData: { ...workerData } });
       });
-      const answers = await Promise.all(workers.map(async (worker) => (await once(worker, 'message'))[0]));
+      const answers = await Promise.all(workers.map(async (worker) => (await nextMessage(worker))[0]));
       expect(answers.flatMap(({ wrong }) => wrong as string[])).toEqual([]);
       for (const number of [0, 1, 2]) {
         const base = length + 50_000 * number;
@@ -128,10 +127,12 @@ describe('writers of large pages that end', () => {
         return start(vm, build('file-writer'), { ...workerData });
       };
       const survivor = await begin(0, false);
-      const report = once(survivor.worker, 'message');
+      const report = nextMessage(survivor.worker);
       const victim = await begin(1, true);
       // It says what went wrong if it ends by itself.
-      const end = once(victim.worker, 'message').then(([{ wrong }]) => Promise.reject(new Error(`${wrong}`)));
+      const end = new Promise((_resolve, reject) => {
+        victim.worker.on('message', ({ wrong }) => reject(new Error(`${wrong}`)));
+      });
       const killed = killAt(vm, point, [victim], { skip: 3, slot: victim.slot });
       await Promise.race([killed, end]);
       for (let stripe = 1; stripe < STRIPES; stripe += 2) {

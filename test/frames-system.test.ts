@@ -6,7 +6,7 @@ import { boot, type VirtualMemory } from 'pagewright';
 import { CancelToken } from 'pagewright/sync';
 import { afterEach, describe, expect, it } from 'vitest';
 import { shutDownBalanced } from './support/balance.ts';
-import { start, until } from './support/chaos.ts';
+import { nextMessage, start, until } from './support/chaos.ts';
 import { matches, Scratch } from './support/scratch.ts';
 import { PATIENCE_MS } from './support/until.ts';
 
@@ -63,7 +63,7 @@ describe('page lists in a system', () => {
     vm = boot({ memory: '4 MiB' });
     const all = vm.pageLists.alloc({ size: 1024 * PAGE });
     const { worker, slot } = await start(vm, waiter, { size: 100 * PAGE });
-    const answer = once(worker, 'message');
+    const answer = nextMessage(worker);
     const exit = once(worker, 'exit');
     const waits = () => vm.frames.core.queue.count > 0 && vm.region.tables.slot.slept.get(slot) > 0;
     await until(waits, 'the worker sleeps');

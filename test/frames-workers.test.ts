@@ -1,13 +1,12 @@
 /** Page lists, single frames and pmem under several workers: real contention, and workers that are terminated anywhere. */
 
-import { once } from 'node:events';
 import { boot, type VirtualMemory } from 'pagewright';
 import { Prng } from 'pagewright/base';
 import { FRAME_USE } from 'pagewright/phys';
 import { type FaultPoint, ownerUsage } from 'pagewright/sync';
 import { afterEach, describe, expect, it } from 'vitest';
 import { shutDownBalanced } from './support/balance.ts';
-import { kill, killAt, start, until, type Victim } from './support/chaos.ts';
+import { kill, killAt, nextMessage, start, until, type Victim } from './support/chaos.ts';
 import { untilContended } from './support/contention.ts';
 import { testSeed } from './support/seed.ts';
 
@@ -46,7 +45,7 @@ async function begin(crew: Crew, number: number): Promise<Victim> {
 }
 
 async function finish(crew: Crew, workers: readonly Victim[]): Promise<{ operations: number; contended: number }> {
-  const messages = workers.map(({ worker }) => once(worker, 'message'));
+  const messages = workers.map(({ worker }) => nextMessage(worker));
   crew.stop[0] = 1;
   const results = (await Promise.all(messages)).map(([message]) => message);
   await Promise.all(workers.map(({ worker }) => worker.terminate()));

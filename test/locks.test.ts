@@ -1,9 +1,8 @@
-import { once } from 'node:events';
 import { boot, shutDown, type VirtualMemory } from 'pagewright';
 import { Prng } from 'pagewright/base';
 import { FAULT_POINTS, type FaultPoint, load, store } from 'pagewright/sync';
 import { afterEach, describe, expect, it } from 'vitest';
-import { kill, killAt, start, until, type Victim } from './support/chaos.ts';
+import { kill, killAt, nextMessage, start, until, type Victim } from './support/chaos.ts';
 import { untilContended } from './support/contention.ts';
 import { PATIENCE_MS } from './support/until.ts';
 
@@ -80,7 +79,7 @@ class Crew {
     const { region, locks } = this.system;
     const { arena, arenaState } = region.tables;
     const row = arena.rowCount - 2;
-    const results = this.members.map(({ worker }) => once(worker, 'message'));
+    const results = this.members.map(({ worker }) => nextMessage(worker));
     store(this.stop, 0, 1);
     locks.mutex('mutex', { repair: () => {} }).run(() => locks.condition('condition').broadcast());
     const sums = { contended: 0, slept: 0 };
@@ -191,7 +190,7 @@ describe('a thread that blocks', () => {
       await until(asleep, 'the worker does not wait');
       expect(system.locks.list().find(({ name }) => name === kind)?.waiting).toEqual([waiter.slot]);
       expect(() => system.locks.remove(kind)).toThrow(/EBUSY: locks.remove/);
-      const ended = once(waiter.worker, 'message');
+      const ended = nextMessage(waiter.worker);
       const from = performance.now();
       token.cancel();
       const [message] = await ended;

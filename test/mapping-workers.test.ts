@@ -1,6 +1,5 @@
 /** Cached mappings under several threads, some of which are terminated at labelled places and at random. */
 
-import { once } from 'node:events';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { boot, type VirtualMemory } from 'pagewright';
 import { Prng } from 'pagewright/base';
@@ -9,7 +8,7 @@ import { mappingStatistics } from 'pagewright/vpm';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { blockUntilAllFree } from './support/all-free.ts';
 import { shutDownBalanced } from './support/balance.ts';
-import { kill, parkAt, start, until, type Victim } from './support/chaos.ts';
+import { kill, nextMessage, parkAt, start, until, type Victim } from './support/chaos.ts';
 import { untilContended } from './support/contention.ts';
 import { Scratch } from './support/scratch.ts';
 import { testSeed } from './support/seed.ts';
@@ -63,7 +62,7 @@ async function progress(number: number, steps: number): Promise<void> {
 }
 
 async function finish(mappers: readonly Victim[]): Promise<MapperResult[]> {
-  const results = mappers.map(({ worker }) => once(worker, 'message') as Promise<[MapperResult]>);
+  const results = mappers.map(({ worker }) => nextMessage(worker) as Promise<[MapperResult]>);
   store(control, 0, 1);
   const said = (await Promise.all(results)).map(([result]) => result);
   for (const { mismatches } of said) expect(mismatches).toEqual([]);

@@ -1,10 +1,9 @@
 /** Owners that come and go under workers that charge them, and under one that is terminated again and again. */
 
-import { once } from 'node:events';
 import { setTimeout as pause } from 'node:timers/promises';
 import { boot, shutDown, type VirtualMemory } from 'pagewright';
 import { afterEach, describe, expect, it } from 'vitest';
-import { kill, start, until } from './support/chaos.ts';
+import { kill, nextMessage, start, until } from './support/chaos.ts';
 import { testSeed } from './support/seed.ts';
 
 const program = new URL('../build/test/workers/owner-churn.js', import.meta.url);
@@ -36,7 +35,7 @@ describe('owners under workers', () => {
       }
     }
     await until(() => counts.every((count) => count > 10), `too little of something: ${counts}`);
-    const ended = crew.map(({ worker }) => once(worker, 'message'));
+    const ended = crew.map(({ worker }) => nextMessage(worker));
     stop[0] = 1;
     await Promise.all(ended);
     const [turned, missed, changed, refused] = counts;

@@ -1,11 +1,10 @@
 /** The pagelock cache under several workers: real contention, and workers that are terminated anywhere. */
 
-import { once } from 'node:events';
 import { boot, shutDown, type VirtualMemory } from 'pagewright';
 import { Prng } from 'pagewright/base';
 import { FAULT_POINTS } from 'pagewright/sync';
 import { afterEach, describe, expect, it } from 'vitest';
-import { kill, killAt, start as startWorker, until, type Victim } from './support/chaos.ts';
+import { kill, killAt, nextMessage, start as startWorker, until, type Victim } from './support/chaos.ts';
 import { untilContended } from './support/contention.ts';
 import { testSeed } from './support/seed.ts';
 import { countTally, createTally, tallyDriver } from './support/tally.ts';
@@ -54,7 +53,7 @@ const failures: Error[] = [];
 
 /** Stops the workers; sums what they report. */
 async function finish(crew: Crew, workers: readonly Victim[]): Promise<{ operations: number; contended: number }> {
-  const messages = workers.map(({ worker }) => once(worker, 'message'));
+  const messages = workers.map(({ worker }) => nextMessage(worker));
   crew.stop[0] = 1;
   const results = (await Promise.all(messages)).map(([message]) => message);
   await Promise.all(workers.map(({ worker }) => worker.terminate()));

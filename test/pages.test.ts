@@ -1,4 +1,3 @@
-import { once } from 'node:events';
 import type { Worker } from 'node:worker_threads';
 import { boot, type VirtualMemory } from 'pagewright';
 import { Prng } from 'pagewright/base';
@@ -6,6 +5,7 @@ import { armFault, disarmFault, type FaultPoint, load, store, waitForParked } fr
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { blockUntil, blockUntilAllFree } from './support/all-free.ts';
 import { shutDownBalanced } from './support/balance.ts';
+import { nextMessage } from './support/chaos.ts';
 import { Scratch } from './support/scratch.ts';
 import { PATIENCE_MS, until } from './support/until.ts';
 import type { ReaderData, ReaderResult } from './workers/page-reader.ts';
@@ -66,7 +66,7 @@ async function start(number: number, options: Partial<ReaderData> = {}): Promise
     worker.on('error', reject);
   });
   result.catch(() => undefined);
-  const [{ slot }] = await once(worker, 'message');
+  const [{ slot }] = await nextMessage(worker);
   return { worker, number, slot, result };
 }
 
@@ -322,7 +322,10 @@ async function parkedSlot(point: FaultPoint, victim: Reader): Promise<number> {
 /** What a killed worker had allocated from the heap stays allocated: it belongs to the program. */
 async function endOracleAfterKills(): Promise<void> {
   await slotsLeft(3);
-  blockUntil(() => vm.vnodes.dropUnused() === 0);
+  blockUntil(
+    () => vm.vnodes.dropUnused() === 0,
+    () => 'vnodes are in use',
+  );
   expect(vm.vnodes.dropUnused()).toBe(0);
   expect(vm.check().flatMap((report) => report.problems)).toEqual([]);
   for (const { address, size } of vm.heap.allocations()) vm.heap.xfree(address, size);

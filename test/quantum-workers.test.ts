@@ -1,8 +1,7 @@
-import { once } from 'node:events';
 import { boot, shutDown, type VirtualMemory } from 'pagewright';
 import { Prng } from 'pagewright/base';
 import { afterEach, describe, expect, it } from 'vitest';
-import { kill, start as startWorker, type Victim } from './support/chaos.ts';
+import { kill, nextMessage, start as startWorker, type Victim } from './support/chaos.ts';
 import { untilContended } from './support/contention.ts';
 
 const churn = new URL('../build/test/workers/quantum-churn.js', import.meta.url);
@@ -66,7 +65,7 @@ describe('quantum caches under several workers', () => {
     await pause(2000);
     await untilContended(crew.vm, workers);
     crew.stop[0] = 1;
-    const results = await Promise.all(workers.map(({ worker }) => once(worker, 'message')));
+    const results = await Promise.all(workers.map(({ worker }) => nextMessage(worker)));
     const operations = results.reduce((sum, [result]) => sum + result.operations, 0);
     const contended = results.reduce((sum, [result]) => sum + result.contended, 0);
     console.log(`${operations} operations, ${contended} contended entries`);
@@ -92,7 +91,7 @@ describe('quantum caches under several workers', () => {
       crews[at] = await start(crew, 100 + death);
     }
     crew.stop[0] = 1;
-    await Promise.all(crews.map(({ worker }) => once(worker, 'message')));
+    await Promise.all(crews.map(({ worker }) => nextMessage(worker)));
     await Promise.all(crews.map(({ worker }) => worker.terminate()));
     const left = arena.allocations();
     console.log(`${lost} allocations seen with the dead, ${left.length} left at the end`);

@@ -1,6 +1,5 @@
 /** Recordings of live arenas: what several threads did replays through the shipped replayer, address for address. */
 
-import { once } from 'node:events';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -10,7 +9,7 @@ import { Prng } from '../src/base/index.ts';
 import { type ReplayResult, replayFile } from '../src/inspect/index.ts';
 import { Callbacks, load, store, takeOver } from '../src/sync/index.ts';
 import { type Arena, type ArenaOptions, Arenas } from '../src/vmem/index.ts';
-import { start, type Victim } from './support/chaos.ts';
+import { nextMessage, start, type Victim } from './support/chaos.ts';
 import { contendedOf } from './support/contention.ts';
 import { testRegion, testThread } from './support/region.ts';
 import { testSeed } from './support/seed.ts';
@@ -277,7 +276,7 @@ describe('a recording of three workers', () => {
       texts[index] += recording.stop();
     });
     stop[0] = 1;
-    const results = await Promise.all(crew.map(({ worker }) => once(worker, 'message')));
+    const results = await Promise.all(crew.map(({ worker }) => nextMessage(worker)));
     const contended = results.reduce((sum, [result]) => sum + result.contended, 0);
     expect(contended).toBeGreaterThan(0);
     for (const text of texts) {

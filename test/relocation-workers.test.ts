@@ -1,13 +1,12 @@
 /** Frames that move under several workers: pages, cookies, runs, compaction, ranges that go offline, and deaths anywhere. */
 
-import { once } from 'node:events';
 import { boot, type VirtualMemory } from 'pagewright';
 import { Prng } from 'pagewright/base';
 import { FRAME_USE } from 'pagewright/phys';
 import { type FaultPoint, ownerUsage, slotOfAttachment } from 'pagewright/sync';
 import { afterEach, describe, expect, it } from 'vitest';
 import { shutDownBalanced } from './support/balance.ts';
-import { kill, killAt, start, until, type Victim } from './support/chaos.ts';
+import { kill, killAt, nextMessage, start, until, type Victim } from './support/chaos.ts';
 import { untilContended } from './support/contention.ts';
 import { Scratch } from './support/scratch.ts';
 import { testSeed } from './support/seed.ts';
@@ -59,7 +58,7 @@ async function begin(crew: Crew, number: number): Promise<Victim> {
 async function finish(crew: Crew, workers: readonly Victim[]): Promise<Record<string, number>> {
   // A worker that failed has no more to say.
   expect(failures).toEqual([]);
-  const messages = workers.map(({ worker }) => once(worker, 'message'));
+  const messages = workers.map(({ worker }) => nextMessage(worker));
   crew.stop[0] = 1;
   const results = (await Promise.all(messages)).map(([message]) => message as Record<string, number>);
   await Promise.all(workers.map(({ worker }) => worker.terminate()));

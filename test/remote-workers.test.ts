@@ -1,10 +1,9 @@
 /** Threads that block for spans of a source that answers later: the daemon runs the function, or a thread that serves. */
 
-import { once } from 'node:events';
 import { boot, shutDown, type VirtualMemory } from 'pagewright';
 import type { AsyncSpanSource } from 'pagewright/vmem';
 import { afterEach, describe, expect, it } from 'vitest';
-import { start } from './support/chaos.ts';
+import { nextMessage, start } from './support/chaos.ts';
 
 const program = new URL('../build/test/workers/remote-waiter.js', import.meta.url);
 const leases = new URL('../build/test/workers/leases.js', import.meta.url);
@@ -18,7 +17,7 @@ afterEach(async () => {
 
 async function runWaiters(system: VirtualMemory): Promise<void> {
   const workers = await Promise.all([0, 1].map(() => start(system, program, { rounds: 20 })));
-  const outcomes = workers.map(({ worker }) => once(worker, 'message'));
+  const outcomes = workers.map(({ worker }) => nextMessage(worker));
   for (const { worker } of workers) worker.postMessage('go');
   const results = await Promise.all(outcomes);
   const got = results.flatMap(([result]) => result.got as number[]);

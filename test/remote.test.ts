@@ -1,7 +1,6 @@
 /** Resources behind HTTP and HTTPS when things go wrong: askers that end, versions that change, answers that are no good. */
 
 import { execFile } from 'node:child_process';
-import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -9,7 +8,7 @@ import { boot, shutDown, type VirtualMemory } from 'pagewright';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 import { awaitRequests, expectAllFree } from './support/all-free.ts';
 import { TEST_CERTIFICATE } from './support/certificate.ts';
-import { kill, start, until } from './support/chaos.ts';
+import { kill, nextMessage, start, until } from './support/chaos.ts';
 import { Origin } from './support/origin.ts';
 import { matches, Scratch } from './support/scratch.ts';
 import type { OriginSettings } from './workers/http-origin.ts';
@@ -51,7 +50,7 @@ describe('a thread that ends while the I/O worker brings its pages', () => {
       await set({ size: 200_000, seed: 6, delayMs: 100 });
       // The second one waits for the pages that the first one has asked for.
       const reader = await start(vm, build('remote-reader'), { ...data });
-      const opened = once(reader.worker, 'message');
+      const opened = nextMessage(reader.worker);
       const waiter = await start(vm, build('remote-reader'), { ...data });
       const answered = new Promise((resolve) => {
         waiter.worker.on('message', (message) => 'isRight' in message && resolve(message));

@@ -1,12 +1,11 @@
 /** Frames promised to owners under several workers: they are there at every moment, also while others die with frames in hand. */
 
-import { once } from 'node:events';
 import { boot, type VirtualMemory } from 'pagewright';
 import { Prng } from 'pagewright/base';
 import { type FaultPoint, load } from 'pagewright/sync';
 import { afterEach, expect, it } from 'vitest';
 import { shutDownBalanced } from './support/balance.ts';
-import { kill, killAt, until, type Victim } from './support/chaos.ts';
+import { kill, killAt, nextMessage, until, type Victim } from './support/chaos.ts';
 import { untilContended } from './support/contention.ts';
 import { testSeed } from './support/seed.ts';
 
@@ -39,7 +38,7 @@ it('frames that were promised are there, whoever else wants some and dies', asyn
     const data = { stop, refused, owner, promised, page: PAGE, seed: seed + number };
     const worker = vm.spawn(program, { workerData: data });
     worker.on('error', (error) => failures.push(error as Error));
-    const [message] = (await once(worker, 'message')) as [{ slot: number; attachment: number }];
+    const [message] = (await nextMessage(worker)) as [{ slot: number; attachment: number }];
     return { worker, owner, ...message };
   };
   const workers = await Promise.all(owners.map((owner, number) => begin(owner, number)));
@@ -59,7 +58,7 @@ it('frames that were promised are there, whoever else wants some and dies', asyn
   }
   await untilContended(vm, workers);
   await until(() => load(refused, 0) > 0, 'nothing is refused');
-  const results = workers.map(({ worker }) => once(worker, 'message'));
+  const results = workers.map(({ worker }) => nextMessage(worker));
   stop[0] = 1;
   const messages = (await Promise.all(results)).map(([message]) => message as Record<string, number>);
   await Promise.all(workers.map(({ worker }) => worker.terminate()));

@@ -5,7 +5,7 @@ import { boot, shutDown, type VirtualMemory } from 'pagewright';
 import type { AddressSpace } from 'pagewright/seg';
 import { CancelToken } from 'pagewright/sync';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { start, until, type Victim } from './support/chaos.ts';
+import { nextMessage, start, until, type Victim } from './support/chaos.ts';
 import { PATIENCE_MS } from './support/until.ts';
 import type { SpacePinnerData, SpacePinnerOrder } from './workers/space-pinner.ts';
 
@@ -43,7 +43,7 @@ afterEach(async () => {
 const order = (what: SpacePinnerOrder) => pinner.worker.postMessage(what);
 
 async function pinThere(): Promise<void> {
-  const pinned = once(pinner.worker, 'message');
+  const pinned = nextMessage(pinner.worker);
   order({ pin: true });
   await pinned;
 }

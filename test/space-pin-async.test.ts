@@ -8,7 +8,7 @@ import { CancelToken } from 'pagewright/sync';
 import { IO_OPERATION, IO_STATE } from 'pagewright/vnode';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { awaitRequests } from './support/all-free.ts';
-import { kill, parkAt, start, until, type Victim } from './support/chaos.ts';
+import { kill, nextMessage, parkAt, start, until, type Victim } from './support/chaos.ts';
 import { matches, Scratch } from './support/scratch.ts';
 import { testSeed } from './support/seed.ts';
 import type { PinWaiterData, PinWaiterOrder, PinWaiterResult } from './workers/space-pin-waiter.ts';
@@ -268,7 +268,7 @@ describe('threads that await pins', () => {
     const loose = as.map({ size: 16 * PAGE, reserve: false });
     for (let page = 0; page < pages; page++) as.store(at + page * PAGE, page + 1);
     const waiters = [await waiter(at, pages, loose, seed), await waiter(at, pages, loose, seed + 1)];
-    const results = waiters.map(({ worker }) => once(worker, 'message') as Promise<[PinWaiterResult]>);
+    const results = waiters.map(({ worker }) => nextMessage(worker) as Promise<[PinWaiterResult]>);
     for (const victim of waiters) order(victim, { rounds: 150 });
     const doomed = await waiter(at, pages, loose, seed + 2);
     order(doomed, { rounds: 100_000 });

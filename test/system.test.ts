@@ -4,6 +4,7 @@ import { Worker } from 'node:worker_threads';
 import { attach, boot, shutDown, type VirtualMemory } from 'pagewright';
 import { Mutex, poisonRegion } from 'pagewright/sync';
 import { afterEach, describe, expect, it } from 'vitest';
+import { nextMessage } from './support/chaos.ts';
 import { PATIENCE_MS, until } from './support/until.ts';
 
 const counter = new URL('../build/test/workers/counter.js', import.meta.url);
@@ -32,7 +33,7 @@ describe('boot and attach', () => {
     while (contended === 0 && runs < 500) {
       arena.generation.put(ROW, 0);
       const workers = [0, 1].map(() => vm.spawn(counter, { workerData: { rounds, dieHolding: false, parties: 2 } }));
-      const results = await Promise.all(workers.map((worker) => once(worker, 'message')));
+      const results = await Promise.all(workers.map((worker) => nextMessage(worker)));
       await Promise.all(workers.map((worker) => worker.terminate()));
       contended += results.reduce((sum, [result]) => sum + result.contended, 0);
       runs++;
@@ -46,7 +47,7 @@ describe('boot and attach', () => {
   it('undoes what a terminated holder had half done, and frees its lock and slot', async () => {
     const vm = bootSmall();
     const worker = vm.spawn(counter, { workerData: { rounds: 1000, dieHolding: true, parties: 1 } });
-    await once(worker, 'message');
+    await nextMessage(worker);
     const mutex = new Mutex(vm.thread, vm.region.tables.arena.lock.address(ROW), 900);
     expect(mutex.tryEnter()).toBe(false);
     worker.terminate();
@@ -61,7 +62,7 @@ describe('boot and attach', () => {
   it('attaches with a plain handle and notices the end of that thread too', async () => {
     const vm = bootSmall();
     const worker = new Worker(counter, { workerData: { rounds: 10, dieHolding: true, parties: 1, vm: vm.handle() } });
-    await once(worker, 'message');
+    await nextMessage(worker);
     expect(vm.statistics().slots.some((slot) => slot.watchedBy === 'thread id')).toBe(process.platform === 'linux');
     await worker.terminate();
     await until(() => vm.statistics().slots.every((slot) => slot.watchedBy === 'port'), 'the slot is free again');
@@ -268,7 +269,7 @@ describe('boot and attach', () => {
       workerData: { child: counter.href },
     });
     worker.postMessage('ping');
-    expect((await once(worker, 'message'))[0]).toBe('pong');
+    expect((await nextMessage(worker))[0]).toBe('pong');
     const messages: unknown[] = [];
     worker.on('message', (message) => messages.push(message));
     vm.adopt(worker);
@@ -283,7 +284,7 @@ describe('boot and attach', () => {
 
   it('stops everybody when the thread that booted ends: exit is seen at once', async () => {
     const booter = new Worker(new URL('../build/test/workers/booter.js', import.meta.url));
-    const [handle] = await once(booter, 'message');
+    const [handle] = await nextMessage(booter);
     const vm = attach(handle);
     booter.postMessage('end');
     await once(booter, 'exit');
@@ -295,7 +296,7 @@ describe('boot and attach', () => {
     const booter = new Worker(new URL('../build/test/workers/booter.js', import.meta.url), {
       workerData: { hang: true },
     });
-    const [handle] = await once(booter, 'message');
+    const [handle] = await nextMessage(booter);
     const vm = attach(handle);
     await until(() => vm.region.tables.header.heartbeat.get(0) > 0, 'the monitor beats');
     await booter.terminate();

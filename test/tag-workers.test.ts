@@ -1,10 +1,9 @@
 /** Workers that refill their arenas with boundary tags at the same time, and workers that are terminated in the middle of it. */
 
-import { once } from 'node:events';
 import { boot, shutDown, type VirtualMemory } from 'pagewright';
 import { FAULT_POINTS } from 'pagewright/sync';
 import { afterEach, describe, expect, it } from 'vitest';
-import { killAt, start, until, type Victim } from './support/chaos.ts';
+import { killAt, nextMessage, start, until, type Victim } from './support/chaos.ts';
 import { testSeed } from './support/seed.ts';
 
 const churn = new URL('../build/test/workers/tag-churn.js', import.meta.url);
@@ -41,7 +40,7 @@ function moves({ vm: system }: Crew) {
 
 async function finish(crew: Crew, workers: readonly Victim[]): Promise<number> {
   crew.stop[0] = 1;
-  const results = await Promise.all(workers.map(({ worker }) => once(worker, 'message')));
+  const results = await Promise.all(workers.map(({ worker }) => nextMessage(worker)));
   await Promise.all(workers.map(({ worker }) => worker.terminate()));
   return results.reduce((total, [{ contended }]) => total + contended, 0);
 }

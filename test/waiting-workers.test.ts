@@ -1,8 +1,7 @@
-import { once } from 'node:events';
 import { boot, shutDown, type VirtualMemory } from 'pagewright';
 import { Prng } from 'pagewright/base';
 import { afterEach, describe, expect, it } from 'vitest';
-import { kill, start as startWorker, until, type Victim } from './support/chaos.ts';
+import { kill, nextMessage, start as startWorker, until, type Victim } from './support/chaos.ts';
 
 const program = new URL('../build/test/workers/space-waiter.js', import.meta.url);
 const SIZE = 64;
@@ -49,7 +48,7 @@ describe('waiting for scarce space in workers', () => {
     const slept = () => crew.some(({ slot }) => system.region.tables.slot.slept.get(slot) > 0);
     await until(slept, 'nobody sleeps');
     stop[0] = 1;
-    const results = await Promise.all(crew.map(({ worker }) => once(worker, 'message')));
+    const results = await Promise.all(crew.map(({ worker }) => nextMessage(worker)));
     const served = results.reduce((sum, [result]) => sum + result.served, 0);
     const sleeps = results.reduce((sum, [result]) => sum + result.slept, 0);
     const longestMs = Math.max(...results.map(([result]) => result.longestMs));

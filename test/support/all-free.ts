@@ -13,10 +13,14 @@ export async function awaitRequests(vm: VirtualMemory): Promise<void> {
   await until(() => rows.every((row) => state.get(row) === 0), 'all requests are free');
 }
 
-/** Blocks until something holds, or for as long as anything may take: for ends of tests, which look at it once more. */
-export function blockUntil(condition: () => boolean): void {
+/** Blocks until something holds; throws when that takes longer than anything may take. */
+export function blockUntil(condition: () => boolean, what: () => string): void {
   const word = new Int32Array(new SharedArrayBuffer(4));
-  for (const end = performance.now() + PATIENCE_MS; !condition() && performance.now() < end; ) wait(word, 0, 0, 1);
+  const end = performance.now() + PATIENCE_MS;
+  while (!condition()) {
+    if (performance.now() > end) throw new Error(`blocked for ${PATIENCE_MS} ms in vain: ${what()}`);
+    wait(word, 0, 0, 1);
+  }
 }
 
 /**
@@ -24,13 +28,19 @@ export function blockUntil(condition: () => boolean): void {
  * longer than those for whom they do it.
  */
 export function blockUntilAllFree(vm: VirtualMemory): void {
-  blockUntil(() => {
+  const { state, rowCount } = vm.region.tables.ioRequest;
+  const rows = Array.from({ length: rowCount }, (_, row) => row);
+  const asked = () => rows.filter((row) => state.get(row) !== 0);
+  const isFree = () => {
     if (vm.poisoned !== null) return true;
-    const { state, rowCount } = vm.region.tables.ioRequest;
-    for (let row = 0; row < rowCount; row++) if (state.get(row) !== 0) return false;
+    if (asked().length > 0) return false;
     const used = vm.vnodes.dropUnused();
     vm.heap.trim();
     return used === 0 && vm.statistics().frames.free === vm.region.geometry.frames;
+  };
+  blockUntil(isFree, () => {
+    const { frames } = vm.statistics();
+    return `${vm.vnodes.dropUnused()} vnodes in use, ${asked().length} requests, frames ${JSON.stringify(frames)}`;
   });
 }
 

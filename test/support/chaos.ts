@@ -4,13 +4,16 @@
  * A worker program posts `{ slot }` when it is attached and under way. `parkAt` makes the next worker that passes a fault
  * point stop there for ever; `kill` terminates a worker and waits until its slot is recovered. Both poll, so that the main
  * thread's event loop goes on. Everything works through the region: no worker needs to help.
+ *
+ * A worker that throws fails its test: whoever waits with `until` or `nextMessage` hears of it at once, others when the test ends.
  */
 
-import { once } from 'node:events';
+import type { once } from 'node:events';
 import type { Worker } from 'node:worker_threads';
 import type { VirtualMemory } from 'pagewright';
 import { armFault, disarmFault, type FaultOptions, type FaultPoint, load } from 'pagewright/sync';
-import { until } from './until.ts';
+import { afterEach } from 'vitest';
+import { takeFailures, until, workerFailed } from './until.ts';
 
 export { until } from './until.ts';
 
@@ -20,14 +23,37 @@ export interface Victim {
   readonly slot: number;
 }
 
+afterEach(() => {
+  const [failure] = takeFailures();
+  if (failure !== undefined) throw failure;
+});
+
+/** Makes what a worker throws a failure of the test that runs. */
+export function watch(worker: Worker): Worker {
+  worker.on('error', (error) => workerFailed(error as Error));
+  return worker;
+}
+
+/** What a worker posts next, in the form of `once`; rejects when it throws, or ends and has said nothing. */
+export function nextMessage(worker: Worker): ReturnType<typeof once> {
+  const answered = new Promise<unknown[]>((resolve, reject) => {
+    worker.once('message', (message) => resolve([message]));
+    worker.once('error', reject);
+    worker.once('exit', (code) => reject(new Error(`a worker ended with code ${code} and has said nothing`)));
+  });
+  // Who has terminated the worker need not look.
+  answered.catch(() => undefined);
+  return answered;
+}
+
 /** Starts a worker and waits for its `{ slot }`, with what else it posts. Errors that it has before that reject here. */
 export async function start<Said extends object = object>(
   vm: VirtualMemory,
   url: URL,
   workerData: Record<string, unknown>,
 ): Promise<Victim & Said> {
-  const worker = vm.spawn(url, { workerData });
-  const [message] = (await once(worker, 'message')) as [Said & { slot?: number }];
+  const worker = watch(vm.spawn(url, { workerData }));
+  const [message] = (await nextMessage(worker)) as [Said & { slot?: number }];
   if (typeof message.slot !== 'number') throw new Error(`chaos: the worker posted ${JSON.stringify(message)}, no slot`);
   return { ...message, worker, slot: message.slot };
 }

@@ -300,6 +300,8 @@ describe('boot and attach', () => {
     const vm = attach(handle);
     await until(() => vm.region.tables.header.heartbeat.get(0) > 0, 'the monitor beats');
     await booter.terminate();
+    // Ten slices of sleep without a beat are silence: short ones, because all of them are waited for.
+    Object.assign(vm.thread, { sliceMs: 50 });
     const mutex = new Mutex(vm.thread, vm.region.tables.arena.lock.address(ROW), 900);
     expect(() => mutex.enter()).toThrow(/EPOISONED.*the monitor has stopped/);
   });

@@ -1,7 +1,7 @@
 /** Promising frames to an owner: pages are given up for it, or it waits. See frame-reservations.ts. */
 
 import { fail, failMisuse, requireInteger } from '../base/errors.ts';
-import { isOwner, isOwnerStill, limitOf, OWNER_RESOURCE, type OwnerIndex } from '../sync/owners.ts';
+import { isOwnerLasting, isOwnerStill, limitOf, OWNER_RESOURCE, type OwnerIndex, ownerNameOf } from '../sync/owners.ts';
 import { type FrameWaitOptions, requireWaitOptions, waitForFrames } from './frame-waiting.ts';
 import type { Frames } from './frames.ts';
 import { ListHand } from './list-hand.ts';
@@ -23,7 +23,9 @@ export function reserveFrames(
   const { owner: row, name } = core.reservations.of(owner);
   const limit = limitOf(region, row, OWNER_RESOURCE.frames);
   if (frames > limit) failMisuse(CALL, { owner: name, frames, limit }, "the owner's limit of frames must allow it");
-  const attempt = () => tryReserve(all, row, frames);
+  // The row may come to another owner until something is promised to it.
+  const whom = typeof owner === 'string' ? owner : name;
+  const attempt = () => tryReserve(all, row, whom, frames);
   const press = () => makeRoom(all, row, frames);
   const { timeoutMs = 0, cancel } = options;
   if (timeoutMs > 0 || cancel !== undefined) {
@@ -36,32 +38,40 @@ export function reserveFrames(
   }
 }
 
-/** Null when too few frames are free. Less than before can always be promised. */
-function tryReserve({ core, systemReserve }: Frames, owner: OwnerIndex, frames: number): true | null {
+/** Null when too few frames are free. Less than before can always be promised. Throws `ENOENT` when the owner is gone. */
+function tryReserve(all: Frames, owner: OwnerIndex, name: string, frames: number): true | null {
+  const { thread } = all.core;
+  while (isOwnerLasting(thread, owner) && ownerNameOf(thread.region, owner) === name) {
+    const isPromised = tryPromise(all, owner, name, frames);
+    if (isPromised !== undefined) return isPromised ? true : null;
+  }
+  return fail('ENOENT', CALL, { owner: name, frames }, 'the owner was removed');
+}
+
+/** Undefined, and nothing promised, when somebody looks whether the owner may go, or when it has gone. */
+function tryPromise(
+  { core, systemReserve }: Frames,
+  owner: OwnerIndex,
+  name: string,
+  frames: number,
+): boolean | undefined {
   const { mutex, reservations, queue } = core;
   const { region } = core.thread;
   mutex.enter();
-  if (!isOwner(region, owner)) {
-    mutex.exit();
-    return failGone(owner, frames);
-  }
-  const before = reservations.of(owner).frames;
+  const before = reservations.promised(owner);
+  const isNamed = () => ownerNameOf(region, owner) === name;
   const isLess = frames <= before;
   const fits = isLess || core.free >= systemReserve + reservations.needed(owner, frames);
-  if (fits) reservations.change(owner, frames);
-  if (fits && !isOwnerStill(region, owner)) {
-    reservations.change(owner, before);
-    mutex.exit();
-    return failGone(owner, frames);
-  }
+  // What is promised keeps the owner, and with it the name: so the look comes before less is promised, and after more.
+  let isThere = !isLess || isNamed();
+  if (fits && isThere) reservations.change(owner, frames);
+  // In this order: see sync/owner-changes.ts.
+  if (fits && !isLess) isThere = isOwnerStill(region, owner) && isNamed();
+  if (fits && !isThere) reservations.change(owner, before);
   // Whoever waits may have what was kept.
-  if (fits) queue.tell(core.free);
+  else if (fits) queue.tell(core.free);
   mutex.exit();
-  return fits ? true : null;
-}
-
-function failGone(owner: OwnerIndex, frames: number): never {
-  fail('ENOENT', CALL, { owner, frames }, 'the owner was removed');
+  return isThere ? fits : undefined;
 }
 
 /** Has pages given up, modified ones once they are written, until as many frames are free as a reservation needs. True when that may have helped. */

@@ -5,7 +5,7 @@ import { testRegion, testThread } from '../../test/support/region.ts';
 import { testSeed } from '../../test/support/seed.ts';
 import { Prng } from '../base/index.ts';
 import { FRAME_ORDER, type Geometry } from '../layout/index.ts';
-import { chargeTo, createOwner } from '../sync/index.ts';
+import { chargeTo, createOwner, removeOwner, setSeam } from '../sync/index.ts';
 import type { PageList } from './frame-runs.ts';
 import { FRAME_USE } from './frame-uses.ts';
 import { Frames } from './frames.ts';
@@ -121,6 +121,46 @@ describe('frames promised to an owner', () => {
     frames.reserveFor('app', 0);
     expect(reservations.list()).toEqual([{ owner: 2, name: 'small', frames: 90, kept: 90 }]);
     expect(frames.core.queue.count).toBe(0);
+  });
+
+  it('are for the owner of the name that was given, whatever becomes of its row before any step', () => {
+    const { region, frames, reservations } = setUp();
+    const other = testThread(region);
+    const uses = [(row: number) => (reservations.promised(row) > 0 ? 'a reservation' : '')];
+    const ends = { promised: 0, gone: 0 };
+    for (let stop = 0, more = true; more; stop++) {
+      let step = 0;
+      more = false;
+      setSeam(() => {
+        if (step++ !== stop) return;
+        setSeam(undefined);
+        more = true;
+        try {
+          removeOwner(other, 'app', uses);
+        } catch (error) {
+          expect(error).toMatchObject({ code: 'EBUSY' });
+          return;
+        }
+        expect(createOwner(region, 'mail')).toBe(1);
+      });
+      try {
+        frames.reserveFor('app', 60);
+        ends.promised++;
+        expect(reservations.list()).toEqual([{ owner: 1, name: 'app', frames: 60, kept: 60 }]);
+        frames.reserveFor('app', 0);
+      } catch (error) {
+        expect(error).toMatchObject({ code: 'ENOENT' });
+        ends.gone++;
+      } finally {
+        setSeam(undefined);
+      }
+      expect(reservations.list()).toEqual([]);
+      removeOwner(other, 1, uses);
+      createOwner(region, 'app');
+    }
+    console.log('reserving for an owner whose row changes hands', JSON.stringify(ends));
+    expect(ends.promised).toBeGreaterThan(0);
+    expect(ends.gone).toBeGreaterThan(0);
   });
 
   it('count what the owner has in lists already', () => {

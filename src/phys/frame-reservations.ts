@@ -26,7 +26,7 @@ import { assert } from '../base/assert.ts';
 import { fail } from '../base/errors.ts';
 import type { BoundTables } from '../layout/region.ts';
 import { load } from '../sync/atomics.ts';
-import { findOwner, isOwner, OWNER_RESOURCE, type OwnerIndex, ownerNameOf } from '../sync/owners.ts';
+import { findOwner, isRegistered, OWNER_RESOURCE, type OwnerIndex, ownerNameOf } from '../sync/owners.ts';
 import type { Thread } from '../sync/thread.ts';
 
 const { frames: FRAMES } = OWNER_RESOURCE;
@@ -92,9 +92,13 @@ export class FrameReservations {
   }
 
   /** Free frames, above the reserves, without which so many cannot be promised to an owner. */
-  needed(owner: OwnerIndex | string, frames: number): number {
-    const row = this.#require('reservations.needed', owner);
-    return this.others(row) + this.#missing(row, frames);
+  needed(owner: OwnerIndex, frames: number): number {
+    return this.others(owner) + this.#missing(owner, frames);
+  }
+
+  /** Frames that are promised to an owner. */
+  promised(owner: OwnerIndex): number {
+    return this.#promised.get(owner);
   }
 
   /** Under the lock, in its section: promises so many frames to an owner instead of what was. Journaled. */
@@ -125,7 +129,7 @@ export class FrameReservations {
     const row = typeof owner === 'string' ? findOwner(region, owner) : owner;
     if (typeof owner === 'string' && row < 0) fail('ENOENT', call, { owner }, 'no such owner');
     const known = Number.isInteger(row) && row >= 0 && row < region.geometry.owners;
-    if (!known || !isOwner(region, row)) fail('EINVAL', call, { owner }, 'no such owner');
+    if (!known || !isRegistered(region, row)) fail('EINVAL', call, { owner }, 'no such owner');
     return row;
   }
 }

@@ -4,7 +4,13 @@
  */
 
 import type { Region } from '../layout/region.ts';
-import { chargedUnderLock, isOwner, OWNER_RESOURCE, tryChargeUnderLock, unchargeUnderLock } from '../sync/owners.ts';
+import {
+  chargedUnderLock,
+  isRegistered,
+  OWNER_RESOURCE,
+  tryChargeUnderLock,
+  unchargeUnderLock,
+} from '../sync/owners.ts';
 import type { Thread } from '../sync/thread.ts';
 import type { CookieIndex, PmemFailure } from './kinds.ts';
 
@@ -17,7 +23,7 @@ export function chargeCookie(thread: Thread, row: CookieIndex, seed: boolean): P
   const cookies = thread.region.tables.pmemCookie;
   const owner = cookies.owner.get(row);
   const frames = cookies.frames.get(row);
-  if (!seed && isOwner(thread.region, owner)) {
+  if (!seed && isRegistered(thread.region, owner)) {
     if (!tryChargeUnderLock(thread, owner, OWNER_RESOURCE.frames, frames)) return 'quota';
     journal.set(cookies.framesCharged, row, frames);
   }

@@ -22,6 +22,7 @@ import {
   type CancelToken,
   deadlineOf,
   faultPoint,
+  isOwnerLasting,
   isOwnerStill,
   load,
   type RwLock,
@@ -170,18 +171,21 @@ export class SpaceChanges {
       );
     }
     const pages = list.reduce((sum, segment) => sum + core.pagesOf(segments.swapReserved(segment)), 0);
-    core.lock.enter();
-    core.unreserve(spaces.owner.get(this.space), pages);
-    if (!core.tryReserve(owner, pages)) {
-      undoJournal(thread.region, thread.slot);
+    for (let isThere = false; !isThere; ) {
+      if (!isOwnerLasting(thread, owner)) fail('ENOENT', 'as.changeOwner', { owner }, 'there is no such owner');
+      core.lock.enter();
+      core.unreserve(spaces.owner.get(this.space), pages);
+      if (!core.tryReserve(owner, pages)) {
+        undoJournal(thread.region, thread.slot);
+        core.lock.exit();
+        core.failReserve('as.changeOwner', pages);
+      }
+      thread.journal.set(spaces.owner, this.space, owner);
+      // False also while somebody looks whether the owner may go: that is waited for without the lock.
+      isThere = isOwnerStill(thread.region, owner);
+      if (!isThere) undoJournal(thread.region, thread.slot);
       core.lock.exit();
-      core.failReserve('as.changeOwner', pages);
     }
-    thread.journal.set(spaces.owner, this.space, owner);
-    const isThere = isOwnerStill(thread.region, owner);
-    if (!isThere) undoJournal(thread.region, thread.slot);
-    core.lock.exit();
-    if (!isThere) fail('ENOENT', 'as.changeOwner', { owner }, 'there is no such owner');
   }
 
   /** Step 6 of protecting. Throws before anything changes. */

@@ -17,7 +17,7 @@ import { assert } from '../base/assert.ts';
 import type { BoundTables } from '../layout/region.ts';
 import { load, store } from './atomics.ts';
 import type { Journal } from './journal.ts';
-import { isOwner, NO_LIMIT, type OwnerIndex, UNDER_LOCK } from './owners.ts';
+import { isRegistered, NO_LIMIT, type OwnerIndex, UNDER_LOCK } from './owners.ts';
 import type { Thread } from './thread.ts';
 
 /** Charges of one resource as one thread makes them in sections. */
@@ -51,7 +51,7 @@ export class OwnerSection {
   ownerNow(): OwnerIndex {
     const owner = this.#slotOwner.get(this.#slot);
     if (owner === this.#known) return owner;
-    if (!isOwner(this.#thread.region, owner)) return -1;
+    if (!isRegistered(this.#thread.region, owner)) return -1;
     this.#known = owner;
     return owner;
   }

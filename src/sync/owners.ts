@@ -119,9 +119,7 @@ function limitMax(resource: string): number {
 export function findOwner(region: Region, name: string): OwnerIndex {
   const { owner: owners } = region.tables;
   for (let row = 0; row < owners.rowCount; row++) {
-    const state = load(region.words, owners.state.address(row));
-    const isNamed = state === OWNER_STATE.inUse || state === OWNER_STATE.removing;
-    if (isNamed && owners.name.text(row) === name) return row;
+    if (isRegistered(region, row) && owners.name.text(row) === name) return row;
   }
   return -1;
 }
@@ -233,6 +231,11 @@ export function ownerNameOf(region: Region, owner: OwnerIndex): string {
   return region.tables.owner.name.text(owner);
 }
 
+/** True for a row that is registered, whether somebody looks if it may go or not. Whoever charges it may rely on it. */
+export function isRegistered(region: Region, owner: OwnerIndex): boolean {
+  return load(region.words, region.tables.owner.state.address(owner)) !== OWNER_STATE.free;
+}
+
 /** True for a row that is registered and not about to go. */
 export function isOwner(region: Region, owner: OwnerIndex): boolean {
   return load(region.words, region.tables.owner.state.address(owner)) === OWNER_STATE.inUse;
@@ -287,7 +290,7 @@ function chargeToRow(thread: Thread, row: OwnerIndex): boolean {
   const before = slots.owner.get(thread.slot);
   // In this order: see owner-changes.ts.
   store(thread.words, slots.owner.address(thread.slot), row);
-  if (isOwner(thread.region, row) || isKept(thread, row)) return true;
+  if (isOwnerLasting(thread, row)) return true;
   slots.owner.put(thread.slot, before);
   return false;
 }
@@ -307,14 +310,15 @@ export function chargingTo<Result>(thread: Thread, owner: OwnerIndex, call: stri
   } finally {
     const { slot: slots } = thread.region.tables;
     store(thread.words, slots.owner.address(thread.slot), before);
-    if (!isOwner(thread.region, before) && !isKept(thread, before)) slots.owner.put(thread.slot, DEFAULT_OWNER);
+    if (!isOwnerLasting(thread, before)) slots.owner.put(thread.slot, DEFAULT_OWNER);
   }
 }
 
-/** Waits for the end of a removal; true when the owner stayed. */
-function isKept(thread: Thread, row: OwnerIndex): boolean {
+/** `isOwner`, but waits for the end of a removal: true when the owner stayed. With no lock held from the owner's lock on. */
+export function isOwnerLasting(thread: Thread, row: OwnerIndex): boolean {
   const { owner: owners, ownerLedger: ledger } = thread.region.tables;
-  if (load(thread.words, owners.state.address(row)) !== OWNER_STATE.removing) return false;
+  const state = load(thread.words, owners.state.address(row));
+  if (state !== OWNER_STATE.removing) return state === OWNER_STATE.inUse;
   mutexEnter(thread, ledger.lock.address(row), RANK.ownerLedger);
   const kept = isOwner(thread.region, row);
   mutexExit(thread, ledger.lock.address(row));
@@ -347,8 +351,7 @@ export function ownerUsage(region: Region): OwnerUsage[] {
   const { owner: owners } = region.tables;
   const list: OwnerUsage[] = [];
   for (let row = 0; row < owners.rowCount; row++) {
-    const state = load(region.words, owners.state.address(row));
-    if (state !== OWNER_STATE.inUse && state !== OWNER_STATE.removing) continue;
+    if (!isRegistered(region, row)) continue;
     const resources = {} as Record<OwnerResource, { used: number; peak: number; limit: number | null }>;
     for (const [resource, lane] of Object.entries(OWNER_RESOURCE)) {
       const limit = owners.limit.at(row, lane);

@@ -7,6 +7,7 @@ import { kill, nextMessage, start, until } from './support/chaos.ts';
 import { testSeed } from './support/seed.ts';
 
 const program = new URL('../build/test/workers/owner-churn.js', import.meta.url);
+const keeper = new URL('../build/test/workers/owner-keeper.js', import.meta.url);
 
 let vm: VirtualMemory | undefined;
 
@@ -49,5 +50,34 @@ describe('owners under workers', () => {
     expect(system.statistics().owners.map(({ name }) => name)).toEqual(['default']);
     expect(system.check().flatMap(({ problems }) => problems)).toEqual([]);
     expect(arena.alloc(256)).toBe(0);
+  });
+
+  it('are there all the time while others try in vain to remove them', async () => {
+    vm = boot({ memory: '1 MiB', slots: 6, owners: 3 });
+    const system = vm;
+    system.createOwner('busy', { frames: 200, swap: 50 });
+    system.chargeTo('busy');
+    const rounds = new Int32Array(new SharedArrayBuffer(4));
+    const stop = new Int32Array(new SharedArrayBuffer(4));
+    const { worker, slot } = await start(system, keeper, { rounds, stop });
+    const ended = nextMessage(worker);
+    const hasMet = () => system.statistics().slots.some((report) => report.slot === slot && report.contended > 3);
+    let refused = 0;
+    const attempt = () => {
+      for (let again = 0; again < 200; again++) {
+        expect(() => system.removeOwner('busy')).toThrow(/^EBUSY/);
+        refused++;
+      }
+      return rounds[0] !== undefined && rounds[0] > 200 && hasMet();
+    };
+    await until(attempt, 'the worker meets nobody who removes');
+    stop[0] = 1;
+    await ended;
+    console.log(`${rounds[0]} rounds beside ${refused} attempts to remove the owner`);
+    system.frames.reserveFor('busy', 0);
+    system.chargeTo(0);
+    system.removeOwner('busy');
+    expect(system.check().flatMap(({ problems }) => problems)).toEqual([]);
+    expect(system.statistics().owners.map(({ name }) => name)).toEqual(['default']);
   });
 });

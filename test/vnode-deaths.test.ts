@@ -92,6 +92,8 @@ const OPERATIONS: readonly {
   readonly sizes: (size: number) => boolean;
   readonly written: readonly [number, number];
   readonly isBroken?: boolean;
+  /** Bytes that were written before, and are not on the disk: as long as the file has its size, they are there. */
+  readonly acknowledged?: readonly [number, number];
 }[] = [
   {
     name: 'a write inside the file',
@@ -136,6 +138,14 @@ const OPERATIONS: readonly {
     sizes: (size) => size === SIZE || size === PAGE + 100,
     written: [0, 0],
     isBroken: true,
+  },
+  {
+    name: 'a cut that the disk refuses, of bytes that it has not got',
+    run: (file) => expect(() => file.truncate(PAGE + 100)).toThrow(/broken/),
+    sizes: (size) => size === SIZE || size === PAGE + 100,
+    written: [PAGE - 10, SIZE - 5],
+    isBroken: true,
+    acknowledged: [PAGE - 10, SIZE - 5],
   },
   {
     name: 'a file made longer',
@@ -199,58 +209,77 @@ function requireSound(bytes: Uint8Array, [from, end]: readonly [number, number],
   }
 }
 
-describe.each(OPERATIONS)('a thread that ends during $name', ({ run, sizes, written, isBroken = false }) => {
-  it('leaves old bytes or new ones at any step, and the file to others', () => {
-    const rooms = testRooms({ frames: 16, bankFrames: 16, tags: 256, tagBuckets: 256, slots: 4, vnodes: 4, anons: 16 });
-    const { region, thread, banks } = rooms;
-    for (const view of banks.views) view.fill(JUNK);
-    const dying = moreRooms(rooms);
-    const disk = new Disk(banks, (vnode) => region.tables.vnode.size.get(vnode));
-    disk.bytes.fill(JUNK);
-    const file = openOn(rooms, disk);
-    file.truncate(0);
-    file.write(0, bytesOf(OLD, SIZE));
-    file.sync();
-    // Some pages are modified, one is not in memory.
-    file.write(PAGE, bytesOf(OLD, 10));
-    file.write(SIZE - 10, bytesOf(OLD, 10));
-    rooms.pages.drop(file.vnode, 4);
-    const steps = dieAtEveryStep({
-      region,
-      self: thread,
-      victim: dying.thread,
-      recoverers: [recoverPages, recoverVnodes, (_self: Thread, dead) => rooms.frames.recover(dead)],
-      beside: [...banks.views, disk.bytes, new Uint8Array(disk.length.buffer)],
-      operation: () => {
-        disk.isBroken = isBroken;
-        run(openOn(attachRooms(region, dying.thread, banks), disk));
-        disk.isBroken = false;
-      },
-      verify: (step) => {
-        disk.isBroken = false;
-        const problems = problemsOf(rooms);
-        if (problems.length > 0) throw new Error(`step ${step}: ${problems.join('; ')}`);
-        const { size } = file;
-        if (!sizes(size)) throw new Error(`step ${step}: size ${size}`);
-        const found = file.read(0, size + 1);
-        expect(found.length).toBe(size);
-        requireSound(found, written, step);
-        // Others go on: what lies behind the end is nothing but zeros.
-        file.truncate(size + 2 * PAGE);
-        const longer = file.read(0, size + 3 * PAGE);
-        expect(longer.length).toBe(size + 2 * PAGE);
-        const rest = longer.subarray(size);
-        if (rest.some((byte) => byte !== 0)) throw new Error(`step ${step}: bytes behind ${size} have come back`);
-        if (Buffer.compare(longer.subarray(0, size), found) !== 0) throw new Error(`step ${step}: bytes have changed`);
-        file.sync();
-        if (disk.length[0] !== file.size) throw new Error(`step ${step}: the disk has ${disk.length[0]} bytes`);
-        if (Buffer.compare(disk.bytes.subarray(0, file.size), longer) !== 0)
-          throw new Error(`step ${step}: the disk differs`);
-      },
+describe.each(OPERATIONS)(
+  'a thread that ends during $name',
+  ({ run, sizes, written, isBroken = false, acknowledged }) => {
+    it('leaves old bytes or new ones at any step, and the file to others', () => {
+      const rooms = testRooms({
+        frames: 16,
+        bankFrames: 16,
+        tags: 256,
+        tagBuckets: 256,
+        slots: 4,
+        vnodes: 4,
+        anons: 16,
+      });
+      const { region, thread, banks } = rooms;
+      for (const view of banks.views) view.fill(JUNK);
+      const dying = moreRooms(rooms);
+      const disk = new Disk(banks, (vnode) => region.tables.vnode.size.get(vnode));
+      disk.bytes.fill(JUNK);
+      const file = openOn(rooms, disk);
+      file.truncate(0);
+      file.write(0, bytesOf(OLD, SIZE));
+      file.sync();
+      // Some pages are modified, one is not in memory.
+      file.write(PAGE, bytesOf(OLD, 10));
+      file.write(SIZE - 10, bytesOf(OLD, 10));
+      rooms.pages.drop(file.vnode, 4);
+      if (acknowledged !== undefined) file.write(acknowledged[0], bytesOf(NEW, acknowledged[1] - acknowledged[0]));
+      const steps = dieAtEveryStep({
+        region,
+        self: thread,
+        victim: dying.thread,
+        recoverers: [recoverPages, recoverVnodes, (_self: Thread, dead) => rooms.frames.recover(dead)],
+        beside: [...banks.views, disk.bytes, new Uint8Array(disk.length.buffer)],
+        operation: () => {
+          disk.isBroken = isBroken;
+          run(openOn(attachRooms(region, dying.thread, banks), disk));
+          disk.isBroken = false;
+        },
+        verify: (step) => {
+          disk.isBroken = false;
+          const problems = problemsOf(rooms);
+          if (problems.length > 0) throw new Error(`step ${step}: ${problems.join('; ')}`);
+          const { size } = file;
+          if (!sizes(size)) throw new Error(`step ${step}: size ${size}`);
+          const found = file.read(0, size + 1);
+          expect(found.length).toBe(size);
+          requireSound(found, written, step);
+          if (
+            acknowledged !== undefined &&
+            size === SIZE &&
+            found.subarray(...acknowledged).some((byte) => byte !== NEW)
+          )
+            throw new Error(`step ${step}: bytes were lost`);
+          // Others go on: what lies behind the end is nothing but zeros.
+          file.truncate(size + 2 * PAGE);
+          const longer = file.read(0, size + 3 * PAGE);
+          expect(longer.length).toBe(size + 2 * PAGE);
+          const rest = longer.subarray(size);
+          if (rest.some((byte) => byte !== 0)) throw new Error(`step ${step}: bytes behind ${size} have come back`);
+          if (Buffer.compare(longer.subarray(0, size), found) !== 0)
+            throw new Error(`step ${step}: bytes have changed`);
+          file.sync();
+          if (disk.length[0] !== file.size) throw new Error(`step ${step}: the disk has ${disk.length[0]} bytes`);
+          if (Buffer.compare(disk.bytes.subarray(0, file.size), longer) !== 0)
+            throw new Error(`step ${step}: the disk differs`);
+        },
+      });
+      console.log(`${steps} steps`);
+      expect(steps).toBeGreaterThan(15);
+      file.close();
+      endOracle(rooms);
     });
-    console.log(`${steps} steps`);
-    expect(steps).toBeGreaterThan(15);
-    file.close();
-    endOracle(rooms);
-  });
-});
+  },
+);

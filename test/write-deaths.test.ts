@@ -120,6 +120,7 @@ const POINTS: readonly FaultPoint[] = [
   'vpm.write.copied',
   'vnode.extend.bounded',
   'vnode.truncate.sized',
+  'vnode.truncate.stored',
   'vnode.truncate.dropped',
   'page.modify.listed',
   'page.create.filled',

@@ -119,6 +119,8 @@ export const vnodeTable = table('vnode', 'vnodes', 'columns', {
   scans: i32('A', 'how often somebody has begun to read it from end to end: a hint'),
   timeoutMs: i32('A', 'how long an asynchronous store may take to bring or to take pages, or to look, 0 no limit'),
   lateWrites: i32('A', 'writes that were given up and that the store has not answered'),
+  cuts: i32('A', 'cuts begun and ended, modulo 2^32: odd while the store is asked for one'),
+  cutRange: f64('L', 'of that cut: the size that it is to have, the size before', { lanes: 2 }),
 });
 
 /** Buckets of the vnode hash. */

@@ -25,4 +25,6 @@ export interface PageStore extends PageSource {
    * it then. Without it, false.
    */
   isLate?(vnode: VnodeIndex): boolean;
+  /** Waits for the end of a cut of the vnode if `write` threw `error` because of one; false, without waiting, if not. */
+  outlastCut?(vnode: VnodeIndex, error: unknown): boolean;
 }

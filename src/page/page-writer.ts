@@ -9,6 +9,7 @@
  *                              6 refused together: each alone, so that one bad block, or the last page of a full disk, keeps
  *                              no neighbour from being written
  *                              7 a store that has not answered in time: the others are not tried
+ *                              8 pages that are about to be cut: wait until they were, or will not be, if asked to, and look again
  *             When frames are short: the pages of a vnode that were modified first, if they can be had at once, and if its
  *             store is not late with an earlier answer
  * INVARIANTS  I1 a page is clean only after the store took the bytes that it had when it was claimed.
@@ -81,9 +82,9 @@ export class PageWriter {
 
   /**
    * Writes back every page of a range that is modified when it is called, and waits for those that other threads are
-   * writing. Returns the pages written; throws the store's first error when all have been tried.
+   * writing, with `outlasts` also for cuts. Returns the pages written; throws the store's first error when all have been tried.
    */
-  range(vnode: VnodeIndex, first: number, count: number, store: PageStore): number {
+  range(vnode: VnodeIndex, first: number, count: number, store: PageStore, outlasts: boolean): number {
     // 1.
     const indices = this.#modifiedIn(vnode, first, count);
     // Not kept between calls: the store may itself come here.
@@ -102,6 +103,8 @@ export class PageWriter {
         if (error === undefined) written += run;
         // 7.
         if (isTimeout(error)) throw error;
+        // 8.
+        if (error !== undefined && outlasts && store.outlastCut?.(vnode, error)) continue;
         if (error !== undefined && run > size) {
           alone = at + run / size;
           continue;
@@ -213,6 +216,11 @@ export class PageWriter {
       this.#holds.release(frame);
     }
     return failure;
+  }
+
+  /** Waits for those who are writing pages of a vnode from `first` on back now; not for who begins later. */
+  awaitWriters(vnode: VnodeIndex, first: number): void {
+    for (const index of this.#modifiedIn(vnode, first, Number.POSITIVE_INFINITY)) this.#awaitOther(vnode, index);
   }
 
   #awaitOther(vnode: VnodeIndex, index: number): void {

@@ -265,12 +265,17 @@ export class Pages implements FrameReclaimer {
    */
   writeBack(vnode: VnodeIndex, first: number, count: number, store: PageStore): number {
     this.#beforeWriteBack(vnode, first, count);
-    return this.#writer.range(vnode, first, count, store);
+    return this.#writer.range(vnode, first, count, store, true);
   }
 
-  /** Like `writeBack`, of what is marked as modified already: for callers that hold the vnode, above which pins are found. */
+  /** Like `writeBack`, of what is marked as modified already, and without waiting for cuts: for callers that hold the vnode, above which pins are found. */
   writeMarked(vnode: VnodeIndex, first: number, count: number, store: PageStore): number {
-    return this.#writer.range(vnode, first, count, store);
+    return this.#writer.range(vnode, first, count, store, false);
+  }
+
+  /** Waits for those who are writing pages of a vnode from index `first` on back now; not for who begins later. */
+  awaitWriters(vnode: VnodeIndex, first: number): void {
+    this.#writer.awaitWriters(vnode, first);
   }
 
   /**

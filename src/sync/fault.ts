@@ -115,6 +115,7 @@ export const FAULT_POINTS = [
   'vnode.sync.error',
   'vnode.truncate.error',
   'vnode.truncate.sized',
+  'vnode.truncate.stored',
   'vnode.truncate.dropped',
   'vnode.extend.bounded',
   'vpm.write.filled',

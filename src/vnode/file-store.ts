@@ -27,6 +27,7 @@ import type { VnodeIndex } from '../page/page-hash.ts';
 import type { Banks } from '../phys/banks.ts';
 import { type FaultPoint, faultPoint } from '../sync/fault.ts';
 import type { Thread } from '../sync/thread.ts';
+import { Cuts } from './cuts.ts';
 import type { FileDescriptors } from './file-descriptors.ts';
 import { type FileFacts, factsOf, systemError } from './file-facts.ts';
 import {
@@ -57,6 +58,7 @@ export class FileStore implements VnodeStore {
   readonly #paths: PathHeap;
   readonly #vnode: BoundTables['vnode'];
   readonly #pageSize: number;
+  readonly #cuts: Cuts;
   /** What programs do with pages on their way; null in threads without callbacks. */
   hooked: HookedPages | null = null;
 
@@ -67,6 +69,7 @@ export class FileStore implements VnodeStore {
     this.#paths = new PathHeap(thread);
     this.#vnode = thread.region.tables.vnode;
     this.#pageSize = thread.region.geometry.pageSize;
+    this.#cuts = new Cuts(thread.region);
   }
 
   fill(vnode: VnodeIndex, index: number, frames: Int32Array, at: number, count: number): number {
@@ -170,9 +173,9 @@ export class FileStore implements VnodeStore {
     return this.#paths.read(this.#vnode.path.get(vnode) - 1, this.#vnode.pathLength.get(vnode));
   }
 
-  /** Bytes of `count` pages from `start` on that lie below the size. */
+  /** Bytes of `count` pages from `start` on that the file has, or is to have. */
   #below(vnode: VnodeIndex, start: number, count: number): number {
-    return Math.max(0, Math.min(count * this.#pageSize, this.#vnode.size.get(vnode) - start));
+    return Math.max(0, Math.min(count * this.#pageSize, this.#cuts.storeEnd(vnode) - start));
   }
 
   /** Reads into frames, mostly with one call; those of a run that was taken at once lie side by side. */

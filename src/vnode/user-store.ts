@@ -22,6 +22,7 @@ import type { VnodeIndex } from '../page/page-hash.ts';
 import type { Banks } from '../phys/banks.ts';
 import type { Callbacks } from '../sync/callbacks.ts';
 import type { Thread } from '../sync/thread.ts';
+import { Cuts } from './cuts.ts';
 import { knownCode } from './file-facts.ts';
 import { copyFromFrames, copyToFrames } from './frame-io.ts';
 import type { IoQuestion } from './io-requests.ts';
@@ -60,6 +61,7 @@ export class UserStore implements VnodeStore {
   readonly #vnode: BoundTables['vnode'];
   readonly #paths: PathHeap;
   readonly #elsewhere: VnodeStore;
+  readonly #cuts: Cuts;
 
   /** @param elsewhere asks the I/O worker. */
   constructor(thread: Thread, banks: Banks, callbacks: Callbacks, elsewhere: VnodeStore) {
@@ -68,6 +70,7 @@ export class UserStore implements VnodeStore {
     this.#vnode = thread.region.tables.vnode;
     this.#paths = new PathHeap(thread);
     this.#elsewhere = elsewhere;
+    this.#cuts = new Cuts(thread.region);
   }
 
   /** The provider of a vnode. Throws `ENOENT` when its module cannot be loaded. */
@@ -160,13 +163,13 @@ export class UserStore implements VnodeStore {
    * that it gets zeros for it.
    */
   taken(vnode: VnodeIndex, start: number, count: number): number {
-    const end = Math.max(this.#vnode.size.get(vnode), this.keepsCut(vnode) ? this.#vnode.sizePeak.get(vnode) : 0);
+    const end = Math.max(this.#cuts.storeEnd(vnode), this.keepsCut(vnode) ? this.#vnode.sizePeak.get(vnode) : 0);
     return Math.max(0, Math.min(count * this.#banks.pageSize, end - start));
   }
 
-  /** Bytes of `count` pages from `start` on that lie below the size. */
+  /** Bytes of `count` pages from `start` on that a provider brings: what lies below the size, or did before a cut that is under way. */
   below(vnode: VnodeIndex, start: number, count: number): number {
-    return Math.max(0, Math.min(count * this.#banks.pageSize, this.#vnode.size.get(vnode) - start));
+    return Math.max(0, Math.min(count * this.#banks.pageSize, this.#cuts.storeEnd(vnode) - start));
   }
 
   /** The version goes on by what we write: it is taken over with the next sync or close. */

@@ -15,8 +15,11 @@
  *                        behind the end of the last page zeroed   2 sizePeak = end; with `allocate` the
  *                        file gets zeros up to there, or says that it is full
  *                        3 pages made, marked, filled   4 size = end   5 pages marked again
- *             cut        1 size = end   2 pages behind it dropped, those that others hold waited for while they are written back
- *                        3 the file is cut   4 what is still in memory behind the end: dropped or zeroed   5 sizePeak = end
+ *             cut        1 size = end; pages behind it stay in memory, and are not written back from here on (cuts.ts)
+ *                        2 those that are being written back waited for
+ *                        3 the file is cut; if it cannot be, the size is what it was, and so are the pages
+ *                        4 what is in memory behind the end: dropped, or zeroed where others hold it   5 sizePeak = end
+ *             clean      after a death: as a cut, but the pages are dropped first
  *
  * INVARIANTS  I1 outside an exclusive section, sizePeak = size unless a thread died in one.
  *             I2 behind sizePeak pages and file hold zeros, or nothing; but for the page in which the vnode ends, where who has
@@ -25,9 +28,10 @@
  * LOCKING     Each vnode's readers/writer lock: writers inside the size share it, who changes the size has it alone.
  *             Readers take nothing: they look at the size first. Pages are held under it, never the other way round.
  * COSTS       A write inside the size: a shared hold. One that extends: an exclusive hold and two journaled stores.
- * FAILURE     When the store cannot be cut, the size is what it was, and the bytes that would have gone are the file's.
+ * FAILURE     When the store cannot be cut, everything is what it was. A store that keeps what is cut inside a page and does not
+ *             take the zeros there has been cut: they stay modified, and `sizePeak` says how far they are owed.
  * REJECTED    One lock for all vnodes; locking ranges of bytes, which pages held shared make needless.
- * REFERENCES  illumos ufs_rwlock and ufs_itrunc; Linux truncate_pagecache: size first, pages second, blocks last.
+ * REFERENCES  illumos ufs_rwlock and ufs_itrunc; Linux truncate_pagecache, which drops pages before blocks; cuts.ts says why not here.
  */
 
 import { fail } from '../base/errors.ts';
@@ -42,6 +46,7 @@ import { RANK } from '../sync/ranks.ts';
 import { RwLock } from '../sync/rwlock-class.ts';
 import { sleepOn } from '../sync/sleep.ts';
 import type { Thread } from '../sync/thread.ts';
+import { Cuts, CutUnderWay } from './cuts.ts';
 import type { VnodeStore } from './vnode-store.ts';
 
 /** How long a cut waits before it looks again at pages that others are filling. */
@@ -49,6 +54,8 @@ const PAUSE_MS = 1;
 
 /** The sizes as one thread changes them. */
 export class VnodeSizes {
+  /** Cuts that are under way. */
+  readonly cuts: Cuts;
   readonly #thread: Thread;
   readonly #banks: Banks;
   readonly #pages: Pages;
@@ -65,6 +72,7 @@ export class VnodeSizes {
     this.#store = store;
     this.#vnode = thread.region.tables.vnode;
     this.#pageSize = thread.region.geometry.pageSize;
+    this.cuts = new Cuts(thread.region);
   }
 
   /** The lock of a vnode's size and contents. */
@@ -79,8 +87,18 @@ export class VnodeSizes {
     lock.exitExclusive();
   }
 
+  /** See `PageStore.outlastCut`. */
+  outlastCut(vnode: VnodeIndex, error: unknown): boolean {
+    if (!(error instanceof CutUnderWay)) return false;
+    const lock = this.lock(vnode);
+    lock.enterShared();
+    lock.exitShared();
+    return true;
+  }
+
   /** Steps 1 and 2 of extending: from here on pages up to `end` may be made. Under the exclusive lock. */
   bound(vnode: VnodeIndex, end: number): void {
+    this.cuts.end(vnode);
     const size = this.#vnode.size.get(vnode);
     if (this.#vnode.sizePeak.get(vnode) > size) this.#clean(vnode);
     if (end > size) this.#zeroLast(vnode, size);
@@ -107,6 +125,7 @@ export class VnodeSizes {
     const lock = this.lock(vnode);
     lock.enterExclusive();
     try {
+      this.cuts.end(vnode);
       const before = this.#vnode.size.get(vnode);
       if (size > before) {
         this.bound(vnode, size);
@@ -138,9 +157,10 @@ export class VnodeSizes {
     const lock = this.lock(vnode);
     lock.enterExclusive();
     try {
+      this.cuts.end(vnode);
       if (size < this.#vnode.size.get(vnode)) {
         this.#put(this.#vnode.size, vnode, size);
-        this.#awaitWrites(vnode, Math.floor(size / this.#pageSize));
+        this.#writeOut(vnode, Math.floor(size / this.#pageSize));
         this.#zeroBehind(vnode, size);
       }
       if (this.#vnode.pagePeak.get(vnode) < size) this.#put(this.#vnode.pagePeak, vnode, size);
@@ -153,28 +173,50 @@ export class VnodeSizes {
   }
 
   #cut(vnode: VnodeIndex, before: number, size: number): void {
-    // 1.
-    this.#put(this.#vnode.size, vnode, size);
-    if (VERIFY) faultPoint(this.#thread, 'vnode.truncate.sized');
+    const held = new Int32Array(LARGE_PAGE_FRAMES_MAX);
+    const count = this.#store.keepsCut?.(vnode) ? this.#holdLast(vnode, size, held) : 0;
     try {
-      this.#clean(vnode);
-    } catch (error) {
-      this.#put(this.#vnode.size, vnode, before);
-      throw error;
+      // 1.
+      this.cuts.begin(this.#thread, vnode, before, size);
+      this.#put(this.#vnode.size, vnode, size);
+      if (VERIFY) faultPoint(this.#thread, 'vnode.truncate.sized');
+      try {
+        // 2.
+        this.#pages.awaitWriters(vnode, Math.floor(size / this.#pageSize));
+        // 3.
+        this.#store.truncate(vnode, size);
+      } catch (error) {
+        this.#put(this.#vnode.size, vnode, before);
+        this.cuts.end(vnode);
+        throw error;
+      }
+      if (VERIFY) faultPoint(this.#thread, 'vnode.truncate.stored');
+      // 4.
+      this.#zeroBehind(vnode, size);
+      this.cuts.end(vnode);
+    } finally {
+      for (let lane = 0; lane < count; lane++) this.#pages.release(held[lane] as number);
     }
+    if (VERIFY) faultPoint(this.#thread, 'vnode.truncate.dropped');
+    // 5.
+    try {
+      this.#giveTail(vnode, size);
+    } catch {
+      return; // Noted for all openers by the store.
+    }
+    this.#put(this.#vnode.sizePeak, vnode, size);
   }
 
-  /** Steps 2 to 5 of a cut; also makes I1 true again after a death. */
+  /** The steps of a cut that a death has stopped: makes I1 true again. */
   #clean(vnode: VnodeIndex): void {
     const size = this.#vnode.size.get(vnode);
-    // 2.
     this.#pages.invalidate(vnode, Math.ceil(size / this.#pageSize));
-    this.#awaitWrites(vnode, Math.floor(size / this.#pageSize));
+    this.#writeOut(vnode, Math.floor(size / this.#pageSize));
     if (VERIFY) faultPoint(this.#thread, 'vnode.truncate.dropped');
-    // 3. A file that was not written up to its size yet gets its length now.
+    // A file that was not written up to its size yet gets its length now.
     this.#store.truncate(vnode, size);
-    // 4-5.
     this.#zeroBehind(vnode, size);
+    this.#giveTail(vnode, size);
     this.#put(this.#vnode.sizePeak, vnode, size);
   }
 
@@ -186,11 +228,7 @@ export class VnodeSizes {
       sleepOn(this.#thread, hand.address(0), hand.get(0), PAUSE_MS);
       this.#thread.clearWait();
     }
-    const pageBytes = this.#pageSize << this.#vnode.pageShift.get(vnode);
-    if (size % pageBytes === 0) return;
-    const index = Math.floor(size / this.#pageSize);
-    const end = Math.ceil(size / pageBytes) * (pageBytes / this.#pageSize);
-    this.#zeroTail(vnode, index, end - index, size % this.#pageSize);
+    this.#zeroTail(vnode, size);
   }
 
   /** Zeroes what is in memory of the page in which the vnode ends, behind the end. */
@@ -228,26 +266,47 @@ export class VnodeSizes {
     return all;
   }
 
-  /** Zeroes the frames of the page in which the vnode ends, from byte `inPage` of the first of them on. */
-  #zeroTail(vnode: VnodeIndex, index: number, count: number, inPage: number): void {
+  /** Zeroes the page in which the vnode ends, behind the end. */
+  #zeroTail(vnode: VnodeIndex, size: number): void {
     const keepsCut = this.#store.keepsCut?.(vnode) ?? false;
+    let count = 0;
     try {
-      this.#pages.fetch(vnode, index, count, this.#lanes, 0, this.#store, true);
+      count = this.#holdLast(vnode, size, this.#lanes);
     } catch (error) {
       if (keepsCut) throw error;
       return; // It is not in memory, and cannot be: a later fill zeroes behind the size.
     }
     for (let lane = 0; lane < count; lane++) {
       const frame = this.#lanes[lane] as number;
-      this.#zero(frame, lane === 0 ? inPage : 0);
+      this.#zero(frame, lane === 0 ? size % this.#pageSize : 0);
       if (keepsCut) this.#pages.setModified(frame);
       this.#pages.release(frame);
     }
-    if (keepsCut) this.#pages.writeMarked(vnode, index, count, this.#store);
+  }
+
+  /** Gives the zeros behind the end of the last page to a store that keeps what is cut there. */
+  #giveTail(vnode: VnodeIndex, size: number): void {
+    if (!this.#store.keepsCut?.(vnode)) return;
+    const { index, count } = this.#tailOf(vnode, size);
+    if (count > 0) this.#pages.writeMarked(vnode, index, count, this.#store);
+  }
+
+  /** Brings and holds the frames of the page in which the vnode ends, from the one with the end on; returns how many. */
+  #holdLast(vnode: VnodeIndex, size: number, out: Int32Array): number {
+    const { index, count } = this.#tailOf(vnode, size);
+    return count === 0 ? 0 : this.#pages.fetch(vnode, index, count, out, 0, this.#store, true);
+  }
+
+  /** The frames of the page in which a vnode of a size ends, from the one with the end on; none when it ends with a page. */
+  #tailOf(vnode: VnodeIndex, size: number): { readonly index: number; readonly count: number } {
+    const pageBytes = this.#pageSize << this.#vnode.pageShift.get(vnode);
+    const index = Math.floor(size / this.#pageSize);
+    if (size % pageBytes === 0) return { index, count: 0 };
+    return { index, count: Math.ceil(size / pageBytes) * (pageBytes / this.#pageSize) - index };
   }
 
   /** Waits until nobody writes pages back who has seen the old size. Errors stay with the pages, which stay modified. */
-  #awaitWrites(vnode: VnodeIndex, first: number): void {
+  #writeOut(vnode: VnodeIndex, first: number): void {
     try {
       this.#pages.writeMarked(vnode, first, Number.POSITIVE_INFINITY, this.#store);
     } catch {

@@ -288,6 +288,7 @@ export class VnodeTable {
     journal.set(vnode.allocates, row, 0);
     journal.set(vnode.timeoutMs, row, facts.timeoutMs ?? 0);
     journal.set(vnode.lateWrites, row, 0);
+    journal.set(vnode.cuts, row, 0);
     for (let lane = 0; lane < 4; lane++) {
       journal.setAt(vnode.identity, row, lane, facts.identity[lane] as number);
       journal.setAt(vnode.stamp, row, lane, facts.stamp[lane] as number);

@@ -34,11 +34,12 @@ import type { OpenedFile } from './file-facts.ts';
 import { FileStore } from './file-store.ts';
 import type { IoQuestion } from './io-requests.ts';
 import { hasLate } from './late-writes.ts';
+import { OpenCounts } from './open-counts.ts';
 import { type FilePlace, type OpenOptions, type OpenPlan, placeOf, planOpen } from './open-options.ts';
 import type { HookedPages } from './page-hooks.ts';
 import { PATH_BYTES_MAX } from './path-heap.ts';
 import { hashWords } from './remote-client.ts';
-import { type Opens, VNODE_KIND, type VnodeFacts, type VnodeStat } from './vnode-kinds.ts';
+import { VNODE_KIND, type VnodeFacts, type VnodeStat } from './vnode-kinds.ts';
 import { VnodeSizes } from './vnode-sizes.ts';
 import type { VnodeLook, VnodeStore } from './vnode-store.ts';
 import { VnodeTable } from './vnode-table.ts';
@@ -58,7 +59,7 @@ export class Vnodes implements VnodeStore {
   readonly #table: VnodeTable;
   readonly #vnode: BoundTables['vnode'];
   readonly #region: Thread['region'];
-  readonly #opens = new Map<VnodeIndex, Opens>();
+  readonly #opens = new OpenCounts();
   readonly #descriptors: FileDescriptors;
   readonly #files: FileStore;
   /** Stores by kind. */
@@ -119,7 +120,7 @@ export class Vnodes implements VnodeStore {
     const identity = hashWords(name);
     identity[1] = -facts.kind;
     const vnode = this.#table.intern({ ...facts, identity }, bytes, this.#pages, this, writable);
-    this.#count(vnode, writable);
+    this.#opens.count(vnode, writable);
     return vnode;
   }
 
@@ -127,7 +128,7 @@ export class Vnodes implements VnodeStore {
   retain(vnode: VnodeIndex, generation: number, writable = false): void {
     const opens = this.#opens.get(vnode);
     if (opens === undefined || (writable && opens.writers === 0)) this.#table.retain(vnode, generation, writable);
-    this.#count(vnode, writable);
+    this.#opens.count(vnode, writable);
   }
 
   /** Keeps a vnode open for another slot, for as long as something that belongs to no thread names it. */
@@ -145,7 +146,7 @@ export class Vnodes implements VnodeStore {
    * open for another one.
    */
   openBlock(name: string, common: VnodeIndex, writable: boolean): VnodeIndex {
-    this.#requireOpen(common, 'vnodes.openBlock');
+    this.#opens.require(common, 'vnodes.openBlock');
     const stamp = Int32Array.of(common, this.#vnode.generation.get(common), 0, 0);
     const facts = { kind: VNODE_KIND.block, size: 0, stamp, detail: 0, joins: true, pageShift: null };
     for (;;) {
@@ -166,7 +167,7 @@ export class Vnodes implements VnodeStore {
 
   /** Throws `ESTALE` unless this thread has the vnode open, and `EACCES` unless it may write to it if `writable`. */
   requireAccess(vnode: VnodeIndex, writable: boolean): void {
-    const opens = this.#requireOpen(vnode, 'vnodes.requireAccess');
+    const opens = this.#opens.require(vnode, 'vnodes.requireAccess');
     if (!writable || opens.writers > 0) return;
     fail('EACCES', 'vnodes.requireAccess', { vnode }, "it is open for reading only; open it with mode 'rw'");
   }
@@ -176,7 +177,7 @@ export class Vnodes implements VnodeStore {
    * the vnode is closed all the same, and the error thrown. The pages stay until their frames or the row are needed.
    */
   close(vnode: VnodeIndex, writable = false): void {
-    const opens = this.#requireOpen(vnode, 'vnodes.close');
+    const opens = this.#opens.require(vnode, 'vnodes.close');
     if (writable && opens.writers === 0) fail('EINVAL', 'vnodes.close', { vnode }, 'it is not open for writing here');
     const failure = writable && opens.writers === 1 ? this.#flush(vnode) : undefined;
     if (writable) opens.writers--;
@@ -213,7 +214,7 @@ export class Vnodes implements VnodeStore {
    * it fails, pages that may not have arrived are modified again.
    */
   syncOpen(vnode: VnodeIndex, dataOnly: boolean): void {
-    this.#requireOpen(vnode, 'vnodes.sync');
+    this.#opens.require(vnode, 'vnodes.sync');
     if (this.isMemory(vnode)) return;
     this.#pages.writeBack(vnode, 0, Number.POSITIVE_INFINITY, this);
     try {
@@ -233,7 +234,7 @@ export class Vnodes implements VnodeStore {
    * users' own vnodes have a version in place of times. `look` is what the store has said, if it was asked already.
    */
   revalidate(vnode: VnodeIndex, writable = false, look?: VnodeLook): VnodeIndex {
-    const opens = this.#requireOpen(vnode, 'vnodes.revalidate');
+    const opens = this.#opens.require(vnode, 'vnodes.revalidate');
     const store = this.#store(vnode);
     if (store.look === undefined) return vnode;
     if (this.#table.isWritten(vnode, this.#pages)) {
@@ -245,7 +246,7 @@ export class Vnodes implements VnodeStore {
     const next = this.#internAgain(vnode, seen, writable);
     if (next === vnode) return vnode;
     this.#table.inherit(next, vnode);
-    this.#count(next, writable);
+    this.#opens.count(next, writable);
     if (opens.all === 1) this.#descriptors.move(vnode, next);
     this.close(vnode, writable);
     return next;
@@ -256,7 +257,7 @@ export class Vnodes implements VnodeStore {
    * writing, and is false then.
    */
   isChanged(vnode: VnodeIndex): boolean {
-    this.#requireOpen(vnode, 'vnodes.isChanged');
+    this.#opens.require(vnode, 'vnodes.isChanged');
     const store = this.#store(vnode);
     if (store.look === undefined || this.#table.isWritten(vnode, this.#pages)) return false;
     const seen = store.look(vnode);
@@ -295,7 +296,7 @@ export class Vnodes implements VnodeStore {
 
   /** Number, generation, path and size of a vnode that this thread has open. */
   stat(vnode: VnodeIndex): VnodeStat {
-    this.#requireOpen(vnode, 'vnodes.stat');
+    this.#opens.require(vnode, 'vnodes.stat');
     const generation = this.#vnode.generation.get(vnode);
     const path = this.#table.path(vnode);
     return { vnode, generation, path, size: this.size(vnode), pageSize: this.pageSizeOf(vnode) };
@@ -312,7 +313,7 @@ export class Vnodes implements VnodeStore {
   }
 
   fill(vnode: VnodeIndex, index: number, frames: Int32Array, at: number, count: number): number {
-    return this.#store(vnode).fill(vnode, index, frames, at, count);
+    return this.sizes.cuts.during(vnode, () => this.#store(vnode).fill(vnode, index, frames, at, count));
   }
 
   /** Reads straight from the store, past the pages; 0 when its kind cannot. See `VnodeStore.read`. */
@@ -321,6 +322,7 @@ export class Vnodes implements VnodeStore {
   }
 
   write(vnode: VnodeIndex, index: number, frames: Int32Array, at: number, count: number): void {
+    this.sizes.cuts.requireNone(vnode, (index + count) * this.#region.geometry.pageSize);
     try {
       this.#store(vnode).write(vnode, index, frames, at, count);
     } catch (error) {
@@ -332,6 +334,10 @@ export class Vnodes implements VnodeStore {
 
   isLate(vnode: VnodeIndex): boolean {
     return hasLate(this.#region, vnode);
+  }
+
+  outlastCut(vnode: VnodeIndex, error: unknown): boolean {
+    return this.sizes.outlastCut(vnode, error);
   }
 
   sync(vnode: VnodeIndex, dataOnly: boolean): void {
@@ -367,7 +373,7 @@ export class Vnodes implements VnodeStore {
       closeSync(file.descriptor);
       throw error;
     }
-    this.#count(vnode, plan.writable);
+    this.#opens.count(vnode, plan.writable);
     this.#descriptors.keep(vnode, file.descriptor, plan.writable);
     this.#finishOpen(vnode, plan);
     return vnode;
@@ -432,18 +438,5 @@ export class Vnodes implements VnodeStore {
 
   #hasStamp(vnode: VnodeIndex, stamp: Int32Array): boolean {
     return stamp.every((word, lane) => word === this.#vnode.stamp.at(vnode, lane));
-  }
-
-  #count(vnode: VnodeIndex, writable: boolean): void {
-    const opens = this.#opens.get(vnode) ?? { all: 0, writers: 0 };
-    opens.all++;
-    if (writable) opens.writers++;
-    this.#opens.set(vnode, opens);
-  }
-
-  #requireOpen(vnode: VnodeIndex, call: string): Opens {
-    const opens = this.#opens.get(vnode);
-    if (opens !== undefined) return opens;
-    return fail('ESTALE', call, { vnode }, 'this thread does not have the vnode open');
   }
 }

@@ -121,6 +121,26 @@ export const laggard: VnodeProvider = {
   sync: (name) => lag(name),
 };
 
+const uncut = new Uint8Array(400_000);
+
+/** Refuses cuts, and takes its time. */
+export const stubborn: VnodeProvider = {
+  isAsync: true,
+  size: () => 0,
+  async getPage(_name, offset, bytes) {
+    await new Promise((resolve) => setTimeout(resolve, 1));
+    bytes.set(uncut.subarray(offset, offset + bytes.length));
+  },
+  async putPage(_name, offset, bytes) {
+    await new Promise((resolve) => setTimeout(resolve, 1));
+    uncut.set(bytes, offset);
+  },
+  async truncate() {
+    await new Promise((resolve) => setTimeout(resolve, 1));
+    throw Object.assign(new Error('not a byte less'), { code: 'ENOSPC' });
+  },
+};
+
 /** A file whose version stands in another one: `name` is its path. */
 export const versioned: VnodeProvider = {
   size: () => fail('size'),

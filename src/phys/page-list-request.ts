@@ -139,3 +139,14 @@ export function readSeedRequest(request: PageListRequest, pageSize: number): See
     wait: waitOf(request, LIST_CALL) !== null,
   };
 }
+
+/** What a room waits for that takes frames in several steps. */
+export interface ServedRequest<Found> {
+  /** The most that it may take. */
+  readonly given: PageListRequest;
+  readonly call: string;
+  /** What was asked for, for messages. */
+  readonly values: object;
+  /** One try; `waiter` says that it may overtake nobody. Null when it cannot be served. */
+  attempt(waiter: boolean): Found | null;
+}

@@ -39,7 +39,13 @@ import {
 } from './frame-waiting.ts';
 import type { Frames } from './frames.ts';
 import { ListHand } from './list-hand.ts';
-import { type FrameRequest, LIST_CALL, type PageListRequest, readRequest } from './page-list-request.ts';
+import {
+  type FrameRequest,
+  LIST_CALL,
+  type PageListRequest,
+  readRequest,
+  type ServedRequest,
+} from './page-list-request.ts';
 import type { PageListPressure } from './pressure.ts';
 import { RunAssembly } from './run-assembly.ts';
 import { SeedPageLists } from './seed-page-lists.ts';
@@ -164,17 +170,26 @@ export class PageLists {
     return this.#takeNow(request, true, waiter) ?? this.#assemble(request, true);
   }
 
-  /** Waits, with the event loop free, until `attempt` serves a request that is at most `given`. For rooms that take in several steps. */
-  async serveAsync<Found>(
-    given: PageListRequest,
-    call: string,
-    values: object,
-    attempt: (waiter: boolean) => Found | null,
-    options: FrameAsyncOptions,
-  ): Promise<Found> {
+  /**
+   * Waits, with the event loop free, until `attempt` serves a request that is at most `given`. For rooms that take in several steps, and
+   * charge this thread's owner themselves: while its limit is in the way, others go before it, and nobody is asked for frames.
+   */
+  async serveAsync<Found>(served: ServedRequest<Found>, options: FrameAsyncOptions): Promise<Found> {
+    return waitForFramesAsync(this.#served(served), options);
+  }
+
+  /** The same, blocking the thread. */
+  serve<Found>(served: ServedRequest<Found>, options: FrameWaitOptions): Found {
+    return waitForFrames(this.#served(served), options);
+  }
+
+  #served<Found>({ given, call, values, attempt }: ServedRequest<Found>): FrameDemand<Found> {
     const { pageSize, frames } = this.#thread.region.geometry;
+    const { charges } = this.#core;
     const demand = this.#demand(readRequest(given, pageSize, frames), true, call, values);
-    return waitForFramesAsync({ ...demand, attempt }, options);
+    const owner = charges.ownerNow();
+    const press = () => (owner < 0 || charges.allows(owner, demand.count)) && demand.press();
+    return { ...demand, owner, attempt, press };
   }
 
   /** Says that a list taken by `tryTakeHeld` is written down. */

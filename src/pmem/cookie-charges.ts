@@ -7,7 +7,9 @@ import type { Region } from '../layout/region.ts';
 import {
   chargedUnderLock,
   isRegistered,
+  limitOf,
   OWNER_RESOURCE,
+  ownerOf,
   tryChargeUnderLock,
   unchargeUnderLock,
 } from '../sync/owners.ts';
@@ -32,6 +34,11 @@ export function chargeCookie(thread: Thread, row: CookieIndex, seed: boolean): P
   if (!tryChargeUnderLock(thread, owner, OWNER_RESOURCE.lockedFrames, frames)) return 'locked';
   journal.set(cookies.charged, row, frames);
   return null;
+}
+
+/** True when only what this thread's owner has now kept a request from its frames: when it has given some back they can be had. */
+export function isHeldUp(thread: Thread, failure: PmemFailure | null, frames: number): boolean {
+  return failure === 'quota' && frames <= limitOf(thread.region, ownerOf(thread), OWNER_RESOURCE.frames);
 }
 
 /** Takes the charges of a cookie back; that of locked frames only with `locked`. */

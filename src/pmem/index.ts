@@ -6,3 +6,4 @@ export * from './pmem.ts';
 export type { PmemRequest } from './pmem-request.ts';
 export * from './report.ts';
 export type { OrderedRun } from './run-chains.ts';
+export * from './statistics.ts';

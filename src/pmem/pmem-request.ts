@@ -11,7 +11,7 @@ import type { Cookie, CookieMover, PmemFailure } from './kinds.ts';
 export interface PmemRequest {
   /** Bytes; rounded up to whole frames. */
   readonly size: number;
-  /** May wait for single frames, never for large pages. Default: no. */
+  /** May wait for single frames, never for large pages, and for the owner's limit of frames. Default: no. */
   readonly wait?: boolean | FrameWaitOptions;
   /** One run of adjacent frames, which `view` then shows. Default: no. */
   readonly contiguous?: boolean;

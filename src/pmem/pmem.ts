@@ -22,13 +22,22 @@ import type { CheckReport } from '../base/check.ts';
 import { fail, failMisuse, requireFunction, requireInteger } from '../base/errors.ts';
 import { VERIFY } from '../base/verify.ts';
 import type { BoundTables } from '../layout/region.ts';
-import type { Banks, FrameAsyncOptions, FrameIndex, FrameRun, PageListPressure, PageLists } from '../phys/index.ts';
+import type {
+  Banks,
+  FrameAsyncOptions,
+  FrameIndex,
+  FrameRun,
+  PageListPressure,
+  PageLists,
+  ServedRequest,
+} from '../phys/index.ts';
 import { Callbacks } from '../sync/callbacks.ts';
 import { faultPoint } from '../sync/fault.ts';
 import { ownerOf } from '../sync/owners.ts';
 import { pause } from '../sync/pause.ts';
 import { type Attachment, isAttached, type SlotIndex, type Thread } from '../sync/thread.ts';
 import { checkCookies } from './check.ts';
+import { isHeldUp } from './cookie-charges.ts';
 import { CookieMoves } from './cookie-moves.ts';
 import { CookieWork } from './cookie-work.ts';
 import { COOKIE_STATE, type Cookie, type CookieIndex, type MoverFailure } from './kinds.ts';
@@ -36,25 +45,7 @@ import { checkPmemRequest, failPmemRequest, type PmemRequest, requireCookie, typ
 import { newReport, type PmemFaults, type PmemReport, requireFaults } from './report.ts';
 import { SeedPool } from './residual-pool.ts';
 import type { OrderedRun } from './run-chains.ts';
-
-/** What is there. */
-export interface PmemStatistics {
-  readonly cookies: number;
-  /** Frames in the pool. */
-  readonly poolFrames: number;
-  /** Large pages in use. */
-  readonly largePages: number;
-  /** Frames reserved. */
-  readonly reserved: number;
-}
-
-/** A picture of the pool and the large pages. */
-export interface PmemSnapshot extends PmemStatistics {
-  /** The seed's queue; empty by default. */
-  readonly pool: readonly OrderedRun[];
-  /** First frames of large pages with the number of their frames in the pool. */
-  readonly large: readonly (readonly [root: FrameIndex, free: number])[];
-}
+import type { PmemSnapshot, PmemStatistics } from './statistics.ts';
 
 /** Pmem as one thread sees it. */
 export class Pmem {
@@ -121,7 +112,8 @@ export class Pmem {
 
   /**
    * Makes a cookie, waiting with the event loop free until that can be: within `timeoutMs`, unless `signal` or `cancel` ends the
-   * wait. What it has not got as a whole it leaves to others meanwhile. Throws `ETIMEDOUT`, `ECANCELED`, what `alloc` throws, and
+   * wait. What it has not got as a whole it leaves to others meanwhile; at its owner's limit of frames it waits until that owner gives
+   * some back. Throws `ETIMEDOUT`, `ECANCELED`, what `alloc` throws, and
    * `EINVAL` when no memory of this system could serve it.
    */
   async allocAsync(request: Omit<PmemRequest, 'wait'>, options: FrameAsyncOptions = {}): Promise<Cookie> {
@@ -129,20 +121,13 @@ export class Pmem {
     checkPmemRequest(request, call, this.#callbacks);
     if ('wait' in request) failMisuse(call, { ...request }, 'how long to wait is said by the options');
     if (this.#work.seed) fail('ENOTSUP', call, { ...request }, 'the seed knows no asynchronous requests');
-    const frames = Math.ceil(request.size / this.#pageSize);
-    const attempt = (waiter: boolean) => {
-      const cookie = this.#make(request, (given) => this.#lists.tryTakeInTurn(given, waiter));
-      const { failure } = this.#last;
-      // More frames may become free. Nothing else is waited for.
-      if (cookie === null && failure !== 'frames') this.#failAlloc(request, call);
-      return cookie;
-    };
-    const segments = request.contiguous === true ? 1 : Math.max(1, frames);
-    const size = Math.max(1, request.size);
-    return this.#lists.serveAsync({ size, segments }, call, request, attempt, options);
+    return this.#lists.serveAsync(this.#served(request, call), options);
   }
 
-  /** Makes a cookie; null when it cannot be had: `lastReport.failure` says why. Throws `EINVAL`, `ENOENT` for an unknown mover. */
+  /**
+   * Makes a cookie; null when it cannot be had: `lastReport.failure` says why. Throws `EINVAL`, `ENOENT` for an unknown mover, and what
+   * ends a wait.
+   */
   tryAlloc(request: PmemRequest): Cookie | null {
     return this.#tryAlloc(request, 'pmem.tryAlloc');
   }
@@ -375,12 +360,30 @@ export class Pmem {
     }
   }
 
+  /** How one who waits makes a cookie. */
+  #served(request: PmemRequest, call: string): ServedRequest<Cookie> {
+    const frames = Math.ceil(request.size / this.#pageSize);
+    const segments = request.contiguous === true ? 1 : Math.max(1, frames);
+    const attempt = (waiter: boolean) => {
+      const cookie = this.#make(request, (given) => this.#lists.tryTakeInTurn(given, waiter));
+      const { failure } = this.#last;
+      // More frames may become free, and the owner may give some back. Nothing else is waited for.
+      if (cookie === null && failure !== 'frames' && !isHeldUp(this.#thread, failure, frames))
+        this.#failAlloc(request, call);
+      return cookie;
+    };
+    return { given: { size: Math.max(1, request.size), segments }, call, values: request, attempt };
+  }
+
   #tryAlloc(request: PmemRequest, call: string): Cookie | null {
     checkPmemRequest(request, call, this.#callbacks);
     const { wait = false } = request;
-    return this.#make(request, (given) =>
+    const cookie = this.#make(request, (given) =>
       this.#lists.tryTakeHeld({ ...given, wait }, !this.#work.seed, call, { ...request }),
     );
+    const frames = Math.ceil(request.size / this.#pageSize);
+    if (cookie !== null || wait === false || !isHeldUp(this.#thread, this.#last.failure, frames)) return cookie;
+    return this.#lists.serve(this.#served(request, call), wait === true ? {} : wait);
   }
 
   /** Makes a cookie out of the pool, large pages, and what `takeSmall` takes. */

@@ -116,3 +116,27 @@ it('go on when the limit is raised, and when one that waits before them dies', a
   expect(vm.check().flatMap((report) => report.problems)).toEqual([]);
   vm.pageLists.free(vm.pageLists.alloc({ size: 256 * PAGE }));
 });
+
+it('serve cookies, which wait among page lists, when whoever has the frames dies or gives them', async () => {
+  const holder = await start(vm, program, { owner: 'small', frames: 15, waits: false, cookie: true });
+  const other = await start(vm, program, { owner: 'small', frames: 20, waits: false });
+  const waiter = await start(vm, program, { owner: 'small', frames: 12, waits: true, cookie: true });
+  const served = nextMessage(waiter.worker).then(([message]) => (message as { served: number }).served);
+  await until(() => waiting() === 1, 'it waits');
+  vm.chargeTo('small');
+  const mine = vm.pmem.allocAsync({ size: 9 * PAGE }, { timeoutMs: 60_000 });
+  const list = vm.pageLists.allocAsync({ size: 8 * PAGE, segments: 8 }, { timeoutMs: 60_000 });
+  vm.chargeTo('default');
+  await until(() => waiting() === 3, 'all wait');
+  // A cookie outlives its maker until it is freed for it.
+  const { attachment } = holder as unknown as { attachment: number };
+  await kill(vm, holder);
+  expect(waiting()).toBe(3);
+  vm.pmem.freeOf(attachment);
+  expect(await served).toBe(12);
+  const left = once(other.worker, 'exit');
+  other.worker.postMessage('free');
+  await left;
+  vm.pmem.free(await mine);
+  await end(waiter, await list);
+});

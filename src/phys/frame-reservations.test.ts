@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { accountProblems } from '../../test/support/accounts.ts';
 import { dieAtEveryStep } from '../../test/support/deaths.ts';
+import { beforeEveryStep } from '../../test/support/meanwhile.ts';
 import { testRegion, testThread } from '../../test/support/region.ts';
 import { testSeed } from '../../test/support/seed.ts';
 import { Prng } from '../base/index.ts';
@@ -128,21 +129,16 @@ describe('frames promised to an owner', () => {
     const other = testThread(region);
     const uses = [(row: number) => (reservations.promised(row) > 0 ? 'a reservation' : '')];
     const ends = { promised: 0, gone: 0 };
-    for (let stop = 0, more = true; more; stop++) {
-      let step = 0;
-      more = false;
-      setSeam(() => {
-        if (step++ !== stop) return;
-        setSeam(undefined);
-        more = true;
-        try {
-          removeOwner(other, 'app', uses);
-        } catch (error) {
-          expect(error).toMatchObject({ code: 'EBUSY' });
-          return;
-        }
-        expect(createOwner(region, 'mail')).toBe(1);
-      });
+    const rename = () => {
+      try {
+        removeOwner(other, 'app', uses);
+      } catch (error) {
+        expect(error).toMatchObject({ code: 'EBUSY' });
+        return;
+      }
+      expect(createOwner(region, 'mail')).toBe(1);
+    };
+    beforeEveryStep(rename, () => {
       try {
         frames.reserveFor('app', 60);
         ends.promised++;
@@ -151,13 +147,12 @@ describe('frames promised to an owner', () => {
       } catch (error) {
         expect(error).toMatchObject({ code: 'ENOENT' });
         ends.gone++;
-      } finally {
-        setSeam(undefined);
       }
+      setSeam(undefined);
       expect(reservations.list()).toEqual([]);
       removeOwner(other, 1, uses);
       createOwner(region, 'app');
-    }
+    });
     console.log('reserving for an owner whose row changes hands', JSON.stringify(ends));
     expect(ends.promised).toBeGreaterThan(0);
     expect(ends.gone).toBeGreaterThan(0);

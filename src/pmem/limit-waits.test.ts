@@ -1,20 +1,14 @@
 /** Cookies that wait at their owner's limit of frames: for what the owner gives back, and until it is known to be in vain. */
 
 import { describe, expect, it, vi } from 'vitest';
+import { pmemSide } from '../../test/support/pmem-side.ts';
 import { testRegion, testThread } from '../../test/support/region.ts';
-import { Banks, Frames, PageLists } from '../phys/index.ts';
+import { Banks } from '../phys/index.ts';
 import { CancelToken, chargeTo, createOwner, ownerUsage, setOwnerLimits, type Thread } from '../sync/index.ts';
 import type { Cookie } from './kinds.ts';
-import { Pmem } from './pmem.ts';
 
 const PAGE = 4096;
 const FRAMES = 128;
-
-function attach(thread: Thread, banks: Banks) {
-  const frames = new Frames(thread);
-  const lists = new PageLists(frames);
-  return { thread, frames, lists, pmem: new Pmem(thread, banks, lists) };
-}
 
 /** `small` may have 40 of 128 frames, and another thread has 30 for it, half of them as a cookie. A stranger pays for itself. */
 function setUp() {
@@ -22,9 +16,9 @@ function setUp() {
   createOwner(region, 'default');
   createOwner(region, 'small', { frames: 40 });
   const banks = Banks.create(FRAMES, FRAMES, PAGE);
-  const side = attach(thread, banks);
+  const side = pmemSide(thread, banks);
   side.frames.online(0, FRAMES);
-  const [mate, stranger] = [testThread(region), testThread(region)].map((one) => attach(one, banks));
+  const [mate, stranger] = [testThread(region), testThread(region)].map((one) => pmemSide(one, banks));
   for (const one of [thread, mate?.thread as Thread]) chargeTo(one, 'small');
   let asked = 0;
   side.frames.onShortage(() => asked++);

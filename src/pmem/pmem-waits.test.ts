@@ -1,25 +1,20 @@
 /** Cookies that are waited for: with the event loop free, and blocking; what ends the wait, and what errors say. */
 
 import { describe, expect, it } from 'vitest';
+import { pmemSide } from '../../test/support/pmem-side.ts';
 import { testRegion, testThread } from '../../test/support/region.ts';
-import { Banks, Frames, PageLists } from '../phys/index.ts';
-import { CancelToken, createOwner, ownerUsage, type Thread } from '../sync/index.ts';
-import { Pmem } from './pmem.ts';
+import { Banks } from '../phys/index.ts';
+import { CancelToken, createOwner, ownerUsage } from '../sync/index.ts';
+import type { Pmem } from './pmem.ts';
 
 const PAGE = 4096;
 const FRAMES = 128;
-
-function attach(thread: Thread, banks: Banks) {
-  const frames = new Frames(thread);
-  const lists = new PageLists(frames);
-  return { thread, frames, lists, pmem: new Pmem(thread, banks, lists) };
-}
 
 function setUp() {
   const { region, thread } = testRegion({ frames: FRAMES, bankFrames: FRAMES }, false, 16);
   createOwner(region, 'default', { lockedFrames: 60 });
   const banks = Banks.create(FRAMES, FRAMES, PAGE);
-  const side = attach(thread, banks);
+  const side = pmemSide(thread, banks);
   side.frames.online(0, FRAMES);
   return { region, banks, ...side };
 }
@@ -41,7 +36,7 @@ function expectEmpty({ region, frames, lists, pmem }: Side): void {
 describe('a cookie that is awaited', () => {
   it.each([false, true])('comes when frames are given back by another thread; contiguous: %s', async (contiguous) => {
     const s = setUp();
-    const other = attach(testThread(s.region), s.banks);
+    const other = pmemSide(testThread(s.region), s.banks);
     const most = other.lists.alloc({ size: (FRAMES - 4) * PAGE, segments: FRAMES });
     let cookie: Awaited<ReturnType<Pmem['allocAsync']>> | undefined;
     const waits = s.pmem.allocAsync({ size: 20 * PAGE, contiguous }, { timeoutMs: 60_000 }).then((made) => {

@@ -85,17 +85,26 @@ export function onInvariantBroken(listener: (error: InvariantError) => void): ()
   return () => invariantListeners.delete(listener);
 }
 
-/** One value of an error message: strings quoted, objects by their fields, the rest as it is. */
+/** Characters of a value, and elements of a list, that a message shows. */
+const SHOWN_CHARACTERS = 300;
+const SHOWN_ELEMENTS = 40;
+
+/** One value of an error message: strings quoted, objects by their fields, long lists by their length, the rest as it is. */
 function show(value: unknown): string {
-  if (typeof value === 'string') return JSON.stringify(value);
-  if (typeof value === 'object' && value !== null) {
-    try {
-      return JSON.stringify(value) ?? String(value);
-    } catch {
-      return String(value);
-    }
+  if (typeof value === 'string') return shorten(JSON.stringify(value.slice(0, SHOWN_CHARACTERS + 1)));
+  if (typeof value !== 'object' || value === null) return shorten(String(value));
+  const length = ArrayBuffer.isView(value) ? value.byteLength : Array.isArray(value) ? value.length : 0;
+  if (length > SHOWN_ELEMENTS)
+    return `${value.constructor.name} of ${length} ${Array.isArray(value) ? 'elements' : 'bytes'}`;
+  try {
+    return shorten(JSON.stringify(value) ?? String(value));
+  } catch {
+    return shorten(String(value));
   }
-  return String(value);
+}
+
+function shorten(text: string): string {
+  return text.length <= SHOWN_CHARACTERS ? text : `${text.slice(0, SHOWN_CHARACTERS)}...`;
 }
 
 /** `alloc(size=0, quantum=16)`: the call as an error message shows it. */

@@ -121,6 +121,7 @@ export const vnodeTable = table('vnode', 'vnodes', 'columns', {
   lateWrites: i32('A', 'writes that were given up and that the store has not answered'),
   cuts: i32('A', 'cuts begun and ended, modulo 2^32: odd while the store is asked for one'),
   cutRange: f64('L', 'of that cut: the size that it is to have, the size before', { lanes: 2 }),
+  keptBehind: i32('L', '1: pages behind the end were held when it was cut, and may be held still'),
 });
 
 /** Buckets of the vnode hash. */

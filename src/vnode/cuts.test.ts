@@ -198,3 +198,46 @@ describe.each([false, true])('while a store is asked for a cut (keeps what is cu
     endOracle(rooms);
   });
 });
+
+describe('a vnode that was cut below pages that others hold', () => {
+  it.each([0, 100])('has nothing of what they stored behind its end when it grows again, by cut page %i', (rest) => {
+    const { rooms, other, keeper, file } = keeperFile(false);
+    const mapping = other.mappings.map(file.vnode, 6 * PAGE, PAGE, 'write');
+    file.truncate(PAGE + rest);
+    for (const view of mapping.views()) view.fill(9);
+    file.truncate(SIZE);
+    expect(file.read(PAGE + rest, SIZE).every((byte) => byte === 0)).toBe(true);
+    // It is the vnode's again, as is what is stored there from now on.
+    for (const view of mapping.views()) view.fill(8);
+    expect(file.read(6 * PAGE, PAGE).every((byte) => byte === 8)).toBe(true);
+    file.truncate(PAGE);
+    for (const view of mapping.views()) view.fill(9);
+    mapping.release();
+    file.append(filled(7 * PAGE, 5));
+    file.sync();
+    const expected = Buffer.concat([filled(PAGE, 1), filled(7 * PAGE, 5)]);
+    expect(Buffer.compare(keeper.bytes.subarray(0, 8 * PAGE), expected)).toBe(0);
+    file.close();
+    other.vnodes.closeAll();
+    endOracle(rooms);
+  });
+});
+
+describe('a store that refuses to lengthen a vnode', () => {
+  it.each([false, true])('is asked again by nobody who only writes (keeps what is cut inside a page: %s)', (keeps) => {
+    const { rooms, other, keeper, file } = keeperFile(keeps);
+    keeper.refuses = true;
+    expect(() => file.truncate(SIZE + 3 * PAGE)).toThrow(/it stays/);
+    expect(file.size).toBe(SIZE);
+    file.append(filled(100, 4));
+    file.sync();
+    expect(file.size).toBe(SIZE + 100);
+    expect(Buffer.compare(keeper.bytes.subarray(0, SIZE + 100), Buffer.concat([EXPECTED, filled(100, 4)]))).toBe(0);
+    keeper.refuses = false;
+    file.truncate(SIZE + 2 * PAGE);
+    expect(file.read(SIZE + 100, 2 * PAGE).every((byte) => byte === 0)).toBe(true);
+    file.close();
+    other.vnodes.closeAll();
+    endOracle(rooms);
+  });
+});

@@ -101,11 +101,27 @@ export class VnodeSizes {
     this.cuts.end(vnode);
     const size = this.#vnode.size.get(vnode);
     if (this.#vnode.sizePeak.get(vnode) > size) this.#clean(vnode);
-    if (end > size) this.#zeroLast(vnode, size);
+    if (end > size) {
+      // What was stored there through pages that were held is not the vnode's.
+      if (this.#vnode.keptBehind.get(vnode) !== 0) this.#zeroBehind(vnode, size);
+      this.#zeroLast(vnode, size);
+    }
     if (this.#vnode.pagePeak.get(vnode) < end) this.#put(this.#vnode.pagePeak, vnode, end);
     if (this.#vnode.sizePeak.get(vnode) < end) this.#put(this.#vnode.sizePeak, vnode, end);
     if (VERIFY) faultPoint(this.#thread, 'vnode.extend.bounded');
-    if (size < end && this.#vnode.allocates.get(vnode) !== 0) this.#store.allocate?.(vnode, size, end);
+    if (size < end && this.#vnode.allocates.get(vnode) !== 0) {
+      this.#refusable(vnode, size, () => this.#store.allocate?.(vnode, size, end));
+    }
+  }
+
+  /** Asks the store for more; when it refuses, no page was made yet, and the vnode ends where it did. */
+  #refusable(vnode: VnodeIndex, size: number, ask: () => void): void {
+    try {
+      ask();
+    } catch (error) {
+      this.#put(this.#vnode.sizePeak, vnode, size);
+      throw error;
+    }
   }
 
   /** Step 4 of extending. The pages must be marked as modified again afterwards. Under the exclusive lock. */
@@ -129,7 +145,7 @@ export class VnodeSizes {
       const before = this.#vnode.size.get(vnode);
       if (size > before) {
         this.bound(vnode, size);
-        this.#store.truncate(vnode, size);
+        this.#refusable(vnode, before, () => this.#store.truncate(vnode, size));
         this.publish(vnode, size);
       } else if (size < before) {
         this.#cut(vnode, before, size);
@@ -223,10 +239,13 @@ export class VnodeSizes {
   /** Drops pages behind the size, zeroes those that others hold, and the rest of the page in which the vnode ends. */
   #zeroBehind(vnode: VnodeIndex, size: number): void {
     const first = Math.ceil(size / this.#pageSize);
-    while (this.#pages.invalidate(vnode, first) > 0 && !this.#zeroHeld(vnode, first)) {
+    let held = this.#pages.invalidate(vnode, first);
+    this.#vnode.keptBehind.put(vnode, held > 0 ? 1 : 0);
+    while (held > 0 && !this.#eachBehind(vnode, first, (frame) => this.#zero(frame, 0))) {
       const { hand } = this.#thread.region.tables.pageClock;
       sleepOn(this.#thread, hand.address(0), hand.get(0), PAUSE_MS);
       this.#thread.clearWait();
+      held = this.#pages.invalidate(vnode, first);
     }
     this.#zeroTail(vnode, size);
   }
@@ -248,8 +267,8 @@ export class VnodeSizes {
     } while (index % frames !== 0);
   }
 
-  /** Zeroes pages that are held by others; false when some are being filled. */
-  #zeroHeld(vnode: VnodeIndex, first: number): boolean {
+  /** Holds each page in memory from index `first` on for a moment; false when some are being filled. */
+  #eachBehind(vnode: VnodeIndex, first: number, act: (frame: number) => void): boolean {
     const { page } = this.#thread.region.tables;
     let all = true;
     for (let frame = 0; frame < page.rowCount; frame++) {
@@ -260,7 +279,7 @@ export class VnodeSizes {
         all = false;
         continue;
       }
-      this.#zero(held, 0);
+      act(held);
       this.#pages.release(held);
     }
     return all;

@@ -140,6 +140,12 @@ export class ByteColumn {
     return new TextEncoder().encode(text).length;
   }
 
+  /** True for text that comes back as it was stored: no zero character, no half of a pair. */
+  static keeps(text: string): boolean {
+    const stored = new TextDecoder('utf-8', { ignoreBOM: true }).decode(new TextEncoder().encode(text));
+    return stored === text && !text.includes('\0');
+  }
+
   /** Stores text, zero filled. The caller has checked that it fits. */
   putText(row: number, text: string): void {
     const start = row * this.stride;

@@ -44,6 +44,10 @@ export const slotTable = table('slot', 'slots', 'columns', {
   contended: f64('W', 'mutex entries that did not succeed at once'),
   slept: f64('W', 'waits in the operating system'),
   recovered: f64('A', 'times that a takeover cleaned up after this slot'),
+  ownerAfter: i32(
+    'W',
+    'owner + 1 that the slot charges by itself, while it serves a request that another one is charged for',
+  ),
 });
 
 /** Cancel tokens: each slot makes its own, any thread may cancel them. */
@@ -64,6 +68,7 @@ export const ownerTable = table('owner', 'owners', 'columns', {
   used: i32('A', 'charged units of a resource; from lane 4 on those charged under a lock', { lanes: 8 }),
   peak: i32('A', 'highest charge seen', { lanes: 8 }),
   name: bytes('c', 'name', 64),
+  generation: i32('A', 'owners that have had the row before'),
 });
 
 /** Functions known to all threads as (module URL, export name). */

@@ -16,7 +16,7 @@ import { CancelToken } from '../sync/cancel.ts';
 import { watchToken } from '../sync/cancel-async.ts';
 import { faultPoint } from '../sync/fault.ts';
 import { type AsyncWaitOptions, openAsyncWait, throwIfAborted } from '../sync/mutex-async.ts';
-import { chargingTo, type OwnerIndex, ownerOf } from '../sync/owners.ts';
+import { chargingTo, type OwnerIndex, ownerStay } from '../sync/owners.ts';
 import { deadlineOf, remainingMs, requireTimeout } from '../sync/sleep.ts';
 import type { FrameCore } from './frame-core.ts';
 import type { FrameWaiterIndex } from './frame-queue.ts';
@@ -109,7 +109,7 @@ export async function waitForFramesAsync<Found>(
   cancel?.throwIfCancelled(call);
   const deadline = deadlineOf(core.thread, limit);
   // Other tasks of the thread may charge others by the time that this is served.
-  const owner = ownerOf(core.thread);
+  const stay = ownerStay(core.thread);
   const now = tryFirst(demand);
   if (now !== null) return now;
   const row = join(demand);
@@ -117,7 +117,7 @@ export async function waitForFramesAsync<Found>(
   let found: Found | null = null;
   try {
     for (;;) {
-      found = chargingTo(core.thread, owner, call, () => tryInTurn(demand, row));
+      found = chargingTo(core.thread, stay, call, () => tryInTurn(demand, row));
       if (found !== null) return found;
       requirePossible(demand);
       const remaining = remainingMs(core.thread, deadline);

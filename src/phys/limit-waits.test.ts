@@ -139,6 +139,22 @@ describe('requests above the limit of their owner', () => {
     removeOwner(thread, 'gone');
     await refused;
     expect(() => chargeTo(thread, gone)).toThrow(/^EINVAL: chargeTo\(owner=/);
+    // Nor does another owner pay that has come to the row, whether this thread charges it by then or not.
+    for (const turns of [false, true]) {
+      expect(createOwner(region, 'heir')).toBe(gone);
+      chargeTo(thread, 'heir');
+      const orphan = lists.allocAsync({ size: 2 * PAGE });
+      const orphaned = expect(orphan).rejects.toThrow(/^EINVAL: pageList.allocAsync.*was removed/);
+      expect(await settled(orphan)).toBe(false);
+      chargeTo(thread, 'small');
+      removeOwner(thread, 'heir');
+      expect(createOwner(region, 'next')).toBe(gone);
+      if (turns) chargeTo(thread, 'next');
+      await orphaned;
+      expect(ownerUsage(region)[gone]).toMatchObject({ name: 'next', resources: { frames: { peak: 0 } } });
+      chargeTo(thread, 'small');
+      removeOwner(thread, 'next');
+    }
     strangers.free(rest);
     mates.free(held);
     expectAllFree();

@@ -26,7 +26,11 @@ export function chargeCookie(thread: Thread, row: CookieIndex, seed: boolean): P
   const owner = cookies.owner.get(row);
   const frames = cookies.frames.get(row);
   if (!seed && isRegistered(thread.region, owner)) {
-    if (!tryChargeUnderLock(thread, owner, OWNER_RESOURCE.frames, frames)) return 'quota';
+    if (!tryChargeUnderLock(thread, owner, OWNER_RESOURCE.frames, frames)) {
+      // What the limit of locked frames never allows is not waited for.
+      const isLocked = cookies.mover.get(row) === 0;
+      return isLocked && frames > limitOf(thread.region, owner, OWNER_RESOURCE.lockedFrames) ? 'locked' : 'quota';
+    }
     journal.set(cookies.framesCharged, row, frames);
   }
   // What moves when asked to is not locked.

@@ -108,6 +108,9 @@ describe('a cookie above what its owner may have at present', () => {
     expect(s.pmem.tryAlloc({ size: 20 * PAGE })).toBeNull();
     setOwnerLimits(s.thread, 'small', { lockedFrames: 20 });
     await expect(s.pmem.allocAsync({ size: 10 * PAGE })).rejects.toThrow(/^EDQUOT: .*limit of locked frames is 20/);
+    // Above both limits: frames that come back would not help.
+    await expect(s.pmem.allocAsync({ size: 25 * PAGE })).rejects.toThrow(/^EDQUOT: .*limit of locked frames is 20/);
+    expect(() => s.pmem.alloc({ size: 25 * PAGE, wait: true })).toThrow(/^EDQUOT: .*limit of locked frames is 20/);
     s.mates.pmem.free(s.cookie);
     s.mates.lists.free(s.list);
     s.expectEmpty();

@@ -27,7 +27,7 @@ import {
   chargingTo,
   deadlineOf,
   openAsyncWait,
-  ownerOf,
+  ownerStay,
   remainingMs,
   type Thread,
   throwIfAborted,
@@ -78,12 +78,12 @@ export async function pinWhenThere(
   const { address, length, write } = request;
   const ending = new Ending(parts, call, options);
   // Other tasks of the thread may charge others by the time that the pages are there.
-  const owner = ownerOf(thread);
+  const stay = ownerStay(thread);
   let shortUntil = Number.POSITIVE_INFINITY;
   try {
     for (let round = 0; ; round++) {
       if (round > 0) ending.throwIfOver();
-      const pin = chargingTo(thread, owner, call, () => pins.tryPin(address, length, write, call));
+      const pin = chargingTo(thread, stay, call, () => pins.tryPin(address, length, write, call));
       if (typeof pin !== 'number') return pin;
       if (round === 1) shortUntil = deadlineOf(thread, SHORTAGE_MS);
       if (round >= ROUNDS_MIN) {

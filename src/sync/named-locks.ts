@@ -261,10 +261,7 @@ function requireName(call: string, name: unknown): void {
     failMisuse(call, { name }, `a name is text of 1 to ${LOCK_NAME_BYTES - 1} bytes`);
   }
   // What is stored must be what is compared: no zero byte, no half of a pair.
-  if (
-    name.includes('\0') ||
-    new TextDecoder('utf-8', { ignoreBOM: true }).decode(new TextEncoder().encode(name)) !== name
-  ) {
+  if (!ByteColumn.keeps(name)) {
     failMisuse(call, { name }, 'a name is well-formed text without zero bytes');
   }
 }

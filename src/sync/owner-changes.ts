@@ -9,6 +9,10 @@
  *               remove     1 state `removing`   2 look at charges, slots, and where rooms say   3 state `free`, or as it was
  *               chargeTo   1 own slot's owner   2 the state: `removing` waits for the end, what is gone takes 1 back
  *
+ *             A thread that serves a request for which another owner is charged has its own one beside: `ownerAfter`, from before
+ *             it turns to the other one until it has turned back and step 2 is over. So whoever looks first at the one, then at the
+ *             other, finds it. A request that waits keeps no owner; it knows its row's generation, and is refused when that is over.
+ *
  * INVARIANTS  I1 a row that is free is charged nothing, and no slot and no room names it.
  * LOCKING     The owner's lock (RANK.ownerLedger), that of the default owner for new ones; the state is journaled, so that a dead
  *             remover's mark is undone.
@@ -105,6 +109,9 @@ export function removeOwner(thread: Thread, owner: OwnerIndex | string, uses: re
     }
     for (const lane of Object.values(OWNER_RESOURCE)) owners.peak.putAt(row, lane, 0);
     journal.setDouble(ledger.peak, row, 0);
+    const generation = owners.generation.address(row);
+    journal.log1(generation);
+    store(words, generation, load(words, generation) + 1);
     store(words, state, OWNER_STATE.free);
   });
 }
@@ -145,7 +152,10 @@ function slotsCharging(thread: Thread, row: OwnerIndex): number[] {
   const found: number[] = [];
   for (let slot = 0; slot < slots.rowCount; slot++) {
     const isClaimed = load(thread.words, slots.claim.address(slot)) !== 0;
-    if (isClaimed && load(thread.words, slots.owner.address(slot)) === row) found.push(slot);
+    if (!isClaimed) continue;
+    // In this order: see above.
+    const charges = load(thread.words, slots.owner.address(slot)) === row;
+    if (load(thread.words, slots.ownerAfter.address(slot)) === row + 1 || charges) found.push(slot);
   }
   return found;
 }

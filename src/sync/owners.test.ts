@@ -7,11 +7,13 @@ import { redeemPledge, tryPledge } from './owner-ledger.ts';
 import {
   charge,
   chargeTo,
+  chargingTo,
   createOwner,
   findOwner,
   isOwner,
   OWNER_RESOURCE,
   ownerOf,
+  ownerStay,
   ownerUsage,
   tryCharge,
   uncharge,
@@ -32,6 +34,9 @@ describe('owners', () => {
     const { region } = testRegion();
     expect(() => createOwner(region, '')).toThrow(/EINVAL: createOwner.*1 to 63 bytes/);
     expect(() => createOwner(region, 'x'.repeat(64))).toThrow(/1 to 63 bytes/);
+    for (const name of ['a\0b', 'a\0', '\ud800']) {
+      expect(() => createOwner(region, name)).toThrow(/EINVAL: createOwner.*well-formed text without zero characters/);
+    }
     expect(() => createOwner(region, 'a', { frame: 1 } as never)).toThrow(/known resources: lockedFrames/);
     expect(() => createOwner(region, 'a', { toString: 1 } as never)).toThrow(/known resources/);
     expect(() => createOwner(region, 'a', { lockedFrames: -1 })).toThrow(
@@ -132,6 +137,43 @@ describe('owners', () => {
     console.log('turning to an owner whose row changes hands', JSON.stringify(ends));
     expect(ends.charged).toBeGreaterThan(2);
     expect(ends.gone).toBeGreaterThan(0);
+  });
+
+  it('stay while a thread that charges them serves a request of another one, at every step', () => {
+    const { region, thread } = testRegion();
+    createOwner(region, 'default');
+    createOwner(region, 'own');
+    createOwner(region, 'asked');
+    const other = testThread(region);
+    chargeTo(thread, 'asked');
+    const stay = ownerStay(thread);
+    chargeTo(thread, 'own');
+    let attempts = 0;
+    let isTrying = false;
+    const remove = () => {
+      if (isTrying) return;
+      isTrying = true;
+      expect(() => removeOwner(other, 'own')).toThrow(/^EBUSY/);
+      isTrying = false;
+      attempts++;
+    };
+    beforeEveryStep(remove, () => {
+      chargingTo(thread, stay, 'test', () => {
+        expect(ownerOf(thread)).toBe(2);
+        // What is served may itself serve something.
+        chargingTo(thread, { owner: 0, generation: 0 }, 'test', remove);
+        remove();
+      });
+      expect(ownerOf(thread)).toBe(1);
+    });
+    expect(attempts).toBeGreaterThan(10);
+    chargeTo(thread, 0);
+    removeOwner(other, 'own');
+    expect(() => chargingTo(thread, { owner: 1, generation: 0 }, 'test', remove)).toThrow(/^EINVAL: test\(owner=1\)/);
+    expect(createOwner(region, 'new')).toBe(1);
+    expect(() => chargingTo(thread, { owner: 1, generation: 0 }, 'test', remove)).toThrow(/^EINVAL: test\(owner=1\)/);
+    expect(ownerOf(thread)).toBe(0);
+    removeOwner(other, 'new');
   });
 
   it('are charged up to the limit and no further', () => {

@@ -73,6 +73,8 @@ export function createOwner(region: Region, name: string, limits: OwnerLimits = 
   if (typeof name !== 'string' || name === '' || ByteColumn.sizeOf(name) > NAME_BYTES_MAX) {
     failMisuse('createOwner', { name }, `a name is a text of 1 to ${NAME_BYTES_MAX} bytes`);
   }
+  if (!ByteColumn.keeps(name))
+    failMisuse('createOwner', { name }, 'a name is well-formed text without zero characters');
   requireObject('createOwner', 'limits', limits);
   for (const [resource, limit] of Object.entries(limits)) requireLimit('createOwner', resource, limit);
   if (findOwner(region, name) >= 0) fail('EEXIST', 'createOwner', { name }, 'an owner of this name exists');
@@ -295,23 +297,50 @@ function chargeToRow(thread: Thread, row: OwnerIndex): boolean {
   return false;
 }
 
+/** An owner, as long as it has its row. */
+export interface OwnerStay {
+  readonly owner: OwnerIndex;
+  readonly generation: number;
+}
+
+/** The owner that this thread charges, to be charged later as well if it is still there. */
+export function ownerStay(thread: Thread): OwnerStay {
+  const owner = ownerOf(thread);
+  return { owner, generation: generationOf(thread, owner) };
+}
+
+function generationOf(thread: Thread, owner: OwnerIndex): number {
+  return load(thread.words, thread.region.tables.owner.generation.address(owner));
+}
+
 /**
- * Runs `act` while this thread charges `owner`: for what was asked for when it did, and is served later. Throws `EINVAL`, in the
- * name of the `call` that asked, when the owner is gone. Whom the thread charged is charged again afterwards; one that was removed
- * in between is the default owner.
+ * Runs `act` while this thread charges the owner of `stay`: for what was asked for when it did, and is served later. Throws
+ * `EINVAL`, in the name of the `call` that asked, when that owner is gone, also if its row has another one. Whom the thread charged
+ * is charged again afterwards, and is not removed meanwhile.
  */
-export function chargingTo<Result>(thread: Thread, owner: OwnerIndex, call: string, act: () => Result): Result {
+export function chargingTo<Result>(thread: Thread, stay: OwnerStay, call: string, act: () => Result): Result {
+  const { owner, generation } = stay;
   const before = ownerOf(thread);
-  if (before === owner) return act();
-  if (!chargeToRow(thread, owner))
-    fail('EINVAL', call, { owner }, 'the owner that this is charged to was removed meanwhile');
+  if (before === owner) {
+    if (generationOf(thread, owner) !== generation) failGone(call, owner);
+    return act();
+  }
+  const { slot: slots } = thread.region.tables;
+  // Inside another call of this function the outermost one's stays where it is.
+  const isOutermost = load(thread.words, slots.ownerAfter.address(thread.slot)) === 0;
+  if (isOutermost) store(thread.words, slots.ownerAfter.address(thread.slot), before + 1);
   try {
+    if (!chargeToRow(thread, owner) || generationOf(thread, owner) !== generation) failGone(call, owner);
     return act();
   } finally {
-    const { slot: slots } = thread.region.tables;
     store(thread.words, slots.owner.address(thread.slot), before);
     if (!isOwnerLasting(thread, before)) slots.owner.put(thread.slot, DEFAULT_OWNER);
+    if (isOutermost) store(thread.words, slots.ownerAfter.address(thread.slot), 0);
   }
+}
+
+function failGone(call: string, owner: OwnerIndex): never {
+  fail('EINVAL', call, { owner }, 'the owner that this is charged to was removed meanwhile');
 }
 
 /** `isOwner`, but waits for the end of a removal: true when the owner stayed. With no lock held from the owner's lock on. */

@@ -65,6 +65,7 @@ export function resetSlot(region: Region, slot: SlotIndex): void {
   slots.threadId.put(slot, 0);
   slots.threadStart.put(slot, 0);
   slots.owner.put(slot, 0);
+  slots.ownerAfter.put(slot, 0);
   add(region.words, slots.generation.address(slot), 1);
   store(region.words, slots.claim.address(slot), 0);
 }

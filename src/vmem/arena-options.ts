@@ -143,10 +143,7 @@ export function planArena(name: string, options: ArenaOptions, callbacks: Callba
   if (typeof name !== 'string' || name === '' || ByteColumn.sizeOf(name) > NAME_BYTES_MAX) {
     failMisuse(CALL, { name }, `a name has 1 to ${NAME_BYTES_MAX} bytes`);
   }
-  if (
-    name.includes('\0') ||
-    new TextDecoder('utf-8', { ignoreBOM: true }).decode(new TextEncoder().encode(name)) !== name
-  ) {
+  if (!ByteColumn.keeps(name)) {
     failMisuse(CALL, { name }, 'a name is well-formed text without zero characters');
   }
   if (typeof options !== 'object' || options === null) failMisuse(CALL, { name, options }, 'options must be an object');

@@ -18,7 +18,7 @@ import { CancelToken } from '../sync/cancel.ts';
 import { watchToken } from '../sync/cancel-async.ts';
 import { faultPoint } from '../sync/fault.ts';
 import { type AsyncWaitOptions, openAsyncWait, sleepAsync, throwIfAborted } from '../sync/mutex-async.ts';
-import { chargingTo, ownerOf } from '../sync/owners.ts';
+import { chargingTo, ownerStay } from '../sync/owners.ts';
 import { deadlineOf, remainingMs, requireTimeout, sleepOn } from '../sync/sleep.ts';
 import type { ArenaCore } from './arena-core.ts';
 import { isHeld } from './exhausted.ts';
@@ -129,7 +129,7 @@ export async function allocateAsync(request: SpaceRequest, options: AllocAsyncOp
   cancel?.throwIfCancelled(call);
   const deadline = deadlineOf(core.thread, limit);
   // Other tasks of the thread may charge others by the time that this is served.
-  const owner = ownerOf(core.thread);
+  const stay = ownerStay(core.thread);
   const address = tryFirst(request);
   if (address >= 0) return address;
   const failures = request.failures();
@@ -140,7 +140,7 @@ export async function allocateAsync(request: SpaceRequest, options: AllocAsyncOp
   let got = -1;
   try {
     for (let told = 0; ; ) {
-      got = chargingTo(core.thread, owner, call, () => tryInTurn(request, row, failures, true));
+      got = chargingTo(core.thread, stay, call, () => tryInTurn(request, row, failures, true));
       if (got >= 0) return got;
       const remaining = remainingMs(core.thread, deadline);
       if (remaining <= 0) failTimedOut(request, limit);

@@ -56,4 +56,16 @@ describe('blocked threads and remote sources', () => {
     stop.abort();
     await served;
   });
+
+  it('end with the system that is shut down, without an error', async () => {
+    vm = boot({ memory: '1 MiB', slots: 8 });
+    const source: AsyncSpanSource = { importAsync: async (size) => ({ start: 1000, size }), release: () => {} };
+    vm.callbacks.register('leases here', source);
+    const arena = vm.createArena('leases', { import: { from: { export: 'leases here' }, async: true } });
+    const served = vm.arenas.serveImports();
+    arena.free(await arena.allocAsync(5), 5);
+    await shutDown(vm);
+    vm = undefined;
+    await served;
+  });
 });

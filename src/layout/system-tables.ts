@@ -18,7 +18,7 @@ export const headerTable = table('header', 1, 'columns', {
   clockMode: i32('c', '0 real, 1 virtual'),
   virtualTime: f64('A', 'milliseconds, when the clock is virtual'),
   nextWatch: i32('A', 'last watch id given out'),
-  poison: i32('A', '0 sound, 1 poisoned', { padded: true }),
+  poison: i32('A', '0 sound, 1 poisoned, 2 shut down', { padded: true }),
   poisonText: bytes('A', 'why the region was poisoned', 512),
   heartbeat: i32('A', 'beats of the monitor', { padded: true }),
   /** Fault points of verify builds: see sync/fault.ts. */

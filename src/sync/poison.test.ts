@@ -1,6 +1,6 @@
 import { expect, it } from 'vitest';
 import { testRegion } from '../../test/support/region.ts';
-import { poisonReason, poisonRegion, refusePoisoned } from './poison.ts';
+import { isShutDown, poisonReason, poisonRegion, refusePoisoned, shutDownRegion } from './poison.ts';
 import { sleepOn } from './sleep.ts';
 
 it('keeps the first reason, shortened to what fits', () => {
@@ -18,4 +18,18 @@ it('stops a sleep', () => {
   poisonRegion(region, 'broken');
   expect(() => sleepOn(thread, region.tables.bucket.head.address(0), 0, 1)).toThrow(/EPOISONED.*broken/);
   expect(() => thread.checkPoison()).toThrow(/EPOISONED/);
+});
+
+it('tells an end in order from a broken region: what came first', () => {
+  for (const inOrder of [true, false]) {
+    const { region, thread } = testRegion();
+    expect(isShutDown(region)).toBe(false);
+    if (inOrder) shutDownRegion(region);
+    else poisonRegion(region, 'broken');
+    shutDownRegion(region);
+    poisonRegion(region, 'later');
+    expect(isShutDown(region)).toBe(inOrder);
+    expect(poisonReason(region)).toBe(inOrder ? 'the system was shut down' : 'broken');
+    expect(() => thread.checkPoison()).toThrow(/EPOISONED/);
+  }
 });

@@ -11,7 +11,7 @@ import { VmError } from '../base/index.ts';
 import { Region } from '../layout/index.ts';
 import { Banks } from '../phys/banks.ts';
 import { createPagelock, createSpaces } from '../seg/index.ts';
-import { claimSlot, createOwner, newWatchId, poisonRegion, refusePoisoned } from '../sync/index.ts';
+import { claimSlot, createOwner, newWatchId, poisonRegion, refusePoisoned, shutDownRegion } from '../sync/index.ts';
 import { setIoKeeper } from '../vnode/index.ts';
 import { createMappingCache } from '../vpm/index.ts';
 import { claimForThread } from './claim.ts';
@@ -136,7 +136,7 @@ export async function shutDown(vm: VirtualMemory): Promise<void> {
   vm.detach();
   const workers = services.get(vm) ?? [];
   services.delete(vm);
-  poisonRegion(vm.region, 'the system was shut down');
+  shutDownRegion(vm.region);
   await Promise.all(workers.map((worker) => worker.terminate()));
 }
 

@@ -22,6 +22,7 @@ import {
   type ArenaIndex,
   COUNT_FAILURES,
   COUNT_SEARCHES,
+  REFUSED_BY,
   STRATEGY_BEST,
   STRATEGY_INSTANT,
   type TagIndex,
@@ -49,6 +50,7 @@ export function allocate(
 ): number {
   const { words } = core;
   core.enter();
+  core.refusedBy = REFUSED_BY.none;
   if (VERIFY) faultPoint(core.thread, 'vmem.alloc.locked');
   let chosen = strategy;
   let address = -1;
@@ -115,7 +117,11 @@ function take(
   importer: ArenaIndex,
 ): number {
   const charged = core.charges && importer === NO_IMPORTER;
-  if (charged && !chargeAhead(core, size)) return -1;
+  if (charged && !chargeAhead(core, size)) {
+    core.refusedBy = REFUSED_BY.owner;
+    return -1;
+  }
+  core.refusedBy = REFUSED_BY.none;
   const address = carve(core, segment, size, strategy, constraints, importer);
   if (charged && address < 0) redeemPledge(core.thread);
   if (address >= 0 && core.words[core.recordingAt] !== 0) recordAlloc(core, address, size, strategy, constraints);

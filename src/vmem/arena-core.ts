@@ -37,6 +37,7 @@ import {
   FLAG_KEEP_SPANS,
   FLAG_QUARANTINE,
   isSystemName,
+  REFUSED_BY,
   STRATEGY_INSTANT,
 } from './kinds.ts';
 import { hasQuantumCaches, QuantumCaches } from './quantum-caches.ts';
@@ -114,6 +115,8 @@ export class ArenaCore {
   looked = 0;
   /** True when the last request of this thread that failed was refused space that is kept for one that waits. */
   held = false;
+  /** REFUSED_BY limit the last request of this thread failed: noted under the lock, for the limit may have room again. */
+  refusedBy: number = REFUSED_BY.none;
 
   /** @param generation the one to be bound to: that of a row that is ready or about to be. */
   constructor(cores: ArenaCores, row: ArenaIndex, generation: number) {

@@ -153,8 +153,9 @@ export class Arenas {
 
   /**
    * Runs the import functions of asynchronous sources for threads that are blocked in `allocWait` or lack the function: those
-   * that this thread has. Resolves when the signal is aborted or the thread detaches. The daemon does it for functions of
-   * modules; call it in a thread whose event loop is free for names that it has registered.
+   * that this thread has. Resolves when the signal is aborted, the thread detaches, or the system is shut down; rejects with
+   * `EPOISONED` when the system stops because it is broken. The daemon does it for functions of modules; call it in a thread
+   * whose event loop is free for names that it has registered.
    */
   async serveImports(options: { readonly signal?: AbortSignal } = {}): Promise<void> {
     requireOptions('arenas.serveImports', options);

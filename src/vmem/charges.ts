@@ -44,20 +44,26 @@ export function dropCharge(core: ArenaCore, tag: TagIndex): void {
   if (owner >= 0) pledgeBack(core.thread, owner, core.doubles[(tag << TAG_DOUBLE_SHIFT) + TAG_SIZE] as number);
 }
 
-/** Throws `EDQUOT` when an owner's limit, this thread's if none is given, is why so much cannot be had. */
+/**
+ * Throws `EDQUOT` when an owner's limit, this thread's if none is given, is why so much cannot be had; `refused`: it was, though
+ * others may have freed since.
+ */
 export function failIfOverQuota(
   core: ArenaCore,
   call: string,
   size: number,
   owner = ownerOf(core.thread),
   values: Readonly<Record<string, unknown>> = { arena: core.name, size },
+  refused = false,
 ): void {
   const { region } = core.thread;
   const limit = ledgerLimit(region, owner);
   const { used } = ledgerUse(region, owner);
-  if (used + Math.ceil(size * core.inverseQuantum) * core.quantum <= limit) return;
+  const fits = used + Math.ceil(size * core.inverseQuantum) * core.quantum <= limit;
+  if (fits && !refused) return;
   const charged = { ...values, owner: ownerNameOf(region, owner), used };
-  fail('EDQUOT', call, charged, `the owner's limit of arena bytes is ${limit}`);
+  const since = fits ? ', and there is room again' : '';
+  fail('EDQUOT', call, charged, `the owner's limit of arena bytes is ${limit}${since}`);
 }
 
 /** What limits keep a request of this size from being served at present, as the end of a sentence; '' for none. */

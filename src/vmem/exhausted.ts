@@ -1,11 +1,15 @@
-/** Why a request found no space: the error that says what to change. Only a look, for others go on meanwhile. */
+/**
+ * Why a request found no space: the error that says what to change. The limit that refused it was noted under the lock;
+ * everything else is only a look, for others go on meanwhile.
+ */
 
 import { fail } from '../base/index.ts';
 import { ARENA_SIZE_IN_USE, ARENA_SIZE_TOTAL } from '../layout/index.ts';
 import { ownerOf } from '../sync/index.ts';
 import type { ArenaCore } from './arena-core.ts';
 import { failIfOverQuota } from './charges.ts';
-import { asksFor } from './import.ts';
+import { asksFor, exceedsLimit } from './import.ts';
+import { REFUSED_BY } from './kinds.ts';
 import { quarantineInTheWay } from './quarantine.ts';
 import { lacksTags } from './tag-pool.ts';
 
@@ -30,10 +34,13 @@ export function failExhausted(
   rule = 'no free segment can hold it',
   values: Readonly<Record<string, unknown>> = { arena: core.name, size },
 ): never {
-  if (core.charges) failIfOverQuota(core, call, size, ownerOf(core.thread), values);
+  const { refusedBy } = core;
+  if (core.charges) {
+    failIfOverQuota(core, call, size, ownerOf(core.thread), values, refusedBy === REFUSED_BY.owner);
+  }
   const rounded = Math.ceil(size * core.inverseQuantum) * core.quantum;
-  const total = core.doubles[core.baseDouble + ARENA_SIZE_TOTAL] as number;
-  if (core.imports && total + Math.min(...asksFor(core, rounded, null)) > core.limit) {
+  const isOver = core.imports && exceedsLimit(core, Math.min(...asksFor(core, rounded, null)));
+  if (isOver || refusedBy === REFUSED_BY.arena) {
     fail('EDQUOT', call, values, `${rule}, and the limit of all spans is ${core.limit}`);
   }
   const waits = quarantineInTheWay(core);

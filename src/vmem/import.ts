@@ -51,6 +51,7 @@ import {
   FLAG_LARGE_IMPORT,
   KIND_SPAN_IMPORTED,
   LARGE_IMPORT_FACTOR,
+  REFUSED_BY,
   STATE_READY,
   STRATEGY_BEST,
   STRATEGY_INSTANT,
@@ -99,7 +100,11 @@ export function importSpan(
   constraints: Constraints | null,
   attempt: number,
 ): boolean {
-  if (!core.imports || core.asyncImports) return false;
+  if (!core.imports) return false;
+  if (core.asyncImports) {
+    if (exceedsLimit(core, Math.min(...asksFor(core, size, null)))) core.refusedBy = REFUSED_BY.arena;
+    return false;
+  }
   const large = (core.flags & FLAG_LARGE_IMPORT) !== 0;
   const rounds = core.importUnit !== 0;
   const plain = { strategy: rounds ? STRATEGY_INSTANT : strategy, place: null, size, constraints: null };
@@ -170,16 +175,25 @@ export function roomFor(core: ArenaCore, size: number, { align, nocross }: Const
   return inUnits(core, size + align + (nocross > core.quantum ? nocross : 0));
 }
 
-/** True, and counted, when a span of this size would take the arena above its limit. Under the lock. */
+/** True when a span of this size would take the arena above its limit. Only certain under the lock. */
+export function exceedsLimit(core: ArenaCore, size: number): boolean {
+  return (core.doubles[core.baseDouble + ARENA_SIZE_TOTAL] as number) + size > core.limit;
+}
+
+/** The same, and counted. Under the lock. */
 export function isOverLimit(core: ArenaCore, size: number): boolean {
-  if ((core.doubles[core.baseDouble + ARENA_SIZE_TOTAL] as number) + size <= core.limit) return false;
+  if (!exceedsLimit(core, size)) return false;
   core.count(COUNT_REFUSALS);
   return true;
 }
 
-/** Asks once. */
+/** Asks once. `core.refusedBy` is what the last ask of a request says. */
 function importRange(core: ArenaCore, ask: Ask): boolean {
-  if (ask.wanted > ADDRESS_MAX || isOverLimit(core, ask.wanted)) return false;
+  if (ask.wanted > ADDRESS_MAX) return false;
+  if (isOverLimit(core, ask.wanted)) {
+    core.refusedBy = REFUSED_BY.arena;
+    return false;
+  }
   // 1.
   core.exit();
   if (VERIFY && faultPoint(core.thread, 'vmem.import.start')) {
@@ -196,6 +210,7 @@ function importRange(core: ArenaCore, ask: Ask): boolean {
     returnInFlight(core.cores, core.thread.slot);
     throw error;
   }
+  core.refusedBy = REFUSED_BY.none;
   if (start < 0) {
     core.count(COUNT_IMPORT_FAILURES);
     return false;
@@ -295,6 +310,7 @@ export function recordSpan(core: ArenaCore, start: number, size: number, ask: As
       fail('EINVAL', 'import', { arena: core.name, start, size }, 'the source gave a range that overlaps a span');
     }
     core.enter();
+    if (!allowed) core.refusedBy = REFUSED_BY.arena;
     return false;
   }
   const span = insertSpan(core, start, size, KIND_SPAN_IMPORTED);

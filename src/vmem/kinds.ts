@@ -193,3 +193,6 @@ export function strategyCode(call: string, strategy: Strategy | undefined, fallb
   if (strategy === 'next') return STRATEGY.next;
   return failMisuse(call, { strategy }, `strategy must be one of ${Object.keys(STRATEGY).join(', ')}`);
 }
+
+/** Limits that refuse a request. */
+export const REFUSED_BY = { none: 0, owner: 1, arena: 2 } as const;

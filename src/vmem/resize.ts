@@ -48,7 +48,7 @@ import { chargedOwner, failIfOverQuota } from './charges.ts';
 import { NO_TAGS } from './exhausted.ts';
 import { findAllocation, roundSize } from './free.ts';
 import { freeListInsert, freeListRemove } from './free-lists.ts';
-import { COUNT_REFUSALS, COUNT_RESIZES, KIND_FREE, type TagIndex } from './kinds.ts';
+import { COUNT_REFUSALS, COUNT_RESIZES, KIND_FREE, REFUSED_BY, type TagIndex } from './kinds.ts';
 import { quarantineInTheWay, quarantineTag } from './quarantine.ts';
 import { extentFrom, leaveFrom } from './quarantine-yield.ts';
 import { recordResize, recordSplit } from './recording.ts';
@@ -86,6 +86,7 @@ export function resizeInPlace(
     if (cached !== null) return cached;
   }
   core.enter();
+  core.refusedBy = REFUSED_BY.none;
   careForArena(core);
   let at = findAllocation(core, call, address, size, before);
   let tag = core.words[at] as number;
@@ -168,12 +169,13 @@ export function failResize(
     failMisuse(call, values, `an object of size ${object} of the quantum caches starts here, and keeps its size`);
   }
   const more = after - before;
+  const refused = core.refusedBy === REFUSED_BY.owner;
   if (core.charges && more > 0) {
     core.enter();
     const at = findAllocation(core, call, address, size, before);
     const owner = chargedOwner(core, core.words[at] as number);
     core.exit();
-    if (owner >= 0) failIfOverQuota(core, call, more, owner, values);
+    if (owner >= 0) failIfOverQuota(core, call, more, owner, values, refused);
   }
   if (more < 0) fail('ENOMEM', call, values, `${NO_TAGS}: what it would leave needs one, unless it joins free space`);
   return fail('ENOMEM', call, values, `what follows it cannot be had${quarantineInTheWay(core)}`);
@@ -188,6 +190,7 @@ function grow(core: ArenaCore, tag: TagIndex, more: number): boolean {
   const owner = core.charges ? chargedOwner(core, tag) : -1;
   if (owner >= 0 && !tryPledge(thread, owner, more)) {
     core.count(COUNT_REFUSALS);
+    core.refusedBy = REFUSED_BY.owner;
     return false;
   }
   saveHeader(core);

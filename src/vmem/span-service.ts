@@ -30,7 +30,17 @@
  */
 
 import { fail, InvariantError, VERIFY, VmError } from '../base/index.ts';
-import { ALL_WAITERS, add, FOREVER, faultPoint, load, notify, type SlotIndex, sleepAsync } from '../sync/index.ts';
+import {
+  ALL_WAITERS,
+  add,
+  FOREVER,
+  faultPoint,
+  isShutDown,
+  load,
+  notify,
+  type SlotIndex,
+  sleepAsync,
+} from '../sync/index.ts';
 import type { ArenaCore } from './arena-core.ts';
 import type { ArenaCores } from './arena-cores.ts';
 import type { Constraints } from './fit.ts';
@@ -315,8 +325,18 @@ function finish(core: ArenaCore, failure: string | null, run: number, missed: Sp
   announceSpace(core);
 }
 
-/** Runs imports that other threads wait for, until the signal is aborted or the thread detaches. See `Arenas`. */
+/** Runs imports that other threads wait for, until one of the regular ends. See `Arenas`. */
 export async function serveImports(cores: ArenaCores, signal: AbortSignal | undefined): Promise<void> {
+  const { thread } = cores;
+  try {
+    await serveWhileAttached(cores, signal);
+  } catch (error) {
+    const isEnd = thread.ended || isShutDown(thread.region);
+    if (!isEnd || !(error instanceof VmError)) throw error;
+  }
+}
+
+async function serveWhileAttached(cores: ArenaCores, signal: AbortSignal | undefined): Promise<void> {
   const { arena, spanRequest: request, spanService } = cores.thread.region.tables;
   const { thread } = cores;
   const wanted = spanService.wanted.address(0);

@@ -113,8 +113,8 @@ export class Pmem {
   /**
    * Makes a cookie, waiting with the event loop free until that can be: within `timeoutMs`, unless `signal` or `cancel` ends the
    * wait. What it has not got as a whole it leaves to others meanwhile; at its owner's limit of frames it waits until that owner gives
-   * some back. Throws `ETIMEDOUT`, `ECANCELED`, what `alloc` throws, and
-   * `EINVAL` when no memory of this system could serve it.
+   * some back. Throws `ETIMEDOUT`,
+   * `ECANCELED`, and what `alloc` throws: that at once when no memory of this system could serve it.
    */
   async allocAsync(request: Omit<PmemRequest, 'wait'>, options: FrameAsyncOptions = {}): Promise<Cookie> {
     const call = 'pmem.allocAsync';

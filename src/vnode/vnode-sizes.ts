@@ -42,6 +42,7 @@ import { LARGE_PAGE_FRAMES_MAX } from '../page/page-shapes.ts';
 import type { Pages } from '../page/pages.ts';
 import type { Banks } from '../phys/banks.ts';
 import { faultPoint } from '../sync/fault.ts';
+import { pause } from '../sync/pause.ts';
 import { RANK } from '../sync/ranks.ts';
 import { RwLock } from '../sync/rwlock-class.ts';
 import { sleepOn } from '../sync/sleep.ts';
@@ -51,6 +52,9 @@ import type { VnodeStore } from './vnode-store.ts';
 
 /** How long a cut waits before it looks again at pages that others are filling. */
 const PAUSE_MS = 1;
+
+/** How often pages that somebody holds are tried again before they stay. */
+const FORGET_TRIES = 10;
 
 /** The sizes as one thread changes them. */
 export class VnodeSizes {
@@ -165,6 +169,17 @@ export class VnodeSizes {
       return this.#pages.discard(vnode, first, end);
     } finally {
       lock.exitExclusive();
+    }
+  }
+
+  /**
+   * Drops the clean pages of a vnode, also those that others hold for a moment: to bring them, to write them back, to look whether
+   * they may go. What is mapped or pinned stays.
+   */
+  forget(vnode: VnodeIndex): void {
+    const end = Math.ceil(this.#vnode.pagePeak.get(vnode) / this.#pageSize);
+    for (let tries = 0; this.#pages.drop(vnode, end) > 0 && tries < FORGET_TRIES; tries++) {
+      pause(this.#thread, PAUSE_MS);
     }
   }
 

@@ -415,8 +415,7 @@ export class Vnodes implements VnodeStore {
     this.#pages.writeBack(vnode, 0, Number.POSITIVE_INFINITY, this);
     const facts = look ?? this.#store(vnode).look?.(vnode) ?? null;
     if (facts === null) return;
-    const { pageSize } = this.#region.geometry;
-    this.#pages.drop(vnode, Math.ceil(this.#vnode.pagePeak.get(vnode) / pageSize));
+    this.sizes.forget(vnode);
     if (facts.size !== this.size(vnode)) this.sizes.follow(vnode, facts.size);
     this.#table.restamp(vnode, facts.stamp);
   }

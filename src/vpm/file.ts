@@ -9,7 +9,7 @@
  *   `isChanged` tells, `revalidate` turns to the new contents, and mappings keep the old pages. A page that the file has
  *   no bytes for any more cannot be read: `EIO` until `revalidate`.
  * - somebody of us has it open for writing: a change is not noticed. Pages that we modified replace what was written
- *   meanwhile; `revalidate` writes them back, forgets the others and takes the size that the file has then.
+ *   meanwhile; `revalidate` writes them back, forgets the others, but for mapped and pinned ones, and takes the size of the file.
  *
  * A resource behind HTTP has a version, its entity tag or time of modification. When that changes, pages in memory stay as they
  * were, and those that are not in memory cannot be read any more: `ESTALE`, never a mixture. `revalidate`, or on a thread that

@@ -17,7 +17,7 @@ import { matches, pattern, Scratch } from '../../test/support/scratch.ts';
 import { testSeed } from '../../test/support/seed.ts';
 import { Prng } from '../base/index.ts';
 import { pageStatistics } from '../page/index.ts';
-import { armFault, disarmFault, type FaultPoint } from '../sync/index.ts';
+import { armFault, disarmFault, type FaultPoint, setSeam } from '../sync/index.ts';
 import { openFile } from './open-file.ts';
 
 let scratch: Scratch;
@@ -320,6 +320,39 @@ describe('somebody else', () => {
     file.write(9000, pattern(7, 0, 1));
     file.close();
     expect(statSync(path).size).toBe(9001);
+    endOracle(rooms);
+  });
+
+  it('who changes a page that another thread holds for a moment is met as well; a mapping keeps its page until it ends', () => {
+    const rooms = testRooms();
+    const other = moreRooms(rooms);
+    const path = scratch.file('a', 20_000, 1);
+    const file = openFile(rooms, path, RW);
+    const change = (seed: number) => {
+      const descriptor = openSync(path, 'r+');
+      writeSync(descriptor, pattern(seed, 8192, 100), 0, 100, 8192);
+      closeSync(descriptor);
+    };
+    file.read(0, 20_000);
+    const frame = other.pages.hold(file.vnode, 2);
+    change(5);
+    let waits = 0;
+    setSeam((operation) => {
+      if (operation !== 'wait' || ++waits !== 2) return;
+      setSeam(undefined);
+      other.pages.release(frame);
+    });
+    file.revalidate();
+    expect(waits).toBe(2);
+    expect(file.read(8192, 100)).toEqual(pattern(5, 8192, 100));
+    const mapping = file.map(8192, 100);
+    change(6);
+    file.revalidate();
+    expect(file.read(8192, 100)).toEqual(pattern(5, 8192, 100));
+    mapping.release();
+    file.revalidate();
+    expect(file.read(8192, 100)).toEqual(pattern(6, 8192, 100));
+    file.close();
     endOracle(rooms);
   });
 
